@@ -1,0 +1,1 @@
+"""HATS catalogues on disk: layout, partitions, shards, content hashes."""

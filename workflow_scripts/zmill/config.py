@@ -1,0 +1,466 @@
+"""Typed configuration: `config.yaml` and one `surveys/<name>.yaml`, validated whole before any job starts.
+
+Every key that exists is declared here, with its meaning, its default and its bounds. A key that is not declared is
+refused with the nearest declared one named. `json_schema()` gives the same declarations to editors.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+
+class ConfigError(Exception):
+    """A wrong setting, file or column: the message says what was found, where, what was expected and what to do."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: typed, frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Radius = Annotated[float, Field(gt=0, le=60)]
+
+
+# ---------------------------------------------------------------------------------------------- config.yaml
+
+
+class Partitions(Section):
+    """How catalogues are cut into files and files into jobs."""
+
+    max_rows: Annotated[int, Field(ge=1)] = 1_000_000
+    """Most rows in one HATS partition (one Parquet file); a denser part of the sky is cut into smaller pixels."""
+    max_order: Annotated[int, Field(ge=0, le=15)] = 10
+    """Highest HEALPix order of a partition; a pixel of this order keeps all of its rows."""
+    shard_rows: Annotated[int, Field(ge=1)] = 20_000_000
+    """Partitions are grouped into shards of about this many rows; one job works through one shard."""
+
+
+class Labels(Section):
+    """How spectroscopic redshifts of all sources are judged and merged."""
+
+    min_quality: Annotated[int, Field(ge=0, le=4)] = 3
+    """Lowest quality accepted, on the common scale: 4 certain (>99 %), 3 secure (>90 %), 2 probable, 1 a guess, 0 none."""
+    min_redshift: float = 0.001
+    """Redshifts at or below this are stars or errors."""
+    merge_radius_arcsec: Radius = 0.5
+    """Entries closer than this, of one or of several sources, are one object."""
+    conflict: Annotated[float, Field(gt=0)] = 0.005
+    """Good entries of one object that differ by more than this times (1 + z) are set aside as a conflict."""
+
+
+class Crossmatch(Section):
+    """How spectra find their photometric object."""
+
+    radius_arcsec: Radius = 1.0
+    """Largest separation of a match; a label source may name its own."""
+    margin_arcsec: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """Width of the margin that is read around a partition; no radius may exceed it."""
+    ambiguous: Literal["exclude", "keep"] = "exclude"
+    """What becomes of a match that has a second candidate within the radius on either side."""
+
+
+class Split(Section):
+    """Which labelled rows train, choose, calibrate and test the models."""
+
+    by: Literal["sky", "row"] = "sky"
+    """`sky`: whole HEALPix blocks, so that a cluster is never on two sides; `row`: object by object."""
+    block_order: Annotated[int, Field(ge=0, le=15)] = 8
+    """HEALPix order of a block: 8 is 13.7 arcmin on a side, 7 is 27.5, 9 is 6.9."""
+    train: Fraction = 0.6
+    valid: Fraction = 0.1
+    calib: Fraction = 0.1
+    test: Fraction = 0.2
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Split:
+        total = self.train + self.valid + self.calib + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + valid + calib + test must be 1, found {total:g}")
+        if min(self.train, self.valid, self.calib, self.test) <= 0:
+            raise ValueError("each of train, valid, calib and test must be above 0: every stage needs rows of its own")
+        return self
+
+
+class Clean(Section):
+    """What happens to bands without a measurement."""
+
+    impute: Literal["mean_color", "none"] = "mean_color"
+    """`mean_color`: filled from the neighbouring bands with the mean colours of the training rows; `none`: left empty."""
+
+
+class Select(Section):
+    """How the model that is applied to every row is chosen."""
+
+    metric: str = "crps"
+    """A column of the leaderboard; models are compared by it on the validation rows."""
+
+
+class Predict(Section):
+    """How the chosen model is applied to every row."""
+
+    pdf: Literal["none", "compact", "full"] = "compact"
+    """`none`: points only; `compact`: 32 quantiles in 64 bytes per row; `full`: the density on the whole grid."""
+    batch_rows: Annotated[int, Field(ge=1)] = 65_536
+    """Rows that are in the network at a time: memory depends on this and not on the catalogue."""
+
+
+class Release(Section):
+    """What a published release must satisfy and how many are kept."""
+
+    keep: Annotated[int, Field(ge=1)] = 5
+    """Releases kept; older ones are removed once a new one is published."""
+
+
+class ModelSettings(BaseModel):
+    """One entry of `models:`; the keys beside `type` belong to the model's own file and are checked there."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: Name | None = None
+    """The file in `zmill/models/`; the entry's own name when left out."""
+
+
+class Config(Section):
+    """`config.yaml`: what a user edits."""
+
+    survey: Name = "demo"
+    """Which definition in `surveys/` to run."""
+    data_dir: str = "data"
+    """Folder that the survey definition's relative paths start from."""
+    results_dir: str = "results"
+    """Folder for everything zmill writes, below it a folder per survey."""
+    seed: Annotated[int, Field(ge=0)] = 1
+    """Seed of every random choice: same seed, same inputs, same results."""
+    partitions: Partitions = Partitions()
+    labels: Labels = Labels()
+    crossmatch: Crossmatch = Crossmatch()
+    split: Split = Split()
+    clean: Clean = Clean()
+    models: dict[Name, ModelSettings] = Field(default={"knn": ModelSettings()}, min_length=1)
+    """The models that are trained side by side, by name."""
+    select: Select = Select()
+    predict: Predict = Predict()
+    release: Release = Release()
+
+
+# ------------------------------------------------------------------------------------------ surveys/<name>.yaml
+
+
+class Columns(Section):
+    """Which column of the survey's files holds what; `{band}` stands for each band in turn."""
+
+    object_id: str | None = None
+    """The survey's own identifier, unique; without one, the row number over all files is used."""
+    ra: str | None = None
+    """Right ascension (see `angle_unit`). Left out, together with dec, for tables without positions."""
+    dec: str | None = None
+    flux: str
+    """Magnitude, flux or luptitude column, for example `mag_{band}`; which of them `photometry` says."""
+    error: str | None = None
+    """Its error column; left out, errors are unknown (NaN)."""
+    ebv: str | None = None
+    """E(B-V) in magnitudes, for the extinction."""
+    redshift: str | None = None
+    """Spectroscopic redshift; only for tables that are given as training and test sample."""
+    extra: list[str] = []
+    """Further columns to carry along, for cuts and as inputs of models (sizes, classes)."""
+    overrides: dict[str, str] = {}
+    """A single band's column where it breaks the template, as `flux_<band>` or `error_<band>`."""
+    angle_unit: Literal["degree", "hour", "radian"] = "degree"
+    """Unit of ra (`hour` holds for ra alone; dec is then in degrees)."""
+
+    @model_validator(mode="after")
+    def _templates(self) -> Columns:
+        for key in ("flux", "error"):
+            value = getattr(self, key)
+            if value is not None and "{band}" not in value:
+                raise ValueError(f"{key}: expected a template with {{band}} such as 'mag_{{band}}', found {value!r}")
+        if (self.ra is None) != (self.dec is None):
+            raise ValueError("ra and dec are given together or not at all")
+        return self
+
+
+class Sentinels(Section):
+    """How the survey's files write a missing measurement. Every one of them becomes NaN and a bit of a mask."""
+
+    undetected: list[float] = []
+    """Values that mean: looked at, below the limit (RAIL: 99)."""
+    unobserved: list[float] = []
+    """Values that mean: never looked at (RAIL, LePHARE: -99; SDSS: -9999)."""
+    nonfinite: Literal["undetected", "unobserved"] = "unobserved"
+    """What NaN, infinity and null mean in the flux column."""
+    limit_in_error: bool = False
+    """The error column of an undetected band holds its limiting magnitude (RAIL's DC2 sample)."""
+
+
+class Extinction(Section):
+    """Galactic extinction: `mag -= coefficient * E(B-V)`."""
+
+    coefficients: dict[Name, float] = {}
+    """A_band / E(B-V) of each band; empty: magnitudes are taken as they are."""
+    map: str | None = None
+    """A HEALPix FITS map of E(B-V) (RING or NESTED by its header, Galactic or equatorial) where no column has it."""
+
+
+class LabelSource(BaseModel):
+    """One source of spectroscopic redshifts; the keys beside these belong to the source's own file."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Name
+    """What `label_source` says in every later table."""
+    source: Name = "file"
+    """The file in `zmill/labels/`."""
+    radius_arcsec: Radius | None = None
+    """Match radius of this source where it differs from `crossmatch.radius_arcsec`."""
+
+
+class Cut(Section):
+    """A condition that a row must meet to train a model; rows that fail are predicted all the same and flagged."""
+
+    column: str
+    """A column of the imported survey: `mag_<band>`, `magerr_<band>`, `ebv` or one of `columns.extra`."""
+    min: float | None = None
+    """Lowest value kept."""
+    max: float | None = None
+    """Highest value kept."""
+    equals: list[float | str] | None = None
+    """Values kept."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Cut:
+        if self.min is None and self.max is None and self.equals is None:
+            raise ValueError("a cut needs min, max or equals")
+        return self
+
+
+class RedshiftGrid(Section):
+    """The grid of redshifts on which probability densities live."""
+
+    min: Annotated[float, Field(ge=0)] = 0.0
+    max: Annotated[float, Field(gt=0)] = 3.0
+    points: Annotated[int, Field(ge=11, le=4001)] = 301
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RedshiftGrid:
+        if self.max <= self.min:
+            raise ValueError(f"max ({self.max:g}) must be above min ({self.min:g})")
+        return self
+
+
+class Tables(Section):
+    """Training and test tables for data without positions: they take the place of survey, labels and cross-match."""
+
+    train: list[str]
+    """Files that training, validation and calibration rows are drawn from."""
+    test: list[str]
+    """Files that are only tested on."""
+
+
+class Survey(Section):
+    """`surveys/<name>.yaml`: what a survey's files look like and which spectroscopic redshifts go with it."""
+
+    description: str = ""
+    files: list[str] = []
+    """Paths or glob patterns, below `data_dir` unless absolute; a folder is a HATS catalogue or collection."""
+    format: Literal["fits", "votable", "csv", "parquet", "hdf5", "hats", "ascii"] | None = None
+    """Read from the file's ending when left out."""
+    group: str | None = None
+    """The group of an HDF5 file or the extension of a FITS file that holds the table."""
+    tables: Tables | None = None
+    columns: Columns
+    bands: Annotated[list[Name], Field(min_length=1, max_length=31)]
+    """Names of the bands from blue to red: the order of imputation, colours and bit masks."""
+    filters: dict[Name, str] = {}
+    """speclite's name of each band's filter curve (`lsst2023-r`), for template fits."""
+    photometry: Literal["ab_magnitude", "vega_magnitude", "nanojansky", "luptitude"] = "ab_magnitude"
+    vega_to_ab: dict[Name, float] = {}
+    """Added to Vega magnitudes, per band."""
+    softening: dict[Name, float] = {}
+    """Softening parameter b of luptitudes, per band, in maggies (Lupton et al. 1999)."""
+    reference_band: Name | None = None
+    """The band that magnitude bins and priors refer to; the middle band when left out."""
+    sentinels: Sentinels = Sentinels()
+    extinction: Extinction = Extinction()
+    cuts: dict[Name, Cut] = {}
+    labels: list[LabelSource] = []
+    redshift_grid: RedshiftGrid = RedshiftGrid()
+
+    @field_validator("bands")
+    @classmethod
+    def _bands_once(cls, bands: list[str]) -> list[str]:
+        twice = sorted({band for band in bands if bands.count(band) > 1})
+        if twice:
+            raise ValueError(f"band {', '.join(twice)} is named twice; name each band once, from blue to red")
+        return bands
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Survey:
+        if bool(self.files) == bool(self.tables):
+            raise ValueError("give either files (a survey with positions) or tables (training and test tables)")
+        if self.tables and not self.columns.redshift:
+            raise ValueError("tables need columns.redshift")
+        if self.files and not self.columns.ra:
+            raise ValueError("files need columns.ra and columns.dec; tables without positions go under tables")
+        known = set(self.bands)
+        for key in ("filters", "vega_to_ab", "softening"):
+            self._only_bands(key, getattr(self, key), known)
+        self._only_bands("extinction.coefficients", self.extinction.coefficients, known)
+        for key in self.columns.overrides:
+            kind, _, band = key.partition("_")
+            if kind not in ("flux", "error") or band not in known:
+                raise ValueError(f"columns.overrides: expected flux_<band> or error_<band>, found {key!r}")
+        if self.reference_band is not None and self.reference_band not in known:
+            raise ValueError(f"reference_band {self.reference_band!r} is none of the bands {', '.join(self.bands)}")
+        if self.extinction.coefficients:
+            missing = known - set(self.extinction.coefficients)
+            if missing:
+                raise ValueError(f"extinction.coefficients: none for band {', '.join(sorted(missing))}")
+            if bool(self.columns.ebv) == bool(self.extinction.map):
+                raise ValueError("extinction.coefficients need E(B-V) from either columns.ebv or extinction.map")
+        if self.photometry == "vega_magnitude" and set(self.vega_to_ab) != known:
+            raise ValueError("vega_magnitude needs vega_to_ab for every band")
+        if self.photometry == "luptitude" and set(self.softening) != known:
+            raise ValueError("luptitude needs softening for every band")
+        names = [source.name for source in self.labels]
+        if len(set(names)) < len(names):
+            raise ValueError(f"labels: every source needs a name of its own, found {', '.join(names)}")
+        return self
+
+    @staticmethod
+    def _only_bands(key: str, value: dict[str, Any], known: set[str]) -> None:
+        strange = sorted(set(value) - known)
+        if strange:
+            raise ValueError(f"{key}: {', '.join(strange)} is not among the bands {', '.join(sorted(known))}")
+
+    @property
+    def reference(self) -> str:
+        """The reference band's name."""
+        return self.reference_band or self.bands[len(self.bands) // 2]
+
+    def column_of(self, kind: Literal["flux", "error"], band: str) -> str | None:
+        """The input column that holds a band's flux or error, or None where the survey has none."""
+        template = self.columns.overrides.get(f"{kind}_{band}") or getattr(self.columns, kind)
+        return template.replace("{band}", band) if template else None
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+def parse(section: type[BaseModel], values: Any, where: str) -> Any:
+    """Validate `values` as `section`.
+
+    Raises
+    ------
+    ConfigError
+        With one line per fault, each naming the key, what was found and what was expected.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected keys and values, found {type(values).__name__}")
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        lines = [_fault(section, fault) for fault in error.errors()]
+        raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from None
+
+
+def load(config: dict[str, Any], surveys: Path) -> tuple[Config, Survey]:
+    """Validate the merged Snakemake configuration and the survey definition it names.
+
+    Parameters
+    ----------
+    config : the dictionary that Snakemake makes of `config.yaml`, `--configfile` and `--config`.
+    surveys : the folder of survey definitions.
+    """
+    settings = parse(Config, config, "config.yaml")
+    longest = settings.crossmatch.radius_arcsec
+    if longest > settings.crossmatch.margin_arcsec:
+        raise ConfigError(
+            f"config.yaml: crossmatch.radius_arcsec ({longest:g}) is beyond crossmatch.margin_arcsec "
+            f"({settings.crossmatch.margin_arcsec:g}): matches across partition edges would be lost; widen the margin"
+        )
+    survey = load_survey(settings.survey, surveys)
+    for source in survey.labels:
+        if source.radius_arcsec and source.radius_arcsec > settings.crossmatch.margin_arcsec:
+            raise ConfigError(
+                f"surveys/{settings.survey}.yaml: labels: {source.name}: radius_arcsec ({source.radius_arcsec:g}) is "
+                f"beyond crossmatch.margin_arcsec ({settings.crossmatch.margin_arcsec:g}) of config.yaml: widen the margin"
+            )
+    return settings, survey
+
+
+def load_survey(name: str, surveys: Path) -> Survey:
+    """Read and validate one survey definition."""
+    path = surveys / f"{name}.yaml"
+    if not path.is_file():
+        there = sorted(p.stem for p in surveys.glob("*.yaml"))
+        raise ConfigError(
+            f"config.yaml: survey: there is no surveys/{name}.yaml{nearest(name, there)}; "
+            f"the surveys there are: {', '.join(there) or 'none'}"
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"surveys/{name}.yaml: not YAML: {error}") from None
+    return parse(Survey, values, f"surveys/{name}.yaml")
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of `config.yaml`, for editors."""
+    return Config.model_json_schema()
+
+
+def survey_json_schema() -> dict[str, Any]:
+    """JSON schema of a survey definition, for editors."""
+    return Survey.model_json_schema()
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` for the known name nearest to `name`, or nothing."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _fault(section: type[BaseModel], fault: Any) -> str:
+    path = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+    if fault["type"] == "extra_forbidden":
+        known = _keys_at(section, fault["loc"][:-1])
+        key = str(fault["loc"][-1])
+        return f"{path}: unknown key{nearest(key, known) or '; known keys here: ' + ', '.join(known)}"
+    if fault["type"] == "missing":
+        return f"{path}: this key is required and missing"
+    message = re.sub(r"^Value error, ", "", fault["msg"])
+    found = "" if fault["type"] == "value_error" else f" (found {fault['input']!r})"
+    return f"{path}: {message}{found}" if path else f"{message}{found}"
+
+
+def _keys_at(section: Any, loc: tuple[Any, ...]) -> list[str]:
+    for part in loc:
+        annotation = (
+            section.model_fields[part].annotation if _is_section(section) and part in section.model_fields else None
+        )
+        if annotation is None:
+            arguments = [a for a in get_args(section) if a is not type(None)]
+            annotation = arguments[-1] if arguments else section
+        section = _unwrap(annotation)
+    section = _unwrap(section)
+    return list(section.model_fields) if _is_section(section) else []
+
+
+def _unwrap(annotation: Any) -> Any:
+    while get_origin(annotation) in (Union, Annotated) or type(annotation).__name__ == "UnionType":
+        annotation = next(a for a in get_args(annotation) if a is not type(None))
+    return annotation
+
+
+def _is_section(section: Any) -> bool:
+    return isinstance(section, type) and issubclass(section, BaseModel)

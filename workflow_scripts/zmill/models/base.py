@@ -1,0 +1,88 @@
+"""What a model is: settings, `fit`, `predict`, and a state of arrays and JSON that is saved without pickle."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from zmill.pdf.grid import Grid
+from zmill.survey.photometry import Photometry
+
+
+class Settings(BaseModel):
+    """Base of each model's own settings; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Photometry with its spectroscopic redshift: z (n,) float64, weight (n,) float64 (1 unless configured)."""
+
+    photometry: Photometry
+    z: NDArray[np.float64]
+    weight: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every model is told beside its settings."""
+
+    bands: tuple[str, ...]
+    reference: int
+    """Index of the reference band."""
+    grid: Grid
+    seed: int
+    extra_names: tuple[str, ...] = ()
+    filters: dict[str, str] | None = None
+
+
+class Model(ABC):
+    """One way of turning photometry into redshift densities.
+
+    A subclass lives in a file of its own in `zmill/models/`, named as in the configuration, and is found there by the
+    module's `MODEL`. Whatever it learns (scalers, K, weights) it learns in `fit`, from training rows; validation rows
+    only choose (early stopping, K).
+    """
+
+    kind: ClassVar[str] = "bands"
+    """Kind of input."""
+    min_train: ClassVar[int] = 50
+    """Fewest training rows it can be fitted on; the run is refused below."""
+    Settings: ClassVar[type[Settings]]
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        self.settings = settings
+        self.context = context
+        self.device = torch.device("cpu")
+
+    @abstractmethod
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+        """Learn from `train`; `valid` only chooses. Returns facts for the report (history, chosen K, …), JSON-ready."""
+
+    @abstractmethod
+    def predict(self, batch: Photometry) -> Tensor:
+        """Densities of a batch: (n, grid.size) float32 on `self.device`, each row integrating to 1 on the grid."""
+
+    @abstractmethod
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything learned: named tensors, and a JSON-ready dictionary."""
+
+    @abstractmethod
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """The reverse of `state`."""
+
+    def to(self, device: torch.device) -> None:
+        """Move what predicts to a device."""
+        self.device = device

@@ -1,0 +1,1 @@
+"""Redshift probability densities: grid, point estimates, compact storage, calibration, qp."""

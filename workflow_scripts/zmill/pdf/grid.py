@@ -1,0 +1,55 @@
+"""The redshift grid and densities on it. A density is (n, points) float32, piecewise linear between grid points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Evenly spaced redshifts from `z_min` to `z_max`, both included."""
+
+    z_min: float
+    z_max: float
+    size: int
+
+    @cached_property
+    def z(self) -> NDArray[np.float64]:
+        """(size,) redshifts."""
+        return np.linspace(self.z_min, self.z_max, self.size)
+
+    @property
+    def step(self) -> float:
+        """Distance between neighbouring points."""
+        return (self.z_max - self.z_min) / (self.size - 1)
+
+    def tensor(self, device: torch.device | str = "cpu") -> Tensor:
+        """(size,) float32 redshifts on a device."""
+        return torch.as_tensor(self.z, dtype=torch.float32, device=device)
+
+    def normalize(self, density: Tensor) -> Tensor:
+        """Scale (n, size) non-negative values so that each row's trapezoidal integral is 1.
+
+        A row that is zero throughout has no shape to scale; it becomes flat, so that no PDF is ever empty.
+        """
+        area = self.integral(density)
+        empty = area <= 0
+        density = torch.where(empty[:, None], torch.ones_like(density), density)
+        area = torch.where(empty, torch.full_like(area, self.z_max - self.z_min), area)
+        return density / area[:, None]
+
+    def integral(self, density: Tensor) -> Tensor:
+        """(n,) trapezoidal integrals."""
+        return (density.sum(1) - 0.5 * (density[:, 0] + density[:, -1])) * self.step
+
+    def cdf(self, density: Tensor) -> Tensor:
+        """(n, size) cumulative distribution of a normalised density; 0 at the first point, 1 at the last."""
+        steps = 0.5 * self.step * (density[:, 1:] + density[:, :-1])
+        cdf = torch.cat([torch.zeros_like(density[:, :1]), steps.cumsum(1)], dim=1)
+        return (cdf / cdf[:, -1:].clamp_min(torch.finfo(cdf.dtype).tiny)).clamp(0, 1)
