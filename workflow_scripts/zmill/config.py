@@ -414,6 +414,11 @@ def load_survey(name: str, surveys: Path) -> Survey:
     return parse(Survey, values, f"surveys/{name}.yaml")
 
 
+def dump(section: BaseModel) -> dict[str, Any]:
+    """A section as plain values, for the parameters of a rule: a rule reruns when one of them changes."""
+    return section.model_dump(mode="json")
+
+
 def json_schema() -> dict[str, Any]:
     """JSON schema of `config.yaml`, for editors."""
     return Config.model_json_schema()

@@ -1,0 +1,135 @@
+"""HATS catalogues: whole or absent, valid for others, hashed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zmill.catalog import hats, shards, sky
+from zmill.catalog.files import file_hash, whole, write_json
+from zmill.catalog.hats import CatalogError, Partition
+
+
+def catalogue(folder: Path, rows: int = 2000, order: int = 1) -> list[Partition]:
+    """A catalogue of random positions over the whole sky."""
+    rng = np.random.default_rng(3)
+    ra, dec = rng.uniform(0, 360, rows), np.degrees(np.arcsin(rng.uniform(-1, 1, rows)))
+    index = sky.healpix(ra, dec)
+    by_index = np.argsort(index)
+    index, ra, dec = index[by_index], ra[by_index], dec[by_index]
+    found = []
+    for pixel in np.unique(sky.at_order(index, order)):
+        there = sky.at_order(index, order) == pixel
+        table = pa.table(
+            {sky.HEALPIX_COLUMN: index[there], "object_id": np.flatnonzero(there), "ra": ra[there], "dec": dec[there]}
+        )
+        partition = Partition(order, int(pixel))
+        with hats.write_partition(folder, partition, table.schema) as writer:
+            writer.write(table)
+        found.append(partition)
+    return found
+
+
+def test_a_finished_catalogue_is_valid_hats_and_keeps_its_rows(tmp_path: Path) -> None:
+    from hats.io.validation import is_valid_catalog
+
+    folder = tmp_path / "with spaces é"
+    assert hats.finish(folder, "test", catalogue(folder)) == 2000
+    assert is_valid_catalog(folder, strict=True)
+    assert hats.rows(folder) == 2000
+    read = pa.concat_tables(hats.read_columns(folder, partition) for partition in hats.partitions(folder))
+    index = read[sky.HEALPIX_COLUMN].to_numpy()
+    assert np.all(np.diff(index) > 0), "partitions in the order of the sky give rows in the order of the sky"
+
+
+def test_lsdb_opens_it(tmp_path: Path) -> None:
+    import lsdb
+
+    hats.finish(tmp_path / "cat", "test", catalogue(tmp_path / "cat"))
+    assert len(lsdb.open_catalog(tmp_path / "cat").compute()) == 2000
+
+
+def test_the_sidecar_holds_the_hash_of_the_file(tmp_path: Path) -> None:
+    partition = catalogue(tmp_path)[0]
+    content = hats.sidecar(tmp_path, partition)
+    assert content["xxh3_128"] == file_hash(partition.file(tmp_path))
+    assert content["rows"] == pq.read_metadata(partition.file(tmp_path)).num_rows
+    assert content["bytes"] == partition.file(tmp_path).stat().st_size
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    partitions = catalogue(tmp_path / "a")
+    catalogue(tmp_path / "b")
+    assert all(p.file(tmp_path / "a").read_bytes() == p.file(tmp_path / "b").read_bytes() for p in partitions)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    partition = Partition(0, 3)
+    table = pa.table({sky.HEALPIX_COLUMN: np.arange(5)})
+    with pytest.raises(RuntimeError), hats.write_partition(tmp_path, partition, table.schema) as writer:
+        writer.write(table)
+        raise RuntimeError("power lost")
+    assert not partition.file(tmp_path).exists()
+    assert not partition.sidecar(tmp_path).exists()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    with pytest.raises(CatalogError, match="never finished"):
+        hats.sidecar(tmp_path, partition)
+
+
+def test_partitions_with_other_columns_are_refused(tmp_path: Path) -> None:
+    for pixel, names in enumerate([["object_id"], ["id"]]):
+        table = pa.table({name: [1] for name in names})
+        with hats.write_partition(tmp_path, Partition(0, pixel), table.schema) as writer:
+            writer.write(table)
+    with pytest.raises(CatalogError, match="its columns differ"):
+        hats.finish(tmp_path, "test", [Partition(0, 0), Partition(0, 1)])
+
+
+def test_an_empty_catalogue_and_an_unfinished_one_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="no partition"):
+        hats.finish(tmp_path, "test", [])
+    with pytest.raises(CatalogError, match="not a finished HATS catalogue"):
+        hats.partitions(tmp_path)
+
+
+def test_whole_keeps_the_old_file_when_the_new_one_fails(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"new": float("nan")})
+    assert '"old": 1' in path.read_text()
+    with pytest.raises(OSError, match="No such"), whole(path):
+        pass  # nothing was written
+    assert [p.name for p in tmp_path.iterdir()] == ["facts.json"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(1, 60))
+def test_shards_hold_every_partition_once_and_in_order(tmp_path_factory, sizes: list[int], shard_rows: int) -> None:
+    folder = tmp_path_factory.mktemp("cat")
+    found = [Partition(0, pixel) for pixel in range(len(sizes))]
+    for partition, rows in zip(found, sizes, strict=True):
+        table = pa.table({sky.HEALPIX_COLUMN: np.zeros(rows, np.int64)})
+        with hats.write_partition(folder, partition, table.schema) as writer:
+            writer.write(table)
+    hats.finish(folder, "test", found)
+    plan = shards.plan(folder, shard_rows)
+    assert [partition for shard in plan for partition in shard] == found
+    for shard in plan:
+        assert len(shard) == 1 or sum(sizes[partition.pixel] for partition in shard) <= shard_rows
+    shards.write(folder / "shards.csv", plan)
+    assert list(shards.read(folder / "shards.csv").values()) == plan
+
+
+@given(st.floats(0, 360), st.floats(-90, 90), st.integers(0, 29))
+def test_a_pixel_of_a_lower_order_holds_the_position(ra: float, dec: float, order: int) -> None:
+    a, b = np.array([ra]), np.array([dec])
+    assert sky.at_order(sky.healpix(a, b), order)[0] == sky.healpix(a, b, order)[0]
+    vector = sky.unit_vectors(a, b)
+    assert np.isclose(np.linalg.norm(vector), 1)

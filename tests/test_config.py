@@ -1,0 +1,112 @@
+"""The configuration: what is accepted, and what a user reads when it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from zmill import config
+from zmill.config import Config, ConfigError, Survey, load, parse
+
+SURVEY = {
+    "files": ["photometry.csv"],
+    "columns": {"object_id": "id", "ra": "ra", "dec": "dec", "flux": "mag_{band}", "error": "err_{band}"},
+    "bands": ["u", "g", "r"],
+}
+
+
+def survey(**changes: object) -> Survey:
+    return parse(Survey, {**SURVEY, **changes}, "surveys/mine.yaml")
+
+
+def test_the_committed_configuration_is_valid_and_its_defaults_are_the_declared_ones(root: Path) -> None:
+    values = yaml.safe_load((root / "config.yaml").read_text())
+    settings, _ = load(values, root / "surveys")
+    for section in ("partitions", "labels", "crossmatch", "split", "clean", "select", "release"):
+        declared = getattr(Config(), section)
+        for key in type(declared).model_fields:
+            assert key in values[section], f"config.yaml does not show {section}.{key}"
+    assert settings.survey == "demo"
+
+
+def test_every_committed_survey_is_valid(root: Path) -> None:
+    names = sorted(path.stem for path in (root / "surveys").glob("*.yaml"))
+    assert "demo" in names
+    for name in names:
+        config.load_survey(name, root / "surveys")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"survy": "demo"}, "config.yaml: survy: unknown key; did you mean 'survey'?"),
+        ({"labels": {"min_qualty": 3}}, "labels.min_qualty: unknown key; did you mean 'min_quality'?"),
+        ({"labels": {"min_quality": 7}}, "less than or equal to 4 (found 7)"),
+        ({"seed": "many"}, "seed: Input should be a valid integer"),
+        ({"split": {"train": 0.9}}, "train + valid + calib + test must be 1, found 1.3"),
+        ({"split": {"train": 0.8, "valid": 0.0, "calib": 0.1, "test": 0.1}}, "must be above 0"),
+        ({"models": {}}, "models"),
+        ({"predict": {"pdf": "huge"}}, "'none', 'compact' or 'full' (found 'huge')"),
+    ],
+)
+def test_a_wrong_setting_is_named(values: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(Config, values, "config.yaml")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bands": ["u", "g", "u"]}, "band u is named twice"),
+        ({"columns": {**SURVEY["columns"], "flux": "mag"}}, "expected a template with {band}"),
+        ({"columns": {**SURVEY["columns"], "dec": None}}, "ra and dec are given together"),
+        ({"cuts": {"bright": {"column": "mag_g", "mx": 20}}}, "cuts.bright.mx: unknown key; did you mean 'max'?"),
+        ({"cuts": {"bright": {"column": "mag_g"}}}, "a cut needs min, max or equals"),
+        ({"extinction": {"coefficients": {"u": 4.8, "g": 3.6}}}, "none for band r"),
+        ({"extinction": {"coefficients": {"u": 4.8, "g": 3.6, "r": 2.7}}}, "from either columns.ebv or extinction.map"),
+        ({"filters": {"y": "lsst2023-y"}}, "filters: y is not among the bands"),
+        ({"reference_band": "i"}, "is none of the bands u, g, r"),
+        ({"photometry": "luptitude"}, "needs softening for every band"),
+        ({"redshift_grid": {"min": 2, "max": 1}}, "must be above min"),
+        ({"labels": [{"name": "a"}, {"name": "a"}]}, "a name of its own"),
+        ({"files": []}, "give either files"),
+    ],
+)
+def test_a_wrong_survey_definition_is_named(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        survey(**changes)
+    assert message in str(error.value)
+    assert str(error.value).startswith("surveys/mine.yaml: ")
+
+
+def test_a_radius_beyond_the_margin_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(SURVEY))
+    with pytest.raises(ConfigError, match=r"radius_arcsec \(20\) is beyond crossmatch.margin_arcsec \(10\)"):
+        load({"survey": "mine", "crossmatch": {"radius_arcsec": 20}}, tmp_path)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**SURVEY, "labels": [{"name": "a", "radius_arcsec": 30}]}))
+    with pytest.raises(ConfigError, match=r"labels: a: radius_arcsec \(30\) is beyond"):
+        load({"survey": "mine"}, tmp_path)
+
+
+def test_an_unknown_survey_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "cosmos.yaml").write_text(yaml.safe_dump(SURVEY))
+    with pytest.raises(ConfigError, match="did you mean 'cosmos'"):
+        load({"survey": "cosmoss"}, tmp_path)
+
+
+def test_column_templates_and_overrides() -> None:
+    mine = survey(columns={**SURVEY["columns"], "overrides": {"flux_g": "gmag"}})
+    assert mine.column_of("flux", "u") == "mag_u"
+    assert mine.column_of("flux", "g") == "gmag"
+    assert mine.column_of("error", "g") == "err_g"
+    assert survey(columns={**SURVEY["columns"], "error": None}).column_of("error", "u") is None
+
+
+def test_the_committed_schemas_are_current(root: Path) -> None:
+    import json
+
+    assert json.loads((root / "docs/schema/config.json").read_text()) == config.json_schema()
+    assert json.loads((root / "docs/schema/survey.json").read_text()) == config.survey_json_schema()

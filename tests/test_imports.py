@@ -1,0 +1,54 @@
+"""The library's imports run one way: no module reaches further down the river than itself."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+FLOORS = [
+    {"config", "job", "catalog", "pdf", "sed"},
+    {"survey", "crossmatch", "sample", "metrics", "release"},
+    {"labels", "clean", "models", "simulate", "report"},
+    {"predict"},
+    {"check"},
+]
+LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+LIBRARY = Path(__file__).resolve().parents[1] / "workflow_scripts" / "zmill"
+
+
+def imported(path: Path) -> set[str]:
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zmill"):
+            names = node.module.split(".")
+            parts.update([names[1]] if len(names) > 1 else [alias.name for alias in node.names])
+        elif isinstance(node, ast.Import):
+            parts.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("zmill."))
+    return parts - {"__version__"}
+
+
+@pytest.mark.parametrize("path", sorted(LIBRARY.rglob("*.py")), ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_imports_run_one_way(path: Path) -> None:
+    part = path.relative_to(LIBRARY).parts[0].removesuffix(".py")
+    if part == "__init__":
+        assert imported(path) == set()
+        return
+    for other in imported(path) - {part}:
+        # The ground floor's parts may use each other; above it, a part uses only lower floors.
+        allowed = LEVEL[other] < LEVEL[part] or LEVEL[other] == LEVEL[part] == 0
+        assert allowed, f"{part} (floor {LEVEL[part]}) imports {other} (floor {LEVEL[other]})"
+
+
+def test_models_open_no_files_but_in_the_store() -> None:
+    for path in sorted((LIBRARY / "models").glob("*.py")):
+        if path.stem == "store":
+            continue
+        calls = {node.func.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+        assert "open" not in calls, f"{path.name} opens a file"
+
+
+def test_the_catalogue_knows_no_models() -> None:
+    for path in (LIBRARY / "catalog").glob("*.py"):
+        assert imported(path) <= {"catalog"}
