@@ -1,0 +1,75 @@
+"""Readers of survey and label files: one file per format, each with `ENDINGS` and a class `Reader`.
+
+table = open_table("catalog.fits")
+for batch in table.batches(["ra", "dec"], batch_rows=100_000): ...
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+from zmill.survey.readers.base import ReadError, Span, Table
+
+__all__ = ["FORMATS", "ReadError", "Span", "Table", "format_of", "open_table"]
+
+FORMATS: tuple[str, ...] = tuple(
+    sorted(module.name.removesuffix("_format") for module in pkgutil.iter_modules(__path__) if module.name != "base")
+)
+"""Names of the formats: the files of this folder."""
+
+
+def format_of(path: Path | str) -> str:
+    """The format that a file's ending, or a folder's content, tells.
+
+    Raises
+    ------
+    ReadError
+        Where it tells none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return "hats"
+    endings = {ending: name for name in FORMATS for ending in _module(name).ENDINGS}
+    lower = path.name.lower()
+    for ending in sorted(endings, key=len, reverse=True):
+        if lower.endswith(ending):
+            return endings[ending]
+    raise ReadError(
+        f"{path}: its ending tells no format; name one under format: {', '.join(FORMATS)} "
+        f"(endings that are known: {', '.join(sorted(endings))})"
+    )
+
+
+def open_table(path: Path | str, format: str | None = None, group: str | None = None) -> Table:
+    """Open a table for reading; only its header is read now.
+
+    Parameters
+    ----------
+    path : a file, or the folder of a HATS catalogue or collection.
+    format : one of `FORMATS`; told by the ending when left out.
+    group : the group of an HDF5 file, the extension of a FITS file (name or number) or the table of a VOTable.
+
+    Raises
+    ------
+    ReadError
+        Where the file is missing, or is not a table of this format.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ReadError(f"{path}: there is no such file")
+    name = format or format_of(path)
+    if name not in FORMATS:
+        raise ReadError(f"{path}: there is no format {name!r}; the formats are {', '.join(FORMATS)}")
+    try:
+        table: Table = _module(name).Reader(path, group)
+    except ReadError:
+        raise
+    except Exception as error:
+        raise ReadError(f"{path}: is not a readable {name} table: {error}") from error
+    return table
+
+
+def _module(name: str):  # type: ignore[no-untyped-def]
+    return importlib.import_module(f"{__name__}.{name}_format")

@@ -1,0 +1,52 @@
+"""Parquet files: pieces are whole row groups."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zmill.survey.readers.base import Span, Table
+
+ENDINGS = (".parquet", ".pq", ".parq")
+
+
+class Reader(Table):
+    """One Parquet file."""
+
+    def __init__(self, path: Path, group: str | None) -> None:
+        self.path = path
+        with pq.ParquetFile(path) as file:
+            self.columns = file.schema_arrow.names
+            self.rows: int = file.metadata.num_rows
+            self._starts = [0]
+            for number in range(file.metadata.num_row_groups):
+                self._starts.append(self._starts[-1] + file.metadata.row_group(number).num_rows)
+
+    def spans(self, rows: int) -> list[Span]:
+        """Runs of row groups of about `rows` rows."""
+        return group_spans(self._starts, rows)
+
+    def read(
+        self, columns: list[str], batch_rows: int, span: Span, numeric: Collection[str]
+    ) -> Iterator[pa.RecordBatch]:
+        first, last = span or (0, self.rows)
+        groups = [n for n, start in enumerate(self._starts[:-1]) if first <= start < last]
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:
+            yield from file.iter_batches(batch_size=batch_rows, row_groups=groups, columns=columns, use_threads=False)
+
+
+def group_spans(starts: list[int], rows: int) -> list[Span]:
+    """Runs of row groups, given where each starts and where the last ends, of about `rows` rows."""
+    spans: list[Span] = []
+    first = 0
+    for start, stop in pairwise(starts):
+        if stop - first > rows and start > first:
+            spans.append((first, start))
+            first = start
+    if starts[-1] > first:
+        spans.append((first, starts[-1]))
+    return spans
