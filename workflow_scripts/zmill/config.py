@@ -373,13 +373,13 @@ def parse(section: type[BaseModel], values: Any, where: str) -> Any:
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
-def load(config: dict[str, Any], surveys: Path) -> tuple[Config, Survey]:
+def load(config: dict[str, Any], *surveys: Path) -> tuple[Config, Survey]:
     """Validate the merged Snakemake configuration and the survey definition it names.
 
     Parameters
     ----------
     config : the dictionary that Snakemake makes of `config.yaml`, `--configfile` and `--config`.
-    surveys : the folder of survey definitions.
+    surveys : folders of survey definitions; the first that has the survey's file wins.
     """
     settings = parse(Config, config, "config.yaml")
     longest = settings.crossmatch.radius_arcsec
@@ -388,7 +388,7 @@ def load(config: dict[str, Any], surveys: Path) -> tuple[Config, Survey]:
             f"config.yaml: crossmatch.radius_arcsec ({longest:g}) is beyond crossmatch.margin_arcsec "
             f"({settings.crossmatch.margin_arcsec:g}): matches across partition edges would be lost; widen the margin"
         )
-    survey = load_survey(settings.survey, surveys)
+    survey = load_survey(settings.survey, *surveys)
     for source in survey.labels:
         if source.radius_arcsec and source.radius_arcsec > settings.crossmatch.margin_arcsec:
             raise ConfigError(
@@ -398,11 +398,11 @@ def load(config: dict[str, Any], surveys: Path) -> tuple[Config, Survey]:
     return settings, survey
 
 
-def load_survey(name: str, surveys: Path) -> Survey:
+def load_survey(name: str, *surveys: Path) -> Survey:
     """Read and validate one survey definition."""
-    path = surveys / f"{name}.yaml"
-    if not path.is_file():
-        there = sorted(p.stem for p in surveys.glob("*.yaml"))
+    path = next((folder / f"{name}.yaml" for folder in surveys if (folder / f"{name}.yaml").is_file()), None)
+    if path is None:
+        there = sorted({file.stem for folder in surveys for file in folder.glob("*.yaml")})
         raise ConfigError(
             f"config.yaml: survey: there is no surveys/{name}.yaml{nearest(name, there)}; "
             f"the surveys there are: {', '.join(there) or 'none'}"

@@ -1,0 +1,102 @@
+"""zmill: a photometric redshift with a calibrated PDF for every row of a survey.
+
+    snakemake --cores all                        the survey that config.yaml names, to the end
+    snakemake --cores all --config survey=NAME   another one of surveys/
+    snakemake --list-target-rules                what can be asked for
+"""
+
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from zmill.check import check
+from zmill.config import ConfigError, dump, load
+
+min_version("9.20")
+
+
+configfile: "config.yaml"
+
+
+try:
+    settings, survey = load(config, Path("surveys"), Path(workflow.basedir, "surveys"))
+    SOURCES = check(settings, survey)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+DATA = settings.data_dir
+RESULTS = f"{settings.results_dir}/{settings.survey}"
+LOGS = f"{RESULTS}/logs"
+MODELS = list(settings.models)
+
+
+wildcard_constraints:
+    shard=r"\d+",
+    model="|".join(MODELS),
+
+
+localrules:
+    all,
+    train,
+    evaluate,
+    predict,
+
+
+rule all:
+    """Everything: photo-z and PDFs of every row, released, and the report (the default)."""
+    input:
+        f"{RESULTS}/report.html",
+        [] if survey.tables else f"{RESULTS}/release.json",
+
+
+include: "rules/common.smk"
+include: "rules/demo_data.smk"
+
+
+if survey.tables:
+
+    include: "rules/sample_tables.smk"
+
+else:
+
+    include: "rules/import_survey.smk"
+    include: "rules/labels.smk"
+    include: "rules/crossmatch.smk"
+    include: "rules/sample.smk"
+    include: "rules/clean.smk"
+    include: "rules/predict.smk"
+    include: "rules/release.smk"
+
+
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+rule train:
+    """All configured models, trained and calibrated."""
+    input:
+        expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS),
+
+
+rule evaluate:
+    """The leaderboard of all models, and which one is best."""
+    input:
+        f"{RESULTS}/evaluation/leaderboard.csv",
+
+
+onsuccess:
+    print(f"\nzmill: survey {settings.survey} is done. Where the results are:")
+    for what, place in {
+        "report (open it in a browser)": f"{RESULTS}/report.html",
+        "photo-z of every row (HATS)": f"{RESULTS}/current/photoz",
+        "PDFs of every row (HATS)": f"{RESULTS}/current/pdf",
+        "models side by side": f"{RESULTS}/evaluation/leaderboard.csv",
+    }.items():
+        if Path(place).exists():
+            print(f"  {what:32s}{place}")
+
+
+onerror:
+    print(f"\nzmill: a job failed; its log is in {LOGS}/ and its last line is the cause. Finished work is kept: run again.")
