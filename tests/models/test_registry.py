@@ -1,0 +1,40 @@
+"""Model types are found by their file; wrong entries of `models:` are refused before any job."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zmill.config import Config, ConfigError, parse
+from zmill.models import registry
+
+
+def _check(models: dict) -> dict:
+    return registry.check_models(parse(Config, {"models": models}, "config.yaml").models)
+
+
+def test_an_entry_is_its_class_and_its_settings() -> None:
+    checked = _check({"trainz": {}, "floor": {"type": "trainz"}})
+    assert list(checked) == ["trainz", "floor"]
+    cls, settings = checked["floor"]
+    assert isinstance(settings, cls.Settings)
+
+
+def test_an_unknown_type_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"config.yaml: models.train_z: .*'train_z'; did you mean 'trainz'"):
+        _check({"train_z": {}})
+
+
+def test_an_unknown_key_is_refused_where_it_stands() -> None:
+    with pytest.raises(ConfigError, match=r"config.yaml: models.floor: bins: unknown key"):
+        _check({"floor": {"type": "trainz", "bins": 3}})
+
+
+def test_naming_the_types_starts_nothing_heavy(root: Path) -> None:
+    program = (
+        "import sys; from zmill.models import registry; assert registry.types(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=root / "workflow_scripts")

@@ -1,0 +1,38 @@
+"""A small synthetic survey for the tests of models: one color follows redshift, with noise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from zmill.models.base import Context, Labelled
+from zmill.pdf.grid import Grid
+from zmill.survey.photometry import Photometry
+
+BANDS = ("g", "r", "i")
+GRID = Grid(0.0, 2.0, 201)
+CONTEXT = Context(bands=BANDS, reference=1, grid=GRID, seed=3)
+
+
+def photometry(mag: np.ndarray) -> Photometry:
+    """Fully measured rows with errors of 0.05 mag."""
+    n = len(mag)
+    return Photometry(
+        bands=BANDS,
+        mag=mag.astype(np.float32),
+        magerr=np.full(mag.shape, 0.05, np.float32),
+        maglim=np.full(mag.shape, np.nan, np.float32),
+        undetected=np.zeros(n, np.int32),
+        unobserved=np.zeros(n, np.int32),
+        imputed=np.zeros(n, np.int32),
+        ebv=np.full(n, np.nan, np.float32),
+        extra=np.zeros((n, 0), np.float32),
+    )
+
+
+def labelled(n: int, seed: int) -> Labelled:
+    """Rows whose g − r is z, up to 0.05 mag of noise per band."""
+    rng = np.random.default_rng(seed)
+    z = rng.gamma(4.0, 0.15, n).clip(0.01, 1.9)
+    r = 18 + 3 * np.sqrt(z) + rng.normal(0, 1, n)
+    mag = np.stack([r + z, r, r - 0.5 * z], axis=1) + rng.normal(0, 0.05, (n, 3))
+    return Labelled(photometry(mag), z, np.ones(n))

@@ -1,0 +1,57 @@
+"""Which model types there are: every file of this folder that names its class in `MODEL`."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zmill.config import ConfigError, ModelSettings, nearest, parse
+
+if TYPE_CHECKING:
+    from zmill.models.base import Model, Settings
+
+
+@cache
+def types() -> list[str]:
+    """Names of the model types. Files are read, not imported, so that nothing heavy starts."""
+    files = Path(__file__).parent.glob("*.py")
+    return sorted(file.stem for file in files if re.search(r"^MODEL\b", file.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def model_class(type_: str) -> type[Model]:
+    """The class of a model type.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such type, naming the nearest.
+    """
+    if type_ not in types():
+        raise ConfigError(
+            f"there is no model type {type_!r}{nearest(type_, types())}; the types there are: {', '.join(types())}"
+        )
+    found: type[Model] = importlib.import_module(f"zmill.models.{type_}").MODEL
+    return found
+
+
+def check_models(models: Mapping[str, ModelSettings]) -> dict[str, tuple[type[Model], Settings]]:
+    """Class and validated settings of every entry of `models:`.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown type, an unknown key or a wrong value, naming the entry.
+    """
+    checked: dict[str, tuple[type[Model], Settings]] = {}
+    for name, entry in models.items():
+        where = f"config.yaml: models.{name}"
+        try:
+            cls = model_class(entry.type or name)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+        checked[name] = (cls, parse(cls.Settings, entry.model_extra or {}, where))
+    return checked

@@ -1,0 +1,120 @@
+"""A model that is ready to be applied: fitted, calibrated, and knowing where its training rows lie."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zmill.models import ood
+from zmill.models.base import Context, Labelled, Model
+from zmill.models.registry import model_class
+from zmill.pdf import calibration
+from zmill.pdf.calibration import Calibration
+from zmill.survey.photometry import Photometry
+
+BATCH = 65_536
+
+
+class ModelError(Exception):
+    """A model cannot be trained, saved or loaded as asked; the message says why and what to do."""
+
+
+@dataclass
+class TrainedModel:
+    """A fitted model with its calibration and its domain.
+
+    name : the entry of `models:`; type : its file in `zmill/models/`; facts : JSON-ready facts of the training.
+    """
+
+    name: str
+    type: str
+    model: Model
+    calibration: Calibration
+    domain: ood.Domain
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def context(self) -> Context:
+        """Bands, grid, seed."""
+        return self.model.context
+
+    def predict(self, batch: Photometry) -> Tensor:
+        """Calibrated densities, (n, grid.size) float32 on the model's device, each integrating to 1."""
+        with torch.inference_mode():
+            return self.calibration(self.model.predict(batch), self.context.grid)
+
+    def ood(self, batch: Photometry) -> NDArray[np.bool_]:
+        """(n,) True where no training row is near: the density is an extrapolation."""
+        with torch.inference_mode():
+            return self.domain(batch)
+
+    def to(self, device: torch.device) -> TrainedModel:
+        """Move everything that predicts to a device."""
+        self.model.to(device)
+        self.domain.to(device)
+        return self
+
+
+def batches(rows: int, size: int = BATCH) -> Iterator[slice]:
+    """Consecutive slices of at most `size` rows."""
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def fit_and_calibrate(
+    name: str,
+    type_: str,
+    settings: Any,
+    context: Context,
+    train: Labelled,
+    valid: Labelled,
+    calib: Labelled,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> TrainedModel:
+    """Fit a model on `train` (choosing on `valid`), calibrate its densities on `calib`, learn its domain on `train`.
+
+    Parameters
+    ----------
+    settings : the model type's own `Settings`.
+    say : takes a line for the log.
+
+    Raises
+    ------
+    ModelError
+        With fewer training rows than the model needs, or no validation or calibration rows.
+    """
+    cls = model_class(type_)
+    if len(train) < cls.min_train or not len(valid) or not len(calib):
+        raise ModelError(
+            f"model {name} ({type_}) needs at least {cls.min_train} training rows and one each to validate and to "
+            f"calibrate; found {len(train)}, {len(valid)} and {len(calib)}: relax survey.cuts or labels.min_quality, "
+            "widen crossmatch.radius_arcsec, give more spectroscopic redshifts, or leave this model out"
+        )
+    say(f"{name}: fitting {type_} on {len(train):,} rows, choosing on {len(valid):,}, on {device}")
+    started = time.monotonic()
+    model = cls(settings, context)
+    fitted = model.fit(train, valid, device, say)
+    model.to(device)
+    seconds = time.monotonic() - started
+    with torch.inference_mode():
+        density = torch.cat([model.predict(calib.photometry[rows]) for rows in batches(len(calib))])
+        found = calibration.fit(density, context.grid, calib.z, calib.weight)
+    say(
+        f"{name}: fitted in {seconds:.1f} s; temperature {found.temperature:.3f}, PIT remap of degree {len(found.remap)}"
+    )
+    domain = ood.fit(train.photometry, context.reference, context.seed)
+    domain.to(device)
+    facts = {
+        "fit": fitted,
+        "train_seconds": round(seconds, 3),
+        "device": str(device),
+        "rows": {"train": len(train), "valid": len(valid), "calib": len(calib)},
+    }
+    return TrainedModel(name, type_, model, found, domain, facts)
