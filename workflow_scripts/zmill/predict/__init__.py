@@ -1,0 +1,1 @@
+"""The shard engine: read ahead, infer, write behind; see `zmill.predict.engine`."""

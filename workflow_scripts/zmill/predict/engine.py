@@ -1,0 +1,155 @@
+"""The shard engine: partitions of a clean catalogue go in, as many of each output catalogue come out.
+
+Three things happen at once: record batches are read ahead in one thread, inference runs in the middle, and every output
+catalogue is written behind in a thread of its own. The queues between them are a few batches long, so that memory
+depends on `batch_rows` alone. On a GPU several such lanes work side by side, each with partitions of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from zmill.catalog import hats
+from zmill.catalog.hats import CatalogError, Partition
+from zmill.job import Progress, log
+from zmill.predict import read
+from zmill.predict.flow import ahead, behind
+from zmill.predict.read import Begin, Broken, End
+from zmill.predict.write import Output
+
+AHEAD = 2
+"""Batches read before they are needed."""
+BEHIND = 2
+"""Batches computed and not yet written, per output catalogue."""
+
+Infer = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, ...]]
+"""Turns a batch of clean rows into one batch of the same rows for each output catalogue."""
+
+
+class PredictError(Exception):
+    """Redshifts could not be written for every row of a shard."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a shard's job reads and writes.
+
+    clean : the HATS catalogue that is read.
+    wanted, needed : its columns that are read where there; those that must be there.
+    outputs : the catalogues that are written, in the order of what `infer` gives.
+    """
+
+    clean: Path
+    wanted: list[str]
+    needed: list[str]
+    batch_rows: int
+    infer: Infer
+    outputs: tuple[Output, ...]
+
+    def missing(self, partitions: Iterable[Partition]) -> list[Partition]:
+        """The partitions that are not yet written from the input as it is now, in their order."""
+
+        def whole(partition: Partition) -> bool:
+            try:
+                input_hash = hats.sidecar(self.clean, partition)["xxh3_128"]
+            except CatalogError:
+                return False
+            return all(output.whole(partition, input_hash) for output in self.outputs)
+
+        return [partition for partition in partitions if not whole(partition)]
+
+
+def run(work: Work, partitions: list[Partition], lanes: int = 1) -> None:
+    """Write every partition that is missing, going on past those whose input cannot be used.
+
+    Parameters
+    ----------
+    lanes : partitions that are worked on side by side.
+
+    Raises
+    ------
+    PredictError
+        At the end, naming each partition that could not be read; or at once, where the disk is full.
+    """
+    missing = work.missing(partitions)
+    if len(missing) < len(partitions):
+        log.info("%d of %d partitions are there already", len(partitions) - len(missing), len(partitions))
+    broken: list[Broken] = []
+    progress = Progress("predict", _rows(work.clean, missing))
+    todo = _Shared(missing)
+    try:
+        with ThreadPoolExecutor(lanes, "lane") as pool:
+            for lane in [pool.submit(_lane, work, todo, progress, broken) for _ in range(lanes)]:
+                lane.result()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise PredictError(_full(work, partitions, error)) from error
+        raise
+    progress.end()
+    if broken:
+        lines = "\n".join(f"  {one.why}" for one in sorted(broken, key=lambda one: one.partition.interval()))
+        raise PredictError(
+            f"{len(broken)} of {len(partitions)} partitions could not be used; the others are written:\n{lines}\n"
+            "Run the stage that writes them again, then this one: it takes up only what is missing."
+        )
+
+
+class _Shared:
+    """Partitions handed out one by one to several lanes, until one of them fails."""
+
+    def __init__(self, partitions: list[Partition]) -> None:
+        self._left = iter(partitions)
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def __iter__(self) -> Iterator[Partition]:
+        while True:
+            with self._lock:
+                partition = None if self.stopped else next(self._left, None)
+            if partition is None:
+                return
+            yield partition
+
+
+def _lane(work: Work, todo: _Shared, progress: Progress, broken: list[Broken]) -> None:
+    try:
+        with ExitStack() as stack:
+            events = read.stream(work.clean, todo, work.wanted, work.needed, work.batch_rows)
+            drawn = stack.enter_context(ahead(events, AHEAD))
+            sends = [stack.enter_context(behind(output.consume, BEHIND)) for output in work.outputs]
+            for event in drawn:
+                if isinstance(event, Begin | End | Broken):
+                    if isinstance(event, Broken):
+                        log.error("%s", event.why)
+                        broken.append(event)
+                    for send in sends:
+                        send(event)
+                else:
+                    for send, computed in zip(sends, work.infer(event), strict=True):
+                        send(computed)
+                    progress.add(event.num_rows)
+    except BaseException:
+        todo.stopped = True
+        raise
+
+
+def _rows(catalog: Path, partitions: list[Partition]) -> int:
+    files = [partition.sidecar(catalog) for partition in partitions]
+    return sum(hats.read_json(file)["rows"] for file in files if file.is_file())
+
+
+def _full(work: Work, partitions: list[Partition], error: OSError) -> str:
+    left = len(work.missing(partitions))
+    where = work.outputs[0].catalog.parent
+    return (
+        f"{where}: the disk is full ({error.strerror}); {len(partitions) - left} of {len(partitions)} partitions are "
+        "written whole and nothing is half-written: free some space and run again"
+    )

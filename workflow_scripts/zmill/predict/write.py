@@ -1,0 +1,90 @@
+"""Writing one output catalogue behind the inference: a partition's file appears whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from zmill.catalog import hats
+from zmill.catalog.files import read_json
+from zmill.catalog.hats import CatalogError, Partition
+from zmill.predict.read import Begin, Broken, End
+
+
+@dataclass(frozen=True)
+class Output:
+    """One catalogue that the engine writes.
+
+    columns : Arrow arrays, by name, of what was computed for a batch.
+    made : what the outputs depend on beside the input partition (model hash, kind of PDF); kept in every sidecar.
+    """
+
+    catalog: Path
+    schema: Callable[[pa.Schema], pa.Schema]
+    made: dict[str, Any]
+
+    def whole(self, partition: Partition, input_hash: str) -> bool:
+        """Whether the partition is there already, made from this input with these settings."""
+        file, sidecar = partition.file(self.catalog), partition.sidecar(self.catalog)
+        if not (sidecar.is_file() and file.is_file()):
+            return False
+        said = read_json(sidecar)
+        wanted = {"input": input_hash, **self.made, "bytes": file.stat().st_size}
+        return all(said.get(key) == value for key, value in wanted.items())
+
+    def consume(self, items: Iterator[Begin | pa.RecordBatch | End | Broken]) -> None:
+        """Write partition after partition; one that ends as `Broken` leaves nothing behind."""
+        for item in items:
+            if isinstance(item, Begin):
+                try:
+                    self._write(item, items)
+                except _Abandoned:
+                    continue
+
+    def _write(self, begin: Begin, items: Iterator[Any]) -> None:
+        self._clear(begin.partition)
+        extra = {"input": begin.hash, **self.made}
+        schema = self.schema(begin.schema)
+        with hats.write_partition(self.catalog, begin.partition, schema, extra) as out:
+            waiting: list[pa.RecordBatch] = []
+            for item in items:
+                if isinstance(item, Broken):
+                    raise _Abandoned
+                if isinstance(item, End):
+                    break
+                waiting.append(item)
+                if sum(batch.num_rows for batch in waiting) >= hats.ROW_GROUP_ROWS:
+                    waiting = _write_groups(out, schema, waiting)
+            if waiting:
+                out.write(pa.Table.from_batches(waiting, schema))
+            if out.rows != begin.rows:
+                raise CatalogError(
+                    f"{begin.partition.file(self.catalog)}: {out.rows} rows predicted of {begin.rows}: the model gave "
+                    "fewer or more densities than rows"
+                )
+
+    def _clear(self, partition: Partition) -> None:
+        """Take away what an earlier, ended or killed, job left of the partition.
+
+        The sidecar goes first: without it a new file beside an old sidecar could pass for whole.
+        """
+        partition.sidecar(self.catalog).unlink(missing_ok=True)
+        for file in (partition.file(self.catalog), partition.sidecar(self.catalog)):
+            for left in file.parent.glob(f".{file.name}.*.tmp"):
+                left.unlink(missing_ok=True)
+
+
+class _Abandoned(Exception):
+    """The partition's input cannot be used."""
+
+
+def _write_groups(out: hats.PartitionWriter, schema: pa.Schema, waiting: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Write the whole row groups among the rows that wait; what is left of them."""
+    table = pa.Table.from_batches(waiting, schema)
+    ready = table.num_rows - table.num_rows % hats.ROW_GROUP_ROWS
+    out.write(table.slice(0, ready))
+    return table.slice(ready).to_batches()
