@@ -1,0 +1,48 @@
+# Publishing: an immutable release of what is finished, and the way back to the one before.
+
+
+rule release:
+    input:
+        photoz=f"{RESULTS}/photoz/partition_info.csv",
+        pdf=[] if settings.predict.pdf == "none" else f"{RESULTS}/pdf/partition_info.csv",
+        survey=f"{RESULTS}/survey/partition_info.csv",
+        report=f"{RESULTS}/report.html",
+        leaderboard=f"{RESULTS}/evaluation/leaderboard.csv",
+        best=f"{RESULTS}/evaluation/best.json",
+    output:
+        release=f"{RESULTS}/release.json",
+    log:
+        f"{LOGS}/release.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/release.tsv"
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        results=RESULTS,
+        keep=settings.release.keep,
+        config=dump(settings),
+        survey=dump(survey),
+    """Publish photo-z, PDFs, model and report as an immutable release, and switch `current` to it."""
+    message:
+        "Releasing the photo-z of every row"
+    script:
+        "../workflow_scripts/release.py"
+
+
+rule rollback:
+    log:
+        f"{LOGS}/rollback.log",
+    """Switch `current` back to the release before it (run by name; nothing is deleted)."""
+    localrule: True
+    threads: 2
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        results=RESULTS,
+    message:
+        "Going back to the release before"
+    script:
+        "../workflow_scripts/rollback.py"

@@ -1,0 +1,53 @@
+"""The way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from release_sky import SKY, fill
+from zmill.catalog.files import read_json
+from zmill.release import store
+from zmill.release.publish import publish
+from zmill.release.rollback import rollback
+from zmill.release.store import ReleaseError
+
+
+def release(results: Path, version: float) -> str:
+    return publish(fill(results, version), 5, {}, lambda line: None)["release"]
+
+
+def test_back_to_the_one_before_and_on_again(results: Path, said) -> None:
+    lines, say = said
+    first, second, third = (release(results, version) for version in (1, 2, 3))
+    assert rollback(results, say)["release"] == second
+    assert store.resolve(results) == store.folder(results, second)
+    assert read_json(results / "release.json")["release"] == second
+    assert rollback(results, say)["release"] == first
+    assert third in {record["release"] for record in store.published(results)}
+    assert release(results, 3) == third, "the same content is current again, from the folder that is still there"
+    assert first in lines[1]
+
+
+def test_after_a_rollback_the_next_release_goes_back_to_what_was_current(results: Path) -> None:
+    first, _ = release(results, 1), release(results, 2)
+    rollback(results, lambda line: None)
+    release(results, 3)
+    assert rollback(results, lambda line: None)["release"] == first
+
+
+def test_nothing_to_go_back_to(results: Path) -> None:
+    with pytest.raises(ReleaseError, match="nothing was released yet"):
+        rollback(results, lambda line: None)
+    only = release(results, 1)
+    with pytest.raises(ReleaseError, match="oldest release"):
+        rollback(results, lambda line: None)
+    assert store.current(results)["release"] == only
+
+
+def test_a_damaged_release_does_not_become_current(results: Path) -> None:
+    first, second = release(results, 1), release(results, 2)
+    SKY[0].file(store.folder(results, first) / "photoz").unlink()
+    with pytest.raises(ReleaseError, match=f"{SKY[0].name}: missing"):
+        rollback(results, lambda line: None)
+    assert store.current(results)["release"] == second

@@ -1,0 +1,15 @@
+"""Finished photo-z and PDF catalogues, report and model in, an immutable release out, with `current` pointing at it."""
+
+from pathlib import Path
+
+from zmill.job import job
+from zmill.release.publish import publish
+
+with job(snakemake.log[0]) as log:
+    publish(
+        Path(snakemake.params.results),
+        snakemake.params.keep,
+        {"config": snakemake.params.config, "survey": snakemake.params.survey},
+        log.info,
+        snakemake.threads,
+    )

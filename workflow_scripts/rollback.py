@@ -1,0 +1,9 @@
+"""The link `current` in, the same link on the release before out."""
+
+from pathlib import Path
+
+from zmill.job import job
+from zmill.release.rollback import rollback
+
+with job(snakemake.log[0]) as log:
+    rollback(Path(snakemake.params.results), log.info, snakemake.threads)

@@ -1,0 +1,133 @@
+"""What a release is made of, gathered from the working folder, and the hash that names it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from zmill.catalog.files import file_hash, read_json
+from zmill.catalog.hats import CatalogError, Partition, partitions, sidecar
+from zmill.release.store import ReleaseError
+
+CATALOGS = ("photoz", "pdf")
+"""The catalogues of a release; `pdf` is absent where none is stored."""
+
+Sidecars = dict[Partition, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A candidate for release."""
+
+    model: str
+    """Name of the model that was chosen."""
+    catalogs: dict[str, Sidecars]
+    """Per catalogue, each partition's rows, bytes and content hash."""
+    files: dict[str, Path]
+    """Everything that is not a partition: path inside the release -> where it is now."""
+    hashes: dict[str, str]
+    """Content hash of each of `files`."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the survey."""
+        return sum(entry["rows"] for entry in self.catalogs["photoz"].values())
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of the numbers that are released: partitions, how PDFs are stored, and what the model learned.
+
+        The report, the leaderboard and the `.json` and `.properties` beside them hold times and versions, which
+        change from run to run with the same numbers: they are released, and do not make a release a new one.
+        """
+        told = [
+            f"{catalog}/{partition.name} {entry['xxh3_128']}"
+            for catalog, entries in self.catalogs.items()
+            for partition, entry in entries.items()
+        ]
+        learned = [
+            f"{path} {value}"
+            for path, value in self.hashes.items()
+            if path == "pdf/pdf.json" or (path.startswith("model/") and not path.endswith(".json"))
+        ]
+        return xxhash.xxh3_128("\n".join(sorted(told + learned)).encode()).hexdigest()
+
+
+def gather(results: Path) -> Contents:
+    """Find what is to be released below `results` and hold its row counts against the survey's.
+
+    Raises
+    ------
+    ReleaseError
+        Where something is missing, or a catalogue has other partitions or row counts than the survey.
+    """
+    best = _json(results / "evaluation" / "best.json")
+    model = results / "models" / best["model"]
+    if not (model / "model.json").is_file():
+        raise ReleaseError(f"{model / 'model.json'}: missing; evaluation/best.json names this model: train it again")
+    survey = _sidecars(results / "survey")
+    found = [name for name in CATALOGS if (results / name / "partition_info.csv").is_file()]
+    if "photoz" not in found:
+        raise ReleaseError(f"{results / 'photoz'}: not a finished catalogue; predict the survey before releasing it")
+    catalogs = {name: _sidecars(results / name) for name in found}
+    for name, entries in catalogs.items():
+        faults = _row_faults(survey, entries)
+        if faults:
+            raise ReleaseError(_listed(f"{results / name}: its rows are not those of the survey", faults))
+    files = {
+        "report.html": results / "report.html",
+        "leaderboard.csv": results / "evaluation" / "leaderboard.csv",
+        "best.json": results / "evaluation" / "best.json",
+        **{f"model/{path.relative_to(model)}": path for path in _visible_files(model)},
+    }
+    for name in found:
+        catalog = results / name
+        files |= {f"{name}/{path.name}": path for path in catalog.iterdir() if path.is_file() and _visible(path)}
+        files[f"{name}/dataset/_common_metadata"] = catalog / "dataset" / "_common_metadata"
+    missing = [str(path) for path in files.values() if not path.is_file()]
+    if missing:
+        raise ReleaseError(f"missing: {', '.join(missing)}; run the stages that write them again")
+    files = dict(sorted(files.items()))
+    return Contents(best["model"], catalogs, files, {name: file_hash(path) for name, path in files.items()})
+
+
+def _sidecars(catalog: Path) -> Sidecars:
+    try:
+        return {partition: sidecar(catalog, partition) for partition in partitions(catalog)}
+    except CatalogError as error:
+        raise ReleaseError(str(error)) from error
+
+
+def _row_faults(survey: Sidecars, catalog: Sidecars) -> list[str]:
+    faults = [f"{p.name}: in the survey ({survey[p]['rows']} rows) and not here" for p in survey if p not in catalog]
+    faults += [f"{p.name}: here ({catalog[p]['rows']} rows) and not in the survey" for p in catalog if p not in survey]
+    return faults + [
+        f"{p.name}: {catalog[p]['rows']} rows, the survey has {survey[p]['rows']}"
+        for p in survey
+        if p in catalog and catalog[p]["rows"] != survey[p]["rows"]
+    ]
+
+
+def _listed(head: str, faults: list[str]) -> str:
+    more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
+    return f"{head}: {'; '.join(faults[:10])}{more}; nothing is released"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = read_json(path)
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise ReleaseError(f"{path}: cannot be read ({error}); run the stage that writes it again") from None
+    return content
+
+
+def _visible(path: Path) -> bool:
+    return not path.name.startswith(".")
+
+
+def _visible_files(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file() and _visible(path)]

@@ -1,0 +1,43 @@
+"""Rollback: `current` goes back to the release before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from zmill.catalog.files import write_json
+from zmill.release import store
+from zmill.release.store import RECORD, Record, ReleaseError
+from zmill.release.verify import verify
+
+
+def rollback(results: Path, say: Callable[[str], None], threads: int = 1) -> Record:
+    """Switch `current` to the release that was current before this one, once it has been verified.
+
+    The release that is left stays on the disk, so that it can be looked into; releasing the same content once more
+    makes it current again.
+
+    Raises
+    ------
+    ReleaseError
+        Where there is no earlier release, or it is damaged. `current` stays as it was.
+    """
+    with store.lock(results):
+        now = store.current(results)
+        if now is None:
+            raise ReleaseError(f"{results}: nothing was released yet: there is nothing to go back to")
+        earlier = _before(now, store.published(results))
+        if earlier is None:
+            raise ReleaseError(f"{now['release']} is the oldest release that is kept: there is nothing to go back to")
+        verify(store.folder(results, earlier["release"]), earlier, threads)
+        store.switch(results, earlier["release"])
+        write_json(results / RECORD, earlier)
+        say(f"current is release {earlier['release']} again; {now['release']} stays beside it")
+        return earlier
+
+
+def _before(now: Record, records: list[Record]) -> Record | None:
+    named = [record for record in records if record["release"] == now["previous"]]
+    older = [record for record in records if record["sequence"] < now["sequence"]]
+    found = named or older[-1:]
+    return found[0] if found else None

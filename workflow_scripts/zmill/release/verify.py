@@ -1,0 +1,111 @@
+"""Whether a release folder holds exactly what its record says, byte by byte, and is laid out as HATS wants it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zmill.catalog.files import file_hash
+from zmill.catalog.hats import CatalogError, Partition, partitions
+from zmill.catalog.sky import HEALPIX_COLUMN
+from zmill.release.store import RECORD, Record, ReleaseError
+
+REQUIRED = {"photoz": ("object_id", "ra", "dec", "z_mode", "z_median"), "pdf": ("object_id", "pdf")}
+"""Columns without which a catalogue is not what its name says."""
+
+
+def verify(folder: Path, record: Record, threads: int = 1) -> None:
+    """Hold a release folder against its record.
+
+    Every file is read and its hash compared; partitions are compared in rows, schema and pixel too.
+
+    Raises
+    ------
+    ReleaseError
+        Naming every file that is not as recorded (the first ten).
+    """
+    faults = [fault for name, told in record["files"].items() if (fault := _file_fault(folder / name, name, told))]
+    expected = {RECORD, *record["files"]}
+    for name, catalog in record["catalogs"].items():
+        found, faulty = _catalog_faults(folder / name, name, catalog, threads)
+        faults += faulty
+        expected |= found
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    faults += [f"{name}: not in the record" for name in sorted(present - expected)]
+    if faults:
+        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise ReleaseError(f"{folder.name}: not whole: {'; '.join(faults[:10])}{more}")
+
+
+def _catalog_faults(root: Path, name: str, catalog: dict[str, Any], threads: int) -> tuple[set[str], list[str]]:
+    told = {partition_of(key): entry for key, entry in catalog["partitions"].items()}
+    paths = {f"{name}/dataset/{partition.name}.parquet" for partition in told}
+    try:
+        schema = pq.read_schema(root / "dataset" / "_common_metadata")
+        listed = set(partitions(root))
+    except (OSError, pa.ArrowException, CatalogError) as error:
+        return paths, [f"{name}: not a HATS catalogue ({error})"]
+    faults = [f"{name}: no column {column}" for column in REQUIRED[name] if column not in schema.names]
+    if listed != set(told):
+        faults.append(f"{name}/partition_info.csv: lists {len(listed)} partitions, the record {len(told)} others")
+    rows = _properties(root).get("hats_nrows")
+    if rows != str(catalog["rows"]):
+        faults.append(f"{name}/hats.properties: hats_nrows is {rows}, the partitions have {catalog['rows']}")
+    with ThreadPoolExecutor(threads) as pool:
+        checked = pool.map(lambda item: _partition_fault(root, name, item[0], item[1], schema), told.items())
+        faults += [fault for fault in checked if fault]
+    return paths, faults
+
+
+def _partition_fault(
+    root: Path, catalog: str, partition: Partition, told: dict[str, Any], schema: pa.Schema
+) -> str | None:
+    path, where = partition.file(root), f"{catalog}/{partition.name}"
+    fault = _file_fault(path, where, told["xxh3_128"])
+    if fault:
+        return fault
+    content = pq.read_metadata(path)
+    if content.num_rows != told["rows"]:
+        return f"{where}: {content.num_rows} rows, expected {told['rows']}"
+    if not content.schema.to_arrow_schema().remove_metadata().equals(schema.remove_metadata()):
+        return f"{where}: its columns differ from dataset/_common_metadata"
+    return _pixel_fault(content, where, partition)
+
+
+def _pixel_fault(content: pq.FileMetaData, where: str, partition: Partition) -> str | None:
+    """Whether the row groups' ranges of `_healpix_29` lie in the pixel, one behind the other."""
+    column = content.schema.names.index(HEALPIX_COLUMN)
+    lowest, end = partition.interval()
+    for group in range(content.num_row_groups):
+        statistics = content.row_group(group).column(column).statistics
+        if content.row_group(group).num_rows == 0:
+            continue
+        if statistics is None or not statistics.has_min_max:
+            return f"{where}: no statistics of {HEALPIX_COLUMN}"
+        if statistics.min < lowest or statistics.max >= end:
+            return f"{where}: rows out of its pixel or of order"
+        lowest = statistics.max
+    return None
+
+
+def _file_fault(path: Path, where: str, told: str) -> str | None:
+    if not path.is_file():
+        return f"{where}: missing"
+    found = file_hash(path)
+    return None if found == told else f"{where}: content hash is {found}, expected {told}"
+
+
+def _properties(root: Path) -> dict[str, str]:
+    path = root / "hats.properties"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def partition_of(name: str) -> Partition:
+    """The partition that `Norder=k/Dir=d/Npix=n` names."""
+    order, _, pixel = (part.partition("=")[2] for part in name.split("/"))
+    return Partition(int(order), int(pixel))
