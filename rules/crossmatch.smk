@@ -1,0 +1,21 @@
+rule crossmatch:
+    message:
+        "Matching spectra with the survey"
+    input:
+        survey=f"{RESULTS}/survey/partition_info.csv",
+        specz=f"{RESULTS}/specz/partition_info.csv",
+    output:
+        matches=f"{RESULTS}/matches.parquet",
+        counts=f"{RESULTS}/matches.json",
+    params:
+        ambiguous=settings.crossmatch.ambiguous,
+    log:
+        f"{LOGS}/crossmatch.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/crossmatch.tsv"
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    script:
+        "../workflow_scripts/crossmatch.py"

@@ -1,0 +1,16 @@
+"""Survey and spectra (HATS) go in, the survey objects that a spectrum belongs to (Parquet) come out."""
+
+from pathlib import Path
+
+from zmill.crossmatch.catalogs import crossmatch
+from zmill.job import job
+
+with job(snakemake.log[0]):
+    crossmatch(
+        Path(snakemake.input.survey).parent,
+        Path(snakemake.input.specz).parent,
+        Path(snakemake.output.matches),
+        Path(snakemake.output.counts),
+        keep_ambiguous=snakemake.params.ambiguous == "keep",
+        threads=snakemake.threads,
+    )

@@ -1,0 +1,1 @@
+"""Which survey object each spectrum belongs to, by position."""
