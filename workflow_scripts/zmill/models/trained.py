@@ -107,7 +107,7 @@ def fit_and_calibrate(
         density = torch.cat([model.predict(calib.photometry[rows]) for rows in batches(len(calib))])
         found = calibration.fit(density, context.grid, calib.z, calib.weight)
     say(
-        f"{name}: fitted in {seconds:.1f} s; temperature {found.temperature:.3f}, PIT remap of degree {len(found.remap)}"
+        f"{name}: fitted in {seconds:.1f} s; temperature {found.temperature:.3f}, PIT remap of degree {max(len(found.remap) - 1, 0)}"
     )
     domain = ood.fit(train.photometry, context.reference, context.seed)
     domain.to(device)

@@ -1,19 +1,20 @@
 """Calibration of densities on held-out rows: a temperature, then a remap of the probability integral transform (PIT).
 
-Both keep every density positive and cost a few passes over it. Each is kept only if it raises the mean log score of
-calibration rows that it was not fitted on (two-fold).
+Both keep every density positive and cost a few passes over it. Of nothing, either and both, that is taken which gives
+the highest mean log score on calibration rows that it was not fitted on (two-fold).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.polynomial import legendre
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import comb
 from torch import Tensor
 
 from zmill.pdf.grid import Grid
@@ -22,8 +23,11 @@ from zmill.pdf.values import cdf_at, density_at
 FLOOR = 1e-3
 """Density below which the log score no longer punishes: the weight of one certain but wrong row stays bounded."""
 TEMPERATURES = (0.25, 4.0)
-DEGREES = (2, 4, 8)
-LEVELS = 1024
+DEGREES = (4, 8)
+PRIOR_ROWS = 2.0
+"""Rows that each component of the remap is given beforehand: shrinks it towards the identity where rows are few."""
+MIN_GAIN = 1e-3
+"""Least gain of mean log score for which another pass over every density is worth its time."""
 MIN_ROWS = 100
 """Fewer calibration rows than this decide nothing; the densities are left as they are."""
 
@@ -35,9 +39,9 @@ class Calibration:
     """`density -> density`, the identity by default.
 
     temperature : densities are raised to the power 1 / temperature (Guo et al. 2017, on the grid instead of logits).
-    remap : coefficients c_k, k >= 1, of the log-density of the PIT in Legendre polynomials; the new cumulative
-        distribution is R(F(z)) with R' = exp(sum_k c_k P_k(2 F - 1)) / norm, so that the PIT becomes uniform
-        (Bordoloi et al. 2010: the remapped density is f(z) R'(F(z))).
+    remap : (d + 1) weights w_k, adding up to 1, of the density of the PIT as a mixture of Bernstein polynomials,
+        r(u) = sum_k w_k (d + 1) C(d, k) u^k (1 − u)^(d − k). The calibrated density is f(z) r(F(z)), whose PIT is
+        uniform (Bordoloi et al. 2010). Weights that are all equal are the identity.
     """
 
     temperature: float = 1.0
@@ -48,9 +52,12 @@ class Calibration:
         if self.temperature != 1.0:
             density = grid.normalize(density.pow(1.0 / self.temperature))
         if self.remap:
-            table = torch.as_tensor(_density_of_pit(self.remap), dtype=density.dtype, device=density.device)
-            level = grid.cdf(density).mul_(LEVELS - 1).round_().int()
-            density = grid.normalize(density * table[level])
+            u = grid.cdf(density)
+            highest, *rest = reversed(_powers(self.remap))
+            factor = torch.full_like(u, highest)
+            for coefficient in rest:
+                factor.mul_(u).add_(coefficient)
+            density = grid.normalize(factor.clamp_min_(0).mul_(density))
         return density
 
     def state(self) -> dict[str, Any]:
@@ -76,12 +83,10 @@ def fit(density: Tensor, grid: Grid, z: FloatArray, weight: FloatArray | None = 
     data = _Rows(density[rows], grid, z[inside], np.ones(inside.sum()) if weight is None else weight[inside])
     folds = np.arange(len(data.z)) % 2 == 0
     best, score = Calibration(), _held_out(data, folds, lambda _: Calibration())
-    improved = _held_out(data, folds, _fit_temperature)
-    if improved > score:
-        best, score = _fit_temperature(data), improved
-    scores = [_held_out(data, folds, lambda part, d=degree: _fit_remap(part, best, d)) for degree in DEGREES]
-    if max(scores) > score:
-        best = _fit_remap(data, best, DEGREES[int(np.argmax(scores))])
+    for steps in _STEPS:
+        found = _held_out(data, folds, steps)
+        if found > score + MIN_GAIN:
+            best, score = steps(data), found
     return best
 
 
@@ -105,7 +110,7 @@ class _Rows:
         return float(np.average(np.log(value.double().cpu().numpy() + FLOOR), weights=self.weight))
 
 
-def _held_out(data: _Rows, folds: NDArray[np.bool_], fit_on: Any) -> float:
+def _held_out(data: _Rows, folds: NDArray[np.bool_], fit_on: Callable[[_Rows], Calibration]) -> float:
     """Mean score of each half under the calibration fitted on the other."""
     one, other = data.part(folds), data.part(~folds)
     return 0.5 * (other.score(fit_on(one)) + one.score(fit_on(other)))
@@ -122,40 +127,42 @@ def _fit_temperature(data: _Rows) -> Calibration:
     return Calibration(round(float(np.exp(found.x)), 6))
 
 
-def _fit_remap(data: _Rows, before: Calibration, degree: int) -> Calibration:
-    """Maximum likelihood of the exponential family exp(sum_k c_k P_k) for the PIT, by Newton steps on a convex problem.
-
-    A Gaussian prior on c, narrower for higher k, shrinks the remap towards the identity where rows are few.
-    """
-    start = Calibration(before.temperature)
+def _fit_remap(data: _Rows, degree: int, start: Calibration | None = None) -> Calibration:
+    """Maximum likelihood weights of the Bernstein mixture for the PIT, by expectation and maximization (convex)."""
+    start = start or Calibration()
     density = start(data.density, data.grid)
     pit = cdf_at(density, data.grid.cdf(density), data.grid, data.redshifts()).double().cpu().numpy()
-    observed = np.average(_basis(pit, degree), axis=0, weights=data.weight)
-    u = (np.arange(LEVELS) + 0.5) / LEVELS
-    basis = _basis(u, degree)
-    effective = data.weight.sum() ** 2 / (data.weight**2).sum()
-    prior = np.arange(1, degree + 1) ** 2.0 / effective
-    c = np.zeros(degree)
-    for _ in range(50):
-        weight = np.exp(basis @ c - (basis @ c).max())
-        weight /= weight.sum()
-        mean = weight @ basis
-        covariance = (basis * weight[:, None]).T @ basis - np.outer(mean, mean)
-        step = np.linalg.solve(covariance + np.diag(prior), observed - mean - prior * c)
-        c = c + step * min(1.0, 1.0 / np.abs(step).max())
-        if np.abs(step).max() < 1e-9:
+    basis = _bernstein(pit, degree)
+    share = data.weight * data.weight.sum() / (data.weight**2).sum()
+    weights = np.full(degree + 1, 1 / (degree + 1))
+    for _ in range(500):
+        before = weights
+        expected = share @ (basis * weights / (basis @ weights)[:, None]) + PRIOR_ROWS
+        weights = expected / expected.sum()
+        if np.abs(weights - before).max() < 1e-7:
             break
-    return Calibration(before.temperature, tuple(round(float(value), 8) for value in c))
+    return Calibration(start.temperature, tuple(round(float(weight), 8) for weight in weights))
 
 
-def _basis(u: FloatArray, degree: int) -> FloatArray:
-    """(n, degree) Legendre polynomials P_1 … P_degree of 2u − 1."""
-    return legendre.legvander(2 * u - 1, degree)[:, 1:]
+_STEPS: tuple[Callable[[_Rows], Calibration], ...] = (
+    _fit_temperature,
+    *(lambda data, d=degree: _fit_remap(data, d) for degree in DEGREES),
+    *(lambda data, d=degree: _fit_remap(data, d, _fit_temperature(data)) for degree in DEGREES),
+)
+"""From the cheapest to apply to the dearest; a later one must be better to take the place of an earlier one."""
 
 
-def _density_of_pit(remap: tuple[float, ...]) -> FloatArray:
-    """(LEVELS,) R' at evenly spaced levels from 0 to 1, its mean 1."""
-    u = np.linspace(0, 1, LEVELS)
-    log = _basis(u, len(remap)) @ np.asarray(remap)
-    density = np.exp(log - log.max())
-    return density / np.trapezoid(density, u)
+def _bernstein(u: FloatArray, degree: int) -> FloatArray:
+    """(n, degree + 1) Bernstein polynomials, each scaled to integrate to 1 over [0, 1]."""
+    k = np.arange(degree + 1)
+    return (degree + 1) * comb(degree, k) * u[:, None] ** k * (1 - u[:, None]) ** (degree - k)
+
+
+def _powers(remap: tuple[float, ...]) -> list[float]:
+    """Coefficients of u^0 … u^d of the mixture: C(d, k) u^k (1 − u)^(d − k) = sum_j (−1)^(j − k) C(d, j) C(j, k) u^j."""
+    degree = len(remap) - 1
+    return [
+        (degree + 1)
+        * sum((-1) ** (j - k) * comb(degree, j, exact=True) * comb(j, k, exact=True) * remap[k] for k in range(j + 1))
+        for j in range(degree + 1)
+    ]

@@ -40,9 +40,8 @@ class Grid:
         """
         area = self.integral(density)
         empty = area <= 0
-        density = torch.where(empty[:, None], torch.ones_like(density), density)
         area = torch.where(empty, torch.full_like(area, self.z_max - self.z_min), area)
-        return density / area[:, None]
+        return (density + empty[:, None]).div_(area[:, None])
 
     def integral(self, density: Tensor) -> Tensor:
         """(n,) trapezoidal integrals."""
@@ -50,6 +49,7 @@ class Grid:
 
     def cdf(self, density: Tensor) -> Tensor:
         """(n, size) cumulative distribution of a normalised density; 0 at the first point, 1 at the last."""
-        steps = 0.5 * self.step * (density[:, 1:] + density[:, :-1])
-        cdf = torch.cat([torch.zeros_like(density[:, :1]), steps.cumsum(1)], dim=1)
-        return (cdf / cdf[:, -1:].clamp_min(torch.finfo(cdf.dtype).tiny)).clamp(0, 1)
+        cdf = torch.empty_like(density)
+        cdf[:, 0] = 0
+        torch.cumsum(density[:, 1:] + density[:, :-1], dim=1, out=cdf[:, 1:])
+        return cdf.div_(cdf[:, -1:].clamp_min(torch.finfo(cdf.dtype).tiny))

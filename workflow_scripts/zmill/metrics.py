@@ -1,0 +1,275 @@
+"""Every metric of redshifts and of their densities, once; float64.
+
+Δz = (z_phot − z_spec) / (1 + z_spec). Weights, where given, weigh rows in means, quantiles and distributions alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zmill.config import ConfigError
+from zmill.pdf.grid import Grid
+from zmill.pdf.values import cdf_at, density_at
+
+FloatArray = NDArray[np.float64]
+Metrics = dict[str, float]
+
+COVERAGES = (50, 68, 90, 95)
+SMALLEST_DENSITY = 1e-6
+"""Floor of the log score: an impossible redshift costs 13.8 nats and not infinity."""
+
+POINT_METRICS = (
+    *("mse", "mae", "rms", "r2", "bias", "sigma_mad", "sigma_nmad", "sigma_iqr"),
+    *("eta_005", "eta_015", "eta_050", "eta_5sigma", "outlier_rail"),
+)
+PDF_METRICS = (
+    *("pit_ks", "pit_cvm", "pit_ad", "crps", "log_score", "cde_loss"),
+    *(f"coverage_{level}" for level in COVERAGES),
+)
+ALL = (*POINT_METRICS, *PDF_METRICS)
+SELECTABLE = {name: -1 for name in ALL if not name.startswith("coverage")} | {"r2": 1, "log_score": 1, "bias": 0}
+"""Metrics that a model may be chosen by: 1 higher is better, -1 lower is better, 0 nearer to zero is better. The three
+of the PIT alone are left to `check_metric`, which refuses them."""
+
+
+def check_metric(name: str) -> int:
+    """1 if higher is better, -1 if lower is, 0 if nearer to zero is.
+
+    Raises
+    ------
+    ConfigError
+        If no model can be chosen by this metric; names the nearest one that can.
+    """
+    known = [metric for metric in SELECTABLE if not metric.startswith("pit_")]
+    if name in known:
+        return SELECTABLE[name]
+    if name.startswith(("pit_", "coverage_")):
+        raise ConfigError(
+            f"config.yaml: select.metric: {name} says how honest densities are and not how sharp: the training rows' "
+            "n(z), given to every row, would win. Choose cde_loss, crps or log_score for densities, sigma_nmad or mse for points"
+        )
+    close = get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(f"config.yaml: select.metric: there is no metric {name!r}{hint}; there are: {', '.join(known)}")
+
+
+def badness(name: str, value: float) -> float:
+    """A number that is lower for a better value of the metric."""
+    direction = check_metric(name)
+    return abs(value) if direction == 0 else -direction * value
+
+
+# ---------------------------------------------------------------------------------------------------- points
+
+
+def point_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | None = None) -> Metrics:
+    """Metrics of point estimates, (n,) each.
+
+    mse, mae, rms, r2 : on z itself; r2 = 1 − Σ(z_phot − z_spec)² / Σ(z_spec − mean)²; NaN if z_spec does not vary.
+    bias : mean Δz. sigma_mad : 1.4826 median|Δz − median Δz|. sigma_nmad : 1.4826 median|Δz|. sigma_iqr :
+    (q75 − q25) / 1.349 of Δz (Schmidt et al. 2020). eta_005, eta_015, eta_050 : fraction with |Δz| above 0.05, 0.15,
+    0.5. eta_5sigma : with |Δz| > 5 sigma_mad. outlier_rail : with |Δz| > max(0.06, 3 sigma_iqr), the peers' cut, which
+    flatters whoever scatters more.
+    """
+    z_phot, z_spec = np.asarray(z_phot, np.float64), np.asarray(z_spec, np.float64)
+    w = np.ones(len(z_spec)) if weight is None else np.asarray(weight, np.float64)
+    error = z_phot - z_spec
+    delta = error / (1 + z_spec)
+    mse = np.average(error**2, weights=w)
+    variance = np.average((z_spec - np.average(z_spec, weights=w)) ** 2, weights=w)
+    q25, q50, q75 = quantiles(delta, (0.25, 0.5, 0.75), w)
+    sigma_mad = 1.4826 * quantiles(np.abs(delta - q50), (0.5,), w)[0]
+    sigma_iqr = (q75 - q25) / 1.349
+
+    def beyond(cut: float) -> float:
+        return np.average(np.abs(delta) > cut, weights=w)
+
+    found = {
+        "mse": mse,
+        "mae": np.average(np.abs(error), weights=w),
+        "rms": np.sqrt(mse),
+        "r2": 1 - mse / variance if variance > 0 else np.nan,
+        "bias": np.average(delta, weights=w),
+        "sigma_mad": sigma_mad,
+        "sigma_nmad": 1.4826 * quantiles(np.abs(delta), (0.5,), w)[0],
+        "sigma_iqr": sigma_iqr,
+        "eta_005": beyond(0.05),
+        "eta_015": beyond(0.15),
+        "eta_050": beyond(0.5),
+        "eta_5sigma": beyond(5 * sigma_mad),
+        "outlier_rail": beyond(max(0.06, 3 * sigma_iqr)),
+    }
+    return {name: float(value) for name, value in found.items()}
+
+
+def quantiles(values: FloatArray, levels: tuple[float, ...], weight: FloatArray) -> FloatArray:
+    """Weighted quantiles; `numpy.quantile`'s (linear) where all weights are equal."""
+    if np.all(weight == weight[0]):
+        return np.asarray(np.quantile(values, levels), np.float64)
+    order = np.argsort(values, kind="stable")
+    w = weight[order]
+    position = (np.cumsum(w) - 0.5 * w) / w.sum()
+    return np.asarray(np.interp(levels, position, values[order]), np.float64)
+
+
+# -------------------------------------------------------------------------------------------------- densities
+
+
+@dataclass(frozen=True)
+class PdfScores:
+    """What each row's density scores at its true redshift; (n,) float64 each.
+
+    pit : probability below z_spec. crps : ∫ (F(z) − [z ≥ z_spec])² dz, in redshift (Gneiting & Raftery 2007, eq. 20).
+    log_score : ln f(z_spec), natural, floored. cde_loss : ∫ f² dz − 2 f(z_spec) (Izbicki & Lee 2017, eq. 7, up to a
+    constant).
+    """
+
+    pit: FloatArray
+    crps: FloatArray
+    log_score: FloatArray
+    cde_loss: FloatArray
+
+    def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.int64] | slice) -> PdfScores:
+        """Some of the rows."""
+        return PdfScores(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @classmethod
+    def join(cls, parts: list[PdfScores]) -> PdfScores:
+        """The rows of several."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+
+def pdf_scores(density: torch.Tensor, grid: Grid, z_spec: FloatArray, chunk: int = 4096) -> PdfScores:
+    """Scores of normalised densities (n, grid.size), exact for densities that are linear between grid points.
+
+    z_spec : (n,); beyond the grid the PIT is 0 or 1 and the distance to the grid adds to the CRPS in full.
+    """
+    parts = []
+    for start in range(0, len(density), chunk):
+        z = torch.as_tensor(z_spec[start : start + chunk], dtype=torch.float64, device=density.device)
+        f = density[start : start + chunk].double()
+        cdf = grid.cdf(f)
+        at, pit = density_at(f, grid, z), cdf_at(f, cdf, grid, z)
+        roughness = (f[:, :-1] ** 2 + f[:, :-1] * f[:, 1:] + f[:, 1:] ** 2).sum(1) * (grid.step / 3)
+        scores = (pit, _crps(f, cdf, pit, at, grid, z), at.clamp_min(SMALLEST_DENSITY).log(), roughness - 2 * at)
+        parts.append(PdfScores(*(value.cpu().numpy() for value in scores)))
+    return PdfScores.join(parts) if parts else PdfScores(*(np.zeros(0) for _ in fields(PdfScores)))
+
+
+def _crps(
+    f: torch.Tensor, cdf: torch.Tensor, pit: torch.Tensor, at: torch.Tensor, grid: Grid, z: torch.Tensor
+) -> torch.Tensor:
+    """∫_{-∞}^{z} F² + ∫_z^∞ (1 − F)², F being quadratic within each cell.
+
+    With x = F − 1 for the right side, the integral of the square of a quadratic over a cell is exact by Gauss-Legendre
+    quadrature of three points; the cell that holds z is done in its two parts.
+    """
+    h = grid.step
+    clipped = z.clamp(grid.z_min, grid.z_max)
+    cell = ((clipped - grid.z_min) / h).floor().clamp(0, grid.size - 2).long()
+    left, right, below = f[:, :-1], f[:, 1:], cdf[:, :-1]
+    whole_left = _square_integral(below, left, right, h)
+    whole_right = _square_integral(below - 1, left, right, h)
+    index = torch.arange(grid.size - 1, device=f.device)
+    total = torch.where(index < cell[:, None], whole_left, torch.zeros_like(left)).sum(1)
+    total = total + torch.where(index > cell[:, None], whole_right, torch.zeros_like(left)).sum(1)
+    take = cell[:, None]
+    start, end, base = left.gather(1, take)[:, 0], right.gather(1, take)[:, 0], below.gather(1, take)[:, 0]
+    inside = clipped - (grid.z_min + h * cell)
+    fraction = inside / h
+    middle = start + fraction * (end - start)
+    reached = base + 0.5 * inside * (start + middle)
+    total = total + _square_integral(base, start, middle, inside) + _square_integral(reached - 1, middle, end, h - inside)
+    return total + (z - clipped).abs()
+
+
+def _square_integral(base: torch.Tensor, start: torch.Tensor, end: torch.Tensor, width: torch.Tensor | float) -> torch.Tensor:
+    """∫_0^width (base + ∫_0^s f)² ds for f linear from `start` to `end`."""
+    total = torch.zeros_like(base)
+    for node, share in zip(*np.polynomial.legendre.leggauss(3), strict=True):
+        t = 0.5 * (1 + float(node))
+        value = base + width * t * (start + 0.5 * t * (end - start))
+        total = total + 0.5 * float(share) * width * value * value
+    return total
+
+
+def pdf_metrics(scores: PdfScores, weight: FloatArray | None = None) -> Metrics:
+    """Means of the scores, the distances of the PIT from uniform, and the coverage of central intervals."""
+    w = np.ones(len(scores.pit)) if weight is None else np.asarray(weight, np.float64)
+    found = pit_statistics(scores.pit, w)
+    for name in ("crps", "log_score", "cde_loss"):
+        found[name] = np.average(getattr(scores, name), weights=w)
+    for level in COVERAGES:
+        found[f"coverage_{level}"] = np.average(np.abs(scores.pit - 0.5) <= level / 200, weights=w)
+    return {name: float(value) for name, value in found.items()}
+
+
+def pit_statistics(pit: FloatArray, weight: FloatArray) -> Metrics:
+    """Distances of the PIT's distribution F_n from uniform.
+
+    pit_ks : max|F_n(u) − u| (Kolmogorov–Smirnov). pit_cvm : N ∫ (F_n − u)² du (Cramér–von Mises). pit_ad :
+    N ∫ (F_n − u)² / (u (1 − u)) du (Anderson–Darling; PITs are kept 1 / 2N away from 0 and 1, where it diverges). N is
+    the effective number of rows (Σw)² / Σw², so the last two grow with the sample and compare models on the same rows.
+    """
+    n = weight.sum() ** 2 / (weight**2).sum()
+    order = np.argsort(pit, kind="stable")
+    u = pit[order]
+    reached = np.cumsum(weight[order]) / weight.sum()
+    before = np.concatenate([[0.0], reached[:-1]])
+    ks = max((reached - u).max(), (u - before).max())
+    levels = np.concatenate([[0.0], reached])
+    levels[-1] = 1.0
+
+    def integral(edges: FloatArray, antiderivative: Callable[[FloatArray, FloatArray], FloatArray]) -> float:
+        return float((antiderivative(levels, edges[1:]) - antiderivative(levels, edges[:-1])).sum())
+
+    cvm = n * integral(np.concatenate([[0.0], u, [1.0]]), lambda level, x: (x - level) ** 3 / 3)
+    inner = np.clip(u, 0.5 / n, 1 - 0.5 / n)
+    ad = n * integral(np.concatenate([[0.0], inner, [1.0]]), _anderson_darling)
+    return {"pit_ks": float(ks), "pit_cvm": cvm, "pit_ad": ad}
+
+
+def _anderson_darling(level: FloatArray, u: FloatArray) -> FloatArray:
+    """Antiderivative of (level − u)² / (u (1 − u)); the terms that diverge at 0 and 1 have no weight there."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low = np.where(level > 0, level**2 * np.log(u), 0.0)
+        high = np.where(level < 1, (1 - level) ** 2 * np.log1p(-u), 0.0)
+    return low - high - u
+
+
+# ------------------------------------------------------------------------------------------- parts and intervals
+
+
+def bins(values: FloatArray, edges: FloatArray) -> list[NDArray[np.bool_]]:
+    """(n,) masks of the rows in each bin [edge, next edge); the last bin holds its upper edge too."""
+    number = np.digitize(values, edges) - 1
+    number = np.where(values == edges[-1], len(edges) - 2, number)
+    return [number == bin_ for bin_ in range(len(edges) - 1)]
+
+
+def bootstrap(
+    metric: Callable[[NDArray[np.int64]], Metrics], blocks: NDArray[np.int64], draws: int, seed: int, level: float = 0.68
+) -> dict[str, tuple[float, float]]:
+    """Central intervals of metrics by drawing whole blocks of sky with replacement (Efron & Tibshirani 1993, §8.6).
+
+    Rows of one block share structure and calibration, so drawing rows one by one would claim too much.
+
+    metric : takes row numbers, gives metrics; blocks : (n,) block of each row; level : probability of the interval.
+    """
+    rng = np.random.default_rng(seed)
+    names, number = np.unique(blocks, return_inverse=True)
+    order = np.argsort(number, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(number))[:-1])
+    found: dict[str, list[float]] = {}
+    for _ in range(draws):
+        drawn = rng.integers(0, len(names), len(names))
+        for name, value in metric(np.concatenate([members[block] for block in drawn])).items():
+            found.setdefault(name, []).append(value)
+    tails = (0.5 - level / 2, 0.5 + level / 2)
+    return {name: (float(low), float(high)) for name, (low, high) in ((k, np.nanquantile(v, tails)) for k, v in found.items())}

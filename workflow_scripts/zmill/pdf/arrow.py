@@ -1,0 +1,92 @@
+"""Densities as an Arrow column `pdf`, with what it takes to read them in the schema's metadata."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from zmill.pdf import compact
+from zmill.pdf.grid import Grid
+
+Kind = Literal["compact", "full"]
+"""`compact`: 32 quantiles, uint16; `full`: the density on the grid, float16."""
+
+KEY = b"zmill.pdf"
+"""Key of the schema's metadata: JSON with `kind`, `grid` and, for compact PDFs, `levels`."""
+
+
+class PdfError(Exception):
+    """A table holds no PDFs that zmill wrote."""
+
+
+def description(kind: Kind, grid: Grid) -> dict[str, Any]:
+    """JSON-ready account of a `pdf` column."""
+    found: dict[str, Any] = {"kind": kind, "grid": asdict(grid)}
+    return found | ({"levels": list(compact.LEVELS)} if kind == "compact" else {})
+
+
+def metadata(kind: Kind, grid: Grid) -> dict[bytes, bytes]:
+    """Schema metadata of a table with a `pdf` column."""
+    return {KEY: json.dumps(description(kind, grid)).encode()}
+
+
+def field(kind: Kind, grid: Grid) -> pa.Field:
+    """The column `pdf`."""
+    if kind == "compact":
+        return pa.field("pdf", pa.list_(pa.uint16(), len(compact.LEVELS)))
+    return pa.field("pdf", pa.list_(pa.float16(), grid.size))
+
+
+def column(kind: Kind, values: Tensor) -> pa.FixedSizeListArray:
+    """The column's values: (n, 32) uint16 codes for compact, (n, grid.size) densities for full."""
+    dtype = np.uint16 if kind == "compact" else np.float16
+    array = np.ascontiguousarray(values.cpu().numpy(), dtype=dtype)
+    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
+
+
+def read_description(schema: pa.Schema) -> tuple[Kind, Grid]:
+    """Kind and grid of a table's `pdf` column.
+
+    Raises
+    ------
+    PdfError
+        If the schema has no such column or nothing is said about it.
+    """
+    known = schema.metadata or {}
+    if "pdf" not in schema.names or KEY not in known:
+        raise PdfError(
+            f"found the columns {', '.join(schema.names)} and the metadata keys {sorted(known)}; expected a column pdf "
+            f"and the key {KEY.decode()}: read a Parquet file of pdf/ as it is, without dropping its schema metadata"
+        )
+    found = json.loads(known[KEY])
+    if found["kind"] == "compact" and tuple(found["levels"]) != compact.LEVELS:
+        raise PdfError("the PDFs were stored at other quantile levels than this version of zmill reads")
+    return found["kind"], Grid(**found["grid"])
+
+
+def stored(table: pa.Table | pa.RecordBatch) -> Tensor:
+    """The column's values as they are stored: uint16 codes or float16 densities, (n, k)."""
+    values = table.column("pdf")
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    width = values.type.list_size
+    return torch.from_numpy(values.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).copy())
+
+
+def densities(table: pa.Table | pa.RecordBatch) -> tuple[Tensor, Grid]:
+    """(n, grid.size) float32 normalised densities of a table's `pdf` column, and their grid.
+
+    Raises
+    ------
+    PdfError
+        If the table holds none.
+    """
+    kind, grid = read_description(table.schema)
+    values = stored(table)
+    return (compact.decode(values, grid) if kind == "compact" else grid.normalize(values.float())), grid
