@@ -197,7 +197,7 @@ class Sentinels(Section):
     unobserved: list[float] = []
     """Values that mean: never looked at (RAIL, LePHARE: -99; SDSS: -9999)."""
     nonfinite: Literal["undetected", "unobserved"] = "unobserved"
-    """What NaN, infinity and null mean in the flux column."""
+    """What NaN and null mean in the flux column. An infinity makes a bad row, unless it is listed above as `.inf`."""
     limit_in_error: bool = False
     """The error column of an undetected band holds its limiting magnitude (RAIL's DC2 sample)."""
 

@@ -1,0 +1,19 @@
+"""The survey's files go in; a HATS catalogue with its shards, and the rows set aside, come out."""
+
+from pathlib import Path
+
+from zmill.config import Partitions, Survey
+from zmill.job import job
+from zmill.survey.importer import import_survey
+
+if __name__ == "__main__":  # worker processes import this file again: they must not do its work
+    with job(snakemake.log[0]):
+        import_survey(
+            files=[Path(file) for file in snakemake.input.files],
+            survey=Survey.model_validate(snakemake.params.survey),
+            partitions=Partitions.model_validate(snakemake.params.partitions),
+            catalog=Path(snakemake.output.catalog).parent,
+            rejected=Path(snakemake.output.rejected),
+            threads=snakemake.threads,
+            data_dir=Path(snakemake.params.data_dir),
+        )

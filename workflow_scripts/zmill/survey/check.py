@@ -1,0 +1,120 @@
+"""What is wrong with a survey's files, told before any job starts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from zmill.config import ConfigError, Survey, Tables, nearest
+from zmill.survey.readers import ReadError, open_table
+from zmill.survey.rows import input_columns
+
+FULL_CHECK = 20
+"""Headers of so many files are read before any job; of more files, the first, the last and some between."""
+
+
+def check_files(survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path] = ()) -> list[Path]:
+    """The survey's files, patterns expanded, sorted within each entry of `files`, each readable and with every column.
+
+    Parameters
+    ----------
+    data_dir : where relative paths start.
+    made_by_workflow : files that a rule will make; those that do not exist yet are taken on trust.
+
+    Raises
+    ------
+    ConfigError
+        With a line per fault: what is missing, in which file, and what is nearest to it.
+    """
+    files = resolve(survey.files, Path(data_dir), "files", made_by_workflow)
+    _check_headers(files, survey, made_by_workflow)
+    if survey.extinction.map is not None:
+        resolve([survey.extinction.map], Path(data_dir), "extinction.map", made_by_workflow)
+    return files
+
+
+def check_tables(
+    survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path] = ()
+) -> tuple[list[Path], list[Path]]:
+    """The same for `tables`: the files of `train` and of `test`."""
+    tables = survey.tables or Tables(train=[], test=[])
+    train = resolve(tables.train, Path(data_dir), "tables.train", made_by_workflow)
+    test = resolve(tables.test, Path(data_dir), "tables.test", made_by_workflow)
+    _check_headers([*train, *test], survey, made_by_workflow)
+    return train, test
+
+
+def resolve(patterns: Sequence[str], data_dir: Path, key: str, made_by_workflow: Collection[Path] = ()) -> list[Path]:
+    """Paths and glob patterns below `data_dir` into files that exist, or will.
+
+    Raises
+    ------
+    ConfigError
+        Where a pattern fits nothing, or a file is named twice.
+    """
+    expected = {Path(path) for path in made_by_workflow}
+    found: list[Path] = []
+    for pattern in patterns:
+        path = data_dir / pattern
+        if path.exists() or path in expected:
+            found.append(path)
+            continue
+        start = Path(path.anchor) if Path(pattern).is_absolute() else data_dir
+        fits = set(start.glob(str(path.relative_to(start))))
+        fits |= {one for one in expected if one.match(str(path))}
+        if not fits:
+            raise ConfigError(f"{key}: {_absent(path)}")
+        found += sorted(fits)
+    twice = sorted({str(path) for path in found if found.count(path) > 1}) if len(found) < 10_000 else []
+    if twice:
+        raise ConfigError(f"{key}: {', '.join(twice)} is named twice; every row would be there twice")
+    return found
+
+
+def _absent(path: Path) -> str:
+    if any(sign in path.name for sign in "*?["):
+        return f"no file fits {path}"
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no {path}: the folder {folder} does not exist; check data_dir in config.yaml"
+    return f"there is no {path}{nearest(path.name, sorted(p.name for p in folder.iterdir()))}"
+
+
+def _check_headers(files: list[Path], survey: Survey, made_by_workflow: Collection[Path]) -> None:
+    expected = {Path(path) for path in made_by_workflow}
+    there = [path for path in files if path.exists() or path not in expected]
+    step = max(1, -(-len(there) // FULL_CHECK))
+    chosen = list(dict.fromkeys([*there[::step], *there[-1:]]))
+    faults = [fault for path in chosen for fault in _faults(path, survey)]
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _faults(path: Path, survey: Survey) -> list[str]:
+    try:
+        columns = open_table(path, survey.format, survey.group).columns
+    except ReadError as error:
+        return [str(error)]
+    known = set(columns)
+    return [
+        f"{path}: there is no column {name!r} ({_key(name, survey)}){nearest(name, columns) or _some(columns)}"
+        for name in input_columns(survey)
+        if name not in known
+    ]
+
+
+def _key(name: str, survey: Survey) -> str:
+    """Which setting asks for a column."""
+    settings = survey.columns
+    for key in ("object_id", "ra", "dec", "ebv", "redshift"):
+        if getattr(settings, key) == name:
+            return f"columns.{key}"
+    for band in survey.bands:
+        for kind in ("flux", "error"):
+            if survey.column_of(kind, band) == name:
+                return f"columns.{kind} of band {band}"
+    return "columns.extra"
+
+
+def _some(columns: list[str]) -> str:
+    return f"; its columns are {', '.join(columns[:20])}{', ...' if len(columns) > 20 else ''}"

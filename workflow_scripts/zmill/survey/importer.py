@@ -1,0 +1,333 @@
+"""Import: a survey's files, of any size and number, into a HATS catalogue.
+
+Three passes, each parallel over pieces of the input or partitions of the output:
+1. positions and identifiers are read: rows per pixel, hence the partitions; identifiers that occur twice;
+2. every piece is converted and written to a scratch folder, rows of a partition together;
+3. every partition is brought together, sorted and written.
+
+Memory per process is that of a block of rows or of a partition, whichever is larger. What is done is kept until the end:
+an interrupted import goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from zmill import __version__
+from zmill.catalog import hats, shards
+from zmill.catalog.files import read_json, whole, write_json
+from zmill.catalog.hats import Partition
+from zmill.config import Partitions, Survey
+from zmill.job import Progress, log
+from zmill.survey import duplicates, pieces
+from zmill.survey.partitioning import choose, merge
+from zmill.survey.pieces import REJECTED, Piece, Work
+from zmill.survey.readers import open_table
+from zmill.survey.rows import input_columns, layout_of, numeric_columns
+
+PIECE_ROWS = 1_000_000
+"""A piece of the input has about so many rows, where its format can be read from the middle."""
+SMALL_BYTES = 32 << 20
+"""Inputs smaller than this are imported in one process: starting others would take longer."""
+MOST_REPEATED = 2_000_000
+"""More repeated identifiers than this mean that the column is no identifier."""
+
+
+class ImportFailed(Exception):
+    """An import that cannot go on: what was found, and what to do."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Rows read, rows of the catalogue, and bad rows by reason."""
+
+    read: int
+    kept: int
+    rejected: dict[str, int]
+
+
+def import_survey(
+    files: Sequence[Path],
+    survey: Survey,
+    partitions: Partitions,
+    catalog: Path,
+    rejected: Path,
+    threads: int = 1,
+    data_dir: Path = Path(),
+) -> Summary:
+    """Write a survey's files as the HATS catalogue `catalog` with `shards.csv`, and its bad rows to `rejected`.
+
+    Parameters
+    ----------
+    files : in the order in which their rows are numbered and the first of repeated identifiers is kept.
+    catalog : folder of the catalogue; a scratch folder is kept beside it until the import is done.
+    rejected : Parquet file of the bad rows; beside it, with the ending `.json`, their number by reason.
+    threads : processes that work at the same time.
+    data_dir : where a relative `extinction.map` starts.
+
+    Raises
+    ------
+    ReadError
+        Where a file cannot be read.
+    ImportFailed
+        Where no row can be used, `object_id` does not identify, or rows were lost on the way.
+    """
+    catalog, scratch = Path(catalog), Path(catalog).with_name(f".{Path(catalog).name}.scratch")
+    scratch.mkdir(parents=True, exist_ok=True)
+    (catalog / "partition_info.csv").unlink(missing_ok=True)
+    found = split(files, survey, partitions.max_order)
+    work = Work(
+        layout=_layout(found, survey),
+        scratch=scratch,
+        order=partitions.max_order,
+        ebv_map=data_dir / survey.extinction.map if survey.extinction.map else None,
+    )
+    small = sum(_bytes(Path(file)) for file in files) < SMALL_BYTES
+    with _workers(1 if small else threads) as run:
+        plan, starts, owners, first_rows, chosen = _plan(found, work, partitions, run)
+        _do(
+            "rows sorted into partitions",
+            [p for p in found if not _grouped(p, work, plan)],
+            lambda p: (pieces.group, p, work, first_rows[p.number], starts, owners, plan),
+            run,
+        )
+        summary = _write(found, work, plan, chosen, catalog, run)
+    total = first_rows[-1]
+    if summary.kept + sum(summary.rejected.values()) != total:
+        raise ImportFailed(
+            f"{total} rows were read, but {summary.kept} are in {catalog} and {sum(summary.rejected.values())} were set "
+            "aside: the input changed while it was imported; run the import again"
+        )
+    _write_rejected(found, work, plan, rejected)
+    write_json(rejected.with_suffix(".json"), summary.rejected)
+    hats.finish(catalog, catalog.parent.name, chosen)
+    shards.write(catalog / "shards.csv", shards.plan(catalog, partitions.shard_rows))
+    shutil.rmtree(scratch)
+    for reason, number in sorted(summary.rejected.items()):
+        log.warning("%s: %d rows set aside in %s", reason, number, rejected)
+    log.info("%d rows of %d are in %d partitions", summary.kept, total, len(chosen))
+    return summary
+
+
+def import_settings(survey: Survey) -> dict[str, Any]:
+    """The part of a survey definition that the import depends on; itself a survey definition."""
+    return survey.model_dump(
+        mode="json",
+        exclude={"description", "filters", "reference_band", "cuts", "labels", "redshift_grid"},
+    )
+
+
+def split(files: Sequence[Path], survey: Survey, order: int) -> list[Piece]:
+    """The pieces of the input, in the order of the files, each with its identity."""
+    settings = json.dumps([import_settings(survey), order, __version__, PIECE_ROWS], sort_keys=True)
+    found: list[Piece] = []
+    for file in map(Path, files):
+        changed = max((p.stat().st_mtime_ns for p in file.rglob("*")), default=0) if file.is_dir() else 0
+        key = [settings, str(file.absolute()), _bytes(file), changed or file.stat().st_mtime_ns]
+        for span in open_table(file, survey.format, survey.group).spans(PIECE_ROWS):
+            number = len(found)
+            identity = xxhash.xxh3_128_hexdigest(json.dumps([*key, span, number]).encode())
+            found.append(Piece(number, file, span, identity))
+    return found
+
+
+def _layout(found: list[Piece], survey: Survey) -> Any:
+    """The layout of the output, from the first rows there are."""
+    wanted = input_columns(survey)
+    for piece in found:
+        table = open_table(piece.path, survey.format, survey.group)
+        for batch in islice(table.batches(wanted, 1024, piece.span, numeric_columns(survey)), 1):
+            if batch.num_rows:
+                return layout_of(survey, batch.schema)
+    raise ImportFailed(f"{', '.join(dict.fromkeys(str(p.path) for p in found)) or 'the survey files'}: there is no row")
+
+
+# ------------------------------------------------------------------------------------------------- first pass
+
+
+def _plan(
+    found: list[Piece], work: Work, partitions: Partitions, run: Any
+) -> tuple[str, Path, Path, list[int], list[Partition]]:
+    """Count rows, choose the partitions and find repeated identifiers.
+
+    Returns
+    -------
+    The plan's name; files of the partitions' starts and of the repeated identifiers' owners; the first row of each piece
+    and, last, the number of all rows; the partitions.
+    """
+    todo = [p for p in found if not work.counted(p).is_file()]
+    _do("positions read", todo, lambda p: (pieces.count, p, work), run)
+    histograms, first_rows = [], [0]
+    for piece in found:
+        with np.load(work.counted(piece), allow_pickle=False) as counted:
+            first_rows.append(first_rows[-1] + int(counted["rows"]))
+            histograms.append((counted["pixels"], counted["counts"]))
+        if len(histograms) == 256:
+            histograms = [merge(histograms)]
+    counted_pixels = merge(histograms)
+    chosen = choose(counted_pixels, work.order, partitions.max_rows)
+    if not chosen:
+        raise ImportFailed(
+            f"none of the {first_rows[-1]} rows has a usable position: columns.ra = {work.survey.columns.ra!r} and "
+            f"columns.dec = {work.survey.columns.dec!r} in {work.survey.columns.angle_unit}; check columns and angle_unit"
+        )
+    first_piece = _repeated(found, work, first_rows[-1], run) if work.survey.columns.object_id else {}
+    key = [[p.identity for p in found], [[c.order, c.pixel] for c in chosen]]
+    plan = xxhash.xxh3_64_hexdigest(json.dumps(key).encode())
+    starts, owners = work.scratch / f"{plan}.starts.npy", work.scratch / f"{plan}.owners.json"
+    with whole(starts) as path, open(path, "wb") as file:
+        np.save(file, np.array([c.interval()[0] for c in chosen], np.int64))
+    write_json(owners, {"object_ids": list(first_piece), "pieces": list(first_piece.values())})
+    return plan, starts, owners, first_rows, chosen
+
+
+def _repeated(found: list[Piece], work: Work, rows: int, run: Any) -> dict[int | str, int]:
+    """Identifiers that occur more than once, and the piece where each comes first."""
+    files = [work.hashes(p) for p in found]
+    parts = list(run([(duplicates.repeated, files, first, last) for first, last in duplicates.ranges(rows)]))
+    suspects = np.concatenate([part for _, part in parts])
+    column = work.survey.columns.object_id
+    if len(suspects) > MOST_REPEATED:
+        raise ImportFailed(
+            f"columns.object_id = {column!r}: {len(suspects)} identifiers of {rows} rows occur more than once: it does not "
+            "tell objects apart; name another column, or leave object_id out to use the row number"
+        )
+    if not len(suspects):
+        return {}
+    suspects.sort()
+    holding = [p for p, file in zip(found, files, strict=True) if duplicates.contains_any(file, suspects)]
+    first_piece: dict[int | str, int] = {}
+    times: dict[int | str, int] = {}
+    looked_up = run([(pieces.identifiers, piece, work, suspects) for piece in holding])
+    for place, counts in looked_up:
+        number = holding[place].number
+        for value, count in counts.items():
+            first_piece[value] = min(number, first_piece.get(value, number))
+            times[value] = times.get(value, 0) + count
+    return {value: first_piece[value] for value in sorted(times) if times[value] > 1}
+
+
+# ------------------------------------------------------------------------------------ second and third pass
+
+
+def _grouped(piece: Piece, work: Work, plan: str) -> bool:
+    """Whether the second pass has done a piece."""
+    index, rows = work.index(piece, plan), work.grouped(piece, plan)
+    return index.is_file() and rows.is_file() and rows.stat().st_size == read_json(index)["bytes"]
+
+
+def _write(found: list[Piece], work: Work, plan: str, chosen: list[Partition], catalog: Path, run: Any) -> Summary:
+    """Write every partition that is not there yet, and remove what an earlier import left of others."""
+    sources: list[list[tuple[Path, list[int]]]] = [[] for _ in chosen]
+    rejected: dict[str, int] = {}
+    read = expected = 0
+    for piece in found:
+        index = read_json(work.index(piece, plan))
+        read += index["rows"]
+        expected += index["kept"]
+        for number, batches in index["batches"].items():
+            sources[int(number)].append((work.grouped(piece, plan), batches))
+        for reason, count in index["rejected"].items():
+            rejected[reason] = rejected.get(reason, 0) + count
+    if not expected:
+        raise ImportFailed(f"all {read} rows were set aside: {rejected}; the survey definition does not fit the files")
+    filled = [(partition, source) for partition, source in zip(chosen, sources, strict=True) if source]
+    chosen[:] = [partition for partition, _ in filled]
+    _remove_others(catalog, set(chosen))
+    markers = {p: work.scratch / f"{plan}.{p.order}.{p.pixel}.written.json" for p in chosen}
+    todo = [(p, source) for p, source in filled if not _is_written(catalog, p, markers[p])]
+    progress = Progress("partitions written", expected)
+    for place, rows in run([(pieces.write, catalog, p, source, work.layout.schema) for p, source in todo]):
+        partition = todo[place][0]
+        write_json(markers[partition], hats.sidecar(catalog, partition))
+        progress.add(rows)
+    progress.end()
+    return Summary(read, sum(hats.sidecar(catalog, p)["rows"] for p in chosen), rejected)
+
+
+def _is_written(catalog: Path, partition: Partition, marker: Path) -> bool:
+    """Whether this plan has written the partition, and nobody else since."""
+    if not (marker.is_file() and partition.file(catalog).is_file() and partition.sidecar(catalog).is_file()):
+        return False
+    return bool(read_json(marker) == hats.sidecar(catalog, partition))
+
+
+def _remove_others(catalog: Path, chosen: set[Partition]) -> None:
+    """Remove partitions that are none of the chosen ones: they would be rows of an earlier import."""
+    for path in (catalog / "dataset").glob("Norder=*/Dir=*/Npix=*.parquet"):
+        order = int(path.parent.parent.name.removeprefix("Norder="))
+        partition = Partition(order, int(path.stem.removeprefix("Npix=")))
+        if partition not in chosen:
+            path.unlink()
+            partition.sidecar(catalog).unlink(missing_ok=True)
+
+
+def _write_rejected(found: list[Piece], work: Work, plan: str, path: Path) -> None:
+    """One table of the bad rows of all pieces, in the order of the files."""
+    with whole(path) as temporary, pq.ParquetWriter(temporary, REJECTED, compression="zstd") as writer:
+        for piece in found:
+            table = pq.read_table(work.rejected(piece, plan))
+            if table.num_rows:
+                writer.write_table(table)
+
+
+# -------------------------------------------------------------------------------------------------- workers
+
+
+def _do(what: str, todo: list[Piece], task: Callable[[Piece], tuple[Any, ...]], run: Any) -> None:
+    """Run one task per piece, with progress."""
+    progress = Progress(what)
+    for _, rows in run([task(piece) for piece in todo]):
+        progress.add(rows)
+    progress.end()
+
+
+@contextmanager
+def _workers(number: int) -> Iterator[Callable[[Sequence[tuple[Any, ...]]], Iterator[tuple[int, Any]]]]:
+    """A function that runs tasks `(function, *arguments)` and gives (place of the task, its result) as they end.
+
+    With more than one worker, tasks run in processes of their own, each with one thread of Arrow.
+    """
+    if number == 1:
+        yield lambda tasks: ((place, task[0](*task[1:])) for place, task in enumerate(tasks))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(number, mp_context=context, initializer=_one_thread) as pool:
+
+        def run(tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+            waiting = iter(enumerate(tasks))
+            running = {pool.submit(*task): place for place, task in islice(waiting, 2 * number)}
+            while running:
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield running.pop(future), future.result()
+                    for place, task in islice(waiting, 1):
+                        running[pool.submit(*task)] = place
+
+        try:
+            yield run
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+
+
+def _bytes(path: Path) -> int:
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size

@@ -1,0 +1,330 @@
+"""The work of the import on one piece of the input, or on one partition of the output; each leaves whole files behind.
+
+A piece is a run of rows of one file. Names of what it leaves carry its identity (file, size, time of change, rows, settings),
+so that work that is done is found again after an interruption, and is not found where the input changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from zmill.catalog.files import read_json
+from zmill.catalog.hats import ROW_GROUP_ROWS, Partition, write_partition
+from zmill.catalog.sky import HEALPIX_COLUMN, healpix
+from zmill.config import Survey
+from zmill.survey import duplicates
+from zmill.survey.extinction import read_map
+from zmill.survey.partitioning import histogram, merge, partition_numbers
+from zmill.survey.readers import ReadError, Span, open_table
+from zmill.survey.rows import REASONS, Layout, arrow, convert, input_columns, numeric_columns, object_ids, positions
+
+BATCH_ROWS = 65_536
+"""Rows that are converted at a time: few enough to stay in the processor's cache."""
+BLOCK_BYTES = 96 << 20
+"""Converted rows are held up to this size, then grouped by partition and written to the scratch folder."""
+REJECTED = pa.schema(
+    [
+        ("object_id", pa.string()),
+        ("ra", pa.float64()),
+        ("dec", pa.float64()),
+        ("reason", pa.string()),
+        ("file", pa.string()),
+        ("row", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows `span` of the file `path`; `number` counts the pieces in the order of the files."""
+
+    number: int
+    path: Path
+    span: Span
+    identity: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every piece of work needs to know.
+
+    order : HEALPix order in which rows are counted: that of the smallest partition.
+    ebv_map : file of E(B-V), or None.
+    """
+
+    layout: Layout
+    scratch: Path
+    order: int
+    ebv_map: Path | None
+
+    @property
+    def survey(self) -> Survey:
+        """The survey's definition."""
+        return self.layout.survey
+
+    def counted(self, piece: Piece) -> Path:
+        """Rows, and rows per pixel."""
+        return self.scratch / f"{piece.identity}.counted.npz"
+
+    def hashes(self, piece: Piece) -> Path:
+        """Sorted hashes of the identifiers."""
+        return self.scratch / f"{piece.identity}.hashes.npy"
+
+    def grouped(self, piece: Piece, plan: str) -> Path:
+        """Rows grouped by partition, Arrow IPC."""
+        return self.scratch / f"{piece.identity}.{plan}.arrow"
+
+    def index(self, piece: Piece, plan: str) -> Path:
+        """Which batches of the grouped rows belong to which partition; written last."""
+        return self.scratch / f"{piece.identity}.{plan}.json"
+
+    def rejected(self, piece: Piece, plan: str) -> Path:
+        """Bad rows."""
+        return self.scratch / f"{piece.identity}.{plan}.rejected.parquet"
+
+
+# ------------------------------------------------------------------------------- first pass: positions and ids
+
+
+def count(piece: Piece, work: Work) -> int:
+    """Count a piece's rows by pixel and keep the hashes of its identifiers; returns the number of rows."""
+    named = work.survey.columns.object_id is not None
+    rows, histograms, hashed = 0, [], []
+    for batch in _batches(piece, work, place_columns(work.survey)):
+        ra, dec, reason = positions(batch, work.survey)
+        good = reason == 0
+        if named:
+            ids = object_ids(batch, work.layout, 0)
+            if ids.null_count:
+                good &= ids.is_valid().to_numpy(zero_copy_only=False)
+            hashed.append(duplicates.hashes(ids if good.all() else ids.filter(pa.array(good))))
+        if not good.all():
+            ra, dec = ra[good], dec[good]
+        histograms.append(histogram(healpix(ra, dec, work.order)))
+        rows += batch.num_rows
+    empty = np.empty(0, np.int64)
+    pixels, counts = merge(histograms) if histograms else (empty, empty)
+    if named:
+        with _temporary(work.hashes(piece)) as path, open(path, "wb") as file:
+            np.save(file, np.sort(np.concatenate(hashed)) if hashed else np.empty(0, np.uint64))
+    with _temporary(work.counted(piece)) as path, open(path, "wb") as file:
+        np.savez(file, rows=np.int64(rows), pixels=pixels, counts=counts)
+    return rows
+
+
+def identifiers(piece: Piece, work: Work, wanted: duplicates.Hashes) -> dict[int | str, int]:
+    """The identifiers of a piece, of rows with a position, whose hash is among `wanted`, and how often each occurs."""
+    found: dict[int | str, int] = {}
+    for batch in _batches(piece, work, place_columns(work.survey)):
+        ids = object_ids(batch, work.layout, 0)
+        good = (positions(batch, work.survey)[2] == 0) & ids.is_valid().to_numpy(zero_copy_only=False)
+        ids = ids.filter(pa.array(good))
+        for value in ids.filter(pa.array(np.isin(duplicates.hashes(ids), wanted))).to_pylist():
+            found[value] = found.get(value, 0) + 1
+    return found
+
+
+# -------------------------------------------------------------------- second pass: rows grouped by partition
+
+
+def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_file: Path, plan: str) -> int:
+    """Convert a piece's rows and write them to the scratch folder, the rows of a partition together.
+
+    Parameters
+    ----------
+    first_row : number of the piece's first row over all files.
+    starts_file, owners_file : the partitions' first indices, and which piece keeps a repeated identifier.
+
+    Returns
+    -------
+    The number of rows read.
+    """
+    starts, owners = _starts(starts_file), _owners(owners_file)
+    ebv_at = read_map(work.ebv_map).at if work.ebv_map else None
+    schema = work.layout.schema
+    block_rows = max(BATCH_ROWS, BLOCK_BYTES // row_bytes(schema))
+    seen: set[int | str] = set()
+    index: dict[str, list[int]] = {}
+    rejected: dict[str, int] = {}
+    rows = kept = written = 0
+    offset = piece.span[0] if piece.span else 0
+    with (
+        _temporary(work.grouped(piece, plan)) as path,
+        _temporary(work.rejected(piece, plan)) as rejected_path,
+        pa.OSFile(str(path), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+        pq.ParquetWriter(rejected_path, REJECTED) as rejected_writer,
+    ):
+
+        def flush(block: list[pa.RecordBatch]) -> None:
+            nonlocal written
+            for number, part in _by_partition(block, starts):
+                writer.write_batch(part)
+                index.setdefault(str(number), []).append(written)
+                written += 1
+
+        block: list[pa.RecordBatch] = []
+        held = 0
+        for batch in _batches(piece, work, input_columns(work.survey)):
+            converted = convert(batch, work.layout, first_row + rows, ebv_at)
+            reason, ids = converted.reason, converted.columns["object_id"]
+            if owners.first_piece:
+                placed = np.flatnonzero(np.isin(reason, _PLACED) & ids.is_valid().to_numpy(zero_copy_only=False))
+                later = owners.later(ids.take(pa.array(placed)), piece.number, seen)
+                reason[placed[later]] = REASONS.index("duplicate_object_id")
+            good = reason == 0
+            block.append(arrow(converted.columns, schema, None if good.all() else good))
+            held += block[-1].num_rows
+            if not good.all():
+                bad = _bad_rows(converted.columns, reason, piece.path, offset + rows)
+                rejected_writer.write_table(bad)
+                for name in bad.column("reason").to_pylist():
+                    rejected[name] = rejected.get(name, 0) + 1
+            kept += block[-1].num_rows
+            rows += batch.num_rows
+            if held >= block_rows:
+                flush(block)
+                block, held = [], 0
+        flush(block)
+    content = {"rows": rows, "kept": kept, "batches": index, "rejected": rejected}
+    content["bytes"] = work.grouped(piece, plan).stat().st_size
+    with _temporary(work.index(piece, plan)) as path:
+        path.write_text(json.dumps(content), encoding="utf-8")
+    return rows
+
+
+_PLACED = [REASONS.index(name) for name in ("", "infinite_magnitude", "error_not_positive", "ebv_not_finite")]
+"""Rows that the first pass counted: those with a position. Whether one repeats an identifier comes before other faults."""
+
+
+def _by_partition(block: list[pa.RecordBatch], starts: np.ndarray) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of each partition together, in the order of the sky."""
+    if not sum(batch.num_rows for batch in block):
+        return
+    table = pa.Table.from_batches(block)
+    numbers = partition_numbers(table.column(HEALPIX_COLUMN).to_numpy(), starts)
+    if len(starts) < 1 << 16:
+        numbers = numbers.astype(np.uint16)
+    if np.any(numbers[1:] < numbers[:-1]):
+        order = np.argsort(numbers, kind="stable")
+        table, numbers = table.combine_chunks().take(pa.array(order)), numbers[order]
+    edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+    for first, behind in pairwise(edges):
+        yield int(numbers[first]), table.slice(first, behind - first).combine_chunks().to_batches()[0]
+
+
+def _bad_rows(columns: dict[str, Any], reason: np.ndarray, path: Path, first_row: int) -> pa.Table:
+    rows = np.flatnonzero(reason)
+    return pa.table(
+        [
+            columns["object_id"].take(pa.array(rows)).cast(pa.string()),
+            pa.array(columns["ra"][rows]),
+            pa.array(columns["dec"][rows]),
+            pa.array([REASONS[code] for code in reason[rows]]),
+            pa.array([str(path)] * len(rows)),
+            pa.array(rows + first_row),
+        ],
+        schema=REJECTED,
+    )
+
+
+# ------------------------------------------------------------------------------- third pass: the partitions
+
+
+def write(catalog: Path, partition: Partition, sources: Sequence[tuple[Path, list[int]]], schema: pa.Schema) -> int:
+    """Bring a partition's rows together, sort them by `_healpix_29` and then `object_id`, and write the partition.
+
+    Parameters
+    ----------
+    sources : files of grouped rows and the numbers of the batches in them that belong to the partition.
+
+    Returns
+    -------
+    The number of rows.
+    """
+    batches = []
+    for path, numbers in sources:
+        with pa.OSFile(str(path), "rb") as source, pa.ipc.open_file(source) as reader:
+            batches += [reader.get_batch(number) for number in numbers]
+    table = pa.Table.from_batches(batches, schema=schema).combine_chunks()
+    del batches
+    order = sorted_order(table)
+    with write_partition(catalog, partition, schema) as writer:
+        for first in range(0, table.num_rows, ROW_GROUP_ROWS):
+            writer.write(table.take(pa.array(order[first : first + ROW_GROUP_ROWS])))
+    return table.num_rows
+
+
+def sorted_order(table: pa.Table) -> np.ndarray:
+    """Row numbers that sort by `_healpix_29`, and rows of the same index by `object_id`."""
+    index = table.column(HEALPIX_COLUMN).to_numpy()
+    order = np.argsort(index)
+    ordered = index[order]
+    same = ordered[1:] == ordered[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    if len(tied):
+        rows = order[tied]
+        keys = table.select([HEALPIX_COLUMN, "object_id"]).take(pa.array(rows))
+        by_both = pc.sort_indices(keys, sort_keys=[(HEALPIX_COLUMN, "ascending"), ("object_id", "ascending")])
+        order[tied] = rows[by_both.to_numpy()]
+    return order
+
+
+# ------------------------------------------------------------------------------------------------ shared
+
+
+def place_columns(survey: Survey) -> list[str]:
+    """The columns that say which object and where: all that the first pass reads."""
+    columns = survey.columns
+    return list(dict.fromkeys(name for name in (columns.object_id, columns.ra, columns.dec) if name))
+
+
+def row_bytes(schema: pa.Schema) -> int:
+    """About how many bytes a row takes in memory; a string is taken for 24."""
+    return sum(24 if pa.types.is_string(field.type) else field.type.bit_width // 8 for field in schema)
+
+
+def _batches(piece: Piece, work: Work, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    survey = work.survey
+    extra = zip(survey.columns.extra, work.layout.extra_types, strict=True)
+    numeric = numeric_columns(survey) | {name for name, kind in extra if kind != pa.string()}
+    try:
+        table = open_table(piece.path, survey.format, survey.group)
+        yield from table.batches(columns, BATCH_ROWS, piece.span, numeric)
+    except ReadError as error:
+        raise ReadError(str(error) if str(piece.path) in str(error) else f"{piece.path}: {error}") from None
+
+
+@lru_cache(maxsize=1)
+def _starts(path: Path) -> np.ndarray:
+    return np.asarray(np.load(path))
+
+
+@lru_cache(maxsize=1)
+def _owners(path: Path) -> duplicates.Owners:
+    content = read_json(path)
+    return duplicates.Owners(dict(zip(content["object_ids"], content["pieces"], strict=True)))
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name to write to that becomes `path` when the block ends well. Scratch files need not outlive the machine."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,228 @@
+"""Batches of a survey's own columns into batches of zmill's: positions, magnitudes, states, and which rows are bad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from zmill.catalog.sky import HEALPIX_COLUMN, healpix
+from zmill.config import Survey
+from zmill.survey.photometry import mask_of
+from zmill.survey.readers.base import ReadError
+from zmill.survey.states import band_state
+
+REASONS = (
+    "",
+    "position_not_finite",
+    "position_out_of_range",
+    "duplicate_object_id",
+    "infinite_magnitude",
+    "error_not_positive",
+    "object_id_missing",
+    "ebv_not_finite",
+)
+"""Why a row is set aside, by code; code 0 is a good row. Where several hold, the first one found is given."""
+CODE = {reason: code for code, reason in enumerate(REASONS)}
+INT_LIMIT = 2**53
+"""Integers that float64 holds exactly end here."""
+
+Floats = NDArray[np.floating]
+EbvAt = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns are read from the survey's files and which come out of them.
+
+    id_type : int64 or string.
+    extra_types : of `columns.extra`: float32 or string.
+    """
+
+    survey: Survey
+    id_type: pa.DataType
+    extra_types: tuple[pa.DataType, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the imported survey, in order."""
+        survey = self.survey
+        place = [(HEALPIX_COLUMN, pa.int64())] if survey.files else []
+        radec = [("ra", pa.float64()), ("dec", pa.float64())] if survey.files else []
+        per_band = [(f"{kind}_{band}", pa.float32()) for kind in ("mag", "magerr", "maglim") for band in survey.bands]
+        masks = [("undetected", pa.int32()), ("unobserved", pa.int32()), ("ebv", pa.float32())]
+        extra = list(zip(survey.columns.extra, self.extra_types, strict=True))
+        redshift = [("redshift", pa.float64())] if survey.tables else []
+        return pa.schema([*place, ("object_id", self.id_type), *radec, *per_band, *masks, *extra, *redshift])
+
+
+def input_columns(survey: Survey) -> list[str]:
+    """The columns that a survey's files must have, each once."""
+    columns = survey.columns
+    wanted = [columns.object_id, columns.ra, columns.dec]
+    wanted += [survey.column_of(kind, band) for kind in ("flux", "error") for band in survey.bands]
+    wanted += [columns.ebv, *columns.extra]
+    if survey.tables:
+        wanted.append(columns.redshift)
+    return list(dict.fromkeys(name for name in wanted if name is not None))
+
+
+def numeric_columns(survey: Survey) -> set[str]:
+    """Those that are numbers whatever the first rows of a text file look like."""
+    return set(input_columns(survey)) - {survey.columns.object_id} - set(survey.columns.extra)
+
+
+def layout_of(survey: Survey, sample: pa.Schema) -> Layout:
+    """The layout, given the types that a reader gives the input columns."""
+    id_type = pa.int64()
+    if survey.columns.object_id is not None and _is_text(sample.field(survey.columns.object_id).type):
+        id_type = pa.string()
+    texts = [_is_text(sample.field(name).type) for name in survey.columns.extra]
+    return Layout(survey, id_type, tuple(pa.string() if text else pa.float32() for text in texts))
+
+
+def positions(
+    batch: pa.RecordBatch, survey: Survey
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]:
+    """Right ascension in [0, 360) and declination in degrees, and a reason code per row (0: good)."""
+    ra = floats(batch.column(survey.columns.ra)).astype(np.float64)
+    dec = floats(batch.column(survey.columns.dec)).astype(np.float64)
+    if survey.columns.angle_unit == "hour":
+        ra = ra * 15
+    elif survey.columns.angle_unit == "radian":
+        ra, dec = np.degrees(ra), np.degrees(dec)
+    reason = np.zeros(len(ra), np.uint8)
+    reason[~(np.abs(dec) <= 90) | ~((ra >= -180) & (ra <= 360))] = CODE["position_out_of_range"]
+    reason[~np.isfinite(ra) | ~np.isfinite(dec)] = CODE["position_not_finite"]
+    good = reason == 0
+    return np.where(good, ra % 360, ra), dec, reason
+
+
+def object_ids(batch: pa.RecordBatch, layout: Layout, first_row: int) -> pa.Array:
+    """The rows' identifiers as int64 or string; the row number over all files where the survey names no column.
+
+    Raises
+    ------
+    ReadError
+        Where they are numbers that are no exact int64, or text where other files have numbers.
+    """
+    name = layout.survey.columns.object_id
+    if name is None:
+        return pa.array(np.arange(first_row, first_row + batch.num_rows, dtype=np.int64))
+    ids = batch.column(name)
+    if _is_text(ids.type) != (layout.id_type == pa.string()):
+        raise ReadError(f"column {name!r} (object_id) is text in some files and a number in others: make them alike")
+    if pa.types.is_floating(ids.type):
+        values = ids.to_numpy(zero_copy_only=False)
+        values = values[~np.isnan(values)]
+        if np.any((np.abs(values) > INT_LIMIT) | (values != np.floor(values))):
+            raise ReadError(
+                f"column {name!r} (object_id) holds numbers such as {values[0]!r} that are no exact integers: they cannot "
+                "tell objects apart; name another column, or leave object_id out to use the row number"
+            )
+    try:
+        return ids.cast(layout.id_type)
+    except pa.ArrowInvalid as error:
+        raise ReadError(f"column {name!r} (object_id) does not fit 64-bit signed integers: {error}") from None
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A batch in zmill's columns, and a reason code per row (0: good); bad rows are still in it."""
+
+    columns: dict[str, Any]
+    reason: NDArray[np.uint8]
+
+
+def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt | None = None) -> Converted:
+    """Turn a batch of the survey's columns into zmill's.
+
+    Parameters
+    ----------
+    first_row : number of the batch's first row over all files.
+    ebv_at : E(B-V) of positions, where it comes from a map.
+    """
+    survey = layout.survey
+    columns: dict[str, Any] = {}
+    reason = np.zeros(batch.num_rows, np.uint8)
+    if survey.files:
+        columns["ra"], columns["dec"], reason = positions(batch, survey)
+        good = reason == 0
+        index = np.full(batch.num_rows, -1, np.int64)
+        index[good] = healpix(columns["ra"][good], columns["dec"][good])
+        columns[HEALPIX_COLUMN] = index
+    columns["object_id"] = object_ids(batch, layout, first_row)
+    if columns["object_id"].null_count:
+        _mark(reason, columns["object_id"].is_null().to_numpy(zero_copy_only=False), "object_id_missing")
+
+    ebv: Floats = np.full(batch.num_rows, np.nan, np.float32)
+    if ebv_at is not None:
+        good = reason == 0
+        ebv[good] = ebv_at(columns["ra"][good], columns["dec"][good])
+    elif survey.columns.ebv is not None:
+        ebv = floats(batch.column(survey.columns.ebv))
+    columns["ebv"] = ebv
+    if survey.extinction.coefficients:
+        _mark(reason, ~np.isfinite(ebv), "ebv_not_finite")
+
+    undetected, unobserved = [], []
+    for band in survey.bands:
+        error = survey.column_of("error", band)
+        state = band_state(
+            floats(batch.column(survey.column_of("flux", band))),
+            floats(batch.column(error)) if error else None,
+            survey.photometry,
+            survey.sentinels,
+            survey.vega_to_ab.get(band, 0.0),
+            survey.softening.get(band),
+        )
+        absorbed = survey.extinction.coefficients.get(band, 0.0) * ebv if survey.extinction.coefficients else 0.0
+        columns[f"mag_{band}"] = state.mag - absorbed
+        columns[f"magerr_{band}"] = state.magerr
+        columns[f"maglim_{band}"] = state.maglim - absorbed
+        undetected.append(state.undetected)
+        unobserved.append(state.unobserved)
+        _mark(reason, state.infinite, "infinite_magnitude")
+        _mark(reason, state.bad_error, "error_not_positive")
+    columns["undetected"] = mask_of(np.stack(undetected, axis=1))
+    columns["unobserved"] = mask_of(np.stack(unobserved, axis=1))
+    for name, kind in zip(survey.columns.extra, layout.extra_types, strict=True):
+        values = batch.column(name)
+        if (kind == pa.string()) != _is_text(values.type):
+            raise ReadError(f"column {name!r} is text in some files and a number in others: make them alike")
+        columns[name] = values.fill_null("") if kind == pa.string() else floats(values)
+    if survey.tables:
+        columns["redshift"] = floats(batch.column(survey.columns.redshift))
+    return Converted(columns, reason)
+
+
+def arrow(columns: dict[str, Any], schema: pa.Schema, chosen: NDArray[np.bool_] | None) -> pa.RecordBatch:
+    """The columns as a record batch of the survey's schema; `chosen` rows only."""
+    arrays = []
+    for field in schema:
+        values = columns[field.name]
+        if isinstance(values, pa.Array):
+            arrays.append(values if chosen is None else values.filter(pa.array(chosen)))
+        else:
+            values = values.astype(field.type.to_pandas_dtype(), copy=False)
+            arrays.append(pa.array(values if chosen is None else values[chosen], type=field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def floats(values: pa.Array) -> Floats:
+    """A column as floats: float32 and float64 as they are, all else as float64; null is NaN."""
+    if pa.types.is_floating(values.type) and values.type != pa.float16():
+        return np.asarray(values.to_numpy(zero_copy_only=False))
+    return np.asarray(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
+
+
+def _mark(reason: NDArray[np.uint8], where: NDArray[np.bool_], name: str) -> None:
+    reason[where & (reason == 0)] = CODE[name]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)

@@ -1,0 +1,74 @@
+"""Training and test tables without positions: the same states and columns as an imported survey, held in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from zmill.catalog.files import whole
+from zmill.config import Survey
+from zmill.job import log
+from zmill.survey.readers import ReadError, open_table
+from zmill.survey.rows import REASONS, Layout, arrow, convert, input_columns, layout_of, numeric_columns
+
+BATCH_ROWS = 131_072
+
+
+def read_tables(files: Sequence[Path | str], survey: Survey, rejected: Path | None = None) -> pa.Table:
+    """Read the files of `tables.train` or `tables.test`, one after another.
+
+    Parameters
+    ----------
+    rejected : where bad rows go, as `object_id` (string), `reason`, `file`, `row`; they are counted in the log either way.
+
+    Returns
+    -------
+    The good rows in the order of the files, with the columns of an imported survey, without positions and with
+    `redshift`.
+
+    Raises
+    ------
+    ReadError
+        Where a file cannot be read or there is no good row.
+    """
+    wanted, numeric = input_columns(survey), numeric_columns(survey)
+    good: list[pa.RecordBatch] = []
+    bad: list[pa.Table] = []
+    layout: Layout | None = None
+    first_row = 0
+    for path in files:
+        row = 0
+        for batch in open_table(path, survey.format, survey.group).batches(wanted, BATCH_ROWS, numeric=numeric):
+            layout = layout or layout_of(survey, batch.schema)
+            converted = convert(batch, layout, first_row + row)
+            good.append(arrow(converted.columns, layout.schema, converted.reason == 0))
+            bad.append(_bad_rows(converted.columns["object_id"], converted.reason, path, row))
+            row += batch.num_rows
+        first_row += row
+    if layout is None or not any(batch.num_rows for batch in good):
+        raise ReadError(f"{', '.join(map(str, files))}: no row that can be used, of {first_row} there are")
+    bad_rows = pa.concat_tables(bad)
+    for reason, count in sorted(Counter(bad_rows.column("reason").to_pylist()).items()):
+        log.warning("%d rows of %s set aside: %s", count, ", ".join(map(str, files)), reason)
+    if rejected is not None:
+        with whole(rejected) as temporary:
+            pq.write_table(bad_rows, temporary)
+    return pa.Table.from_batches(good).combine_chunks()
+
+
+def _bad_rows(ids: pa.Array, reason: NDArray[np.uint8], path: Path | str, first_row: int) -> pa.Table:
+    rows = np.flatnonzero(reason)
+    return pa.table(
+        {
+            "object_id": ids.take(pa.array(rows)).cast(pa.string()),
+            "reason": pa.array([REASONS[code] for code in reason[rows]], pa.string()),
+            "file": pa.array([str(path)] * len(rows), pa.string()),
+            "row": pa.array(rows + first_row, pa.int64()),
+        }
+    )
