@@ -5,14 +5,12 @@ As a program: `predict_sky.py CLEAN OUT` predicts all partitions of CLEAN into O
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN
@@ -95,5 +93,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 if __name__ == "__main__":
     clean, out = Path(sys.argv[1]), Path(sys.argv[2])
-    print("ready", os.getpid(), flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     run(plain_work(clean, out, pause=0.003), hats.partitions(clean))

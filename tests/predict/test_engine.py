@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from predict_sky import clean_rows, contents, plain_work, write_clean, write_rows
-
 from zmill.catalog import hats
 from zmill.predict import engine, read
 from zmill.predict.engine import PredictError, run
@@ -240,7 +239,7 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
 def test_an_output_folder_that_may_not_be_written(tmp_path: Path) -> None:
     partitions = write_clean(tmp_path / "clean", [20])
     (tmp_path / "out").mkdir(mode=0o500)
-    with pytest.raises(PermissionError, match="photoz|pdf"):
+    with pytest.raises(PermissionError, match=r"photoz|pdf"):
         run(plain_work(tmp_path / "clean", tmp_path / "out"), partitions)
 
 

@@ -34,6 +34,11 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.z)
 
+    def inside(self, grid: Grid) -> Labelled:
+        """The rows whose redshift is on the grid: no density on it can describe the others."""
+        rows = (self.z >= grid.z_min) & (self.z <= grid.z_max)
+        return self if rows.all() else Labelled(self.photometry[rows], self.z[rows], self.weight[rows])
+
 
 @dataclass(frozen=True)
 class Context:
@@ -60,6 +65,8 @@ class Model(ABC):
     """Kind of input."""
     min_train: ClassVar[int] = 50
     """Fewest training rows it can be fitted on; the run is refused below."""
+    bf16: ClassVar[bool] = False
+    """Whether matrix products in bfloat16 leave its densities as good (networks that end in a softmax)."""
     Settings: ClassVar[type[Settings]]
 
     def __init__(self, settings: Any, context: Context) -> None:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.job import log
+from zmill.models import store
+from zmill.pdf import arrow
+from zmill.pdf.grid import Grid
+from zmill.predict.infer import Stored
+from zmill.predict.shard import best_model, model_hash
 
 SHOWN = 5
 """Partitions named in a message; the rest are counted."""
 
 
-def finish(results: Path, name: str, pdf: dict[str, Any] | None, model: dict[str, str]) -> int:
+def finish(results: Path, name: str, kind: Stored) -> int:
     """Check that every row of the survey has its redshift and make `photoz/` and `pdf/` HATS catalogues.
 
     Parameters
     ----------
     results : the survey's folder of results.
     name : the survey.
-    pdf : what `pdf/pdf.json` says about the PDFs (kind, grid); None where none are written.
-    model : name and hash of the model that every partition must have been made with.
+    kind : `predict.pdf`: none, compact or full.
 
     Returns
     -------
@@ -32,18 +35,18 @@ def finish(results: Path, name: str, pdf: dict[str, Any] | None, model: dict[str
     Raises
     ------
     CatalogError
-        Where a partition is missing, was made from another input or by another model, or has lost or gained rows.
+        Where a partition is missing, was made from another input or not by the best model, or has lost or gained rows.
     """
-    survey, clean = results / "survey", results / "clean"
-    kind = pdf["kind"] if pdf else "none"
+    survey, clean, pdf = results / "survey", results / "clean", results / "pdf"
+    model = best_model(results)
+    made = {"model": model_hash(model), "pdf": kind}
     partitions = hats.partitions(survey)
     if partitions != hats.partitions(clean):
         raise CatalogError(f"{clean}: its partitions are not those of {survey}: clean the survey again")
-    catalogs = [results / "photoz"] + ([results / "pdf"] if pdf else [])
+    catalogs = [results / "photoz"] + ([] if kind == "none" else [pdf])
     for catalog in catalogs:
         # Until all is checked nothing says that the catalogue is whole.
         (catalog / "partition_info.csv").unlink(missing_ok=True)
-        made = {"model": model["hash"], "pdf": kind}
         faults = [fault for one in partitions if (fault := _fault(survey, clean, catalog, one, made))]
         if faults:
             more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
@@ -53,11 +56,13 @@ def finish(results: Path, name: str, pdf: dict[str, Any] | None, model: dict[str
             )
         _remove_others(catalog, partitions)
     rows = hats.rows(survey)
-    if pdf:
-        write_json(results / "pdf" / "pdf.json", {**pdf, "model": model, "rows": rows})
-    elif (results / "pdf").exists():
-        log.warning("%s: removed, its PDFs are of an earlier run and predict.pdf is none", results / "pdf")
-        shutil.rmtree(results / "pdf")
+    if kind != "none":
+        about = {"name": model.name, "hash": made["model"]}
+        grid = Grid(**store.describe(model)["grid"])
+        write_json(pdf / "pdf.json", {**arrow.description(kind, grid), "model": about, "rows": rows})
+    elif pdf.exists():
+        log.warning("%s: removed, its PDFs are of an earlier run and predict.pdf is none", pdf)
+        shutil.rmtree(pdf)
     for catalog in catalogs:
         count = hats.finish(catalog, f"{name}_{catalog.name}", partitions)
         log.info("%s: %s rows in %d partitions", catalog, f"{count:,}", len(partitions))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,7 +45,7 @@ class Broken:
     why: str
 
 
-Event = Begin | pa.RecordBatch | End | Broken
+Event: TypeAlias = Begin | pa.RecordBatch | End | Broken
 
 
 def stream(

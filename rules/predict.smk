@@ -1,0 +1,65 @@
+# Predicting: the chosen model on every row of the survey, shard by shard.
+
+
+def predicted_shards(wildcards) -> list[str]:
+    """What every shard's prediction writes last."""
+    return expand(f"{RESULTS}/progress/predict/{{shard}}.json", shard=shard_numbers(wildcards))
+
+
+rule predict:
+    """A photo-z and a PDF for every row of the survey."""
+    input:
+        f"{RESULTS}/photoz/partition_info.csv",
+
+
+rule predict_shard:
+    message:
+        "Predicting the redshifts of shard {wildcards.shard}"
+    input:
+        clean=f"{RESULTS}/progress/clean/{{shard}}.json",
+        shards=f"{RESULTS}/survey/shards.csv",
+        best=f"{RESULTS}/evaluation/best.json",
+    output:
+        f"{RESULTS}/progress/predict/{{shard}}.json",
+    params:
+        results=RESULTS,
+        bands=survey.bands,
+        predict=dump(settings.predict),
+    log:
+        f"{LOGS}/predict_shard/{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/predict_shard/{{shard}}.tsv"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    script:
+        "../workflow_scripts/predict_shard.py"
+
+
+rule photoz_catalog:
+    message:
+        "Counting the predicted rows and finishing the catalogues"
+    input:
+        predicted_shards,
+        survey=f"{RESULTS}/survey/partition_info.csv",
+        clean=f"{RESULTS}/clean/partition_info.csv",
+        best=f"{RESULTS}/evaluation/best.json",
+    output:
+        pdf=[] if settings.predict.pdf == "none" else f"{RESULTS}/pdf/partition_info.csv",
+        photoz=f"{RESULTS}/photoz/partition_info.csv",
+    params:
+        results=RESULTS,
+        survey=settings.survey,
+        pdf=settings.predict.pdf,
+    log:
+        f"{LOGS}/photoz_catalog.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/photoz_catalog.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    script:
+        "../workflow_scripts/photoz_catalog.py"

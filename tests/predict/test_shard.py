@@ -1,0 +1,179 @@
+"""A shard's job from end to end: a real network, saved and loaded, HATS catalogues that other people's tools open."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from predict_sky import BANDS, clean_rows, contents, write_rows
+from zmill.catalog import hats
+from zmill.catalog.files import read_json, write_json
+from zmill.catalog.hats import CatalogError, Partition
+from zmill.config import Predict
+from zmill.models import store
+from zmill.models.base import Context, Labelled
+from zmill.models.resmlp import ResidualEnsemble
+from zmill.models.trained import ModelError, fit_and_calibrate
+from zmill.pdf import arrow, points
+from zmill.pdf.grid import Grid
+from zmill.predict.finish import finish
+from zmill.predict.shard import best_model, model_hash, predict_shard
+from zmill.survey.photometry import Photometry
+
+GRID = Grid(0.0, 3.0, 61)
+ROWS = [700, 0, 1, 2500]
+PARTITIONS = [Partition(4, 7 + 5 * number) for number in range(len(ROWS))]
+
+
+def labelled(rows: int, seed: int) -> Labelled:
+    photometry = Photometry.from_arrow(clean_rows(PARTITIONS[0], rows, seed), BANDS)
+    z = 1.5 + 0.3 * np.nan_to_num(photometry.mag[:, 1] - photometry.mag[:, 3])
+    return Labelled(photometry, np.clip(z, 0.05, 2.9), np.ones(rows))
+
+
+def train(folder: Path, name: str, seed: int) -> None:
+    settings = ResidualEnsemble.Settings(members=2, width=16, blocks=1, epochs=1)
+    context = Context(BANDS, 3, GRID, seed)
+    parts = labelled(600, 1), labelled(100, 2), labelled(150, 3)
+    trained = fit_and_calibrate(name, "resmlp", settings, context, *parts, torch.device("cpu"), lambda line: None)
+    store.save(folder, trained)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of results up to the choice of the model."""
+    results = tmp_path_factory.mktemp("results of the demo")
+    for partition, rows in zip(PARTITIONS, ROWS, strict=True):
+        table = clean_rows(partition, rows)
+        write_rows(results / "clean", partition, table)
+        write_rows(results / "survey", partition, table.drop_columns(["imputed", "cut"]))
+    for name in ("clean", "survey"):
+        hats.finish(results / name, name, PARTITIONS)
+    train(results / "models" / "net", "net", seed=1)
+    write_json(results / "evaluation" / "best.json", {"model": "net"})
+    return results
+
+
+@pytest.fixture
+def results(made: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "results"))
+
+
+def predict(results: Path, pdf: str = "compact") -> None:
+    settings = Predict(pdf=pdf, batch_rows=1000)
+    predict_shard(results, 0, PARTITIONS[:2], BANDS, settings, threads=2)
+    predict_shard(results, 1, PARTITIONS[2:], BANDS, settings, threads=2)
+
+
+def table_of(catalog: Path) -> pa.Table:
+    return pa.concat_tables([hats.read_columns(catalog, partition) for partition in hats.partitions(catalog)])
+
+
+@pytest.mark.parametrize("pdf", ["compact", "full", "none"])
+def test_every_row_of_the_survey_has_its_redshift(results: Path, pdf: str) -> None:
+    predict(results, pdf)
+    assert finish(results, "demo", pdf) == sum(ROWS)
+    photoz, clean = table_of(results / "photoz"), table_of(results / "clean")
+    for name in ("_healpix_29", "object_id", "ra", "dec"):
+        assert photoz.column(name).equals(clean.column(name))
+    assert photoz.schema.names[4:] == [*points.COLUMNS, "ood", "flags"]
+    for name in points.COLUMNS:
+        assert np.isfinite(photoz.column(name).to_numpy()).all()
+    model = store.load(results / "models" / "net")
+    expected = points.summarize(model.predict(Photometry.from_arrow(clean, BANDS)), GRID)
+    # the engine may compute in bfloat16
+    off = np.abs(photoz.column("z_median").to_numpy() - expected["z_median"].numpy())
+    assert off.max() < 0.05
+    said = read_json(results / "progress" / "predict" / "1.json")
+    assert (said["rows"], said["partitions"], said["model"]["name"], said["pdf"]) == (2501, 2, "net", pdf)
+    if pdf == "none":
+        assert not (results / "pdf").exists()
+        return
+    stored = table_of(results / "pdf")
+    assert stored.column("object_id").equals(clean.column("object_id"))
+    densities, grid = arrow.densities(hats.read_columns(results / "pdf", PARTITIONS[3]))
+    assert grid == GRID
+    mean = points.moments(densities, grid)[0].numpy()
+    np.testing.assert_allclose(mean, photoz.column("z_mean").to_numpy()[-2500:], atol=0.02)
+    described = read_json(results / "pdf" / "pdf.json")
+    assert (described["kind"], described["rows"], described["model"]["name"]) == (pdf, sum(ROWS), "net")
+    assert pq.read_schema(PARTITIONS[3].file(results / "pdf")).metadata[arrow.KEY]
+
+
+def test_done_again_it_writes_the_same_bytes(results: Path) -> None:
+    predict(results)
+    first = contents(results / "photoz") | contents(results / "pdf")
+    for name in ("photoz", "pdf"):
+        shutil.rmtree(results / name)
+    predict(results)
+    assert contents(results / "photoz") | contents(results / "pdf") == first
+
+
+def test_another_best_model_is_seen_and_the_same_one_trained_again_is_not(results: Path) -> None:
+    predict(results)
+    finish(results, "demo", "compact")
+    before = model_hash(best_model(results))
+    train(results / "models" / "net", "net", seed=1)
+    assert model_hash(best_model(results)) == before
+    train(results / "models" / "other", "other", seed=2)
+    write_json(results / "evaluation" / "best.json", {"model": "other"})
+    with pytest.raises(CatalogError, match=r"photoz: 4 of 4 partitions .* predict them again"):
+        finish(results, "demo", "compact")
+    assert not (results / "photoz" / "partition_info.csv").exists()
+    predict(results)
+    finish(results, "demo", "compact")
+
+
+def test_what_is_missing_keeps_the_catalogue_from_being_finished(results: Path) -> None:
+    predict(results)
+    PARTITIONS[2].file(results / "pdf").unlink()
+    with pytest.raises(CatalogError, match=rf"pdf: 1 of 4 .*\n.*{PARTITIONS[2].name}.parquet: missing"):
+        finish(results, "demo", "compact")
+    assert not (results / "pdf" / "partition_info.csv").exists()
+    write_rows(results / "clean", PARTITIONS[0], clean_rows(PARTITIONS[0], 700, seed=9))
+    with pytest.raises(CatalogError, match=r"photoz: 1 of 4 .*\n.*input is \w+, expected"):
+        finish(results, "demo", "compact")
+
+
+def test_partitions_of_an_earlier_import_go_and_pdfs_that_nobody_wants_go_too(results: Path) -> None:
+    predict(results)
+    stray = Partition(4, 500)
+    write_rows(results / "photoz", stray, hats.read_columns(results / "photoz", PARTITIONS[0]))
+    finish(results, "demo", "compact")
+    assert not stray.file(results / "photoz").exists()
+    assert not stray.sidecar(results / "photoz").exists()
+    predict(results, "none")
+    finish(results, "demo", "none")
+    assert not (results / "pdf").exists()
+
+
+def test_a_model_of_other_bands_is_refused(results: Path) -> None:
+    with pytest.raises(ModelError, match="trained on the bands u, g, r, i, z, y"):
+        predict_shard(results, 0, PARTITIONS[:1], ("g", "r"), Predict(), threads=1)
+
+
+@pytest.mark.parametrize("pdf", ["compact", "full"])
+def test_hats_lsdb_and_qp_open_what_is_written(results: Path, pdf: str) -> None:
+    lsdb = pytest.importorskip("lsdb")
+    from hats.io.validation import is_valid_catalog
+    from zmill.pdf import qp as zmill_qp
+
+    predict(results, pdf)
+    finish(results, "demo", pdf)
+    for name in ("photoz", "pdf"):
+        assert is_valid_catalog(results / name, strict=True, verbose=True)
+        opened = lsdb.open_catalog(results / name)
+        assert len(opened) == sum(ROWS)
+        frame = opened.compute()
+        assert sorted(frame["object_id"]) == sorted(table_of(results / "clean").column("object_id").to_pylist())
+    table = hats.read_columns(results / "pdf", PARTITIONS[3])
+    ensemble = zmill_qp.ensemble(table)
+    median = np.ravel(ensemble.ppf(0.5))
+    expected = hats.read_columns(results / "photoz", PARTITIONS[3]).column("z_median").to_numpy()
+    np.testing.assert_allclose(median, expected, atol=0.03)

@@ -1,0 +1,19 @@
+"""The clean partitions of a shard and the chosen model go in; photo-z and PDF partitions, row by row the same, come out."""
+
+from pathlib import Path
+
+from zmill.catalog import shards
+from zmill.config import Predict
+from zmill.job import job
+from zmill.predict.shard import predict_shard
+
+with job(snakemake.log[0]):
+    shard = int(snakemake.wildcards.shard)
+    predict_shard(
+        results=Path(snakemake.params.results),
+        shard=shard,
+        partitions=shards.read(Path(snakemake.input.shards))[shard],
+        bands=tuple(snakemake.params.bands),
+        settings=Predict.model_validate(snakemake.params.predict),
+        threads=snakemake.threads,
+    )

@@ -1,0 +1,204 @@
+"""A batch of clean rows in; point estimates, flags and PDFs of the same rows out, computed on the device."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zmill.models.trained import TrainedModel
+from zmill.pdf import arrow, compact, points
+from zmill.predict.read import IDENTITY
+from zmill.survey.photometry import Photometry
+
+FAILS_CUT, IMPUTED, UNDETECTED, UNOBSERVED, OOD, FEW_BANDS, GRID_EDGE = (1 << bit for bit in range(7))
+"""Bits of the column `flags`: the row fails a training cut; a band of it was imputed, undetected, unobserved; no training
+row is near; fewer than `MIN_BANDS` bands were measured; the mode lies in the first or last cell of the grid."""
+MIN_BANDS = 2
+
+Stored = Literal["none"] | arrow.Kind
+"""What becomes of the PDFs: `predict.pdf`."""
+
+CPU_ROWS = 2048
+"""Rows that a thread computes at a time: their densities on the grid stay within the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Applies a model to record batches; see `zmill.predict.engine.Infer`.
+
+    kind : `predict.pdf`: none, compact or full.
+    pool : the threads that compute where there is no GPU.
+    """
+
+    model: TrainedModel
+    kind: Stored
+    pool: ThreadPoolExecutor
+
+    def photoz_schema(self, clean: pa.Schema) -> pa.Schema:
+        """Columns of `photoz/`."""
+        floats = [pa.field(name, pa.float32()) for name in points.COLUMNS]
+        return pa.schema([*_identity(clean), *floats, pa.field("ood", pa.bool_()), pa.field("flags", pa.int32())])
+
+    def pdf_schema(self, clean: pa.Schema) -> pa.Schema:
+        """Columns of `pdf/`; its metadata say the kind and the grid."""
+        assert self.kind != "none", "no pdf/ is written"
+        grid = self.model.context.grid
+        return pa.schema([*_identity(clean), arrow.field(self.kind, grid)], arrow.metadata(self.kind, grid))
+
+    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, ...]:
+        """The batch of `photoz/` and, unless PDFs are off, that of `pdf/`."""
+        context = self.model.context
+        rows = Photometry.from_arrow(batch, context.bands, context.extra_names)
+        found = self._on_gpu(rows) if self.model.model.device.type == "cuda" else self._on_cpu(rows)
+        identity = [batch.column(name) for name in IDENTITY]
+        floats = [pa.array(column) for column in found.points]
+        flags = pa.array(_flags(batch, rows, found, context.grid.step, context.grid.z_min, context.grid.z_max))
+        photoz = pa.record_batch(
+            [*identity, *floats, pa.array(found.ood), flags], schema=self.photoz_schema(batch.schema)
+        )
+        if found.pdf is None or self.kind == "none":
+            return (photoz,)
+        column = arrow.column(self.kind, torch.from_numpy(found.pdf))
+        return photoz, pa.record_batch([*identity, column], schema=self.pdf_schema(batch.schema))
+
+    def _on_cpu(self, rows: Photometry) -> _Found:
+        found = _Found.empty(len(rows), self._pdf_width, self._pdf_type)
+
+        def compute(start: int) -> None:
+            piece = slice(start, start + CPU_ROWS)
+            estimates, pdf, ood = self._compute(rows[piece])
+            found.points[:, piece] = estimates.numpy()
+            found.ood[piece] = ood
+            if found.pdf is not None and pdf is not None:
+                found.pdf[piece] = pdf.numpy()
+
+        for _ in self.pool.map(compute, range(0, len(rows), CPU_ROWS)):
+            pass
+        return found
+
+    def _on_gpu(self, rows: Photometry) -> _Found:
+        """The whole batch at once on this lane's own stream, from and to pinned memory."""
+        with torch.cuda.stream(self._streams.stream) as _:
+            estimates, pdf, ood = self._compute(_pinned(rows))
+            points_host = _to_pinned(estimates)
+            pdf_host = None if pdf is None else _to_pinned(pdf)
+            self._streams.stream.synchronize()
+        # copied out of pinned memory, which the next batch uses again
+        return _Found(points_host.numpy().copy(), ood, None if pdf_host is None else pdf_host.numpy().copy())
+
+    @torch.inference_mode()
+    def _compute(self, rows: Photometry) -> tuple[Tensor, Tensor | None, NDArray[np.bool_]]:
+        """(9, n) points, (n, width) PDF and (n,) ood of rows; never NaN."""
+        grid = self.model.context.grid
+        with self._precision():
+            density = self.model.predict(rows).float()
+        ood = self.model.ood(rows)
+        estimates, pdf = self._describe(density)
+        lost = ~torch.isfinite(estimates.sum(0))
+        if bool(lost.any()):
+            # The model has no answer: any redshift of the grid is as likely, which normalising nothing gives.
+            density = grid.normalize(torch.where(lost[:, None], torch.zeros_like(density), density))
+            estimates, pdf = self._describe(density)
+            ood = ood | lost.cpu().numpy()
+        return estimates, pdf, ood
+
+    def _describe(self, density: Tensor) -> tuple[Tensor, Tensor | None]:
+        grid, pdf = self.model.context.grid, None
+        if self.kind == "compact":
+            columns, pdf = compact.summarize_and_encode(density, grid)
+        else:
+            columns = points.summarize(density, grid)
+        if self.kind == "full":
+            pdf = density.half()
+        return torch.stack([columns[name] for name in points.COLUMNS]), pdf
+
+    def _precision(self) -> AbstractContextManager[object]:
+        """bfloat16 products where the model allows them and the processor has them."""
+        return torch.autocast(self.model.model.device.type, torch.bfloat16) if self._bf16 else nullcontext()
+
+    @cached_property
+    def _bf16(self) -> bool:
+        if not self.model.model.bf16:
+            return False
+        if self.model.model.device.type == "cuda":
+            return torch.cuda.is_bf16_supported()
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+    @cached_property
+    def _streams(self) -> _Streams:
+        return _Streams()
+
+    @property
+    def _pdf_width(self) -> int:
+        return {"none": 0, "compact": len(compact.LEVELS), "full": self.model.context.grid.size}[self.kind]
+
+    @property
+    def _pdf_type(self) -> type:
+        return np.float16 if self.kind == "full" else np.uint16
+
+
+@dataclass(frozen=True)
+class _Found:
+    """points : (9, n) float32; ood : (n,) bool; pdf : (n, width) or None."""
+
+    points: NDArray[np.float32]
+    ood: NDArray[np.bool_]
+    pdf: NDArray[Any] | None
+
+    @classmethod
+    def empty(cls, n: int, width: int, pdf_type: type) -> _Found:
+        pdf: NDArray[Any] | None = np.empty((n, width), pdf_type) if width else None
+        return cls(np.empty((len(points.COLUMNS), n), np.float32), np.empty(n, np.bool_), pdf)
+
+
+class _Streams(threading.local):
+    """A CUDA stream for each thread that asks."""
+
+    def __init__(self) -> None:
+        self.stream = torch.cuda.Stream()
+
+
+def _identity(clean: pa.Schema) -> list[pa.Field]:
+    return [clean.field(name) for name in IDENTITY]
+
+
+def _flags(
+    batch: pa.RecordBatch, rows: Photometry, found: _Found, step: float, z_min: float, z_max: float
+) -> NDArray[np.int32]:
+    mode = found.points[0]
+    bits = [
+        (FAILS_CUT, batch.column("cut").to_numpy() != 0 if "cut" in batch.schema.names else np.zeros(len(rows), bool)),
+        (IMPUTED, rows.imputed != 0),
+        (UNDETECTED, rows.undetected != 0),
+        (UNOBSERVED, rows.unobserved != 0),
+        (OOD, found.ood),
+        (FEW_BANDS, rows.measured.sum(1) < MIN_BANDS),
+        (GRID_EDGE, (mode < z_min + step) | (mode > z_max - step)),
+    ]
+    flags = np.zeros(len(rows), np.int32)
+    for bit, holds in bits:
+        flags |= np.where(holds, np.int32(bit), np.int32(0))
+    return flags
+
+
+def _pinned(rows: Photometry) -> Photometry:
+    arrays: dict[str, Any] = {
+        f.name: torch.from_numpy(getattr(rows, f.name)).pin_memory().numpy()
+        for f in fields(rows)
+        if f.name not in ("bands", "extra_names")
+    }
+    return replace(rows, **arrays)
+
+
+def _to_pinned(values: Tensor) -> Tensor:
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)

@@ -1,0 +1,118 @@
+"""One shard's job: the chosen model on the device there is, applied to every row of the shard's partitions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+import xxhash
+from threadpoolctl import threadpool_limits
+
+from zmill.catalog import hats
+from zmill.catalog.files import read_json, write_json
+from zmill.catalog.hats import Partition
+from zmill.config import Predict
+from zmill.job import log
+from zmill.models import store
+from zmill.models.device import choose
+from zmill.models.trained import TrainedModel
+from zmill.predict.engine import Work, run
+from zmill.predict.infer import Inference
+from zmill.predict.memory import keep_freed
+from zmill.predict.write import Output
+from zmill.survey import photometry
+
+THREADS_PER_LANE = 4
+"""Threads that one reading thread and its writing threads keep busy."""
+
+
+def predict_shard(
+    results: Path, shard: int, partitions: list[Partition], bands: tuple[str, ...], settings: Predict, threads: int
+) -> dict[str, Any]:
+    """Write `photoz/` and `pdf/` partitions of a shard and `progress/predict/<shard>.json`, which it returns.
+
+    Parameters
+    ----------
+    results : the survey's folder of results; `evaluation/best.json` in it names the model.
+    bands : the survey's.
+
+    Raises
+    ------
+    ModelError
+        Where the model cannot be loaded or is of other bands.
+    PredictError
+        Where not every partition could be predicted.
+    """
+    folder = best_model(results)
+    device = choose()
+    model = store.load(folder, device, bands)
+    hash_ = model_hash(folder)
+    log.info("model %s (%s) on %s, %d threads, PDFs: %s", model.name, hash_, device, threads, settings.pdf)
+    with computing(threads, device) as pool:
+        run(shard_work(results, model, hash_, settings, pool), partitions, max(1, threads // THREADS_PER_LANE))
+    said = [hats.sidecar(results / "photoz", partition) for partition in partitions]
+    done = {
+        "shard": shard,
+        "rows": sum(one["rows"] for one in said),
+        "partitions": len(partitions),
+        "model": {"name": model.name, "hash": hash_},
+        "pdf": settings.pdf,
+        "xxh3_128": xxhash.xxh3_128_hexdigest("".join(one["xxh3_128"] for one in said).encode()),
+    }
+    write_json(results / "progress" / "predict" / f"{shard}.json", done)
+    return done
+
+
+def best_model(results: Path) -> Path:
+    """The folder of the model that `evaluation/best.json` names."""
+    return results / "models" / read_json(results / "evaluation" / "best.json")["model"]
+
+
+def model_hash(folder: Path) -> str:
+    """Hash of all that a model's densities depend on, and of nothing else: training it again the same way keeps it."""
+    description = store.describe(folder)
+    deciding = {key: value for key, value in description.items() if key not in ("facts", "versions", "filters")}
+    return xxhash.xxh3_128_hexdigest(json.dumps(deciding, sort_keys=True).encode())
+
+
+def shard_work(results: Path, model: TrainedModel, hash_: str, settings: Predict, pool: ThreadPoolExecutor) -> Work:
+    """What the engine reads, computes and writes for a model."""
+    context = model.context
+    inference = Inference(model, settings.pdf, pool)
+    made = {"model": hash_, "pdf": settings.pdf}
+    outputs = [Output(results / "photoz", inference.photoz_schema, made)]
+    if settings.pdf != "none":
+        outputs.append(Output(results / "pdf", inference.pdf_schema, made))
+    return Work(
+        clean=results / "clean",
+        wanted=[*photometry.columns(context.bands, context.extra_names), "cut"],
+        needed=[*(f"mag_{band}" for band in context.bands), *context.extra_names],
+        batch_rows=settings.batch_rows,
+        infer=inference,
+        outputs=tuple(outputs),
+    )
+
+
+@contextmanager
+def computing(threads: int, device: torch.device) -> Iterator[ThreadPoolExecutor]:
+    """Threads that compute, each alone: rows are independent, so that no operation need be split among threads.
+
+    The thread counts of torch, Arrow and the libraries below them are set for the block and put back after it.
+    """
+    keep_freed()
+    before, arrow = torch.get_num_threads(), pa.cpu_count()
+    torch.set_num_threads(1)
+    pa.set_cpu_count(threads)
+    workers = threads if device.type == "cpu" else max(1, threads // THREADS_PER_LANE)
+    try:
+        with threadpool_limits(1), ThreadPoolExecutor(workers, "infer") as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+        pa.set_cpu_count(arrow)
