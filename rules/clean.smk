@@ -1,0 +1,66 @@
+# Clean photometry of every row: missing bands filled, cuts and fillings marked.
+
+from functools import lru_cache
+
+
+@lru_cache(maxsize=1)
+def shard_sidecars(path: str, changed: int) -> dict[int, list[str]]:
+    """Sidecars of the partitions of each shard; the plan is read once for all shards."""
+    catalog = Path(path).parent
+    return {
+        shard: [str(partition.sidecar(catalog)) for partition in partitions]
+        for shard, partitions in shard_plan.read(Path(path)).items()
+    }
+
+
+def survey_sidecars(wildcards) -> list[str]:
+    """Content hashes of a shard's partitions: a shard is cleaned again when one of them changes."""
+    shards = str(checkpoints.import_survey.get().output.shards)
+    return shard_sidecars(shards, Path(shards).stat().st_mtime_ns)[int(wildcards.shard)]
+
+
+rule clean_shard:
+    message:
+        "Cleaning shard {wildcards.shard}"
+    input:
+        survey_sidecars,
+        shards=f"{RESULTS}/survey/shards.csv",
+        imputation=f"{RESULTS}/imputation.json",
+    output:
+        f"{RESULTS}/progress/clean/{{shard}}.json",
+    params:
+        survey=dump(survey),
+        impute=settings.clean.impute,
+        clean=f"{RESULTS}/clean",
+    log:
+        f"{LOGS}/clean_shard/{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/clean_shard/{{shard}}.tsv"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, threads: 1000 * threads,
+        runtime=120,
+    script:
+        "../workflow_scripts/clean_shard.py"
+
+
+rule clean_catalog:
+    message:
+        "Finishing the clean catalogue"
+    input:
+        lambda wildcards: expand(f"{RESULTS}/progress/clean/{{shard}}.json", shard=shard_numbers(wildcards)),
+        survey=f"{RESULTS}/survey/partition_info.csv",
+    output:
+        f"{RESULTS}/clean/partition_info.csv",
+    params:
+        name=f"{settings.survey}_clean",
+    log:
+        f"{LOGS}/clean_catalog.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/clean_catalog.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    script:
+        "../workflow_scripts/clean_catalog.py"

@@ -1,0 +1,71 @@
+# Which labelled rows train, choose, calibrate and test the models, and their tables.
+
+
+rule split:
+    message:
+        "Splitting the labelled rows"
+    input:
+        matches=f"{RESULTS}/matches.parquet",
+        survey=f"{RESULTS}/survey/partition_info.csv",
+    output:
+        split=f"{RESULTS}/split.parquet",
+        counts=f"{RESULTS}/split.json",
+    params:
+        survey=dump(survey),
+        split=dump(settings.split),
+        ambiguous=settings.crossmatch.ambiguous,
+        seed=settings.seed,
+    log:
+        f"{LOGS}/split.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/split.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    script:
+        "../workflow_scripts/split.py"
+
+
+rule colors:
+    message:
+        "Learning mean colors from the training rows"
+    input:
+        split=f"{RESULTS}/split.parquet",
+        survey=f"{RESULTS}/survey/partition_info.csv",
+    output:
+        f"{RESULTS}/imputation.json",
+    params:
+        bands=survey.bands,
+    log:
+        f"{LOGS}/colors.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/colors.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    script:
+        "../workflow_scripts/colors.py"
+
+
+rule sample:
+    message:
+        "Writing the training, validation, calibration and test tables"
+    input:
+        split=f"{RESULTS}/split.parquet",
+        counts=f"{RESULTS}/split.json",
+        clean=f"{RESULTS}/clean/partition_info.csv",
+    output:
+        tables=expand(f"{RESULTS}/sample/{{split}}.parquet", split=["train", "valid", "calib", "test"]),
+        report=f"{RESULTS}/sample/sample.json",
+    log:
+        f"{LOGS}/sample.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sample.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    script:
+        "../workflow_scripts/sample.py"

@@ -1,0 +1,29 @@
+# Surveys without positions: training and test tables straight to the sample.
+
+
+rule sample_tables:
+    message:
+        "Making the sample from training and test tables"
+    input:
+        train=SOURCES.train,
+        test=SOURCES.test,
+    output:
+        tables=expand(f"{RESULTS}/sample/{{split}}.parquet", split=["train", "valid", "calib", "test"]),
+        imputation=f"{RESULTS}/imputation.json",
+        counts=f"{RESULTS}/split.json",
+        report=f"{RESULTS}/sample/sample.json",
+    params:
+        survey=dump(survey),
+        split=dump(settings.split),
+        impute=settings.clean.impute,
+        seed=settings.seed,
+    log:
+        f"{LOGS}/sample_tables.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sample_tables.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    script:
+        "../workflow_scripts/sample_tables.py"

@@ -1,0 +1,199 @@
+"""Clean and impute against a bare pyarrow pass: `python tests/benchmarks/clean.py [--rows N] [--keep FOLDER]`.
+
+A HATS survey of six bands is written, a third of its magnitudes missing. The pass reads the same columns and writes the
+same output (two integer columns more, the same Parquet settings, a file per partition) and computes nothing.
+
+`ratio`     our wall time / that of the pass, both in one process
+`scaling`   our wall time with one worker / with two, the start of the Dask cluster left out
+`peak_gib`  proportional memory of all our processes together, at its highest
+`rows_per_s`, `ratio_two_workers` (cluster start included) and `cluster_start_s` are for the reader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "workflow_scripts"))
+
+from zmill.catalog import hats  # noqa: E402
+from zmill.catalog.files import write_json  # noqa: E402
+from zmill.catalog.hats import Partition  # noqa: E402
+from zmill.clean.impute import MeanColors  # noqa: E402
+from zmill.clean.partition import BATCH_ROWS, Recipe  # noqa: E402
+from zmill.clean.shard import clean_shard, local_client  # noqa: E402
+from zmill.config import Cut  # noqa: E402
+from zmill.survey.photometry import mask_of  # noqa: E402
+
+BANDS = ("u", "g", "r", "i", "z", "y")
+ORDER = 6
+RECIPE = Recipe(
+    BANDS,
+    {"faint": Cut(column="mag_i", max=25.3), "small": Cut(column="size", min=0.1)},
+    MeanColors(BANDS, (1.1, 0.6, 0.3, 0.2, 0.1), (9, 9, 9, 9, 9)),
+)
+
+
+def write_survey(folder: Path, rows: int, partition_rows: int) -> list[Partition]:
+    """A catalogue of simulated magnitudes, correlated as galaxies' are, in equal partitions."""
+    found = []
+    for number, first in enumerate(range(0, rows, partition_rows)):
+        rng = np.random.default_rng(number)
+        n = min(partition_rows, rows - first)
+        partition = Partition(ORDER, 5000 + number)
+        start, stop = partition.interval()
+        brightness = 26 - rng.exponential(1.5, n)
+        mag = (brightness[:, None] + rng.normal(0, 0.3, (n, len(BANDS))) - 0.3 * np.arange(len(BANDS))).astype(
+            np.float32
+        )
+        state = rng.choice(3, (n, len(BANDS)), p=[0.67, 0.25, 0.08])
+        mag[state > 0] = np.nan
+        error = (0.005 + 0.1 * 10 ** (0.4 * (mag - 25))).astype(np.float32)
+        limit = np.where(state == 1, 26.5, np.nan).astype(np.float32)
+        columns = {"_healpix_29": np.sort(rng.integers(start, stop, n)), "object_id": np.arange(first, first + n)}
+        columns |= {"ra": rng.uniform(10, 11, n), "dec": rng.uniform(-30, -29, n)}
+        for kind, values in (("mag", mag), ("magerr", error), ("maglim", limit)):
+            columns |= {f"{kind}_{band}": np.ascontiguousarray(values[:, b]) for b, band in enumerate(BANDS)}
+        columns |= {"undetected": mask_of(state == 1), "unobserved": mask_of(state == 2)}
+        columns |= {
+            "ebv": rng.uniform(0, 0.2, n).astype(np.float32),
+            "size": rng.lognormal(0, 0.4, n).astype(np.float32),
+        }
+        table = pa.table(columns)
+        with hats.write_partition(folder, partition, table.schema) as writer:
+            for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+                writer.write(batch)
+        found.append(partition)
+    hats.finish(folder, "benchmark", found)
+    return found
+
+
+def pyarrow_pass(survey: Path, out: Path, partitions: list[Partition]) -> None:
+    """Read every column, write it with two constant columns more: nothing but pyarrow."""
+    for partition in partitions:
+        source, target = partition.file(survey), partition.file(out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetFile(source) as file:
+            schema = file.schema_arrow
+            for name in ("imputed", "cut"):
+                schema = schema.append(pa.field(name, pa.int32()))
+            settings = {
+                "compression": "zstd",
+                "compression_level": 1,
+                "use_dictionary": ["undetected", "unobserved", "imputed", "cut"],
+                "write_statistics": ["_healpix_29"],
+            }
+            with pq.ParquetWriter(target, schema, **settings) as writer:
+                for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                    zeros = pa.array(np.zeros(batch.num_rows, np.int32))
+                    writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, zeros, zeros], schema=schema))
+
+
+class PeakMemory(threading.Thread):
+    """The most proportional memory (PSS) of this process and its children together, sampled."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.bytes = 0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.1):
+            me = psutil.Process()
+            self.bytes = max(self.bytes, sum(_pss(process) for process in [me, *me.children(recursive=True)]))
+
+    def stop(self) -> float:
+        """GiB."""
+        self._ended.set()
+        self.join()
+        return self.bytes / 2**30
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return process.memory_full_info().pss
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Wall seconds."""
+    os.sync()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure(folder: Path, rows: int, partition_rows: int, repeats: int) -> dict[str, float]:
+    """All figures; every way is run `repeats` times in turn and its fastest run counts."""
+    survey = folder / "survey"
+    partitions = write_survey(survey, rows, partition_rows)
+
+    def ours(workers: int, client: object = None) -> None:
+        out = folder / "clean"
+        clean_shard(survey, out, partitions, RECIPE, folder / "progress.json", workers, 4000, folder, client)  # type: ignore[arg-type]
+
+    def fresh(work: Callable[[], object]) -> float:
+        shutil.rmtree(folder / "clean", ignore_errors=True)
+        return timed(work)
+
+    seconds: dict[str, list[float]] = {"pass": [], "one": [], "one_worker": [], "two_workers": [], "two": []}
+    memory = PeakMemory()
+    memory.start()
+    for _ in range(repeats):
+        seconds["pass"].append(fresh(lambda: pyarrow_pass(survey, folder / "clean", partitions)))
+        seconds["one"].append(fresh(lambda: ours(1)))
+        seconds["two"].append(fresh(lambda: ours(2)))
+        for name, workers in (("one_worker", 1), ("two_workers", 2)):
+            with local_client(workers, 4000, folder) as client:
+                client.run(_import)
+                seconds[name].append(fresh(lambda client=client, workers=workers: ours(workers, client)))
+    best = {name: min(values) for name, values in seconds.items()}
+    return {
+        "rows": rows,
+        "ratio": best["one"] / best["pass"],
+        "scaling": best["one_worker"] / best["two_workers"],
+        "peak_gib": memory.stop(),
+        "ratio_two_workers": best["two"] / best["pass"],
+        "rows_per_s": rows / best["one"],
+        "rows_per_s_two_workers": rows / best["two_workers"],
+        "rows_per_s_pass": rows / best["pass"],
+        "cluster_start_s": best["two"] - best["two_workers"],
+    }
+
+
+def _import() -> None:
+    """Have a worker import what it needs before the clock starts."""
+    import zmill.clean.partition  # noqa: F401
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=4_000_000)
+    parser.add_argument("--partition-rows", type=int, default=500_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the catalogues are written and removed again")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks" / "clean.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        figures = measure(Path(folder), options.rows, options.partition_rows, options.repeats)
+    for name, value in figures.items():
+        print(f"{name:24s} {value:14,.3f}")
+    write_json(options.out, {name: round(value, 4) for name, value in figures.items()})
+
+
+if __name__ == "__main__":
+    main()

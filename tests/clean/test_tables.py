@@ -1,0 +1,120 @@
+"""A survey given as training and test tables ends in the same sample as one on the sky."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from zmill.catalog.files import read_json
+from zmill.clean.tables import TABLE_LABELS, sample_tables
+from zmill.config import Split, Survey
+from zmill.sample import LABEL_COLUMNS, SPLITS, SampleError
+
+BANDS = ("u", "g", "r")
+
+
+def definition(**changes: object) -> Survey:
+    values = {
+        "tables": {"train": ["train.parquet"], "test": ["test.parquet"]},
+        "columns": {"flux": "{band}", "error": "{band}_err", "redshift": "z"},
+        "bands": list(BANDS),
+        "sentinels": {"undetected": [99], "limit_in_error": True},
+        "cuts": {"faint": {"column": "mag_r", "max": 24}},
+    }
+    return Survey.model_validate(values | changes)
+
+
+def write(path: Path, rows: int, seed: int, shift: float = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    columns: dict[str, np.ndarray] = {}
+    redshift = rng.uniform(0, 2, rows)
+    redshift[:3] = np.nan
+    for number, band in enumerate(BANDS):
+        mag, error = rng.uniform(20, 25, rows) - number / 2 + shift, np.full(rows, 0.1)
+        lost = rng.random(rows) < 0.2
+        mag[lost], error[lost] = 99, 27.5
+        columns |= {band: mag, f"{band}_err": error}
+    pq.write_table(pa.table(columns | {"z": redshift}), path)
+    return path
+
+
+def run(folder: Path, split: Split | None = None, impute: str = "mean_color", test_shift: float = 0) -> dict:
+    train, test = write(folder / "train.parquet", 900, 1), write(folder / "test.parquet", 300, 2, test_shift)
+    return sample_tables([train], [test], definition(), split or Split(), impute, 1, folder / "out")
+
+
+def test_all_rows_are_used_or_counted(tmp_path: Path) -> None:
+    report, counts = run(tmp_path), read_json(tmp_path / "out" / "split.json")
+    assert counts["steps"][0] == {"step": "labelled", "rows": 1200}
+    assert counts["excluded"]["no_redshift"] == 6
+    assert counts["excluded"]["cut:faint"] > 0
+    assert sum(entry["rows"] for entry in report["splits"].values()) == counts["steps"][-1]["rows"]
+    train, test = report["splits"]["train"]["rows"], report["splits"]["test"]["rows"]
+    assert 0.7 < train / (counts["steps"][-1]["rows"] - test) < 0.8  # 0.6 of the 0.8 that are not test
+
+
+def test_columns_are_those_of_a_survey_on_the_sky_without_position(tmp_path: Path) -> None:
+    run(tmp_path)
+    for name in SPLITS:
+        table = pq.read_table(tmp_path / "out" / "sample" / f"{name}.parquet")
+        assert table.column_names == [
+            "object_id",
+            *(f"{kind}_{band}" for kind in ("mag", "magerr", "maglim") for band in BANDS),
+            *("undetected", "unobserved", "ebv", "imputed", "cut"),
+            *LABEL_COLUMNS,
+            "weight",
+        ]
+        assert np.isfinite(table.column("redshift").to_numpy()).all()
+        filled = table.column("imputed").to_numpy()
+        gone = table.column("undetected").to_numpy()
+        mags = np.stack([table.column(f"mag_{band}").to_numpy() for band in BANDS], axis=1)
+        assert np.array_equal(filled, np.where(np.isfinite(mags).all(axis=1), gone, 0))
+        assert np.nanmax(mags) < 30
+    assert tuple(TABLE_LABELS) == LABEL_COLUMNS
+
+
+def test_test_tables_do_not_reach_the_colors(tmp_path: Path) -> None:
+    for name, shift in (("one", 0.0), ("other", 3.0)):
+        (tmp_path / name).mkdir()
+        run(tmp_path / name, test_shift=shift)
+    one, other = ((tmp_path / name / "out" / "imputation.json").read_bytes() for name in ("one", "other"))
+    assert one == other
+
+
+def test_imputation_can_be_left_out(tmp_path: Path) -> None:
+    run(tmp_path, impute="none")
+    table = pq.read_table(tmp_path / "out" / "sample" / "train.parquet")
+    assert set(table.column("imputed").to_pylist()) == {0}
+    assert np.isnan(table.column("mag_u").to_numpy()).any()
+
+
+def test_too_few_rows(tmp_path: Path) -> None:
+    train, test = write(tmp_path / "train.parquet", 12, 1), write(tmp_path / "test.parquet", 300, 2)
+    with pytest.raises(SampleError, match=r"train has .* and needs 20.*312 rows have a label"):
+        sample_tables([train], [test], definition(), Split(), "none", 1, tmp_path / "out")
+
+
+def test_real_tables(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "lsst_dc2"
+    bands = ["u", "g", "r", "i", "z", "y"]
+    survey = Survey.model_validate(
+        {
+            "tables": {"train": ["a"], "test": ["b"]},
+            "group": "photometry",
+            "columns": {"flux": "mag_{band}_lsst", "error": "mag_err_{band}_lsst", "redshift": "redshift"},
+            "bands": bands,
+            "sentinels": {"undetected": [99], "limit_in_error": True},
+        }
+    )
+    report = sample_tables(
+        [folder / "test_dc2_training_9816.hdf5"], [folder / "test_dc2_validation_9816.hdf5"], survey, Split(),
+        "mean_color", 1, tmp_path,
+    )  # fmt: skip
+    assert sum(entry["rows"] for entry in report["splits"].values()) == 10_225 + 20_449
+    table = pq.read_table(tmp_path / "sample" / "test.parquet")
+    lost = table.column("undetected").to_numpy() & 1 == 1
+    assert lost.any() and np.array_equal(table.column("imputed").to_numpy() & 1 == 1, lost)
+    assert np.nanmax(table.column("mag_u").to_numpy()) < 40

@@ -1,0 +1,14 @@
+"""All clean partitions go in; a HATS catalogue with exactly the survey's rows comes out."""
+
+from pathlib import Path
+
+from zmill.clean.shard import finish_catalog
+from zmill.job import job
+
+with job(snakemake.log[0]) as log:
+    rows = finish_catalog(
+        survey=Path(snakemake.input.survey).parent,
+        clean=Path(snakemake.output[0]).parent,
+        name=snakemake.params.name,
+    )
+    log.info("%s rows in the clean catalogue", f"{rows:,}")

@@ -1,0 +1,25 @@
+"""The survey partitions of a shard go in; clean partitions come out: missing bands filled, cuts and fillings marked."""
+
+from pathlib import Path
+
+from zmill.catalog import shards
+from zmill.clean.shard import clean_shard, recipe
+from zmill.config import Survey
+from zmill.job import job
+
+if __name__ == "__main__":  # Dask's workers import this file again: they must not do its work
+    with job(snakemake.log[0]):
+        clean_shard(
+            survey=Path(snakemake.input.shards).parent,
+            clean=Path(snakemake.params.clean),
+            partitions=shards.read(Path(snakemake.input.shards))[int(snakemake.wildcards.shard)],
+            recipe=recipe(
+                Survey.model_validate(snakemake.params.survey),
+                snakemake.params.impute,
+                Path(snakemake.input.imputation),
+            ),
+            progress=Path(snakemake.output[0]),
+            workers=snakemake.threads,
+            memory_mb=snakemake.resources.mem_mb,
+            tmpdir=snakemake.resources.tmpdir,
+        )

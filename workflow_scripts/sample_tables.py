@@ -1,0 +1,18 @@
+"""Training and test tables without positions go in; the same sample tables come out as a survey on the sky gives."""
+
+from pathlib import Path
+
+from zmill.clean.tables import sample_tables
+from zmill.config import Split, Survey
+from zmill.job import job
+
+with job(snakemake.log[0]):
+    sample_tables(
+        train=[Path(path) for path in snakemake.input.train],
+        test=[Path(path) for path in snakemake.input.test],
+        survey=Survey.model_validate(snakemake.params.survey),
+        split=Split.model_validate(snakemake.params.split),
+        impute=snakemake.params.impute,
+        seed=snakemake.params.seed,
+        out=Path(snakemake.output.report).parents[1],
+    )

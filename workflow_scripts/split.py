@@ -1,0 +1,19 @@
+"""Matches and the survey's photometry go in; which labelled row is used for what (split.parquet) comes out."""
+
+from pathlib import Path
+
+from zmill.clean.split import split_matches
+from zmill.config import Split, Survey
+from zmill.job import job
+
+with job(snakemake.log[0]):
+    split_matches(
+        matches=Path(snakemake.input.matches),
+        survey_catalog=Path(snakemake.input.survey).parent,
+        survey=Survey.model_validate(snakemake.params.survey),
+        split=Split.model_validate(snakemake.params.split),
+        ambiguous=snakemake.params.ambiguous,
+        seed=snakemake.params.seed,
+        out=Path(snakemake.output.split),
+        counts=Path(snakemake.output.counts),
+    )
