@@ -185,11 +185,15 @@ def _crps(
     fraction = inside / h
     middle = start + fraction * (end - start)
     reached = base + 0.5 * inside * (start + middle)
-    total = total + _square_integral(base, start, middle, inside) + _square_integral(reached - 1, middle, end, h - inside)
+    total = (
+        total + _square_integral(base, start, middle, inside) + _square_integral(reached - 1, middle, end, h - inside)
+    )
     return total + (z - clipped).abs()
 
 
-def _square_integral(base: torch.Tensor, start: torch.Tensor, end: torch.Tensor, width: torch.Tensor | float) -> torch.Tensor:
+def _square_integral(
+    base: torch.Tensor, start: torch.Tensor, end: torch.Tensor, width: torch.Tensor | float
+) -> torch.Tensor:
     """∫_0^width (base + ∫_0^s f)² ds for f linear from `start` to `end`."""
     total = torch.zeros_like(base)
     for node, share in zip(*np.polynomial.legendre.leggauss(3), strict=True):
@@ -254,7 +258,11 @@ def bins(values: FloatArray, edges: FloatArray) -> list[NDArray[np.bool_]]:
 
 
 def bootstrap(
-    metric: Callable[[NDArray[np.int64]], Metrics], blocks: NDArray[np.int64], draws: int, seed: int, level: float = 0.68
+    metric: Callable[[NDArray[np.int64]], Metrics],
+    blocks: NDArray[np.int64],
+    draws: int,
+    seed: int,
+    level: float = 0.68,
 ) -> dict[str, tuple[float, float]]:
     """Central intervals of metrics by drawing whole blocks of sky with replacement (Efron & Tibshirani 1993, §8.6).
 
@@ -272,4 +280,7 @@ def bootstrap(
         for name, value in metric(np.concatenate([members[block] for block in drawn])).items():
             found.setdefault(name, []).append(value)
     tails = (0.5 - level / 2, 0.5 + level / 2)
-    return {name: (float(low), float(high)) for name, (low, high) in ((k, np.nanquantile(v, tails)) for k, v in found.items())}
+    return {
+        name: (float(low), float(high))
+        for name, (low, high) in ((k, np.nanquantile(v, tails)) for k, v in found.items())
+    }

@@ -43,26 +43,35 @@ def unpack(codes: Tensor, grid: Grid) -> Tensor:
     return codes.to(torch.float32) * ((grid.z_max - grid.z_min) / STEPS) + grid.z_min
 
 
+def knots(codes: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """(36,) cumulative probabilities and (n, 36) redshifts between which the cumulative distribution is linear.
+
+    These are the stored quantiles and two points for each tail: nearly all of what lies beyond the outermost quantile
+    is put within 1.5 times the distance of the last two (a Gaussian's tail), the rest reaches to the end of the grid,
+    so that no redshift on it is impossible.
+    """
+    z = unpack(codes, grid).double()
+    reach = 1.5 * torch.stack([z[:, 1] - z[:, 0], z[:, -1] - z[:, -2]], dim=1)
+    low = (z[:, :1] - reach[:, :1]).clamp_min(grid.z_min)
+    high = (z[:, -1:] + reach[:, 1:]).clamp_max(grid.z_max)
+    ends = torch.ones_like(low)
+    rest = 0.01 * LEVELS[0]
+    levels = torch.tensor([0.0, rest, *LEVELS, 1 - rest, 1.0], dtype=z.dtype, device=z.device)
+    return levels, torch.cat([grid.z_min * ends, low, z, high, grid.z_max * ends], dim=1)
+
+
 def decode(codes: Tensor, grid: Grid) -> Tensor:
     """(n, grid.size) normalised densities of codes.
 
-    The cumulative distribution is taken as linear between the stored quantiles and, in the two tails, out to the ends
-    of the grid; a grid point's density is its mean over the half steps to both sides, so that it is never negative.
+    A grid point's density is the mean over the half steps to both sides, so that it is never negative.
     """
-    z = unpack(codes, grid).double()
-    n = len(z)
-    low, high = z.new_full((n, 1), grid.z_min), z.new_full((n, 1), grid.z_max)
-    z = torch.cat([low, z, high], dim=1)
-    levels = torch.tensor([0.0, *LEVELS, 1.0], dtype=z.dtype, device=z.device)
+    levels, z = knots(codes, grid)
     inner = torch.as_tensor(grid.z, dtype=z.dtype, device=z.device)[1:] - 0.5 * grid.step
-    edges = torch.cat([low[:1, 0], inner, high[:1, 0]]) if n else inner.new_zeros(grid.size + 1)
-    wanted = edges.expand(n, -1).contiguous()
-    right = torch.searchsorted(z, wanted, right=True).clamp_(1, len(LEVELS) + 1)
+    edges = torch.cat([inner.new_tensor([grid.z_min]), inner, inner.new_tensor([grid.z_max])])
+    wanted = edges.expand(len(z), -1).contiguous()
+    right = torch.searchsorted(z, wanted, right=True).clamp_(1, len(levels) - 1)
     left = right - 1
     z_left, z_right = z.gather(1, left), z.gather(1, right)
-    span = (z_right - z_left).clamp_min_(torch.finfo(z.dtype).tiny)
-    t = ((wanted - z_left) / span).clamp_(0, 1)
+    t = ((wanted - z_left) / (z_right - z_left).clamp_min_(torch.finfo(z.dtype).tiny)).clamp_(0, 1)
     cdf = torch.lerp(levels[left], levels[right], t)
-    cdf[:, -1:] = 1.0
-    widths = edges.diff().clamp_min(torch.finfo(z.dtype).tiny)
-    return grid.normalize((cdf.diff(dim=1) / widths).clamp_min_(0).float())
+    return grid.normalize((cdf.diff(dim=1) / edges.diff()).clamp_min_(0).float())

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from zmill.pdf import arrow, compact
 
@@ -31,10 +30,7 @@ def ensemble(table: pa.Table, ancillary: tuple[str, ...] = ("object_id",)) -> qp
     if kind == "full":
         values = arrow.densities(table)[0].double().numpy()
         return qp.Ensemble(qp.interp, data={"xvals": grid.z, "yvals": values}, ancil=columns)
-    z = compact.unpack(arrow.stored(table), grid).double()
-    low, high = torch.full((len(z), 1), grid.z_min), torch.full((len(z), 1), grid.z_max)
+    levels, z = (tensor.numpy() for tensor in compact.knots(arrow.stored(table), grid))
     # Two quantiles may share a code; qp needs them apart.
-    apart = 1e-7 * np.arange(len(compact.LEVELS) + 2)
-    locations = torch.cat([low, z, high], dim=1).numpy() + apart
-    levels = np.array([0.0, *compact.LEVELS, 1.0])
+    locations = z + 1e-7 * np.arange(len(levels))
     return qp.Ensemble(qp.quant, data={"quants": levels, "locs": locations, "ensure_extent": False}, ancil=columns)
