@@ -1,0 +1,16 @@
+"""Simulates the demo sky: the survey's files, three catalogues of spectra, and the truth for the tests."""
+
+from pathlib import Path
+
+from zmill.job import job
+from zmill.simulate import demo
+
+with job(snakemake.log[0]):
+    demo.write(
+        demo.simulate(snakemake.params.seed),
+        tracts=[Path(path) for path in snakemake.output.survey],
+        sdss_file=Path(snakemake.output.sdss),
+        ned_file=Path(snakemake.output.ned),
+        deep_file=Path(snakemake.output.deep),
+        truth=[Path(path) for path in snakemake.output.truth],
+    )
