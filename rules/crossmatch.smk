@@ -1,4 +1,5 @@
 rule crossmatch:
+    """The survey object that each spectrum belongs to, by position."""
     message:
         "Matching spectra with the survey"
     input:

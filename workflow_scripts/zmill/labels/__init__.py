@@ -1,0 +1,1 @@
+"""Spectroscopic redshifts: sources, quality on one scale, merging into one catalogue."""

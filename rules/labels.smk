@@ -1,0 +1,28 @@
+rule labels:
+    """Spectroscopic redshifts of all sources, judged on one scale and merged."""
+    message:
+        "Merging spectroscopic redshifts"
+    input:
+        files=SOURCES.labels,
+        survey=f"{RESULTS}/survey/partition_info.csv",
+    output:
+        catalog=f"{RESULTS}/specz/partition_info.csv",
+        counts=f"{RESULTS}/specz/labels.json",
+        rejected=f"{RESULTS}/rejected/specz.parquet",
+        conflicts=f"{RESULTS}/rejected/specz_conflicts.parquet",
+    params:
+        survey=dump(survey),
+        labels=dump(settings.labels),
+        partitions=dump(settings.partitions),
+        radius_arcsec=settings.crossmatch.radius_arcsec,
+        data_dir=DATA,
+    log:
+        f"{LOGS}/labels.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/labels.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=120,
+    script:
+        "../workflow_scripts/labels.py"

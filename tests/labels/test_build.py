@@ -1,0 +1,229 @@
+"""All sources into one catalogue: every entry merged, rejected with a reason, or in conflict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cdshealpix
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.table import Table, vstack
+from hats.io.validation import is_valid_catalog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from zmill.catalog import hats
+from zmill.catalog.files import read_json
+from zmill.catalog.hats import Partition
+from zmill.catalog.sky import HEALPIX_COLUMN, healpix
+from zmill.config import Labels, Partitions, Survey
+from zmill.labels.base import LabelsError
+from zmill.labels.build import SPECZ, build
+from zmill.labels.quality import SCHEMES
+
+ORDER = 5
+
+
+def make_survey(results: Path, ra: float = 150.0, dec: float = 2.0) -> Partition:
+    """A survey of one pixel of 1.8 degrees around a place."""
+    index = healpix(np.array([ra]), np.array([dec]))
+    partition = Partition(ORDER, int(index[0] >> 2 * (29 - ORDER)))
+    rows = pa.table({HEALPIX_COLUMN: index, "object_id": [1], "ra": [ra], "dec": [dec]})
+    with hats.write_partition(results / "survey", partition, rows.schema) as writer:
+        writer.write(rows)
+    hats.finish(results / "survey", "survey", [partition])
+    return partition
+
+
+def definition(*labels: dict) -> Survey:
+    common = {
+        "columns": {"ra": "ra", "dec": "dec", "redshift": "z", "flag": "q", "redshift_err": "e"},
+        "scheme": "2dfgrs",
+    }
+    columns = {"ra": "ra", "dec": "dec", "flux": "m_{band}"}
+    return Survey.model_validate(
+        {"files": ["x"], "columns": columns, "bands": ["r"], "labels": [{**common, **label} for label in labels]}
+    )
+
+
+def entries(rows: list[tuple[float, float, float, int, float]]) -> Table:
+    """(arcsec east, arcsec north, z, flag, error) around the survey's place."""
+    east, north, z, flag, error = (np.array(column, float) for column in zip(*rows, strict=True))
+    return Table({"ra": 150 + east / 3600, "dec": 2 + north / 3600, "z": z, "q": flag.astype(int), "e": error})
+
+
+def run(folder: Path, survey: Survey, **changes) -> dict:
+    return build(survey, Labels(**changes), Partitions(max_rows=20), 1.0, folder, folder / "results")
+
+
+def specz(folder: Path) -> pa.Table:
+    catalog = folder / "results" / "specz"
+    return pa.concat_tables([hats.read_columns(catalog, partition) for partition in hats.partitions(catalog)])
+
+
+def test_two_sources_become_one_catalogue(tmp_path: Path) -> None:
+    make_survey(tmp_path / "results")
+    entries([(0, 0, 0.5, 3, 1e-4), (30, 0, 0.2, 4, 1e-4), (60, 0, 0.7, 4, 1e-4), (90, 0, 0.0002, 4, 1e-4)]).write(tmp_path / "a.csv")  # fmt: skip
+    far = Table({"ra": [10.0, np.nan, 150.0], "dec": [2.0, 2, 95], "z": [0.3] * 3, "q": [4] * 3, "e": [1e-4] * 3})
+    near = entries([(0.3, 0, 0.5001, 4, 1e-3), (60.2, 0, 0.9, 4, 1e-4), (120, 0, 0.4, 2, 1e-4)])
+    vstack([near, far]).write(tmp_path / "b.fits")
+    facts = run(
+        tmp_path, definition({"name": "a", "files": ["a.csv"]}, {"name": "b", "files": ["b.fits"], "radius_arcsec": 2})
+    )
+    assert facts["entries"] == 10 and facts["objects"] == 2 and facts["merged_entries"] == 3 and facts["conflicts"] == 2
+    assert facts["rejected"] == {"low_redshift": 1, "low_quality": 1, "outside_footprint": 1, "position_not_finite": 1, "position_out_of_range": 1}  # fmt: skip
+    assert facts["sources"]["b"]["entries"] == 6 and facts["sources"]["b"]["accepted"] == 2
+    assert facts == read_json(tmp_path / "results" / "specz" / "labels.json")
+    table = specz(tmp_path).sort_by("ra")
+    assert table.schema.remove_metadata().equals(SPECZ)
+    assert table["label_source"].to_pylist() == ["b", "a"]
+    assert table["entries"].to_pylist() == [2, 1] and table["radius_arcsec"].to_pylist() == [2, 1]
+    rejected = pq.read_table(tmp_path / "results" / "rejected" / "specz.parquet")
+    assert rejected.num_rows == 5 and sorted(rejected["label_source"].to_pylist()) == ["a", "b", "b", "b", "b"]
+    conflicts = pq.read_table(tmp_path / "results" / "rejected" / "specz_conflicts.parquet")
+    assert sorted(conflicts["redshift"].to_pylist()) == [0.7, 0.9]
+
+
+def test_the_catalogue_is_valid_hats_cut_by_size_and_sorted(tmp_path: Path) -> None:
+    make_survey(tmp_path / "results")
+    random = np.random.default_rng(1)
+    entries([(x, y, 0.5, 4, 1e-4) for x, y in random.uniform(-900, 900, (100, 2))]).write(tmp_path / "a.csv")
+    survey = definition({"name": "a", "files": ["a.csv"]})
+    run(tmp_path, survey)
+    catalog = tmp_path / "results" / "specz"
+    assert is_valid_catalog(catalog, strict=True)
+    assert all(hats.sidecar(catalog, partition)["rows"] <= 20 for partition in hats.partitions(catalog))
+    index = specz(tmp_path)[HEALPIX_COLUMN].to_numpy()
+    assert len(index) == 100 and (np.diff(index) >= 0).all()
+    first = {path: path.read_bytes() for path in catalog.rglob("*.parquet")}
+    build(survey, Labels(), Partitions(max_rows=50), 1.0, tmp_path, tmp_path / "results")
+    assert is_valid_catalog(catalog, strict=True) and len(list(catalog.rglob("Npix=*.parquet"))) < len(first)
+    assert specz(tmp_path).num_rows == 100
+
+
+def test_spectra_just_outside_of_the_footprint_are_kept(tmp_path: Path) -> None:
+    partition = make_survey(tmp_path / "results")
+    first, _ = partition.interval()
+    lon, lat = cdshealpix.healpix_to_lonlat(np.array([first], np.uint64), 29)  # the pixel's southern corner
+    rows = Table(
+        {
+            "ra": [lon.deg[0]] * 2,
+            "dec": [lat.deg[0] - 2 / 3600, lat.deg[0] - 0.5],
+            "z": [0.5] * 2,
+            "q": [4] * 2,
+            "e": [0.1] * 2,
+        }
+    )
+    rows.write(tmp_path / "a.csv")
+    facts = run(tmp_path, definition({"name": "a", "files": ["a.csv"]}))
+    assert facts["objects"] == 1 and facts["rejected"] == {"outside_footprint": 1}
+
+
+def test_no_overlap_prints_both_footprints(tmp_path: Path) -> None:
+    make_survey(tmp_path / "results")
+    Table({"ra": [30.0, 32.0], "dec": [-5.0, -4.0], "z": [0.5] * 2, "q": [4] * 2, "e": [0.1] * 2}).write(
+        tmp_path / "a.csv"
+    )
+    with pytest.raises(
+        LabelsError, match=r"do not overlap. Survey: ra 14\d.* to 15\d.*1 HEALPix pixels.*ra 30 to 32, dec -5 to -4"
+    ):
+        run(tmp_path, definition({"name": "a", "files": ["a.csv"]}))
+    assert not (tmp_path / "results" / "specz" / "partition_info.csv").exists()
+
+
+def test_right_ascension_in_hours_is_told_by_the_footprint(tmp_path: Path) -> None:
+    make_survey(tmp_path / "results")
+    Table({"ra": [10.0, 10.001], "dec": [2.0, 2.0], "z": [0.5] * 2, "q": [4] * 2, "e": [0.1] * 2}).write(
+        tmp_path / "a.csv"
+    )
+    with pytest.raises(LabelsError, match=r"2 would if right ascension were in hours.*set angle_unit: hour"):
+        run(tmp_path, definition({"name": "a", "files": ["a.csv"]}))
+
+
+def test_nothing_accepted_says_why(tmp_path: Path) -> None:
+    make_survey(tmp_path / "results")
+    entries([(0, 0, 0.5, 1, 1e-4), (30, 0, 0.2, 2, 1e-4)]).write(tmp_path / "a.csv")
+    with pytest.raises(LabelsError, match=r"no label is left.*low_quality 2"):
+        run(tmp_path, definition({"name": "a", "files": ["a.csv"]}))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 40), st.integers(0, 3), st.sampled_from([0.0, 0.3, 0.3001, 0.6, -9.0]), st.integers(0, 6), st.just(1e-4)),
+        min_size=1,
+        max_size=60,
+    )
+)  # fmt: skip
+def test_entries_in_are_merged_rejected_or_in_conflict(tmp_path_factory, rows) -> None:
+    tmp_path = tmp_path_factory.mktemp("conserved")
+    make_survey(tmp_path / "results")
+    entries([*rows, (300, 0, 0.4, 4, 1e-4)]).write(tmp_path / "a.csv")
+    facts = run(tmp_path, definition({"name": "a", "files": ["a.csv"]}, {"name": "b", "files": ["a.csv"]}))
+    rejected = pq.read_table(tmp_path / "results" / "rejected" / "specz.parquet").num_rows
+    conflicts = pq.read_table(tmp_path / "results" / "rejected" / "specz_conflicts.parquet").num_rows
+    table = specz(tmp_path)
+    assert rejected == sum(facts["rejected"].values()) and conflicts == facts["conflicts"]
+    assert table["entries"].to_numpy().sum() + rejected + conflicts == facts["entries"] == 2 * (len(rows) + 1)
+
+
+SAMPLES = {
+    "2dfgrs_final_release": ("2dfgrs", {"ra": "ra_j2000_deg", "dec": "dec_j2000_deg", "redshift": "z", "flag": "quality"}),
+    "2dflens_final_release": ("2dflens", {"ra": "RA", "dec": "Dec", "redshift": "z", "flag": "qual"}),
+    "2mrs_v240": ("2mrs", {"ra": "RA", "dec": "DEC", "redshift": "redshift", "redshift_err": "redshift_err"}),
+    "3dhst_v4.1.5": ("3dhst", {"ra": "ra", "dec": "dec", "redshift": "z_best", "flag": "z_best_s", "primary": "use_zgrism"}),
+    "6dfgs_dr3": ("6dfgs", {"ra": "RA_deg", "dec": "DEC_deg", "redshift": "Z", "flag": "QUALITY"}),
+    "astrodeep-gs43": ("astrodeep", {"ra": "RA", "dec": "DEC", "redshift": "z_best", "flag": "zspec_survey"}),
+    "astrodeep_jwst": (3, {"ra": "RA", "dec": "DEC", "redshift": "zspec"}),
+    "desi_dr1_in_lsst_dp1_fields": ("desi", {"ra": "TARGET_RA", "dec": "TARGET_DEC", "redshift": "Z", "redshift_err": "ZERR", "flag": "ZWARN", "class": "SPECTYPE", "primary": "ZCAT_PRIMARY"}),
+    "jades_dr3": ("jades", {"ra": "RA_TARG", "dec": "Dec_TARG", "redshift": "z_Spec", "flag": "z_Spec_flag"}),
+    "mosdef_final_release": ("mosdef", {"ra": "RA", "dec": "DEC", "redshift": "Z_MOSFIRE", "flag": "Z_QUAL"}),
+    "ozdes_dr2": ("ozdes", {"ra": "Alpha_J2000", "dec": "Delta_J2000", "redshift": "z", "flag": "qop"}),
+    "primus_dr1": ("primus", {"ra": "RA", "dec": "DEC", "redshift": "Z", "flag": "ZQUALITY", "class": "CLASS"}),
+    "vandels_dr4": ("vandels", {"ra": "alpha", "dec": "delta", "redshift": "zspec", "flag": "zflg"}),
+    "vlt_vimos_v2.0.1": ("vimos_goods", {"ra": "RAJ2000_WFI", "dec": "DEJ2000_WFI", "redshift": "SPEC_Z", "flag": "QF"}),
+    "vuds_dr1": ("vuds", {"ra": "alpha", "dec": "delta", "redshift": "z_spec", "flag": "zflags"}),
+    "vvds_final_release": ("vvds", {"ra": "ALPHA", "dec": "DELTA", "redshift": "Z", "flag": "ZFLAGS"}),
+    "z_cat_CANDELS_clean_sitcomtn-154": ("probability", {"ra": "RA", "dec": "DEC", "redshift": "redshift", "flag": "quality", "class": "type"}),
+    "z_cat_NED_clean_sitcomtn-154": ("probability", {"ra": "RA", "dec": "DEC", "redshift": "redshift", "flag": "quality", "class": "type"}),
+}  # fmt: skip
+
+
+def test_the_public_samples_merge_and_every_class_of_rejects_is_counted(tmp_path: Path, real_data: Path) -> None:
+    labels = []
+    for number, (file, (scheme, columns)) in enumerate(SAMPLES.items()):
+        judged = {"scheme": scheme, "quality": None} if isinstance(scheme, str) else {"scheme": None, "quality": scheme}
+        files = [str(real_data / "specz_samples" / f"{file}.parquet")]
+        labels.append({"name": f"s{number}", "files": files, "columns": columns, **judged})
+    survey = definition(*labels)
+    whole_sky = [Partition(0, pixel) for pixel in range(12)]
+    rows = pa.table({HEALPIX_COLUMN: pa.array([], pa.int64())})
+    for partition in whole_sky:
+        with hats.write_partition(tmp_path / "results" / "survey", partition, rows.schema) as writer:
+            writer.write(rows)
+    hats.finish(tmp_path / "results" / "survey", "survey", whole_sky)
+    facts = build(survey, Labels(), Partitions(), 1.0, tmp_path, tmp_path / "results")
+    expected = sum(pq.ParquetFile(label["files"][0]).metadata.num_rows for label in labels)
+    assert facts["entries"] == expected == 17_698
+    by_name = dict(zip(SAMPLES, facts["sources"].values(), strict=True))
+    assert by_name["z_cat_CANDELS_clean_sitcomtn-154"]["rejected"]["photometric"] == 923
+    assert by_name["astrodeep-gs43"]["rejected"]["photometric"] == 873
+    assert by_name["desi_dr1_in_lsst_dp1_fields"]["rejected"]["star"] == 100
+    assert by_name["vlt_vimos_v2.0.1"]["rejected"]["no_redshift"] == 364
+    assert by_name["vvds_final_release"]["rejected"]["qso"] == 13
+    assert facts["objects"] > 7000
+
+
+def test_zcosmos_keeps_its_secure_classes(tmp_path: Path, real_data: Path) -> None:
+    make_survey(tmp_path / "results", 150.1, 2.2)
+    columns = {"ra": "alpha", "dec": "delta", "redshift": "zpec", "flag": "cc", "id": "id_zcosmos"}
+    file = str(real_data / "zcosmos" / "zcosmos_bright20k.csv")
+    run(tmp_path, definition({"name": "zcosmos", "files": [file], "columns": columns, "scheme": "zcosmos"}))
+    flags = specz(tmp_path)["source_flag"].to_numpy().astype(float)
+    assert set(np.unique(flags)) == {3.1, 3.4, 3.5, 4.1, 4.4, 4.5, 9.5}
+
+
+def test_every_scheme_has_a_line_in_the_docs(root: Path) -> None:
+    text = (root / "docs" / "labels.md").read_text(encoding="utf-8")
+    assert [name for name in SCHEMES if f"`{name}`" not in text] == []

@@ -1,0 +1,112 @@
+"""Labels from files: settings checked before any job, every row an entry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from astropy.table import Table
+from zmill.catalog.footprint import Footprint
+from zmill.config import ConfigError, LabelSource, Survey
+from zmill.labels.base import ENTRY, LabelsError, Request, check, source_of
+
+COLUMNS = {"ra": "ra", "dec": "dec", "redshift": "z"}
+
+
+def table(**more) -> Table:
+    return Table({"ra": [10.0, 11.0, 12.0], "dec": [0.0, 1.0, 2.0], "z": [0.1, 0.2, 0.3], **more})
+
+
+def entries(folder: Path, **label) -> pa.Table:
+    source, settings = source_of(LabelSource(**{"name": "field", "files": ["a.*"], "columns": COLUMNS, **label}))
+    nowhere = Footprint(np.empty(0, np.int64), np.empty(0, np.int64), 0)
+    return pa.concat_tables(source.entries(settings, Request(folder, nowhere, folder)))
+
+
+@pytest.mark.parametrize(("ending", "format"), [("csv", "ascii.csv"), ("fits", "fits"), ("vot", "votable")])
+def test_formats(tmp_path: Path, ending: str, format: str) -> None:
+    table(q=[4, 3, 1], name=["a", "b", "c"], e=[1e-4, 0.0, -9.0]).write(tmp_path / f"a.{ending}", format=format)
+    got = entries(tmp_path, quality={"map": {4: 4, 3: 2}, "default": 1}, columns={**COLUMNS, "flag": "q", "id": "name", "redshift_err": "e"})  # fmt: skip
+    assert got.schema.equals(ENTRY)
+    assert got["quality"].to_pylist() == [4, 2, 1]
+    assert got["specz_id"].to_pylist() == ["a", "b", "c"]
+    assert got["source_flag"].to_pylist() == ["4", "3", "1"]
+    assert np.isfinite(got["redshift_err"].to_numpy()).tolist() == [True, False, False]
+    assert got["redshift"].to_pylist() == [0.1, 0.2, 0.3]
+
+
+def test_several_files_number_their_rows_on(tmp_path: Path) -> None:
+    table().write(tmp_path / "a.csv")
+    table().write(tmp_path / "a.fits")
+    assert entries(tmp_path, quality=3)["specz_id"].to_pylist() == list("012345")
+
+
+def test_numbers_that_are_no_redshift(tmp_path: Path) -> None:
+    Table({"ra": [1.0] * 5, "dec": [1.0] * 5, "z": [np.nan, -9.99, 99.0, 0.3, np.nan], "v": [500.0, np.nan, 1, 1, np.nan]}).write(tmp_path / "a.fits")  # fmt: skip
+    got = entries(tmp_path, quality=3, columns={**COLUMNS, "velocity": "v"})
+    assert got["reason"].to_pylist() == ["velocity_only", "no_redshift", "redshift_out_of_range", "", "no_redshift"]
+
+
+def test_a_class_rejects_beside_a_constant_quality(tmp_path: Path) -> None:
+    table(type=["GALAXY", "STAR", "QSO"]).write(tmp_path / "a.csv")
+    got = entries(tmp_path, quality=3, columns={**COLUMNS, "class": "type"})
+    assert got["reason"].to_pylist() == ["", "star", "qso"]
+
+
+def test_velocities_are_refused_unless_declared(tmp_path: Path) -> None:
+    Table({"ra": [1.0, 1, 1], "dec": [1.0, 1, 1], "z": [29979.2458, 14989.6229, 3000.0], "e": [30.0, 30, 30]}).write(
+        tmp_path / "a.csv"
+    )
+    with pytest.raises(LabelsError, match=r"3 of 3 values of 'z' are above 20.*set redshift_unit: km/s"):
+        entries(tmp_path, quality=3)
+    got = entries(tmp_path, quality=3, redshift_unit="km/s", columns={**COLUMNS, "redshift_err": "e"})
+    assert got["redshift"].to_numpy()[:2] == pytest.approx([0.1, 0.05])
+    assert got["redshift_err"].to_numpy() == pytest.approx(30 / 299792.458)
+
+
+def test_angle_units(tmp_path: Path) -> None:
+    table().write(tmp_path / "a.csv")
+    assert entries(tmp_path, quality=3, angle_unit="hour")["ra"].to_pylist() == [150, 165, 180]
+    Table({"ra": [300.0], "dec": [0.0], "z": [0.1]}).write(tmp_path / "a.csv", overwrite=True)
+    with pytest.raises(LabelsError, match="reaches 300, which is no right ascension in hours"):
+        entries(tmp_path, quality=3, angle_unit="hour")
+
+
+def survey(**label) -> Survey:
+    label = {"name": "field", "files": ["a.csv"], "columns": COLUMNS, "quality": 3, **label}
+    columns = {"ra": "ra", "dec": "dec", "flux": "m_{band}"}
+    return Survey.model_validate({"files": ["x.csv"], "columns": columns, "bands": ["r"], "labels": [label]})
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ({"source": "fiel"}, "there is no source 'fiel'; did you mean 'file'"),
+        ({"source": "merge"}, "there is no source 'merge'"),
+        ({"files": ["b.csv"]}, r"labels: field: files: there is no .*b.csv"),
+        ({"columns": {**COLUMNS, "redshift": "Z"}}, r"there is no column 'Z' \(columns.redshift\)"),
+        ({"columns": {**COLUMNS, "class": "zz"}}, r"there is no column 'zz' \(columns.class\)"),
+        ({"columns": {**COLUMNS, "flagg": "z"}}, r"columns.flagg: unknown key; did you mean 'flag'"),
+        ({"schem": "vvds"}, "schem: unknown key; did you mean 'scheme'"),
+        ({"scheme": "vvds"}, "either scheme .* or quality"),
+        ({"scheme": "vvdss", "quality": None}, "there is no scheme 'vvdss'; did you mean 'vvds'"),
+        ({"scheme": "vvds", "quality": None}, "scheme vvds needs columns.flag"),
+        ({"quality": {"map": {"a": 3}}}, "quality.map needs columns.flag"),
+        ({"quality": 7}, "quality"),
+        ({"format": "xlsx"}, "there is no format 'xlsx'"),
+    ],
+)
+def test_wrong_settings_are_told_before_any_job(tmp_path: Path, label: dict, message: str) -> None:
+    table().write(tmp_path / "a.csv")
+    with pytest.raises(ConfigError, match=message):
+        check(survey(**label), tmp_path)
+
+
+def test_check_returns_files_and_trusts_those_that_a_rule_will_make(tmp_path: Path) -> None:
+    table().write(tmp_path / "a.csv")
+    assert check(survey(), tmp_path) == [tmp_path / "a.csv"]
+    assert check(survey(files=["new.csv"]), tmp_path, [tmp_path / "new.csv"]) == [tmp_path / "new.csv"]
+    with pytest.raises(ConfigError, match="no source of spectroscopic redshifts"):
+        check(survey().model_copy(update={"labels": []}), tmp_path)

@@ -1,0 +1,17 @@
+"""Spectroscopic redshifts of all sources go in; one catalogue (HATS), what was rejected, and the counts come out."""
+
+from pathlib import Path
+
+from zmill.config import Labels, Partitions, Survey
+from zmill.job import job
+from zmill.labels.build import build
+
+with job(snakemake.log[0]):
+    build(
+        Survey.model_validate(snakemake.params.survey),
+        Labels.model_validate(snakemake.params.labels),
+        Partitions.model_validate(snakemake.params.partitions),
+        snakemake.params.radius_arcsec,
+        Path(snakemake.params.data_dir),
+        Path(snakemake.output.counts).parents[1],
+    )

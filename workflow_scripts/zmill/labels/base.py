@@ -1,0 +1,141 @@
+"""What a source of spectroscopic redshifts is: a module of this folder with `Settings`, `inputs` and `entries`.
+
+Settings                                  pydantic class (of `SourceSettings`) with the keys the source knows
+inputs(settings, data_dir, made)          checks before any job; the files that the source reads
+entries(settings, request)                yields tables of `ENTRY`, one row for each row of the source, none left out
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from zmill.catalog.footprint import Footprint
+from zmill.config import ConfigError, LabelSource, Name, Radius, Section, Survey, nearest, parse
+
+ENTRY = pa.schema(
+    [
+        ("specz_id", pa.string()),
+        ("ra", pa.float64()),
+        ("dec", pa.float64()),
+        ("redshift", pa.float64()),
+        ("redshift_err", pa.float32()),
+        ("quality", pa.int8()),
+        ("source_flag", pa.string()),
+        ("magnitude", pa.float32()),
+        ("reason", pa.string()),
+    ]
+)
+"""An entry of a source: position in degrees, quality from 0 to 4, the original flag, a magnitude if there is one, and why
+the source's own flags reject it (empty: they do not). Unknown numbers are NaN."""
+
+
+class LabelsError(Exception):
+    """Labels that cannot be used: the message says what was found, where, and what to do."""
+
+
+class SourceSettings(Section):
+    """The keys that every entry of a survey's `labels:` has."""
+
+    name: Name
+    source: Name = "file"
+    radius_arcsec: Radius | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a source is asked for.
+
+    Attributes
+    ----------
+    data_dir : where relative paths start.
+    footprint : the part of the sky that labels are wanted for; a source may yield entries outside of it.
+    cache : folder where a service's answers are kept.
+    """
+
+    data_dir: Path
+    footprint: Footprint
+    cache: Path
+
+
+class Source(Protocol):
+    """A module of this folder that is a source."""
+
+    Settings: type[SourceSettings]
+
+    def inputs(self, settings: Any, data_dir: Path, made: Collection[Path]) -> list[Path]:
+        """The files that `entries` will read, each checked; `made` are files that a rule will make."""
+
+    def entries(self, settings: Any, request: Request) -> Iterator[pa.Table]:
+        """Tables of `ENTRY`."""
+
+
+def source_of(label: LabelSource) -> tuple[Source, Any]:
+    """The source's module and its validated settings.
+
+    Raises
+    ------
+    ConfigError
+        Where there is no such source, or one of its keys is wrong.
+    """
+    where = f"labels: {label.name}"
+    known = sources()
+    if label.source not in known:
+        raise ConfigError(
+            f"{where}: there is no source {label.source!r}{nearest(label.source, sorted(known))}; "
+            f"the sources are {', '.join(sorted(known))}"
+        )
+    module = cast(Source, known[label.source])
+    return module, parse(module.Settings, label.model_dump(), where)
+
+
+def sources() -> dict[str, ModuleType]:
+    """The modules of this folder that are sources, by name."""
+    package = importlib.import_module("zmill.labels")
+    modules = {
+        info.name: importlib.import_module(f"zmill.labels.{info.name}")
+        for info in pkgutil.iter_modules(package.__path__)
+    }
+    return {name: module for name, module in modules.items() if hasattr(module, "Settings")}
+
+
+def check(survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path] = ()) -> list[Path]:
+    """All files that the survey's label sources read; settings, files and columns are checked, no row is read.
+
+    Parameters
+    ----------
+    made_by_workflow : files that a rule will make; those that do not exist yet are taken on trust.
+
+    Raises
+    ------
+    ConfigError
+        With what is wrong with which source.
+    """
+    if not survey.labels:
+        raise ConfigError("labels: no source of spectroscopic redshifts; name at least one under labels:")
+    found: list[Path] = []
+    for label in survey.labels:
+        source, settings = source_of(label)
+        found += source.inputs(settings, Path(data_dir), made_by_workflow)
+    return list(dict.fromkeys(found))
+
+
+def entry_table(columns: dict[str, NDArray[Any] | pa.Array]) -> pa.Table:
+    """A table of `ENTRY` from its columns; `redshift_err`, `magnitude` and `source_flag` may be left out."""
+    rows = len(columns["ra"])
+    defaults = {
+        "redshift_err": np.full(rows, np.nan, np.float32),
+        "magnitude": np.full(rows, np.nan, np.float32),
+        "source_flag": np.full(rows, ""),
+    }
+    filled = {**defaults, **columns}
+    return pa.table({field.name: pa.array(filled[field.name], type=field.type) for field in ENTRY}, schema=ENTRY)
