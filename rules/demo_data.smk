@@ -1,14 +1,10 @@
 rule demo_data:
-    message:
-        "Simulating the demo sky"
     output:
         survey=expand(f"{DATA}/demo/survey/part-{{number}}.parquet", number=range(4)),
         sdss=f"{DATA}/demo/specz/sdss.fits",
         ned=f"{DATA}/demo/specz/ned.vot",
         deep=f"{DATA}/demo/specz/deep.csv",
         truth=[f"{DATA}/demo/truth/truth.parquet", f"{DATA}/demo/truth/specz.parquet"],
-    params:
-        seed=settings.seed,
     log:
         f"{LOGS}/demo_data.log",
     benchmark:
@@ -17,5 +13,9 @@ rule demo_data:
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        seed=settings.seed,
+    message:
+        "Simulating the demo sky"
     script:
         "../workflow_scripts/demo_data.py"

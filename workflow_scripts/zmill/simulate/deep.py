@@ -18,8 +18,9 @@ POINTING = 0.18
 COVERED = 0.5
 """Part of the pointings that were observed."""
 BRIGHT_LIMIT, FAINT_LIMIT = 22.5, 24.3
-"""i magnitudes: half of the objects down to the first have a slit, and one in five down to the second."""
-SAMPLING_BRIGHT, SAMPLING_FAINT = 0.5, 0.2
+"""i magnitudes down to which the bright and the faint sample reach."""
+SAMPLING_BRIGHT, SAMPLING_FAINT, SAMPLING_DISTANT = 0.45, 0.12, 0.35
+"""Part of the objects that have a slit; faint ones are preferred where their colors promise z > 1, as in DEEP2."""
 ASTROMETRY, SHIFT = 0.15, (-0.10, 0.08)
 """Scatter per axis and offset of the frame, arcsec."""
 REDSHIFT_ERROR = 4e-4
@@ -39,13 +40,19 @@ def covered(rng: np.random.Generator, field: Field, x: Array, y: Array) -> NDArr
     return np.asarray(observed[row * nx + column])
 
 
+def distant(mag: Array) -> NDArray[np.bool_]:
+    """(n,) whether the colors put a galaxy beyond about z = 1, where the 4000 Angstrom break has left r."""
+    _, g, r, i, z, _ = mag.T
+    return np.asarray((g - r < 0.6) & (r - i < i - z + 0.1))
+
+
 def flags(rng: np.random.Generator, i: Array, z: Array) -> NDArray[np.int64]:
     """(n,) flags 0-4 and 9 from the strength of the spectrum: fainter objects, and the redshift desert, do worse."""
     n = len(i)
-    desert = np.interp(z, [0.0, 1.0, 1.4, 1.5, 2.1, 2.5], [0, 0.2, 0.7, 1.3, 1.0, 0.3])
-    strength = 1.0 * (24.1 - i) - desert + rng.normal(0, 0.8, n)
+    desert = np.interp(z, [0.0, 1.0, 1.4, 1.5, 2.1, 2.5], [0, 0.1, 0.4, 1.2, 0.9, 0.2])
+    strength = (24.3 - i) - desert + rng.normal(0, 0.8, n)
     flag = np.select([strength > 2.0, strength > 1.0, strength > 0.2, strength > -0.5], [4, 3, 2, 1], 0)
-    single_line = (z > 0.75) & (z < 1.45) & ((flag == 2) | (flag == 3)) & (rng.uniform(0, 1, n) < 0.4)
+    single_line = (z > 0.75) & (z < 1.45) & ((flag == 2) | (flag == 3)) & (rng.uniform(0, 1, n) < 0.3)
     return np.where(single_line, 9, flag)
 
 
@@ -53,7 +60,8 @@ def catalogue(rng: np.random.Generator, field: Field, targets: Targets) -> tuple
     """The catalogue, and the truth behind its entries."""
     sky = targets.sky
     i = sky.mag[:, I_BAND]
-    rate = np.where(i < BRIGHT_LIMIT, SAMPLING_BRIGHT, np.where(i < FAINT_LIMIT, SAMPLING_FAINT, 0.0))
+    faint = np.where(distant(sky.mag), SAMPLING_DISTANT, SAMPLING_FAINT)
+    rate = np.where(i < BRIGHT_LIMIT, SAMPLING_BRIGHT, np.where(i < FAINT_LIMIT, faint, 0.0))
     rate = np.where(i < 17.0, 0.0, rate) * np.where(sky.kind == STAR, 0.15, 1.0)  # most stars were left out by shape
     rows = np.flatnonzero(covered(rng, field, sky.x, sky.y) & (rng.uniform(0, 1, len(sky)) < rate))
     sky, i, n = sky[rows], i[rows], len(rows)
