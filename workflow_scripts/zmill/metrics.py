@@ -280,7 +280,9 @@ def bootstrap(
         for name, value in metric(np.concatenate([members[block] for block in drawn])).items():
             found.setdefault(name, []).append(value)
     tails = (0.5 - level / 2, 0.5 + level / 2)
-    return {
-        name: (float(low), float(high))
-        for name, (low, high) in ((k, np.nanquantile(v, tails)) for k, v in found.items())
-    }
+    intervals = {}
+    for name, values in found.items():
+        finite = [value for value in values if np.isfinite(value)]
+        low, high = np.quantile(finite, tails) if finite else (np.nan, np.nan)
+        intervals[name] = (float(low), float(high))
+    return intervals

@@ -23,7 +23,7 @@ def ensemble(table: pa.Table, ancillary: tuple[str, ...] = ("object_id",)) -> qp
     zmill.pdf.arrow.PdfError
         If the table holds no PDFs.
     """
-    import qp  # noqa: PLC0415  (slow to start, and needed by nothing else)
+    import qp
 
     kind, grid = arrow.read_description(table.schema)
     columns: dict[str, Any] = {name: table.column(name).to_numpy() for name in ancillary}

@@ -1,0 +1,51 @@
+# Every model against the same labelled rows, and which of them is applied to the survey.
+
+
+rule evaluate_model:
+    message:
+        "Evaluating {wildcards.model}"
+    input:
+        model=f"{RESULTS}/models/{{model}}/model.json",
+        valid=f"{RESULTS}/sample/valid.parquet",
+        calib=f"{RESULTS}/sample/calib.parquet",
+        test=f"{RESULTS}/sample/test.parquet",
+    output:
+        predictions=f"{RESULTS}/evaluation/{{model}}/predictions.parquet",
+        metrics=f"{RESULTS}/evaluation/{{model}}/metrics.json",
+    params:
+        bands=survey.bands,
+        block_order=settings.split.block_order,
+        seed=settings.seed,
+        say=["sigma_nmad", "eta_015", "crps", "cde_loss", "pit_ks"],
+    log:
+        f"{LOGS}/evaluate_model/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate_model/{{model}}.tsv"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, input: 2000 + int(20 * input.size_mb),
+        runtime=60,
+    script:
+        "../workflow_scripts/evaluate_model.py"
+
+
+rule select_model:
+    message:
+        "Choosing the model by {params.metric}"
+    input:
+        expand(f"{RESULTS}/evaluation/{{model}}/metrics.json", model=MODELS),
+    output:
+        leaderboard=f"{RESULTS}/evaluation/leaderboard.csv",
+        best=f"{RESULTS}/evaluation/best.json",
+    params:
+        metric=settings.select.metric,
+    log:
+        f"{LOGS}/select_model.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/select_model.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../workflow_scripts/select_model.py"

@@ -1,0 +1,107 @@
+"""Evaluation: one prediction per labelled row, every metric of every split, JSON without NaN."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from toy_survey import BANDS, CONTEXT, GRID, labelled, sample_table
+
+from zmill import metrics
+from zmill.models import evaluate, registry
+from zmill.models.trained import TrainedModel, fit_and_calibrate
+from zmill.pdf import points
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainedModel:
+    settings = registry.model_class("trainz").Settings()
+    rows = labelled(2000, 1), labelled(100, 2), labelled(500, 3)
+    return fit_and_calibrate("floor", "trainz", settings, CONTEXT, *rows, torch.device("cpu"), lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def evaluation(trained: TrainedModel) -> tuple[pa.Table, dict, dict[str, pa.Table]]:
+    samples = {"valid": sample_table(300, 5), "calib": sample_table(200, 6), "test": sample_table(400, 7)}
+    return *evaluate.evaluate(trained, samples, block_order=1, seed=1), samples
+
+
+def test_every_labelled_row_is_predicted_in_its_order(evaluation: tuple) -> None:
+    predictions, _, samples = evaluation
+    for split, sample in samples.items():
+        mine = predictions.filter(pa.compute.equal(predictions.column("split"), split))
+        assert mine.column("object_id").equals(sample.column("object_id"))
+        assert mine.column("redshift").equals(sample.column("redshift"))
+    assert set(points.COLUMNS) | {"pit", "ood", "mag_reference", "block"} <= set(predictions.schema.names)
+    assert predictions.schema.field("z_mode").type == pa.float32()
+    assert predictions.schema.field("ood").type == pa.bool_()
+
+
+def test_the_metrics_are_those_of_the_predictions(evaluation: tuple) -> None:
+    predictions, found, _ = evaluation
+    test = predictions.filter(pa.compute.equal(predictions.column("split"), "test"))
+    z = test.column("redshift").to_numpy()
+    median = metrics.point_metrics(test.column("z_median").to_numpy(), z)
+    mean = metrics.point_metrics(test.column("z_mean").to_numpy(), z)
+    board = found["splits"]["test"]["board"]
+    assert set(board) == set(metrics.ALL)
+    assert board["sigma_nmad"] == pytest.approx(median["sigma_nmad"])
+    assert board["rms"] == pytest.approx(mean["rms"])
+    assert board["crps"] == pytest.approx(test.column("crps").to_numpy().mean())
+    low, high = found["splits"]["test"]["intervals"]["metrics"]["crps"]
+    assert low < board["crps"] < high
+    assert found["splits"]["test"]["intervals"]["blocks"] <= 48
+
+
+def test_parts_hold_every_row(evaluation: tuple) -> None:
+    _, found, samples = evaluation
+    for split, measured in found["splits"].items():
+        n = len(samples[split])
+        assert measured["n"] == n
+        for bins in measured["binned"].values():
+            assert sum(bin_["n"] for bin_ in bins) == n
+            assert all((bin_["board"] is None) == (bin_["n"] == 0) for bin_ in bins)
+        assert sum(pattern["n"] for pattern in measured["patterns"]) == n
+        assert measured["patterns"][1]["imputed"] == [BANDS[0]]
+        assert measured["ood"]["inside"]["n"] + measured["ood"]["outside"]["n"] == n
+        stacked = np.array(measured["n_of_z"]["stacked"])
+        assert np.trapezoid(stacked, GRID.z) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_json_holds_no_nan(evaluation: tuple) -> None:
+    text = json.dumps(evaluation[1], allow_nan=False)
+    assert json.loads(text)["model"] == "floor"
+    assert evaluate.jsonable({"a": np.nan, "b": [np.float32(1), -np.inf], "c": np.int64(3)}) == {
+        "a": None,
+        "b": [1.0, None],
+        "c": 3,
+    }
+
+
+def test_the_same_rows_give_the_same_metrics(trained: TrainedModel, evaluation: tuple) -> None:
+    _, found, samples = evaluation
+    again = evaluate.evaluate(trained, samples, block_order=1, seed=1)[1]
+    assert again["splits"] == found["splits"]
+
+
+def test_tables_without_positions_are_blocks_row_by_row(trained: TrainedModel) -> None:
+    table, _, _ = evaluate.predict_sample(trained, sample_table(30, 8, positions=False), "test", 8)
+    assert len(set(table.column("block").to_pylist())) == 30
+
+
+def test_weights_give_metrics_of_their_own(trained: TrainedModel) -> None:
+    weight = np.where(np.arange(200) < 100, 1.0, 3.0)
+    samples = {split: sample_table(200, 9, weight=weight) for split in ("valid", "test")}
+    found = evaluate.evaluate(trained, samples, 4, 1)[1]["splits"]["test"]
+    assert found["weighted"]["effective_rows"] == pytest.approx(160)
+    assert found["weighted"]["board"]["crps"] != found["board"]["crps"]
+
+
+def test_a_split_of_one_row(trained: TrainedModel) -> None:
+    samples = {"valid": sample_table(40, 10), "test": sample_table(1, 11)}
+    found = evaluate.evaluate(trained, samples, 4, 1)[1]["splits"]["test"]
+    assert found["n"] == 1
+    assert found["board"]["r2"] is None

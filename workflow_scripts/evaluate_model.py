@@ -1,0 +1,25 @@
+"""A trained model and the labelled rows in; its predictions of them and every metric out."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+
+from zmill.catalog.files import whole, write_json
+from zmill.job import job
+from zmill.models import store
+from zmill.models.device import choose
+from zmill.models.evaluate import evaluate
+
+with job(snakemake.log[0]) as log:
+    torch.set_num_threads(snakemake.threads)
+    trained = store.load(Path(snakemake.input.model).parent, choose(), tuple(snakemake.params.bands))
+    samples = {split: pq.read_table(snakemake.input[split]) for split in ("valid", "calib", "test")}
+    predictions, found = evaluate(trained, samples, snakemake.params.block_order, snakemake.params.seed)
+    with whole(snakemake.output.predictions) as temporary:
+        pq.write_table(predictions, temporary, compression="zstd")
+    write_json(snakemake.output.metrics, found)
+    for split, measured in found["splits"].items():
+        board = measured.get("board", {})
+        log.info("%s: %s rows %s", split, measured["n"], {name: board.get(name) for name in snakemake.params.say})
+    log.info("%.0f rows/s on %s with %d threads", found["rows_per_s"], found["device"], found["threads"])

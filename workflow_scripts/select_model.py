@@ -1,0 +1,15 @@
+"""The metrics of all models in; the leaderboard and the chosen model out."""
+
+from pathlib import Path
+
+from zmill.catalog.files import read_json, whole, write_json
+from zmill.job import job
+from zmill.models.selection import choose, leaderboard
+
+with job(snakemake.log[0]) as log:
+    evaluations = {Path(path).parent.name: read_json(path) for path in snakemake.input}
+    best = choose(evaluations, snakemake.params.metric)
+    with whole(snakemake.output.leaderboard) as temporary:
+        temporary.write_text(leaderboard(evaluations, snakemake.params.metric), encoding="utf-8")
+    write_json(snakemake.output.best, best)
+    log.info("chosen: %s: %s", best["model"], best["why"])

@@ -1,0 +1,246 @@
+"""A trained model held against labelled rows: its predictions row by row, and every metric of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from zmill import metrics
+from zmill.catalog.sky import HEALPIX_COLUMN, at_order
+from zmill.metrics import FloatArray, Metrics, PdfScores
+from zmill.models.trained import TrainedModel, batches
+from zmill.pdf import points
+from zmill.pdf.grid import Grid
+from zmill.survey.photometry import Photometry
+
+BATCH = 8192
+BINS = 10
+DRAWS = 100
+INTERVAL = 0.68
+PATTERNS = 20
+POINTS = ("z_mode", "z_mean", "z_median")
+ON_REDSHIFT = ("mse", "mae", "rms", "r2")
+"""Metrics on z itself, which the mean of a density minimises; all others are of Δz and reported for the median."""
+SCORES = ("pit", "crps", "log_score", "cde_loss")
+
+
+# ------------------------------------------------------------------------------------------------ predictions
+
+
+def predict_sample(
+    trained: TrainedModel, sample: pa.Table, split: str, block_order: int
+) -> tuple[pa.Table, FloatArray, float]:
+    """Predict the labelled rows of a split.
+
+    Parameters
+    ----------
+    sample : rows of `sample/<split>.parquet`.
+    block_order : HEALPix order of the sky blocks, for tables that have positions.
+
+    Returns
+    -------
+    Predictions (see docs/columns.md, `evaluation/<model>/predictions.parquet`), the stacked n(z) on the model's grid, and the seconds
+    that densities and point estimates took.
+    """
+    context = trained.context
+    photometry = Photometry.from_arrow(sample, context.bands, context.extra_names)
+    z_spec = sample.column("redshift").to_numpy().astype(np.float64)
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*points.COLUMNS, "ood")}
+    scores: list[PdfScores] = []
+    stacked = np.zeros(context.grid.size)
+    seconds = 0.0
+    for rows in batches(max(len(sample), 1), BATCH):
+        batch = photometry[rows]
+        started = time.perf_counter()
+        density = trained.predict(batch)
+        estimates = {name: value.cpu().numpy() for name, value in points.summarize(density, context.grid).items()}
+        ood = trained.ood(batch)
+        seconds += time.perf_counter() - started
+        for name, values in (estimates | {"ood": ood}).items():
+            columns[name].append(values)
+        scores.append(metrics.pdf_scores(density, context.grid, z_spec[rows]))
+        stacked += density.double().sum(0).cpu().numpy()
+    joined = PdfScores.join(scores)
+    table = {
+        "object_id": sample.column("object_id"),
+        "split": pa.array([split] * len(sample), pa.string()),
+        "redshift": pa.array(z_spec),
+        **{name: pa.array(np.concatenate(values)) for name, values in columns.items()},
+        **{name: pa.array(getattr(joined, name)) for name in SCORES},
+        "mag_reference": pa.array(photometry.mag[:, context.reference]),
+        "undetected": pa.array(photometry.undetected),
+        "unobserved": pa.array(photometry.unobserved),
+        "imputed": pa.array(photometry.imputed),
+        "weight": sample.column("weight"),
+        "block": pa.array(_blocks(sample, block_order)),
+    }
+    return pa.table(table), stacked / max(len(sample), 1), seconds
+
+
+def _blocks(sample: pa.Table, order: int) -> NDArray[np.int64]:
+    """(n,) HEALPix pixel of each row's sky block; without positions each row is a block of its own."""
+    if HEALPIX_COLUMN not in sample.schema.names:
+        return np.arange(len(sample), dtype=np.int64)
+    return np.asarray(at_order(sample.column(HEALPIX_COLUMN).to_numpy(), order), np.int64)
+
+
+# ---------------------------------------------------------------------------------------------------- metrics
+
+
+class Rows:
+    """Predictions of a split as arrays, with the metrics of any of its rows."""
+
+    def __init__(self, predictions: pa.Table) -> None:
+        self.column = {
+            name: predictions.column(name).to_numpy(zero_copy_only=False)
+            for name in predictions.schema.names
+            if name not in ("object_id", "split")
+        }
+        self.z_spec = self.column["redshift"].astype(np.float64)
+        self.weight = self.column["weight"].astype(np.float64)
+        self.scores = PdfScores(*(self.column[name] for name in SCORES))
+
+    def __len__(self) -> int:
+        return len(self.z_spec)
+
+    def point(self, name: str, rows: NDArray[Any] | slice = slice(None), weighted: bool = False) -> Metrics:
+        """Point metrics of one estimate."""
+        weight = self.weight[rows] if weighted else None
+        return metrics.point_metrics(self.column[name][rows], self.z_spec[rows], weight)
+
+    def board(self, rows: NDArray[Any] | slice = slice(None), weighted: bool = False) -> Metrics:
+        """The leaderboard's metrics: Δz of the median, z of the mean, and the densities."""
+        mean = self.point("z_mean", rows, weighted)
+        found = self.point("z_median", rows, weighted) | {name: mean[name] for name in ON_REDSHIFT}
+        return found | metrics.pdf_metrics(self.scores[rows], self.weight[rows] if weighted else None)
+
+
+def evaluate_split(
+    predictions: pa.Table, bands: tuple[str, ...], edges: dict[str, FloatArray], seed: int
+) -> dict[str, Any]:
+    """Every metric of the predictions of one split, JSON-ready (see docs/metrics.md).
+
+    edges : edges of the bins in `mag_reference`, `redshift` and `z_median`.
+    """
+    rows = Rows(predictions)
+    if not len(rows):
+        return {"n": 0}
+    blocks = rows.column["block"]
+    intervals = metrics.bootstrap(rows.board, blocks, DRAWS, seed, INTERVAL)
+    effective = rows.weight.sum() ** 2 / (rows.weight**2).sum()
+    found: dict[str, Any] = {
+        "n": len(rows),
+        "board": rows.board(),
+        "points": {name: rows.point(name) for name in POINTS},
+        "intervals": {"level": INTERVAL, "draws": DRAWS, "blocks": len(np.unique(blocks)), "metrics": intervals},
+        "binned": {name: _binned(rows, name, edges[name]) for name in edges},
+        "patterns": _patterns(rows, bands),
+        "ood": {name: _some(rows, mask) for name, mask in _domains(rows).items()},
+    }
+    if rows.weight.min() != rows.weight.max():
+        found["weighted"] = {"effective_rows": effective, "board": rows.board(weighted=True)}
+    return jsonable(found)
+
+
+def bin_edges(predictions: pa.Table, grid: Grid) -> dict[str, FloatArray]:
+    """Edges of the bins, from the labelled rows alone, so that all models share them."""
+    found = {}
+    for name in ("mag_reference", "redshift"):
+        values = predictions.column(name).to_numpy().astype(np.float64)
+        values = values[np.isfinite(values)]
+        if len(values):
+            found[name] = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)))
+    z_phot = found["redshift"].copy()
+    z_phot[[0, -1]] = min(grid.z_min, z_phot[0]), max(grid.z_max, z_phot[-1])
+    return {name: edges for name, edges in (found | {"z_median": z_phot}).items() if len(edges) > 1}
+
+
+def _binned(rows: Rows, name: str, edges: FloatArray) -> list[dict[str, Any]]:
+    masks = metrics.bins(rows.column[name].astype(np.float64), edges)
+    return [
+        {"low": float(low), "high": float(high), **_some(rows, mask)}
+        for low, high, mask in zip(edges[:-1], edges[1:], masks, strict=True)
+    ]
+
+
+def _some(rows: Rows, mask: NDArray[np.bool_]) -> dict[str, Any]:
+    return {"n": int(mask.sum()), "board": rows.board(mask) if mask.any() else None}
+
+
+def _domains(rows: Rows) -> dict[str, NDArray[np.bool_]]:
+    outside = rows.column["ood"].astype(bool)
+    return {"inside": ~outside, "outside": outside}
+
+
+def _patterns(rows: Rows, bands: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Metrics by the states of the bands, the commonest first; the bands that are not named are measured."""
+    keys = list(zip(*(rows.column[name].tolist() for name in ("undetected", "unobserved", "imputed")), strict=True))
+    found = []
+    for key, _ in Counter(keys).most_common(PATTERNS):
+        mask = np.logical_and.reduce(
+            [rows.column[name] == bits for name, bits in zip(("undetected", "unobserved", "imputed"), key, strict=True)]
+        )
+        names = {
+            state: [band for bit, band in enumerate(bands) if bits >> bit & 1]
+            for state, bits in zip(("undetected", "unobserved", "imputed"), key, strict=True)
+        }
+        found.append({**names, **_some(rows, mask)})
+    return found
+
+
+def jsonable(content: Any) -> Any:
+    """The same with null for every number that is not finite, lists for arrays and tuples."""
+    if isinstance(content, dict):
+        return {str(key): jsonable(value) for key, value in content.items()}
+    if isinstance(content, list | tuple | np.ndarray):
+        return [jsonable(value) for value in content]
+    if isinstance(content, float | np.floating):
+        return float(content) if math.isfinite(content) else None
+    return content.item() if isinstance(content, np.generic) else content
+
+
+# -------------------------------------------------------------------------------------------------- everything
+
+
+def evaluate(
+    trained: TrainedModel, samples: dict[str, pa.Table], block_order: int, seed: int
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Predict the samples of every split and measure.
+
+    samples : split -> rows of `sample/<split>.parquet`.
+
+    Returns
+    -------
+    The predictions of all splits, and the content of `metrics.json`.
+    """
+    first = next(table for table in samples.values() if len(table))
+    predict_sample(trained, first.slice(0, 256), "warm-up", block_order)
+    found = {split: predict_sample(trained, table, split, block_order) for split, table in samples.items()}
+    predictions = pa.concat_tables([table for table, _, _ in found.values()])
+    edges = bin_edges(predictions, trained.context.grid)
+    splits = {
+        split: evaluate_split(table, trained.context.bands, edges, seed)
+        | {"n_of_z": {"stacked": [round(float(value), 6) for value in stacked]}}
+        for split, (table, stacked, _) in found.items()
+    }
+    grid = trained.context.grid
+    about = {
+        "model": trained.name,
+        "type": trained.type,
+        "seed": trained.context.seed,
+        "grid": {"z_min": grid.z_min, "z_max": grid.z_max, "size": grid.size},
+        "reference_band": trained.context.bands[trained.context.reference],
+        "device": str(trained.model.device),
+        "threads": torch.get_num_threads(),
+        "train_seconds": trained.facts.get("train_seconds"),
+        "rows_per_s": round(len(predictions) / max(sum(seconds for _, _, seconds in found.values()), 1e-9), 1),
+        "splits": splits,
+    }
+    return predictions, jsonable(about)

@@ -1,0 +1,98 @@
+"""Which model is applied to every row: the best on validation rows by one metric."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from zmill import metrics
+
+CHOOSES = "valid"
+"""The split that chooses; test rows are reported and choose nothing."""
+COLUMNS = ("model", "split", "point", "n", *metrics.ALL, "train_seconds", "rows_per_s")
+POINT = "z_median; z_mean for mse, mae, rms, r2"
+
+
+class SelectionError(Exception):
+    """No model can be chosen."""
+
+
+def leaderboard(evaluations: dict[str, dict[str, Any]], metric: str) -> str:
+    """The leaderboard as CSV: a row per model and split, the best on validation rows first; empty where undefined.
+
+    evaluations : model -> content of its `metrics.json`.
+    """
+    order = _ranked(evaluations, metric)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for model in [*order, *sorted(set(evaluations) - set(order))]:
+        about = evaluations[model]
+        for split, found in about["splits"].items():
+            board = {name: _text(value) for name, value in found.get("board", {}).items()}
+            cost = {name: about[name] for name in ("train_seconds", "rows_per_s")}
+            writer.writerow({"model": model, "split": split, "point": POINT, "n": found["n"], **board, **cost})
+    return text.getvalue()
+
+
+def choose(evaluations: dict[str, dict[str, Any]], metric: str) -> dict[str, Any]:
+    """The content of `best.json`.
+
+    Raises
+    ------
+    SelectionError
+        If the metric has a value for no model.
+    """
+    order = _ranked(evaluations, metric)
+    if not order:
+        raise SelectionError(
+            f"{metric} has no finite value on the {CHOOSES} rows for any of {', '.join(sorted(evaluations))}: "
+            "there are too few rows; give more spectroscopic redshifts or choose another select.metric"
+        )
+    best, *others = order
+    value = _value(evaluations[best], metric)
+    direction = {1: "highest", -1: "lowest", 0: "nearest to zero"}[metrics.check_metric(metric)]
+    why = f"{metric} {value:.5g} on {_split(evaluations[best])['n']:,} {CHOOSES} rows, the {direction} of {len(order)} model(s)"
+    second = others[0] if others else None
+    if second:
+        other = _value(evaluations[second], metric)
+        why += f"; next is {second} with {other:.5g}"
+        low, high = _split(evaluations[best])["intervals"]["metrics"][metric]
+        if low is not None and low <= other <= high:
+            why += ", within the 68 % interval of the best"
+    return {
+        "model": best,
+        "type": evaluations[best]["type"],
+        "metric": metric,
+        "split": CHOOSES,
+        "value": value,
+        "runner_up": {"model": second, "value": _value(evaluations[second], metric)} if second else None,
+        "why": why,
+        "seeds": {model: evaluations[model]["seed"] for model in sorted(evaluations)},
+        "test": _board(evaluations[best], "test"),
+    }
+
+
+def _ranked(evaluations: dict[str, dict[str, Any]], metric: str) -> list[str]:
+    """Models that have the metric, best first; equals in the order of their names."""
+    having = [model for model in sorted(evaluations) if _value(evaluations[model], metric) is not None]
+    return sorted(having, key=lambda model: metrics.badness(metric, _value(evaluations[model], metric)))
+
+
+def _split(evaluation: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = evaluation["splits"][CHOOSES]
+    return found
+
+
+def _board(evaluation: dict[str, Any], split: str) -> dict[str, Any]:
+    found: dict[str, Any] = evaluation["splits"].get(split, {}).get("board", {})
+    return found
+
+
+def _value(evaluation: dict[str, Any], metric: str) -> Any:
+    return _board(evaluation, CHOOSES).get(metric)
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
