@@ -1,0 +1,39 @@
+# One job per model, side by side; each asks for a GPU and computes on the CPU where there is none.
+
+
+def type_of(wildcards) -> str:
+    """The model's file in zmill/models/."""
+    return settings.models[wildcards.model].type or wildcards.model
+
+
+rule train_model:
+    message:
+        "Training {wildcards.model}"
+    input:
+        train=f"{RESULTS}/sample/train.parquet",
+        valid=f"{RESULTS}/sample/valid.parquet",
+        calib=f"{RESULTS}/sample/calib.parquet",
+    output:
+        f"{RESULTS}/models/{{model}}/model.json",
+    params:
+        type=type_of,
+        settings=lambda wildcards: settings.models[wildcards.model].model_extra or {},
+        bands=list(survey.bands),
+        reference=survey.reference,
+        filters=dict(survey.filters),
+        extra=list(survey.columns.extra),
+        grid=dict(
+            z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points
+        ),
+        seed=settings.seed,
+    log:
+        f"{LOGS}/train_model/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_model/{{model}}.tsv"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, input: 3000 + int(20 * input.size_mb),
+        runtime=240,
+    script:
+        "../workflow_scripts/train_model.py"

@@ -1,0 +1,82 @@
+"""What holds for every trainable model; the tests of each call these with its type and small settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from toy_survey import CONTEXT, GRID, labelled
+
+from zmill.models import store
+from zmill.models.base import Labelled, Model
+from zmill.models.registry import model_class
+from zmill.models.trained import fit_and_calibrate
+
+CPU = torch.device("cpu")
+
+
+def fitted(type_: str, settings: dict[str, Any], train: Labelled, valid: Labelled) -> tuple[Model, dict[str, Any]]:
+    """A fitted model and its facts."""
+    cls = model_class(type_)
+    model = cls(cls.Settings.model_validate(settings), CONTEXT)
+    facts = model.fit(train, valid, CPU, lambda line: None)
+    return model, facts
+
+
+def median(density: torch.Tensor) -> np.ndarray:
+    """(n,) medians of densities on the toy grid."""
+    return GRID.z[(GRID.cdf(density) < 0.5).sum(1).clamp(max=GRID.size - 1)]
+
+
+def is_accurate(type_: str, settings: dict[str, Any], sigma: float) -> None:
+    """The toy relation is learned, and densities are normalised and finite."""
+    model, _ = fitted(type_, settings, labelled(1500, 1), labelled(300, 2))
+    test = labelled(500, 3)
+    density = model.predict(test.photometry)
+    assert density.shape == (500, GRID.size)
+    assert density.dtype == torch.float32
+    assert (density >= 0).all()
+    torch.testing.assert_close(GRID.integral(density), torch.ones(500), rtol=1e-3, atol=1e-3)
+    delta = (median(density) - test.z) / (1 + test.z)
+    assert 1.4826 * np.median(np.abs(delta)) < sigma
+
+
+def is_saved_and_repeatable(type_: str, settings: dict[str, Any], folder: Path) -> None:
+    """Same seed, same bytes; a loaded model predicts the same; a batch may have one row."""
+    cls = model_class(type_)
+    rows = labelled(400, 1), labelled(150, 2), labelled(150, 3)
+    batch = labelled(70, 4).photometry
+    for name in ("one", "two"):
+        trained = fit_and_calibrate(
+            name, type_, cls.Settings.model_validate(settings), CONTEXT, *rows, CPU, lambda line: None
+        )
+        store.save(folder / name, trained)
+    hashes = {store.describe(folder / name)["tensors_hash"] for name in ("one", "two")}
+    assert len(hashes) == 1
+    loaded = store.load(folder / "two")
+    assert torch.equal(loaded.predict(batch), trained.predict(batch))
+    torch.testing.assert_close(loaded.predict(batch[:1]), trained.predict(batch)[:1], rtol=0.05, atol=0.02)
+
+
+def scales_by_training_rows_alone(type_: str, settings: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Photometry of validation rows changes none of the learned numbers of the preprocessing."""
+    train, valid = labelled(400, 1), labelled(150, 2)
+    strange = replace(valid, photometry=replace(valid.photometry, mag=valid.photometry.mag + np.float32(3.0)))
+    states = [fitted(type_, settings, train, choosing)[0].state()[0] for choosing in (valid, strange)]
+    for name in names:
+        assert torch.equal(states[0][name], states[1][name])
+
+
+def predicts_rows_with_gaps(type_: str, settings: dict[str, Any]) -> None:
+    """Any subset of bands gives a density, nothing observed included."""
+    model, _ = fitted(type_, settings, labelled(400, 1), labelled(150, 2))
+    batch = labelled(8, 5).photometry
+    gaps = np.arange(8, dtype=np.int32)
+    gone = (gaps[:, None] >> np.arange(3)) & 1 == 1
+    batch = replace(batch, mag=np.where(gone, np.nan, batch.mag).astype(np.float32), unobserved=gaps)
+    density = model.predict(batch)
+    assert torch.isfinite(density).all()
+    torch.testing.assert_close(GRID.integral(density), torch.ones(8), rtol=1e-3, atol=1e-3)

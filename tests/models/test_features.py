@@ -1,0 +1,119 @@
+"""No NaN reaches a model, an imputed value is no observation, and learned numbers come from training rows alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_survey import BANDS, labelled, photometry
+
+from zmill.config import ConfigError
+from zmill.models.features import Columns, Fluxes, Luptitudes, check_extra
+from zmill.survey.photometry import Photometry, mask_of
+
+
+def with_gaps(seed: int, n: int = 60) -> Photometry:
+    """Rows with undetected (with and without a limit), unobserved and imputed bands and unknown errors."""
+    rng = np.random.default_rng(seed)
+    batch = labelled(n, seed).photometry
+    state = rng.integers(0, 6, (n, len(BANDS)))
+    undetected, unobserved, imputed = (state == 1) | (state == 2), state == 3, state == 4
+    mag = np.where(undetected | unobserved, np.nan, batch.mag).astype(np.float32)
+    return replace(
+        batch,
+        mag=mag,
+        magerr=np.where(state == 0, batch.magerr, np.nan).astype(np.float32),
+        maglim=np.where(state == 1, 27.0, np.nan).astype(np.float32),
+        undetected=mask_of(undetected),
+        unobserved=mask_of(unobserved),
+        imputed=mask_of(imputed),
+        ebv=np.where(rng.random(n) < 0.5, 0.05, np.nan).astype(np.float32),
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 40))
+def test_no_nan_leaves(seed: int, n: int) -> None:
+    train, batch = with_gaps(seed + 1), with_gaps(seed, n)
+    columns = Columns.fit(train, ("ebv",), colors=True)
+    luptitudes = Luptitudes(len(BANDS), 1)
+    luptitudes.fit(Fluxes.of(train, ("ebv",)))
+    assert columns(batch).shape == (n, len(BANDS) + 1 + len(BANDS) - 1)
+    assert torch.isfinite(columns(batch)).all()
+    inputs = luptitudes(Fluxes.of(batch, ("ebv",)))
+    assert inputs.shape == (n, luptitudes.size)
+    assert torch.isfinite(inputs).all()
+
+
+def test_a_row_with_nothing_at_all_is_finite() -> None:
+    train = labelled(50, 1).photometry
+    nothing = replace(photometry(np.full((2, 3), np.nan)), unobserved=np.full(2, 7, np.int32))
+    luptitudes = Luptitudes(3, 0)
+    luptitudes.fit(Fluxes.of(train, ()))
+    assert torch.isfinite(luptitudes(Fluxes.of(nothing, ()))).all()
+    assert torch.isfinite(Columns.fit(train, (), True)(nothing)).all()
+
+
+def test_a_survey_without_errors_and_with_an_empty_band() -> None:
+    batch = labelled(80, 1).photometry
+    mag = batch.mag.copy()
+    mag[:, 0] = np.nan
+    batch = replace(batch, mag=mag, magerr=np.full_like(mag, np.nan), unobserved=np.full(80, 1, np.int32))
+    luptitudes = Luptitudes(3, 0)
+    luptitudes.fit(Fluxes.of(batch, ()))
+    inputs = luptitudes(Fluxes.of(batch, ()))
+    assert torch.isfinite(inputs).all()
+    assert inputs[:, 1].std() > 0.5
+
+
+def test_an_imputed_value_is_no_observation() -> None:
+    train = labelled(80, 1).photometry
+    luptitudes = Luptitudes(3, 0)
+    luptitudes.fit(Fluxes.of(train, ()))
+    missing = replace(train, unobserved=np.full(80, 2, np.int32))
+    filled = replace(missing, imputed=np.full(80, 2, np.int32), mag=train.mag + np.float32([0, 1, 0]))
+    assert torch.equal(luptitudes(Fluxes.of(missing, ())), luptitudes(Fluxes.of(filled, ())))
+
+
+def test_luptitudes_grow_with_flux_and_are_magnitudes_when_bright() -> None:
+    mag = np.linspace(18, 30, 50)[:, None] + np.zeros((1, 3))
+    batch = replace(photometry(mag), magerr=(mag * 0 + 0.05).astype(np.float32))
+    luptitudes = Luptitudes(3, 0)
+    luptitudes.fit(Fluxes.of(batch, ()))
+    inputs = luptitudes(Fluxes.of(batch, ()))[:, 0]
+    assert (inputs.diff() < 0).all()
+    bright = inputs[:10].diff() / inputs[:10].diff().mean()
+    assert torch.allclose(bright, torch.ones(9), atol=0.01)
+
+
+def test_noise_has_the_size_of_the_errors_and_leaves_non_detections_alone() -> None:
+    batch = labelled(4000, 1).photometry
+    batch = replace(batch, undetected=np.full(4000, 4, np.int32), maglim=np.full_like(batch.mag, 26.0))
+    fluxes = Fluxes.of(batch, ())
+    drawn = fluxes.resampled(0.5, torch.Generator().manual_seed(1))
+    pull = ((drawn.flux - fluxes.flux) / fluxes.error)[:, :2]
+    assert abs(float(pull.std()) - 0.5) < 0.02
+    assert abs(float(pull.mean())) < 0.02
+    assert torch.equal(drawn.flux[:, 2], torch.zeros(4000))
+
+
+def test_dropped_bands_look_unobserved() -> None:
+    train = labelled(400, 1).photometry
+    fluxes = Fluxes.of(train, ())
+    dropped = fluxes.dropped(0.5, torch.Generator().manual_seed(1))
+    lost = fluxes.observed & ~dropped.observed
+    assert 0.05 < float(lost.float().mean()) < 0.2
+    as_unobserved = replace(train, unobserved=mask_of(lost.numpy()))
+    luptitudes = Luptitudes(3, 0)
+    luptitudes.fit(fluxes)
+    assert torch.equal(luptitudes(dropped), luptitudes(Fluxes.of(as_unobserved, ())))
+
+
+def test_an_unknown_input_is_refused_with_the_nearest() -> None:
+    check_extra(("ebv", "size_r"), ("size_r",), "knn")
+    with pytest.raises(ConfigError, match=r"models: knn: extra: 'sizer' .* did you mean 'size_r'\?"):
+        check_extra(("sizer",), ("size_r", "class"), "knn")

@@ -1,0 +1,200 @@
+"""From photometry to the numbers a model takes. No NaN leaves this file, and nothing in it loops over rows or bands.
+
+Two forms. `Columns`: magnitudes as they are (imputed where imputed), for the published models. `Luptitudes`: fluxes with
+their errors compressed by asinh, colors, noise and masks, for networks that are to know what was measured and how well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from zmill.config import ConfigError, nearest
+from zmill.survey.photometry import Photometry, bits
+
+ZERO_POINT = 31.4
+"""AB magnitude of 1 nJy."""
+MAGNITUDES = 2.5 / np.log(10)
+"""Magnitudes in a factor e of flux."""
+
+
+def check_extra(names: Sequence[str], known: Sequence[str], model: str) -> None:
+    """Refuse an input column that the photometry does not carry.
+
+    Raises
+    ------
+    ConfigError
+        Naming the column and what there is.
+    """
+    for name in names:
+        if name != "ebv" and name not in known:
+            raise ConfigError(
+                f"config.yaml: models: {model}: extra: {name!r} is no input there is{nearest(name, ['ebv', *known])}; "
+                f"name `ebv` or one of the survey's columns.extra: {', '.join(known) or 'none'}"
+            )
+
+
+def other_inputs(batch: Photometry, names: Sequence[str]) -> NDArray[np.float32]:
+    """(n, len(names)) values of `ebv` and of extra columns; NaN where unknown."""
+    out = np.empty((len(batch), len(names)), np.float32)
+    for number, name in enumerate(names):
+        out[:, number] = batch.ebv if name == "ebv" else batch.extra[:, batch.extra_names.index(name)]
+    return out
+
+
+# ------------------------------------------------------------------------------------------------ magnitudes
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Magnitudes, adjacent colors and further columns as a matrix without NaN.
+
+    fill : (bands + len(extra),) float32, what stands for a value that was neither measured nor imputed: the median of
+        the training rows. An undetected band with a known limit takes the limit.
+    """
+
+    extra: tuple[str, ...]
+    colors: bool
+    fill: Tensor
+
+    @classmethod
+    def fit(cls, train: Photometry, extra: Sequence[str], colors: bool) -> Columns:
+        """Learn the medians of the training rows."""
+        known = torch.from_numpy(_magnitudes_and_extra(train, extra))
+        fill = known.nanmedian(0).values
+        return cls(tuple(extra), colors, torch.nan_to_num(fill, nan=0.0))
+
+    def __call__(self, batch: Photometry) -> Tensor:
+        """(n, inputs) float32: magnitudes, extra columns, then the adjacent colors if asked for."""
+        values = torch.from_numpy(_magnitudes_and_extra(batch, self.extra))
+        values = torch.where(torch.isfinite(values), values, self.fill)
+        if not self.colors:
+            return values
+        mag = values[:, : len(batch.bands)]
+        return torch.cat([values, mag[:, :-1] - mag[:, 1:]], dim=1)
+
+
+def _magnitudes_and_extra(batch: Photometry, extra: Sequence[str]) -> NDArray[np.float32]:
+    mag = np.where(np.isfinite(batch.mag), batch.mag, batch.maglim)
+    return np.concatenate([mag, other_inputs(batch, extra)], axis=1) if extra else mag
+
+
+# ------------------------------------------------------------------------------------------------ luptitudes
+
+
+class Fluxes(NamedTuple):
+    """Photometry as fluxes, which may be added noise to.
+
+    flux : (n, bands) nJy; 0 where undetected or unobserved.
+    error : (n, bands) nJy; of an undetected band the flux of its limit; NaN where unknown.
+    observed : (n, bands) bool; measured or undetected. An imputed value is no observation.
+    undetected : (n, bands) bool.
+    other : (n, k) further inputs, NaN where unknown.
+    """
+
+    flux: Tensor
+    error: Tensor
+    observed: Tensor
+    undetected: Tensor
+    other: Tensor
+
+    @classmethod
+    def of(cls, batch: Photometry, extra: Sequence[str], device: torch.device | str = "cpu") -> Fluxes:
+        """Fluxes of a batch, on a device."""
+
+        def move(array: NDArray[np.float32] | NDArray[np.bool_]) -> Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
+        measured = move(batch.measured)
+        undetected = move(bits(batch.undetected, len(batch.bands)))
+        raw = torch.pow(10.0, 0.4 * (ZERO_POINT - move(batch.mag)))
+        flux = torch.where(measured, raw, 0.0)
+        limit = torch.pow(10.0, 0.4 * (ZERO_POINT - move(batch.maglim)))
+        error = torch.where(undetected, limit, raw * move(batch.magerr) / MAGNITUDES)
+        return cls(flux, error, measured | undetected, undetected, move(other_inputs(batch, extra)))
+
+    def rows(self, rows: Tensor | slice) -> Fluxes:
+        """Some of the rows; an index of any shape adds its axes in front."""
+        return Fluxes(*(field[rows] for field in tuple(self)))
+
+    def resampled(self, scale: float, generator: torch.Generator) -> Fluxes:
+        """Fluxes drawn again from their errors, times `scale`; a band of unknown error stays as it is."""
+        noise = torch.randn(self.flux.shape, generator=generator, device=self.flux.device)
+        known = self.observed & ~self.undetected & (self.error > 0)
+        return self._replace(flux=torch.where(known, self.flux + scale * self.error * noise, self.flux))
+
+    def dropped(self, share: float, generator: torch.Generator) -> Fluxes:
+        """In a share of the rows each band is lost with probability 1/4, as if never observed."""
+        shape, device = self.flux.shape, self.flux.device
+        row = torch.rand((*shape[:-1], 1), generator=generator, device=device) < share
+        lose = row & (torch.rand(shape, generator=generator, device=device) < 0.25)
+        observed = self.observed & ~lose
+        return self._replace(
+            flux=torch.where(observed, self.flux, 0.0), observed=observed, undetected=self.undetected & observed
+        )
+
+
+class Luptitudes(nn.Module):
+    """Fluxes to standardised inputs: luptitudes, adjacent colors, noise, masks, further columns.
+
+    The luptitude is asinh(f / 2s) (Lupton, Gunn & Szalay 1999, eq. 3, up to sign and zero point) with the softening s
+    the typical noise of the band: linear in flux below it, a magnitude above it, and defined for no detection at all.
+    Offsets, scales and softening are learned from training rows.
+    """
+
+    softening: Tensor
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, bands: int, others: int) -> None:
+        super().__init__()
+        self.bands, self.others = bands, others
+        self.size = bands + (bands - 1) + bands + bands + bands + others
+        self.register_buffer("softening", torch.ones(bands))
+        self.register_buffer("offset", torch.zeros(self.size))
+        self.register_buffer("scale", torch.ones(self.size))
+
+    def fit(self, train: Fluxes) -> None:
+        """Learn softening, offsets and scales. Values that are missing take no part."""
+        detected = train.observed & ~train.undetected
+        noise = torch.where(detected & (train.error > 0), train.error, torch.nan).nanmedian(0).values
+        # without errors: a fifth of the faint end's flux, i.e. the faintest tenth is taken for 5 sigma detections
+        faint = 0.2 * torch.nanquantile(torch.where(detected, train.flux, torch.nan)[:200_000], 0.1, dim=0)
+        softening = torch.where(torch.isfinite(noise), noise, faint)
+        self.softening.copy_(torch.where(torch.isfinite(softening) & (softening > 0), softening, 1.0))
+        values, valid = self._raw(train)
+        values = torch.where(valid, values, torch.nan)
+        mean = values.nanmean(0)
+        deviation = (values - mean).square().nanmean(0).sqrt()
+        self.offset.copy_(torch.nan_to_num(mean, nan=0.0))
+        self.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+
+    def forward(self, fluxes: Fluxes) -> Tensor:
+        """(..., size) float32: standardised, 0 where missing, at most 8 standard deviations out."""
+        values, valid = self._raw(fluxes)
+        return torch.where(valid, (values - self.offset) / self.scale, 0.0).clamp(-8, 8)
+
+    def _raw(self, fluxes: Fluxes) -> tuple[Tensor, Tensor]:
+        bands = fluxes.observed
+        compressed = torch.asinh(fluxes.flux / (2 * self.softening))
+        luptitude = -MAGNITUDES * (compressed + self.softening.log())
+        error = torch.where(fluxes.error > 0, fluxes.error, self.softening)
+        noise = torch.log(error / self.softening + 1e-6)
+        pair = bands[..., :-1] & bands[..., 1:]
+        always = torch.ones_like(bands)
+        values = [
+            compressed,
+            luptitude[..., :-1] - luptitude[..., 1:],
+            noise,
+            fluxes.undetected.float(),
+            bands.float(),
+            fluxes.other,
+        ]
+        valid = [bands, pair, bands, always, always, torch.isfinite(fluxes.other)]
+        return torch.cat(values, dim=-1), torch.cat(valid, dim=-1)

@@ -1,0 +1,183 @@
+"""K nearest neighbours: redshifts of the training galaxies that look alike, as a mean and as a density."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from zmill.models import base, scaling
+from zmill.models.base import Labelled, Model
+from zmill.models.features import Columns
+from zmill.pdf.grid import Grid
+from zmill.survey.photometry import Photometry
+
+WIDTHS = (0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08)
+"""Kernel widths in 1 + z that validation rows choose from."""
+JUDGED = 5_000
+"""At most this many validation rows choose; more would only make the choice slower."""
+PAIRS = 1 << 26
+"""Distances held in memory at a time on a GPU."""
+
+
+class KNNSettings(base.Settings):
+    """Settings of the nearest neighbours."""
+
+    k: tuple[Annotated[int, Field(ge=1)], ...] = (5, 7, 11, 15, 21, 31, 51, 71, 101)
+    """Numbers of neighbours that validation rows choose from; one number is taken as it is."""
+    scaling: Literal["minmax", "standard", "robust"] = "standard"
+    """How columns are made comparable: by extremes, by mean and standard deviation, by median and quartiles."""
+    weights: Literal["uniform", "distance"] = "uniform"
+    """What a neighbour counts: the same, or the inverse of its distance."""
+    choose: Literal["crps", "mse"] = "crps"
+    """K is chosen by the CRPS of the density, or by the squared error of the mean as published."""
+    colors: bool = False
+    """Adjacent colors beside the magnitudes."""
+    extra: tuple[str, ...] = ()
+    """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
+
+    @field_validator("k", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("k")
+    @classmethod
+    def _some(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value:
+            raise ValueError("give at least one number of neighbours")
+        return tuple(sorted(set(value)))
+
+
+class Neighbours(Model):
+    """Euclidean neighbours in scaled magnitudes; each contributes a Gaussian of width `width` (1 + z) to the density.
+
+    The mean of the density is the (weighted) mean of the neighbours' redshifts: KNN regression.
+    """
+
+    Settings = KNNSettings
+    min_train = 50
+
+    settings: KNNSettings
+
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+        s, grid = self.settings, self.context.grid
+        train, valid = train.inside(grid), valid.inside(grid)
+        self.columns = Columns.fit(train.photometry, s.extra, s.colors)
+        raw = self.columns(train.photometry)
+        self.scaler = scaling.fit(s.scaling, raw)
+        self.inputs = self.scaler(raw)
+        self.z = torch.as_tensor(train.z, dtype=torch.float32)
+        self.weight = torch.as_tensor(train.weight / train.weight.mean(), dtype=torch.float32)
+        self.to(device)
+        judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
+        curve = self._curve(valid.photometry[judged], torch.as_tensor(valid.z[judged], dtype=torch.float32))
+        best = min(curve, key=lambda point: (point[s.choose], point["k"]))
+        self.k, self.width = int(best["k"]), float(best["width"])
+        self._prepare()
+        say(f"k = {self.k}, kernel width {self.width:g} (1 + z), chosen by {s.choose} on {len(judged):,} rows")
+        return {"k": self.k, "width": self.width, "curve": curve}
+
+    def _curve(self, batch: Photometry, z: Tensor) -> list[dict[str, float]]:
+        """Scores of every K on validation rows, each with its best kernel width (by CRPS)."""
+        grid, z = self.context.grid, z.to(self.device)
+        usable = [k for k in self.settings.k if k < len(self.z)] or [len(self.z) - 1]
+        distance, neighbour = self._search(batch, usable[-1])
+        curve = []
+        for k in usable:
+            histogram, mean = self._histogram(distance[:, :k], neighbour[:, :k])
+            scores = {width: crps(histogram @ kernel(grid, width, self.device), z, grid) for width in WIDTHS}
+            width = min(scores, key=lambda w: scores[w])
+            mse = float((mean - z).square().mean())
+            curve.append({"k": k, "mse": mse, "crps": scores[width], "width": width})
+        return curve
+
+    @torch.inference_mode()
+    def predict(self, batch: Photometry) -> Tensor:
+        histogram, _ = self._histogram(*self._search(batch, self.k))
+        return histogram @ self._kernel
+
+    def _search(self, batch: Photometry, k: int) -> tuple[Tensor, Tensor]:
+        """Distances (n, k), nearest first, and training row numbers (n, k)."""
+        x = self.scaler(self.columns(batch).to(self.device))
+        if self.device.type == "cpu":
+            distance, neighbour = self._tree.query(x.numpy(), np.arange(1, k + 1), workers=torch.get_num_threads())
+            return torch.from_numpy(distance).float(), torch.from_numpy(neighbour)
+        squared = self.inputs.square().sum(1)
+        parts = []
+        for part in x.split(max(1, PAIRS // len(self.inputs))):
+            near = torch.addmm(squared, part, self.inputs.T, alpha=-2).topk(k, largest=False).indices
+            # the product form loses digits for close pairs: the distances of the few that stay are taken again
+            exact = (part[:, None] - self.inputs[near]).square().sum(2).sqrt()
+            order = exact.argsort(1)
+            parts.append((exact.gather(1, order), near.gather(1, order)))
+        distances, neighbours = zip(*parts, strict=True)
+        return torch.cat(distances), torch.cat(neighbours)
+
+    def _histogram(self, distance: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, size) weights of the neighbours on the grid points, each row summing to 1, and their mean redshift (n,)."""
+        weight = self.weight[neighbour]
+        if self.settings.weights == "distance":
+            weight = weight / distance.clamp_min(1e-6)
+        weight = weight / weight.sum(1, keepdim=True)
+        right = weight * self._fraction[neighbour]
+        cell = self._cell[neighbour]
+        histogram = torch.zeros(len(neighbour), self.context.grid.size, device=self.device)
+        histogram.scatter_add_(1, cell, weight - right)
+        histogram.scatter_add_(1, cell + 1, right)
+        return histogram, (weight * self.z[neighbour]).sum(1)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {
+            "inputs": self.inputs,
+            "z": self.z,
+            "weight": self.weight,
+            "fill": self.columns.fill,
+            "offset": self.scaler.offset,
+            "scale": self.scaler.scale,
+        }
+        return tensors, {"k": self.k, "width": self.width}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.columns = Columns(self.settings.extra, self.settings.colors, tensors["fill"])
+        self.scaler = scaling.Scaler(tensors["offset"], tensors["scale"])
+        self.inputs, self.z, self.weight = tensors["inputs"], tensors["z"], tensors["weight"]
+        self.k, self.width = int(facts["k"]), float(facts["width"])
+        self.to(torch.device("cpu"))
+        self._prepare()
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        grid = self.context.grid
+        self.scaler = self.scaler.to(device)
+        self.inputs, self.z, self.weight = (t.to(device) for t in (self.inputs, self.z, self.weight))
+        position = (self.z - grid.z_min) / grid.step
+        self._cell = position.long().clamp(0, grid.size - 2)
+        self._fraction = position - self._cell
+        if device.type == "cpu":
+            self._tree = cKDTree(self.inputs.double().numpy(), leafsize=32, balanced_tree=False)
+        if hasattr(self, "width"):
+            self._prepare()
+
+    def _prepare(self) -> None:
+        self._kernel = kernel(self.context.grid, self.width, self.device)
+
+
+def kernel(grid: Grid, width: float, device: torch.device) -> Tensor:
+    """(size, size): row j is the density of a galaxy at grid point j, a Gaussian of width `width` (1 + z_j)."""
+    z = grid.tensor(device)
+    return grid.normalize(torch.exp(-0.5 * ((z - z[:, None]) / (width * (1 + z[:, None]))) ** 2))
+
+
+def crps(density: Tensor, z: Tensor, grid: Grid) -> float:
+    """Mean CRPS of densities (n, size), the integral over the grid of (F - step at z) squared."""
+    difference = grid.cdf(density) - (grid.tensor(density.device) >= z[:, None]).float()
+    return float(difference.square().sum(1).mean()) * grid.step
+
+
+MODEL = Neighbours
