@@ -20,18 +20,12 @@ def survey_sidecars(wildcards) -> list[str]:
 
 
 rule clean_shard:
-    message:
-        "Cleaning shard {wildcards.shard}"
     input:
         survey_sidecars,
         shards=f"{RESULTS}/survey/shards.csv",
         imputation=f"{RESULTS}/imputation.json",
     output:
         f"{RESULTS}/progress/clean/{{shard}}.json",
-    params:
-        survey=dump(survey),
-        impute=settings.clean.impute,
-        clean=f"{RESULTS}/clean",
     log:
         f"{LOGS}/clean_shard/{{shard}}.log",
     benchmark:
@@ -40,20 +34,25 @@ rule clean_shard:
     resources:
         mem_mb=lambda wildcards, threads: 1000 * threads,
         runtime=120,
+    params:
+        survey=dump(survey),
+        impute=settings.clean.impute,
+        clean=f"{RESULTS}/clean",
+    """Partitions of one shard, cleaned."""
+    message:
+        "Cleaning shard {wildcards.shard}"
     script:
         "../workflow_scripts/clean_shard.py"
 
 
 rule clean_catalog:
-    message:
-        "Finishing the clean catalogue"
     input:
-        lambda wildcards: expand(f"{RESULTS}/progress/clean/{{shard}}.json", shard=shard_numbers(wildcards)),
+        lambda wildcards: expand(
+            f"{RESULTS}/progress/clean/{{shard}}.json", shard=shard_numbers(wildcards)
+        ),
         survey=f"{RESULTS}/survey/partition_info.csv",
     output:
         f"{RESULTS}/clean/partition_info.csv",
-    params:
-        name=f"{settings.survey}_clean",
     log:
         f"{LOGS}/clean_catalog.log",
     benchmark:
@@ -62,5 +61,10 @@ rule clean_catalog:
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        name=f"{settings.survey}_clean",
+    """The whole survey with missing bands filled, cuts and fillings marked."""
+    message:
+        "Finishing the clean catalogue"
     script:
         "../workflow_scripts/clean_catalog.py"

@@ -2,19 +2,12 @@
 
 
 rule split:
-    message:
-        "Splitting the labelled rows"
     input:
         matches=f"{RESULTS}/matches.parquet",
         survey=f"{RESULTS}/survey/partition_info.csv",
     output:
         split=f"{RESULTS}/split.parquet",
         counts=f"{RESULTS}/split.json",
-    params:
-        survey=dump(survey),
-        split=dump(settings.split),
-        ambiguous=settings.crossmatch.ambiguous,
-        seed=settings.seed,
     log:
         f"{LOGS}/split.log",
     benchmark:
@@ -23,20 +16,24 @@ rule split:
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        survey=dump(survey),
+        split=dump(settings.split),
+        ambiguous=settings.crossmatch.ambiguous,
+        seed=settings.seed,
+    """Which labelled row trains, validates, calibrates or tests, and which are not used and why."""
+    message:
+        "Splitting the labelled rows"
     script:
         "../workflow_scripts/split.py"
 
 
 rule colors:
-    message:
-        "Learning mean colors from the training rows"
     input:
         split=f"{RESULTS}/split.parquet",
         survey=f"{RESULTS}/survey/partition_info.csv",
     output:
         f"{RESULTS}/imputation.json",
-    params:
-        bands=survey.bands,
     log:
         f"{LOGS}/colors.log",
     benchmark:
@@ -45,19 +42,25 @@ rule colors:
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        bands=survey.bands,
+    """Mean colors of the training rows, for imputation."""
+    message:
+        "Learning mean colors from the training rows"
     script:
         "../workflow_scripts/colors.py"
 
 
 rule sample:
-    message:
-        "Writing the training, validation, calibration and test tables"
     input:
         split=f"{RESULTS}/split.parquet",
         counts=f"{RESULTS}/split.json",
         clean=f"{RESULTS}/clean/partition_info.csv",
     output:
-        tables=expand(f"{RESULTS}/sample/{{split}}.parquet", split=["train", "valid", "calib", "test"]),
+        tables=expand(
+            f"{RESULTS}/sample/{{split}}.parquet",
+            split=["train", "valid", "calib", "test"],
+        ),
         report=f"{RESULTS}/sample/sample.json",
     log:
         f"{LOGS}/sample.log",
@@ -67,5 +70,8 @@ rule sample:
     resources:
         mem_mb=4000,
         runtime=60,
+    """Tables of labelled rows with clean photometry, one per split."""
+    message:
+        "Writing the training, validation, calibration and test tables"
     script:
         "../workflow_scripts/sample.py"

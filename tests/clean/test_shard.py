@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -157,3 +158,7 @@ def test_killed_at_random_times_it_ends_with_the_same_bytes(tmp_path: Path, root
     assert start(place).wait() == 0
     assert hashes(tmp_path / place) == hashes(tmp_path / "at once")
     assert json.loads((tmp_path / f"{place}.json").read_text()) == json.loads((tmp_path / "at once.json").read_text())
+
+
+def test_workers_can_import_the_script_without_doing_its_work(root: Path) -> None:
+    runpy.run_path(str(root / "workflow_scripts" / "clean_shard.py"), run_name="__mp_main__")

@@ -19,7 +19,7 @@ from zmill.job import Progress, log
 if TYPE_CHECKING:
     from distributed import Client
 
-SMALL_ROWS = 200_000
+SMALL_ROWS = 3_000_000
 """Below this a shard is done sooner than a cluster starts."""
 
 
