@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import astropy.units as u
-import cdshealpix
 import numpy as np
 from astropy.coordinates import Galactic, Latitude, Longitude, SkyCoord
 from astropy.io import fits
+from cdshealpix import nested, ring
 from numpy.typing import NDArray
 
 from zmill.catalog.sky import unit_vectors
@@ -48,9 +48,9 @@ class EbvMap:
         lon, lat = _galactic(ra, dec) if self.frame == "G" else (ra, dec)
         longitude, latitude = Longitude(lon, u.deg), Latitude(lat, u.deg)
         if self.ordering == "NESTED":
-            pixel = cdshealpix.nested.lonlat_to_healpix(longitude, latitude, int(np.log2(self.nside)))
+            pixel = nested.lonlat_to_healpix(longitude, latitude, int(np.log2(self.nside)))
         else:
-            pixel = cdshealpix.ring.lonlat_to_healpix(longitude, latitude, self.nside)
+            pixel = ring.lonlat_to_healpix(longitude, latitude, self.nside)
         return self.values[np.asarray(pixel).astype(np.int64)]
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,9 @@ from zmill.survey.extinction import read_map
 from zmill.survey.partitioning import histogram, merge, partition_numbers
 from zmill.survey.readers import ReadError, Span, open_table
 from zmill.survey.rows import REASONS, Layout, arrow, convert, input_columns, numeric_columns, object_ids, positions
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 BATCH_ROWS = 65_536
 """Rows that are converted at a time: few enough to stay in the processor's cache."""
@@ -96,9 +99,25 @@ class Work:
         return self.scratch / f"{piece.identity}.{plan}.rejected.parquet"
 
 
+def naming_its_file(task: Callable[Concatenate[Piece, P], R]) -> Callable[Concatenate[Piece, P], R]:
+    """A task on a piece whose errors say which file they are about."""
+
+    @wraps(task)
+    def run(piece: Piece, *arguments: P.args, **options: P.kwargs) -> R:
+        try:
+            return task(piece, *arguments, **options)
+        except ReadError as error:
+            if str(piece.path) in str(error):
+                raise
+            raise ReadError(f"{piece.path}: {error}") from None
+
+    return run
+
+
 # ------------------------------------------------------------------------------- first pass: positions and ids
 
 
+@naming_its_file
 def count(piece: Piece, work: Work) -> int:
     """Count a piece's rows by pixel and keep the hashes of its identifiers; returns the number of rows."""
     named = work.survey.columns.object_id is not None
@@ -125,6 +144,7 @@ def count(piece: Piece, work: Work) -> int:
     return rows
 
 
+@naming_its_file
 def identifiers(piece: Piece, work: Work, wanted: duplicates.Hashes) -> dict[int | str, int]:
     """The identifiers of a piece, of rows with a position, whose hash is among `wanted`, and how often each occurs."""
     found: dict[int | str, int] = {}
@@ -140,6 +160,7 @@ def identifiers(piece: Piece, work: Work, wanted: duplicates.Hashes) -> dict[int
 # -------------------------------------------------------------------- second pass: rows grouped by partition
 
 
+@naming_its_file
 def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_file: Path, plan: str) -> int:
     """Convert a piece's rows and write them to the scratch folder, the rows of a partition together.
 
@@ -191,8 +212,9 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
             if not good.all():
                 bad = _bad_rows(converted.columns, reason, piece.path, offset + rows)
                 rejected_writer.write_table(bad)
-                for name in bad.column("reason").to_pylist():
-                    rejected[name] = rejected.get(name, 0) + 1
+                for code, number in enumerate(np.bincount(reason, minlength=len(REASONS)).tolist()):
+                    if code and number:
+                        rejected[REASONS[code]] = rejected.get(REASONS[code], 0) + number
             kept += block[-1].num_rows
             rows += batch.num_rows
             if held >= block_rows:
@@ -233,7 +255,7 @@ def _bad_rows(columns: dict[str, Any], reason: np.ndarray, path: Path, first_row
             columns["object_id"].take(pa.array(rows)).cast(pa.string()),
             pa.array(columns["ra"][rows]),
             pa.array(columns["dec"][rows]),
-            pa.array([REASONS[code] for code in reason[rows]]),
+            pa.array(REASONS).take(pa.array(reason[rows])),
             pa.array([str(path)] * len(rows)),
             pa.array(rows + first_row),
         ],
@@ -301,11 +323,8 @@ def _batches(piece: Piece, work: Work, columns: list[str]) -> Iterator[pa.Record
     survey = work.survey
     extra = zip(survey.columns.extra, work.layout.extra_types, strict=True)
     numeric = numeric_columns(survey) | {name for name, kind in extra if kind != pa.string()}
-    try:
-        table = open_table(piece.path, survey.format, survey.group)
-        yield from table.batches(columns, BATCH_ROWS, piece.span, numeric)
-    except ReadError as error:
-        raise ReadError(str(error) if str(piece.path) in str(error) else f"{piece.path}: {error}") from None
+    table = open_table(piece.path, survey.format, survey.group)
+    yield from table.batches(columns, BATCH_ROWS, piece.span, numeric)
 
 
 @lru_cache(maxsize=1)

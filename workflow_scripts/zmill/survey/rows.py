@@ -121,7 +121,7 @@ def object_ids(batch: pa.RecordBatch, layout: Layout, first_row: int) -> pa.Arra
         values = values[~np.isnan(values)]
         if np.any((np.abs(values) > INT_LIMIT) | (values != np.floor(values))):
             raise ReadError(
-                f"column {name!r} (object_id) holds numbers such as {values[0]!r} that are no exact integers: they cannot "
+                f"column {name!r} (object_id) holds numbers such as {float(values[0])!r} that are no exact integers: they cannot "
                 "tell objects apart; name another column, or leave object_id out to use the row number"
             )
     try:

@@ -89,7 +89,7 @@ def band_state(
         bad_error = meant & (error <= 0) & ~missing
     value = np.where(missing | infinite, np.nan, value)
     limit = np.where(undetected & known, error, np.nan) if sentinels.limit_in_error else np.full_like(value, np.nan)
-    error = np.where(known & ~missing, error, np.nan)
+    error = np.where(known & np.isfinite(value), error, np.nan)
 
     if photometry in ("ab_magnitude", "vega_magnitude"):
         offset = value.dtype.type(vega_to_ab)

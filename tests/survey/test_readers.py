@@ -1,0 +1,170 @@
+"""Every format gives the same table, in batches, whole or in pieces."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from small_survey import table, write
+from zmill.survey.readers import FORMATS, ReadError, open_table
+
+WRITTEN = ["parquet", "csv", "hdf5", "hats", "fits", "votable"]
+
+
+def read(path: Path, columns: list[str], **options: object) -> pa.Table:
+    opened = open_table(path, **options)  # type: ignore[arg-type]
+    return pa.Table.from_batches(list(opened.batches(columns, 50)))
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+def test_every_format_gives_the_same_rows(tmp_path: Path, format: str) -> None:
+    data = table(230)
+    path = write(data, tmp_path, format)
+    opened = open_table(path)
+    assert set(data.column_names) <= set(opened.columns)
+    assert opened.rows in (None, 230)
+    names = ["kind", "id", "ra", "mag_r", "size"]
+    batches = list(opened.batches(names, 50))
+    assert max(batch.num_rows for batch in batches) <= 50
+    found = pa.Table.from_batches(batches)
+    assert found.column_names == names
+    found, expected = found.sort_by("id"), data.select(names).sort_by("id")
+    for name in names:
+        values = found.column(name).to_pylist()
+        exact = format != "csv" or name != "mag_r"  # text does not keep every bit of a float32
+        assert values == (
+            expected.column(name).to_pylist() if exact else pytest.approx(expected.column(name).to_pylist())
+        )
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+def test_pieces_together_are_the_table(tmp_path: Path, format: str) -> None:
+    path = write(table(230), tmp_path, format)
+    opened = open_table(path)
+    spans = opened.spans(60)
+    whole = [value for batch in opened.batches(["id"], 64) for value in batch.column(0).to_pylist()]
+    pieces = [v for span in spans for b in opened.batches(["id"], 64, span) for v in b.column(0).to_pylist()]
+    assert pieces == whole
+    if format in ("parquet", "hdf5", "fits"):
+        assert len(spans) > 2
+
+
+def test_every_format_has_a_reader_and_names_its_endings() -> None:
+    assert set(FORMATS) == {*WRITTEN, "ascii"}
+
+
+def test_missing_column_names_file_and_nearest(tmp_path: Path) -> None:
+    path = write(table(3), tmp_path, "parquet")
+    with pytest.raises(ReadError, match=r"s\.parquet: there is no column 'mag_rr'; did you mean 'mag_r'\?"):
+        read(path, ["mag_rr"])
+
+
+def test_missing_file_unknown_ending_and_wrong_content(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="there is no such file"):
+        open_table(tmp_path / "none.fits")
+    (tmp_path / "table.xyz").write_text("1 2")
+    with pytest.raises(ReadError, match="its ending tells no format; name one under format: ascii, csv"):
+        open_table(tmp_path / "table.xyz")
+    for name in ("a.fits", "a.parquet", "a.hdf5", "a.vot"):
+        (tmp_path / name).write_text("<html>503 Service Unavailable</html>")
+        with pytest.raises(ReadError, match=r"a\.\w+: is not a readable"):
+            open_table(tmp_path / name)
+
+
+def test_ascii_columns_are_numbered_and_comments_left_out(tmp_path: Path) -> None:
+    (tmp_path / "t.dat").write_text("# x y\n1 2.5   a\n 3 4.5 b # tail\n")
+    assert read(tmp_path / "t.dat", ["col3", "col1"]).to_pydict() == {"col3": ["a", "b"], "col1": [1, 3]}
+
+
+def test_csv_number_that_looks_whole_at_first_stays_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + "1,x\n" * 1_200_000 + "2.5,y\n")
+    batches = open_table(path).batches(["a"], 100_000, numeric={"a"})
+    assert sum(batch.column(0).to_numpy().sum() for batch in batches) == 1_200_002.5
+    with pytest.raises(ReadError, match=r"t\.csv: cannot be read"):
+        list(open_table(path).batches(["a"], 100_000))
+
+
+def test_compressed_and_tabbed_text(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "t.csv.gz", "wt") as file:
+        file.write("a,b\n1,2\n")
+    (tmp_path / "t.tsv").write_text("a\tb\n1\t2\n")
+    assert read(tmp_path / "t.csv.gz", ["b"]).to_pydict() == read(tmp_path / "t.tsv", ["b"]).to_pydict() == {"b": [2]}
+
+
+def test_fits_unsigned_scaled_null_logical_and_compressed(tmp_path: Path) -> None:
+    big = np.array([0, 2**64 - 1, 5], np.uint64)
+    columns = [
+        fits.Column("u64", "K", bzero=2**63, array=big),
+        fits.Column("u16", "I", bzero=2**15, array=np.array([0, 65535, 7], np.uint16)),
+        fits.Column("scaled", "I", array=np.array([0, 2, 5], np.int16)),
+        fits.Column("null", "J", null=-9, array=np.array([1, -9, 3], np.int32)),
+        fits.Column("yes", "L", array=np.array([True, False, True])),
+        fits.Column("vector", "2E", array=np.zeros((3, 2), np.float32)),
+    ]
+    hdu = fits.BinTableHDU.from_columns(columns, name="OBJECTS")
+    hdu.header["TSCAL3"], hdu.header["TZERO3"] = 0.5, 1.0
+    for name in ("t.fits", "t.fits.gz"):
+        hdu.writeto(tmp_path / name)
+        for group in (None, "OBJECTS", "1"):
+            opened = open_table(tmp_path / name, group=group)
+            assert opened.columns == ["u64", "u16", "scaled", "null", "yes"]
+            found = pa.Table.from_batches(list(opened.batches(opened.columns, 2))).to_pydict()
+            assert found == {
+                "u64": big.tolist(),
+                "u16": [0, 65535, 7],
+                "scaled": [1.0, 2.0, 3.5],
+                "null": [1, None, 3],
+                "yes": [True, False, True],
+            }
+    with pytest.raises(ReadError, match="there is no extension 'STARS'; there is: 0 PRIMARY, 1 OBJECTS"):
+        open_table(tmp_path / "t.fits", group="STARS")
+
+
+def test_fits_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    path = write(table(3000), tmp_path, "fits")
+    path.write_bytes(path.read_bytes()[:40_000])
+    with pytest.raises(ReadError, match="cut short"):
+        list(open_table(path).batches(["id"], 100))
+
+
+def test_hdf5_group_found_or_asked_for(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "t.hdf5", "w") as file:
+        file["one/x"] = [1, 2]
+        file["two/x"] = [3, 4]
+    with pytest.raises(ReadError, match="give the group that holds the table; there is: one, two"):
+        open_table(tmp_path / "t.hdf5")
+    with pytest.raises(ReadError, match="there is no group 'three'; there is: one, two"):
+        open_table(tmp_path / "t.hdf5", group="three")
+    assert read(tmp_path / "t.hdf5", ["x"], group="two").to_pydict() == {"x": [3, 4]}
+    Table({"x": [5], "s": ["a"]}).write(tmp_path / "records.hdf5", path="deep/table")
+    assert read(tmp_path / "records.hdf5", ["x", "s"]).to_pydict() == {"x": [5], "s": ["a"]}
+    with h5py.File(tmp_path / "uneven.hdf5", "w") as file:
+        file["x"], file["y"] = [1, 2], [1]
+    with pytest.raises(ReadError, match="differ in length"):
+        open_table(tmp_path / "uneven.hdf5")
+
+
+def test_votable_null_is_null(tmp_path: Path) -> None:
+    masked = Table({"n": np.ma.array([1, 2], mask=[False, True]), "s": ["a", "b"]})
+    masked.write(tmp_path / "t.vot", format="votable")
+    assert read(tmp_path / "t.vot", ["n", "s"]).to_pydict() == {"n": [1, None], "s": ["a", "b"]}
+
+
+def test_hats_of_others_without_its_margin(real_data: Path) -> None:
+    opened = open_table(real_data / "hats_elais" / "elaisfbmc_collection")
+    ids = [v for batch in opened.batches(["ELAIS"], 500) for v in batch.column(0).to_pylist()]
+    assert len(ids) == opened.rows == 3762
+
+
+def test_hats_without_its_partition_is_named(tmp_path: Path) -> None:
+    folder = write(table(50), tmp_path, "hats")
+    next((folder / "main" / "dataset").rglob("*.parquet")).unlink()
+    with pytest.raises(ReadError, match=r"missing, though .*partition_info\.csv names its pixel"):
+        open_table(folder)

@@ -1,0 +1,73 @@
+"""The real surveys of `surveys/`, imported, with the numbers that are known of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from zmill.catalog import hats
+from zmill.config import Partitions, Survey, load_survey
+from zmill.survey.check import check_files, check_tables
+from zmill.survey.importer import Summary, import_survey
+from zmill.survey.tables import read_tables
+
+
+def bring_in(name: str, root: Path, data: Path, out: Path) -> tuple[Survey, Summary, pa.Table]:
+    survey = load_survey(name, root / "surveys")
+    catalog = out / name / "survey"
+    summary = import_survey(
+        check_files(survey, data), survey, Partitions(max_rows=4000), catalog, out / name / "rejected.parquet"
+    )
+    return survey, summary, pa.concat_tables([hats.read_columns(catalog, p) for p in hats.partitions(catalog)])
+
+
+def bit(rows: pa.Table, mask: str, survey: Survey, band: str) -> np.ndarray:
+    return rows.column(mask).to_numpy() >> survey.bands.index(band) & 1 == 1
+
+
+def test_zcosmos(root: Path, real_data: Path, tmp_path: Path) -> None:
+    survey, summary, rows = bring_in("zcosmos", root, real_data, tmp_path)
+    assert summary == Summary(17358, 17357, {"error_not_positive": 1})
+    assert bit(rows, "unobserved", survey, "i").sum() == 713 + 202
+    assert bit(rows, "unobserved", survey, "u").sum() == 29 + 202
+    for band in survey.bands:
+        mag = rows.column(f"mag_{band}").to_numpy()
+        assert np.nanmin(mag) > 14 and np.nanmax(mag) < 30
+        assert np.array_equal(np.isnan(mag), bit(rows, "unobserved", survey, band))
+
+
+def test_sdss_dr14_luptitudes(root: Path, real_data: Path, tmp_path: Path) -> None:
+    survey, summary, rows = bring_in("sdss_dr14", root, real_data, tmp_path)
+    assert summary == Summary(10000, 10000, {})
+    assert bit(rows, "undetected", survey, "i").sum() == 1 and bit(rows, "undetected", survey, "z").sum() == 1
+    assert sorted(rows.column("object_id").to_pylist()) == list(range(10000))
+    assert np.isnan(rows.column("magerr_r").to_numpy()).all()
+
+
+def test_des_band_that_was_never_observed(root: Path, real_data: Path, tmp_path: Path) -> None:
+    survey, summary, rows = bring_in("des_dr2", root, real_data, tmp_path)
+    assert summary == Summary(2956, 2956, {})
+    assert bit(rows, "unobserved", survey, "u").all() and not bit(rows, "undetected", survey, "u").any()
+    assert bit(rows, "undetected", survey, "g").sum() == 6 and bit(rows, "undetected", survey, "y").sum() == 24
+
+
+def test_lsst_dc2_limits(root: Path, real_data: Path) -> None:
+    survey = load_survey("lsst_dc2", root / "surveys")
+    train, test = (read_tables(files, survey) for files in check_tables(survey, real_data))
+    assert (train.num_rows, test.num_rows) == (10225, 20449)
+    undetected = bit(train, "undetected", survey, "u")
+    assert undetected.sum() == 714 and np.isnan(train.column("mag_u").to_numpy()[undetected]).all()
+    assert train.column("maglim_u").to_numpy()[undetected] == pytest.approx(26.620825)
+    assert "ra" not in train.column_names and train.schema.field("redshift").type == pa.float64()
+
+
+def test_sdss_edr_failed_measurements(root: Path, real_data: Path) -> None:
+    survey = load_survey("sdss_edr", root / "surveys")
+    train, test = (read_tables(files, survey) for files in check_tables(survey, real_data))
+    assert train.num_rows == test.num_rows == 6000
+    for rows in (train, test):
+        for band in survey.bands:
+            assert np.nanmax(rows.column(f"mag_{band}").to_numpy()) < 25
+    assert bit(train, "unobserved", survey, "g").sum() == 4

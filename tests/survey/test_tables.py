@@ -1,0 +1,42 @@
+"""Tables without positions: the same states, with redshifts, in the order of the files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from small_survey import survey, table, write
+from zmill.survey.readers import ReadError
+from zmill.survey.tables import read_tables
+
+
+def test_order_states_and_bad_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = table(30), table(20, seed=3, first_id=100)
+    magnitudes = np.asarray(first.column("mag_g").to_numpy()).copy()
+    magnitudes[4] = np.inf
+    first = first.set_column(first.column_names.index("mag_g"), "mag_g", pa.array(magnitudes))
+    files = [write(first, tmp_path / "a", "csv"), write(second, tmp_path / "b", "fits")]
+    columns = {"ra": None, "dec": None, "redshift": "size", "extra": []}
+    definition = survey(files=[], tables={"train": ["x"], "test": ["y"]}, columns=columns)
+    with caplog.at_level(logging.WARNING, "zmill"):
+        found = read_tables(files, definition, tmp_path / "bad.parquet")
+    ids = [*range(1, 5), *range(6, 31), *range(100, 120)]
+    assert found.column("object_id").to_pylist() == ids
+    assert "infinite_magnitude" in caplog.text
+    bad = pq.read_table(tmp_path / "bad.parquet").to_pylist()
+    assert bad == [{"object_id": "5", "reason": "infinite_magnitude", "file": str(files[0]), "row": 4}]
+    assert found.column("redshift").to_pylist()[-1] == second.column("size")[-1].as_py()
+    assert not {"ra", "dec", "_healpix_29"} & set(found.column_names)
+
+
+def test_no_row(tmp_path: Path) -> None:
+    path = write(table(3).slice(0, 0), tmp_path, "csv")
+    definition = survey(
+        files=[], tables={"train": ["x"], "test": ["y"]}, columns={"ra": None, "dec": None, "redshift": "size"}
+    )
+    with pytest.raises(ReadError, match="no row that can be used, of 0 there are"):
+        read_tables([path], definition)
