@@ -26,14 +26,23 @@ ORDER = 5
 
 
 def make_survey(results: Path, ra: float = 150.0, dec: float = 2.0) -> Partition:
-    """A survey of one pixel of 1.8 degrees around a place."""
-    index = healpix(np.array([ra]), np.array([dec]))
-    partition = Partition(ORDER, int(index[0] >> 2 * (29 - ORDER)))
-    rows = pa.table({HEALPIX_COLUMN: index, "object_id": [1], "ra": [ra], "dec": [dec]})
-    with hats.write_partition(results / "survey", partition, rows.schema) as writer:
-        writer.write(rows)
-    hats.finish(results / "survey", "survey", [partition])
-    return partition
+    """A survey that fills the pixel of 1.8 degrees around a place."""
+    pixel = int(healpix(np.array([ra]), np.array([dec]), ORDER)[0])
+    cells = np.arange(pixel << 12, (pixel + 1) << 12, dtype=np.uint64)
+    lon, lat = cdshealpix.healpix_to_lonlat(cells, ORDER + 6)
+    write_survey(results, lon.deg, lat.deg)
+    return Partition(ORDER, pixel)
+
+
+def write_survey(results: Path, ra: np.ndarray, dec: np.ndarray) -> None:
+    """A survey in partitions of order 0."""
+    index = np.sort(healpix(ra, dec))
+    pixels = np.unique(index >> 58)
+    for pixel in pixels:
+        rows = pa.table({HEALPIX_COLUMN: index[index >> 58 == pixel]})
+        with hats.write_partition(results / "survey", Partition(0, int(pixel)), rows.schema) as writer:
+            writer.write(rows)
+    hats.finish(results / "survey", "survey", [Partition(0, int(pixel)) for pixel in pixels])
 
 
 def definition(*labels: dict) -> Survey:
@@ -126,7 +135,8 @@ def test_no_overlap_prints_both_footprints(tmp_path: Path) -> None:
         tmp_path / "a.csv"
     )
     with pytest.raises(
-        LabelsError, match=r"do not overlap. Survey: ra 14\d.* to 15\d.*1 HEALPix pixels.*ra 30 to 32, dec -5 to -4"
+        LabelsError,
+        match=r"do not overlap. Survey: ra 14\d.* to 15\d.* 1024 HEALPix pixels of order 10 \(3.357 deg2\).*ra 30 to 32, dec -5 to -4",
     ):
         run(tmp_path, definition({"name": "a", "files": ["a.csv"]}))
     assert not (tmp_path / "results" / "specz" / "partition_info.csv").exists()
@@ -197,12 +207,13 @@ def test_the_public_samples_merge_and_every_class_of_rejects_is_counted(tmp_path
         files = [str(real_data / "specz_samples" / f"{file}.parquet")]
         labels.append({"name": f"s{number}", "files": files, "columns": columns, **judged})
     survey = definition(*labels)
-    whole_sky = [Partition(0, pixel) for pixel in range(12)]
-    rows = pa.table({HEALPIX_COLUMN: pa.array([], pa.int64())})
-    for partition in whole_sky:
-        with hats.write_partition(tmp_path / "results" / "survey", partition, rows.schema) as writer:
-            writer.write(rows)
-    hats.finish(tmp_path / "results" / "survey", "survey", whole_sky)
+    positions = [
+        pq.read_table(label["files"][0], columns=[label["columns"][axis] for axis in ("ra", "dec")])
+        .to_pandas()
+        .to_numpy()
+        for label in labels
+    ]
+    write_survey(tmp_path / "results", *np.concatenate(positions).astype(float).T)
     facts = build(survey, Labels(), Partitions(), 1.0, tmp_path, tmp_path / "results")
     expected = sum(pq.ParquetFile(label["files"][0]).metadata.num_rows for label in labels)
     assert facts["entries"] == expected == 17_698

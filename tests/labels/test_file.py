@@ -21,7 +21,7 @@ def table(**more) -> Table:
 
 def entries(folder: Path, **label) -> pa.Table:
     source, settings = source_of(LabelSource(**{"name": "field", "files": ["a.*"], "columns": COLUMNS, **label}))
-    nowhere = Footprint(np.empty(0, np.int64), np.empty(0, np.int64), 0)
+    nowhere = Footprint(np.empty(0, np.int64), np.empty(0, np.int64))
     return pa.concat_tables(source.entries(settings, Request(folder, nowhere, folder)))
 
 

@@ -1,4 +1,4 @@
-"""Where on the sky a catalogue has rows, as its HEALPix pixels tell it."""
+"""Where on the sky a catalogue has rows, to the HEALPix cell of 3.4 arcmin."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import cdshealpix
 import numpy as np
 from numpy.typing import NDArray
 
-from zmill.catalog.hats import Partition, partitions
-from zmill.catalog.sky import HEALPIX_ORDER, at_order
+from zmill.catalog.hats import ROW_GROUP_ROWS, batches, partitions
+from zmill.catalog.sky import HEALPIX_COLUMN, HEALPIX_ORDER, at_order
 
+ORDER = 10
+"""Order of the cells that a footprint is told to: 3.4 arcmin wide."""
 MARGIN_ORDER = 11
 """Cells of this order are at least 49 arcsec and typically 103 arcsec wide."""
+SHOWN = 1_000_000
+"""Most cells that a description looks at."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +26,40 @@ class Footprint:
 
     Attributes
     ----------
-    start, end : (n,) int64.
-    pixels : number of partitions that it is made of.
+    start, end : (n,) int64, borders of cells of order 10 or finer.
     """
 
     start: NDArray[np.int64]
     end: NDArray[np.int64]
-    pixels: int
 
     @staticmethod
-    def of(found: list[Partition]) -> Footprint:
-        """The footprint of a catalogue's partitions."""
-        intervals = np.array(sorted(partition.interval() for partition in found), np.int64).reshape(-1, 2)
-        return Footprint(intervals[:, 0], intervals[:, 1], len(intervals))
+    def of(start: NDArray[np.int64], end: NDArray[np.int64]) -> Footprint:
+        """The footprint of disjoint cells; touching ones become one interval."""
+        order = np.argsort(start)
+        start, end = start[order], end[order]
+        first = np.diff(start, prepend=-1) != np.concatenate([[-1], (end - start)[:-1]])[: len(start)]
+        last = np.append(first[1:], True)[: len(end)]
+        return Footprint(start[first], end[last])
 
     @staticmethod
     def read(catalog: Path) -> Footprint:
-        """The footprint of a finished HATS catalogue."""
-        return Footprint.of(partitions(catalog))
+        """The cells in which a finished HATS catalogue has rows.
+
+        Partitions of a lower order than the cells are read, one column in pieces.
+        """
+        shift = 2 * (HEALPIX_ORDER - ORDER)
+        intervals = [np.empty((0, 2), np.int64)]
+        for partition in partitions(catalog):
+            if partition.order >= ORDER:
+                intervals.append(np.array([partition.interval()], np.int64))
+                continue
+            pieces = batches(catalog, partition, [HEALPIX_COLUMN], ROW_GROUP_ROWS)
+            cells = [np.unique(at_order(piece[0].to_numpy(), ORDER)) for piece in pieces]
+            if cells:
+                cell = np.unique(np.concatenate(cells)) << shift
+                intervals.append(np.stack([cell, cell + (1 << shift)], axis=1))
+        every = np.concatenate(intervals)
+        return Footprint.of(every[:, 0], every[:, 1])
 
     def overlaps(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the intervals `start <= index < end` share a cell with the footprint."""
@@ -72,14 +92,16 @@ class Footprint:
         """
         if not len(self.start):
             return "no pixel"
-        size = self.end - self.start
-        step = np.maximum(size // 16, 1)
-        index = np.minimum(
-            self.start[:, None] + step[:, None] * np.arange(16) + step[:, None] // 2, self.end[:, None] - 1
+        size = 1 << 2 * (HEALPIX_ORDER - ORDER)
+        number = np.maximum((self.end - self.start) // size, 1)
+        step = max(1, -(-int(number.sum()) // SHOWN))
+        first = np.repeat(self.start - (np.cumsum(number) - number) * size, number)[::step]
+        cells = first + np.arange(number.sum())[::step] * size
+        lon, lat = cdshealpix.healpix_to_lonlat((cells >> 2 * (HEALPIX_ORDER - ORDER)).astype(np.uint64), ORDER)
+        area = float((self.end - self.start).sum()) / (12 * 4**HEALPIX_ORDER) * 41_252.96
+        return (
+            f"{describe_positions(lon.deg, lat.deg)}, {number.sum()} HEALPix pixels of order {ORDER} ({area:.4g} deg2)"
         )
-        lon, lat = cdshealpix.healpix_to_lonlat(index.ravel().astype(np.uint64), HEALPIX_ORDER)
-        area = float(size.sum()) / (12 * 4**HEALPIX_ORDER) * 41_252.96
-        return f"{describe_positions(lon.deg, lat.deg)}, {self.pixels} HEALPix pixels of {area:.4g} deg2 together"
 
 
 def describe_positions(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> str:

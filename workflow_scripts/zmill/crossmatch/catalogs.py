@@ -53,7 +53,7 @@ def crossmatch(
         Where too few spectra find an object.
     """
     table, facts = find(survey, specz, threads)
-    _enough(facts, keep_ambiguous)
+    _enough(survey, facts, keep_ambiguous)
     with whole(matches) as temporary:
         pq.write_table(table, temporary, compression="zstd", compression_level=1)
     write_json(counts, facts)
@@ -89,7 +89,6 @@ def find(survey: Path, specz: Path, threads: int = 1) -> tuple[pa.Table, dict[st
         "survey_rows": rows,
         "survey_rows_read": sum(read for _, _, read in parts),
         "spectra": len(discs),
-        "survey_footprint": Footprint.of(partitions).describe(),
         "specz_footprint": describe_positions(discs.ra, discs.dec),
         "shifted_spectra": len(shift),
         "chance_match_fraction": chance,
@@ -193,7 +192,7 @@ def _resolve(
     }
 
 
-def _enough(facts: dict[str, Any], keep_ambiguous: bool) -> None:
+def _enough(survey: Path, facts: dict[str, Any], keep_ambiguous: bool) -> None:
     good = facts["matched"] if keep_ambiguous else facts["matched"] - facts["ambiguous"]
     if good >= FEWEST:
         return
@@ -201,7 +200,7 @@ def _enough(facts: dict[str, Any], keep_ambiguous: bool) -> None:
         f"{good} spectra have a match that can be used, at least {FEWEST} are needed to train, calibrate and "
         f"test: of {facts['spectra']} spectra {facts['no_object_within_radius']} have no object within the radius, "
         f"{facts['not_mutual']} are not the nearest of their object, {facts['ambiguous']} are ambiguous. "
-        f"Survey: {facts['survey_footprint']}. Spectra: {facts['specz_footprint']}. "
+        f"Survey: {Footprint.read(survey).describe()}. Spectra: {facts['specz_footprint']}. "
         "Check that both are in the same coordinate system, widen crossmatch.radius_arcsec, or add label sources"
     )
 
