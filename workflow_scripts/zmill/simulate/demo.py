@@ -19,8 +19,6 @@ from zmill.simulate.field import Field
 from zmill.simulate.galaxies import BANDS
 from zmill.simulate.spectra import Targets
 
-AREA = 3.6
-"""Square degrees of the demo."""
 FAINTEST_I = 24.5
 """The demo's survey has everything brighter than this that is detected in i."""
 TRACTS = 4
@@ -44,7 +42,7 @@ class Demo:
     entries: pa.Table
 
 
-def simulate(seed: int, area: float = AREA, faintest_i: float = FAINTEST_I) -> Demo:
+def simulate(seed: int, area: float, faintest_i: float = FAINTEST_I) -> Demo:
     """Simulate `area` square degrees down to an i magnitude; equal arguments give equal tables."""
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6)]
     field = Field.of_area(area)

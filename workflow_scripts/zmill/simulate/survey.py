@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from photerr import LsstErrorModel
+from scipy.spatial import cKDTree
 
 from zmill.simulate.field import Field, offset
 from zmill.simulate.galaxies import BANDS, I_BAND
@@ -22,6 +23,8 @@ SATURATION = np.array([14.7, 15.7, 15.8, 15.8, 15.3, 13.9])
 """Magnitudes of stars that fill the detector's wells in 30 s: LSST Science Book, table 3.1."""
 PSF = 0.45
 """Half-light radius of the point-spread function in i, arcsec."""
+HALO = 8.0
+"""Arcsec around a saturated source within which its light and its bleed trails spoil what else is there."""
 BAD_ROWS = 40
 """Rows of each kind that no survey should have and every survey has, in 300,000."""
 
@@ -85,12 +88,21 @@ def unobserved(field: Field, x: Array, y: Array) -> NDArray[np.bool_]:
 
 
 def _saturate(rng: np.random.Generator, sky: Sky, mag: Array, error: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Bright sources: flux above the full well is lost, the errors are too small, and the flag is set."""
+    """Bright sources lose the flux above the full well; neighbours gain some of it. Both are flagged."""
     spread = 2.5 * np.log10(1 + (sky.radius / PSF) ** 2)[:, None]
     full = SATURATION - spread
     over = mag < full
     mag = np.where(over, full + 0.3 * (mag - full) + rng.normal(0, 0.1, mag.shape), mag)
-    return mag, error, np.asarray(over.any(axis=1))
+    saturated = over.any(axis=1)
+    flagged = saturated.copy()
+    if saturated.any():
+        plane = np.stack([sky.x, sky.y], axis=1) * 3600
+        distance, _ = cKDTree(plane[saturated]).query(plane)
+        spoiled = (distance < HALO) & ~saturated
+        flagged |= spoiled
+        light = rng.exponential(0.4, (int(spoiled.sum()), len(BANDS))) * (1 - distance[spoiled] / HALO)[:, None]
+        mag[spoiled] = np.where(mag[spoiled] == UNDETECTED, UNDETECTED, mag[spoiled] - light)
+    return mag, error, flagged
 
 
 def spoil(rng: np.random.Generator, table: pa.Table, tract: NDArray[np.int64]) -> tuple[pa.Table, NDArray[np.int64]]:
