@@ -2,6 +2,9 @@
 
 
 rule release:
+    """Publish photo-z, PDFs, model and report as an immutable release, and switch `current` to it."""
+    message:
+        "Releasing the photo-z of every row"
     input:
         photoz=f"{RESULTS}/photoz/partition_info.csv",
         pdf=[] if settings.predict.pdf == "none" else f"{RESULTS}/pdf/partition_info.csv",
@@ -11,6 +14,11 @@ rule release:
         best=f"{RESULTS}/evaluation/best.json",
     output:
         release=f"{RESULTS}/release.json",
+    params:
+        results=RESULTS,
+        keep=settings.release.keep,
+        config=dump(settings),
+        survey=dump(survey),
     log:
         f"{LOGS}/release.log",
     benchmark:
@@ -19,30 +27,22 @@ rule release:
     resources:
         mem_mb=2000,
         runtime=120,
-    params:
-        results=RESULTS,
-        keep=settings.release.keep,
-        config=dump(settings),
-        survey=dump(survey),
-    """Publish photo-z, PDFs, model and report as an immutable release, and switch `current` to it."""
-    message:
-        "Releasing the photo-z of every row"
     script:
         "../workflow_scripts/release.py"
 
 
 rule rollback:
+    """Switch `current` back to the release before it (by name only; nothing is deleted)."""
+    message:
+        "Going back to the release before"
+    params:
+        results=RESULTS,
     log:
         f"{LOGS}/rollback.log",
-    """Switch `current` back to the release before it (run by name; nothing is deleted)."""
-    localrule: True
     threads: 2
     resources:
         mem_mb=1000,
         runtime=60,
-    params:
-        results=RESULTS,
-    message:
-        "Going back to the release before"
+    localrule: True
     script:
         "../workflow_scripts/rollback.py"

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,7 +162,8 @@ def _record(
 ) -> Record:
     """What `release.json` says: the things a person asks first stand first, the long lists last."""
     learned = {name: value for name, value in contents.hashes.items() if name.startswith("model/")}
-    model = {"name": contents.model, "files": learned}
+    made = Counter(entry["model"] for entry in contents.catalogs["photoz"].values() if "model" in entry)
+    model = {"name": contents.model, "files": learned, "partitions_by_hash": dict(made)}
     return {
         "release": release,
         "created": now.isoformat(timespec="seconds"),
@@ -172,7 +174,7 @@ def _record(
         "model": model,
         "changes": {
             "since": previous["release"] if previous else None,
-            "model": previous is None or previous["model"] != model,
+            "model": previous is None or previous["model"]["files"] != learned,
             **{name: _changes(entries, _known(previous, name)) for name, entries in contents.catalogs.items()},
         },
         "code": code_revision(),

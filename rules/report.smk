@@ -1,0 +1,43 @@
+# The page that a person opens.
+
+
+rule report:
+    """One self-contained page: how good the photo-z are, and what each stage did."""
+    message:
+        "Writing {output.report}"
+    input:
+        leaderboard=f"{RESULTS}/evaluation/leaderboard.csv",
+        best=f"{RESULTS}/evaluation/best.json",
+        evaluations=expand(f"{RESULTS}/evaluation/{{model}}/{{file}}", model=MODELS, file=["metrics.json", "predictions.parquet"]),
+        models=expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS),
+        sample=f"{RESULTS}/sample/sample.json",
+        split=f"{RESULTS}/split.json",
+        imputation=f"{RESULTS}/imputation.json",
+        sky=(
+            []
+            if survey.tables
+            else [
+                f"{RESULTS}/rejected/survey.json",
+                f"{RESULTS}/specz/labels.json",
+                f"{RESULTS}/matches.json",
+                f"{RESULTS}/matches.parquet",
+                f"{RESULTS}/photoz/partition_info.csv",
+            ]
+        ),
+    output:
+        report=f"{RESULTS}/report.html",
+    params:
+        results=RESULTS,
+        name=settings.survey,
+        config=dump(settings),
+        survey=dump(survey),
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    script:
+        "../workflow_scripts/report.py"

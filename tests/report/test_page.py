@@ -1,0 +1,166 @@
+"""The page at the contract: whole, self-contained, safe, and with what a reader looks for."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from report_sky import CONFIG, HOSTILE, SURVEY, fill
+from zmill.catalog.files import read_json, write_json
+from zmill.report.page import build
+
+VOID = {"meta", "img", "br", "hr", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and texts of a page; refuses tags that are not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def built(results: Path, config: dict = CONFIG) -> str:
+    build(results, "demo", config, SURVEY, results / "report.html")
+    return (results / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def html(results: Path) -> str:
+    return built(results)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_nothing_outside_the_page_is_referred_to(html: str, page: Page) -> None:
+    addresses = [
+        attributes[key] for _, attributes in page.tags for key in ("href", "src", "xlink:href") if attributes.get(key)
+    ]
+    assert addresses and all(address.startswith(("#", "data:image/png;base64,")) for address in addresses)
+    assert not re.search(r"url\((?!#)|@import", html)
+
+
+def test_ids_are_used_once_and_references_are_met(html: str, page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    sections = [attributes["id"] for attributes in page.all("h2")]
+    assert len(set(sections)) == len(sections)
+    used = set(re.findall(r"url\(#([^)]+)\)", html)) | set(re.findall(r'href="#([^"]+)"', html))
+    assert used <= set(ids)
+    clips = re.findall(r'<clipPath id="([^"]+)"', html)
+    assert len(clips) == len(set(clips)), "a figure would be clipped like another one"
+
+
+def test_hostile_text_from_catalogues_is_shown_and_does_nothing(html: str, page: Page) -> None:
+    assert HOSTILE not in html
+    assert HOSTILE in page.text
+    assert len(page.all("script")) == 1
+    assert not page.all("img")
+    assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
+
+
+def test_only_the_pages_own_script_may_run(html: str) -> None:
+    import base64
+    import hashlib
+
+    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html.replace("&#39;", "'").replace("&#43;", "+")
+
+
+def test_the_headline_says_what_a_reader_asks_first(results: Path, page: Page) -> None:
+    board = read_json(results / "evaluation/fcnn/metrics.json")["splits"]["test"]["board"]
+    assert "20,000 rows" in page.text and "by the model fcnn" in page.text
+    assert f"{100 * board['eta_015']:.2f} %" in page.text
+    assert f"{board['sigma_mad']:.4f}" in page.text
+
+
+def test_every_figure_can_be_read_without_seeing_it(page: Page) -> None:
+    pictures = [attributes for attributes in page.all("div") if attributes.get("role") == "img"]
+    assert len(pictures) == len(page.all("figure")) == len(page.all("figcaption")) >= 11
+    assert all(len(attributes["aria-label"] or "") > 40 for attributes in pictures)
+    assert len({attributes["aria-label"] for attributes in pictures}) == len(pictures)
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["duplicate_object_id", "low_quality", "ambiguous", "cut:mag_i", "a band was imputed", "train_model", "sigma_nmad",
+     "numpy", "undetected u; imputed u", "far from every training row"],
+)  # fmt: skip
+def test_what_each_stage_found_is_there(page: Page, told: str) -> None:
+    assert told in page.text
+
+
+def test_counts_of_all_predicted_rows_are_exact(results: Path, page: Page) -> None:
+    files = sorted((results / "photoz/dataset").rglob("Npix=*.parquet"))
+    flags = [flag for file in files for flag in pq.read_table(file, columns=["flags"])["flags"].to_pylist()]
+    assert f"{sum(flag == 0 for flag in flags):,}" in page.text
+    assert f"{sum(bool(flag & 16) for flag in flags):,}" in page.text
+
+
+def test_the_same_inputs_give_the_same_page(results: Path, html: str) -> None:
+    assert built(results) == html
+
+
+def test_numbers_are_sorted_as_numbers(html: str) -> None:
+    assert 'data-value="20000.0"' in html and ">20,000<" in html
+
+
+def test_a_survey_without_positions_says_what_is_left_out(tmp_path: Path) -> None:
+    page = Page(built(fill(tmp_path, tables_only=True)))
+    assert "given as tables without positions" in page.text
+    assert "nothing to match on the sky" in page.text
+    assert "Every predicted row" not in page.text
+    assert "rows with a photo-z by the model fcnn" in page.text
+
+
+def test_without_pdfs_the_points_are_shown(tmp_path: Path) -> None:
+    results = fill(tmp_path)
+    (results / "pdf" / "partition_info.csv").unlink()
+    page = Page(built(results))
+    assert "medians, all rows" in page.text and "stacked PDFs" not in page.text.split("Normalised redshift")[1][:200]
+
+
+def test_metrics_that_could_not_be_computed_are_dashes(tmp_path: Path) -> None:
+    results = fill(tmp_path, tables_only=True)
+    path = results / "evaluation" / "fcnn" / "metrics.json"
+    content = read_json(path)
+    for part in (content["splits"]["test"]["board"], content["splits"]["test"]["intervals"]["metrics"]):
+        part["crps"] = None if part is content["splits"]["test"]["board"] else [None, None]
+    write_json(path, content)
+    assert "CRPS of the PDFs –" in Page(built(results)).text

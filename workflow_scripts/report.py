@@ -1,0 +1,16 @@
+"""Small files of all stages and the predicted catalogue in, one self-contained page out."""
+
+from pathlib import Path
+
+from zmill.job import job
+from zmill.report.page import build
+
+with job(snakemake.log[0]) as log:
+    build(
+        Path(snakemake.params.results),
+        snakemake.params.name,
+        snakemake.params.config,
+        snakemake.params.survey,
+        Path(snakemake.output.report),
+    )
+    log.info("%s: open it in a browser", snakemake.output.report)

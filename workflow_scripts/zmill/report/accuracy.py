@@ -1,0 +1,264 @@
+"""How good the chosen model is: the sections that the test rows speak for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from zmill.metrics import COVERAGES
+from zmill.report import figures
+from zmill.report.binned import Floats, trend
+from zmill.report.blocks import Cell, Note, Section, Table, count, number, percent, picture, text
+from zmill.report.sources import Sources
+
+HEADLINE = {
+    "sigma_mad": "scatter σ_MAD",
+    "eta_015": "outliers, |Δz| > 0.15",
+    "bias": "bias, mean Δz",
+    "crps": "CRPS of the PDFs",
+    "coverage_68": "truth in the central 68 %",
+}
+"""Metrics at the top of the page, and what they are called there."""
+SHARES = ("eta_005", "eta_015", "eta_050", "eta_5sigma", "outlier_rail")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The chosen model's predictions of the test rows."""
+
+    table: pa.Table
+    z_max: float
+    """End of the redshift grid."""
+    reference: str
+    """Name of the reference band."""
+
+    @cached_property
+    def z_spec(self) -> Floats:
+        """Spectroscopic redshifts."""
+        return self.column("redshift")
+
+    @cached_property
+    def z_phot(self) -> Floats:
+        """The point estimate that errors are told of."""
+        return self.column("z_median")
+
+    @cached_property
+    def blocks(self) -> NDArray[np.int64]:
+        """Block of sky of each row; without positions each row is its own."""
+        return np.asarray(self.table.column("block").to_numpy())
+
+    def column(self, name: str) -> Floats:
+        """A column as float64."""
+        return np.asarray(self.table.column(name).to_numpy(), np.float64)
+
+
+def headline(split: dict[str, Any]) -> list[dict[str, str]]:
+    """The key metrics of the chosen model on the test rows: name, value, interval."""
+    spread = split["intervals"]["metrics"]
+    cards = []
+    for name, told in HEADLINE.items():
+        write = percent if name.startswith(("eta", "coverage")) else number
+        value = split["board"].get(name)
+        low, high = (write(end).text for end in spread.get(name, (None, None)))
+        cards.append(
+            {
+                "name": told,
+                "value": write(value).text,
+                "interval": f"68 %: {low} to {high}" if value is not None else "",
+            }
+        )
+    return cards
+
+
+def accuracy_section(tested: Tested) -> Section:
+    """Redshift against redshift, and errors by redshift and magnitude."""
+    z_max = min(tested.z_max, float(np.quantile(tested.z_spec, 0.999)) * 1.15 + 0.05)
+    dz = (tested.z_phot - tested.z_spec) / (1 + tested.z_spec)
+    outliers = float(np.mean(np.abs(dz) > 0.15))
+    width = float(np.clip(8 * 1.4826 * np.median(np.abs(dz)), 0.02, 0.5))
+    section = Section("accuracy", "Photometric against spectroscopic redshift", "Accuracy")
+    section.blocks += [
+        Note(
+            f"{len(dz):,} test rows that took no part in training, choosing or calibrating. Δz = (z_phot − z_spec) / "
+            "(1 + z_spec), with the median of each PDF as z_phot. Intervals are 68 %, from drawing blocks of sky."
+        ),
+        picture(
+            "plane",
+            f"z_phot and z_spec of the test rows. Dashed: |Δz| = 0.15; {percent(outliers).text} lie beyond.",
+            f"Two-dimensional histogram of photometric against spectroscopic redshift of {len(dz):,} rows up to z = {z_max:.2g}; "
+            f"{percent(outliers).text} of the rows are outside the outlier lines.",
+            lambda: figures.redshift_plane(tested.z_spec, tested.z_phot, 0.0, z_max),
+        ),
+        picture(
+            "errors",
+            f"Distribution of Δz within ±{width:.2g}; what lies beyond is counted at the edges.",
+            f"Histogram of the redshift error: median {np.median(dz):.4f}, middle half from {np.quantile(dz, 0.25):.4f} to "
+            f"{np.quantile(dz, 0.75):.4f}.",
+            lambda: figures.error_histogram(dz, width),
+        ),
+    ]
+    along = {
+        "spectroscopic redshift": tested.z_spec,
+        "photometric redshift": tested.z_phot,
+        f"{tested.reference} (AB magnitude)": tested.column("mag_reference"),
+    }
+    for place, (label, values) in enumerate(along.items()):
+        found = trend(values, tested.z_phot, tested.z_spec, tested.blocks)
+        if found is None:
+            section.blocks.append(Note(f"Too few test rows for errors by {label}."))
+            continue
+        worst = int(np.argmax(found.values["sigma_mad"]))
+        section.blocks.append(
+            picture(
+                f"trend{place}",
+                f"Bias, scatter and outliers (|Δz| > 0.15) by {label}; bins hold the same number of rows.",
+                f"Bias, scatter and outlier fraction in {len(found.center)} bins of {label}; scatter is largest, "
+                f"{found.values['sigma_mad'][worst]:.3g}, at {found.center[worst]:.3g}.",
+                partial(figures.error_trend, found, label),
+            )
+        )
+    return section
+
+
+def pdf_section(pits: dict[str, Floats], board: dict[str, Any]) -> Section:
+    """Whether probabilities mean what they say.
+
+    pits : PIT of the test rows by model, the chosen one first.
+    """
+    section = Section("pdfs", "Do the PDFs mean what they say?", "PDFs")
+    rows = [
+        [text(f"central {level} %"), percent(level / 100), percent(board.get(f"coverage_{level}"))]
+        for level in COVERAGES
+    ]
+    chosen, pit = next(iter(pits.items()))
+    section.blocks += [
+        Note(
+            "The PIT is the probability that a PDF puts below the true redshift. Over many galaxies it is uniform if the PDFs "
+            "are calibrated: a hump in the middle means PDFs too wide, horns at the ends too narrow, a slope biased."
+        ),
+        picture(
+            "pit",
+            "Histogram of the PIT. Grey: two standard deviations of a uniform sample of this size.",
+            f"Histogram of the probability integral transform of {len(pit):,} rows; by {chosen} "
+            f"{percent(float(np.mean(pit < 0.05))).text} lie below 0.05 and {percent(float(np.mean(pit > 0.95))).text} above 0.95.",
+            lambda: figures.pit_histogram(pits),
+        ),
+        picture(
+            "qq",
+            "Quantiles of the PIT against those of a uniform distribution; above, their difference.",
+            f"Quantile-quantile plot of the PIT; the distance of {chosen} from uniform (Kolmogorov–Smirnov) is "
+            f"{number(board.get('pit_ks')).text}.",
+            lambda: figures.pit_quantiles(pits),
+        ),
+        Table(f"How often the true redshift lies in an interval of {chosen}", ["interval", "expected", "found"], rows),
+    ]
+    return section
+
+
+def kinds_section(split: dict[str, Any]) -> Section:
+    """Metrics by what was known of a row: its bands' states, and whether training rows are near."""
+    section = Section("kinds", "By what was measured", "By bands")
+    names = ("sigma_mad", "eta_015", "bias", "crps")
+    headers = ["rows", *(HEADLINE[name] for name in names)]
+    rows = []
+    for entry in split["patterns"]:
+        told = "; ".join(
+            f"{state} {' '.join(entry[state])}" for state in ("undetected", "unobserved", "imputed") if entry[state]
+        )
+        rows.append([text(told or "all bands measured"), *_some(entry, names)])
+    domains = {"inside": "training rows are near", "outside": "far from every training row"}
+    near = [[text(domains.get(name, name)), *_some(entry, names)] for name, entry in split["ood"].items() if entry["n"]]
+    section.blocks += [
+        Table("Test rows by the state of their bands, the commonest first", ["bands", *headers], rows),
+        Table("Test rows inside and outside of the training domain", ["domain", *headers], near),
+    ]
+    return section
+
+
+def _some(entry: dict[str, Any], names: tuple[str, ...]) -> list[Cell]:
+    board = entry["board"] or {}
+    return [count(entry["n"]), *((percent if name in SHARES else number)(board.get(name)) for name in names)]
+
+
+def leaderboard_section(sources: Sources, metric: str) -> Section:
+    """All models side by side, and how they were trained."""
+    section = Section("models", "Models side by side", "Models")
+    rows = sources.leaderboard
+    shown = [name for name in (rows[0] if rows else {}) if name not in ("point",)]
+    order = [name for name in ("model", "split", "n", metric) if name in shown]
+    headers = order + [name for name in shown if name not in order]
+    place = {"test": 0, "valid": 1}
+    ranked = sorted(rows, key=lambda row: (place.get(row["split"], 2), row["model"] != sources.chosen, row["model"]))
+    table = [[_leader_cell(name, row[name]) for name in headers] for row in ranked]
+    section.blocks += [
+        Note(
+            f"{sources.chosen} was chosen: {sources.best['why']}. Metrics of Δz are of the median, those of z (mse, mae, rms, r2) of the "
+            "mean. A click on a header sorts the table."
+        ),
+        Table("Every model on every split", headers, table, marked=0 if table else None),
+    ]
+    for name, described in sources.models().items():
+        section.blocks += _training(name, described)
+    return section
+
+
+def _training(name: str, described: dict[str, Any]) -> list[Any]:
+    """Curves of a model's training, where it tells of any."""
+    fit = described.get("facts", {}).get("fit") or {}
+    found = []
+    history = [entry for entry in fit.get("history", []) if "epoch" in entry]
+    if len(history) > 1:
+        x = np.array([entry["epoch"] for entry in history], np.float64)
+        series = _series(history, {"loss": "training loss", "score": "validation score"})
+        best = fit.get("best_epoch")
+        found.append(
+            picture(
+                f"history-{name}",
+                f"{name}: training loss and validation score (lower is better) by epoch.",
+                f"Learning curve of {name} over {int(x[-1])} epochs; the chosen epoch is {best}.",
+                lambda: figures.model_curve(x, series, "epoch", best),
+            )
+        )
+    curve = [entry for entry in fit.get("curve", []) if "k" in entry]
+    if len(curve) > 1:
+        x = np.array([entry["k"] for entry in curve], np.float64)
+        names = [key for key in curve[0] if key not in ("k", "width")][:3]
+        series = _series(curve, {key: key for key in names})
+        found.append(
+            picture(
+                f"curve-{name}",
+                f"{name}: scores on the validation rows by number of neighbours K.",
+                f"Validation scores of {name} for {len(x)} values of K; chosen was K = {fit.get('k')}.",
+                lambda: figures.model_curve(x, series, "K", fit.get("k"), log=True),
+            )
+        )
+    return found
+
+
+def _series(entries: list[dict[str, Any]], names: dict[str, str]) -> dict[str, Floats]:
+    return {
+        told: np.array([entry[key] for entry in entries], np.float64)
+        for key, told in names.items()
+        if all(isinstance(entry.get(key), int | float) for entry in entries)
+    }
+
+
+def _float(value: str) -> Any:
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _leader_cell(name: str, value: str) -> Cell:
+    found = _float(value)
+    if not isinstance(found, float):
+        return text(value)
+    if name == "n" or name == "rows_per_s":
+        return Cell(f"{found:,.0f}" if np.isfinite(found) else "–", found)
+    return percent(found) if name in SHARES or name.startswith("coverage") else number(found)

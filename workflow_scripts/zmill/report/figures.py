@@ -1,0 +1,157 @@
+"""Arrays in, figures out. A figure has no title: the page's caption says what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from numpy.typing import NDArray
+
+from zmill.report.binned import Trend
+from zmill.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE
+
+Floats = NDArray[np.float64]
+LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"))
+"""Colour and dash of the first, second … curve: told apart without colour too."""
+WHOLE = FuncFormatter(lambda value, _: f"{value:,.0f}")
+"""Ticks of a logarithmic axis as plain numbers."""
+
+
+def redshift_plane(z_spec: Floats, z_phot: Floats, z_min: float, z_max: float, outlier: float = 0.15) -> Figure:
+    """Counts in the plane of spectroscopic and photometric redshift, with the lines beyond which a row is an outlier."""
+    figure = Figure(figsize=(4.8, 4.1))
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0.12, 0.125, 0.7, 0.7 * 4.8 / 4.1))
+    edges = np.linspace(z_min, z_max, 121 if len(z_spec) > 3000 else 61)
+    counts, _, _ = np.histogram2d(z_spec, np.clip(z_phot, z_min, z_max), bins=(edges, edges))
+    shown = np.ma.masked_less(counts.T, 1)
+    mesh = axes.pcolormesh(edges, edges, shown, norm=LogNorm(1, max(counts.max(), 2)), rasterized=True)
+    z = np.array([z_min, z_max])
+    axes.plot(z, z, color=INK, linewidth=0.9)
+    for sign in (-1, 1):
+        axes.plot(z, z + sign * outlier * (1 + z), color=MUTED, linewidth=0.9, linestyle="--")
+    axes.set(xlim=(z_min, z_max), ylim=(z_min, z_max), xlabel="spectroscopic redshift", ylabel="photometric redshift")
+    beside = figure.add_axes((0.84, 0.125, 0.025, 0.7 * 4.8 / 4.1))
+    bar = figure.colorbar(mesh, cax=beside, label="objects in a cell", format=WHOLE)
+    bar.minorticks_off()
+    return figure
+
+
+def error_trend(found: Trend, label: str) -> Figure:
+    """Bias, scatter and outliers of Δz along something, one above the other, with their intervals."""
+    figure = Figure(figsize=(4.8, 5.0))
+    panels: Sequence[Axes] = figure.subplots(3, 1, sharex=True)
+    names = {"bias": "bias", "sigma_mad": "scatter σ_MAD", "eta_015": "outliers"}
+    for axes, (key, name), color in zip(panels, names.items(), (BLUE, GREEN, ORANGE), strict=True):
+        axes.vlines(found.center, found.low[key], found.high[key], color=color, linewidth=1.2)
+        axes.plot(found.center, found.values[key], color=color, marker="o", markersize=3.5)
+        axes.set_ylabel(name)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+    panels[0].axhline(0, color=INK, linewidth=0.9)
+    panels[1].set_ylim(bottom=0)
+    panels[2].set_ylim(bottom=0)
+    panels[2].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    panels[2].set_xlabel(label)
+    return figure
+
+
+def error_histogram(dz: Floats, half_width: float) -> Figure:
+    """Distribution of Δz; what lies beyond the edges is counted in the outermost bins."""
+    figure = Figure()
+    axes = figure.subplots()
+    edges = np.linspace(-half_width, half_width, 61)
+    axes.hist(np.clip(dz, edges[0], edges[-1]), bins=list(edges), density=True, color=BLUE, alpha=0.75)
+    axes.axvline(0, color=INK, linewidth=0.9)
+    axes.set(xlabel="Δz = (z_phot − z_spec) / (1 + z_spec)", ylabel="density", xlim=(edges[0], edges[-1]))
+    return figure
+
+
+def pit_histogram(pits: dict[str, Floats], bins: int = 20) -> Figure:
+    """Histogram of the probability integral transform: flat, within the band, where PDFs are calibrated."""
+    figure = Figure()
+    axes = figure.subplots()
+    n = min(len(pit) for pit in pits.values())
+    spread = 2 * np.sqrt((bins - 1) / max(n, 1))
+    axes.axhspan(1 - spread, 1 + spread, color=MUTED, alpha=0.2, linewidth=0)
+    axes.axhline(1, color=INK, linewidth=0.9)
+    for (name, pit), (color, dash) in zip(pits.items(), LINES, strict=False):
+        density, edges = np.histogram(pit, bins=bins, range=(0, 1), density=True)
+        axes.stairs(density, edges, color=color, linestyle=dash, label=name, linewidth=1.6)
+    axes.set(xlabel="PIT: probability below the spectroscopic redshift", ylabel="density", xlim=(0, 1))
+    axes.set_ylim(bottom=0)
+    if len(pits) > 1:
+        axes.legend()
+    return figure
+
+
+def pit_quantiles(pits: dict[str, Floats]) -> Figure:
+    """QQ plot of the probability integral transform, above it the distance from the diagonal."""
+    figure = Figure(figsize=(4.8, 4.3))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3))
+    levels = np.linspace(0, 1, 201)
+    lower.plot([0, 1], [0, 1], color=INK, linewidth=0.9)
+    upper.axhline(0, color=INK, linewidth=0.9)
+    for (name, pit), (color, dash) in zip(pits.items(), LINES, strict=False):
+        share = np.quantile(pit, levels)
+        lower.plot(levels, share, color=color, linestyle=dash, label=name)
+        upper.plot(levels, share - levels, color=color, linestyle=dash)
+    lower.set(xlabel="quantile expected", ylabel="quantile found", xlim=(0, 1), ylim=(0, 1))
+    upper.set_ylabel("difference")
+    if len(pits) > 1:
+        lower.legend()
+    return figure
+
+
+def redshift_distributions(curves: dict[str, tuple[Floats, Floats]], z_max: float) -> Figure:
+    """Normalised n(z): name -> (bin edges or grid, density); a grid is as long as its density and is drawn smooth."""
+    figure = Figure()
+    axes = figure.subplots()
+    for (name, (z, density)), (color, dash) in zip(curves.items(), LINES, strict=False):
+        if len(z) == len(density):
+            axes.plot(z, density, color=color, linestyle=dash, label=name)
+        else:
+            axes.stairs(density, z, color=color, linestyle=dash, label=name, linewidth=1.6)
+    axes.set(xlabel="redshift", ylabel="n(z), normalised", xlim=(0, z_max))
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+def separations(kept: Floats, ambiguous: Floats) -> Figure:
+    """Histogram of the separation of spectrum and photometric object."""
+    figure = Figure()
+    axes = figure.subplots()
+    both = np.concatenate([kept, ambiguous])
+    edges = np.linspace(0, max(float(both.max(initial=0.0)), 1e-3), 41)
+    parts, names, colors = [kept], ["one candidate"], [BLUE]
+    if len(ambiguous):
+        parts, names, colors = [*parts, ambiguous], [*names, "ambiguous"], [*colors, ORANGE]
+    axes.hist(parts, bins=list(edges), stacked=True, color=colors, label=names)
+    axes.set(xlabel="separation (arcsec)", ylabel="matches", xlim=(0, edges[-1]))
+    axes.legend()
+    return figure
+
+
+def model_curve(x: Floats, series: dict[str, Floats], label: str, chosen: float | None, log: bool = False) -> Figure:
+    """Scores of a model by epoch, or by the value of a setting such as K: a panel each, as their units differ."""
+    figure = Figure(figsize=(4.8, 1.3 + 1.7 * len(series)))
+    panels: Sequence[Axes] = list(figure.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0])
+    for axes, (name, values), (color, _) in zip(panels, series.items(), LINES * len(series), strict=False):
+        axes.plot(x, values, color=color, marker="o" if len(x) < 40 else None, markersize=3)
+        axes.set_ylabel(name)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        if chosen is not None:
+            axes.axvline(chosen, color=MUTED, linewidth=0.9, linestyle="--")
+    panels[-1].set_xlabel(f"{label} (dashed: chosen)" if chosen is not None else label)
+    if log:
+        panels[-1].set_xscale("log")
+        panels[-1].xaxis.set_major_formatter(WHOLE)
+        panels[-1].xaxis.set_minor_formatter(NullFormatter())
+        panels[-1].set_xticks(x[:: -(-len(x) // 8)])
+    else:
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure

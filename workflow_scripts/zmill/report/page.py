@@ -1,0 +1,106 @@
+"""The page: what a run found on top, how good it is, how it came to it, and with what it was made."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from zmill.catalog.files import whole
+from zmill.report.accuracy import (
+    Tested,
+    accuracy_section,
+    headline,
+    kinds_section,
+    leaderboard_section,
+    pdf_section,
+)
+from zmill.report.blocks import Block, Section
+from zmill.report.river import (
+    distribution_section,
+    provenance_section,
+    removed_section,
+    rows_section,
+    sample_section,
+    time_section,
+)
+from zmill.report.sources import Sources
+
+BINS = 50
+"""Bins of n(z) over the redshift grid."""
+
+
+def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, Any], out: Path) -> None:
+    """Write the report of a survey.
+
+    Parameters
+    ----------
+    results : the survey's folder of results.
+    name : the survey's name.
+    config, survey : the validated configuration and survey definition, as JSON-ready dictionaries.
+    out : the HTML file, which refers to nothing outside itself.
+    """
+    sources = Sources(results)
+    grid = survey["redshift_grid"]
+    edges = np.linspace(grid["min"], grid["max"], BINS + 1)
+    reference = survey["reference_band"] or survey["bands"][len(survey["bands"]) // 2]
+    split = sources.metrics(sources.chosen)["splits"]["test"]
+    tested = Tested(sources.predictions(sources.chosen, "test"), grid["max"], reference)
+    predicted = sources.predicted(edges) if sources.has_catalog else None
+    sections = [
+        accuracy_section(tested),
+        pdf_section(sources.pits("test"), split["board"]),
+        distribution_section(sources, tested, predicted, edges),
+        leaderboard_section(sources, config["select"]["metric"]),
+        kinds_section(split),
+        rows_section(predicted),
+        removed_section(sources),
+        sample_section(sources),
+        time_section(sources),
+        provenance_section(sources, config, survey),
+    ]
+    head = {
+        "survey": name,
+        "description": survey.get("description", ""),
+        "model": sources.chosen,
+        "rows": predicted.rows if predicted else None,
+        "test_rows": tested.table.num_rows,
+        "metric": config["select"]["metric"],
+        "cards": headline(split),
+    }
+    page = render(head, [section for section in sections if section])
+    with whole(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def render(head: dict[str, Any], sections: list[Section]) -> str:
+    """HTML of a page. Whatever is not markup already is escaped; only the page's own script may run."""
+    here = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(here),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["groupby_runs"] = _runs
+    script = (here / "page.js.j2").read_text(encoding="utf-8").strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html.j2").render(
+        head=head,
+        sections=sections,
+        style=Markup((here / "page.css.j2").read_text(encoding="utf-8").strip()),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+    )
+
+
+def _runs(blocks: list[Block]) -> list[list[Block]]:
+    """Neighbouring blocks of one kind together: pictures stand side by side."""
+    return [list(group) for _, group in groupby(blocks, key=lambda block: block.kind)]

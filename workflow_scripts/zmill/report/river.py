@@ -1,0 +1,295 @@
+"""Where the rows came from and went: the sections on import, labels, matches, sample, prediction, time and provenance."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from zmill.release.provenance import code_revision, versions
+from zmill.report import figures
+from zmill.report.accuracy import Tested
+from zmill.report.binned import Floats
+from zmill.report.blocks import (
+    Block,
+    Cell,
+    Details,
+    Note,
+    Section,
+    Table,
+    count,
+    duration,
+    number,
+    percent,
+    picture,
+    shares,
+    text,
+)
+from zmill.report.sources import Predicted, Sources
+
+SPLITS = {
+    "train": "fits the models",
+    "valid": "chooses among them",
+    "calib": "calibrates their PDFs",
+    "test": "tells how good they are",
+}
+FLAGS = {
+    1: "fails a cut of the training sample",
+    2: "a band was imputed",
+    4: "a band is undetected",
+    8: "a band was not observed",
+    16: "far from every training row (the PDF is an extrapolation)",
+    32: "fewer than two bands measured (the PDF is little more than the prior)",
+    64: "mode at the edge of the redshift grid",
+}
+"""Bits of `flags` of the predicted rows, and what they mean."""
+REJECTED = {
+    "survey": "Rows of the survey that could not be used",
+    "train": "Rows of the training tables that could not be used",
+    "test": "Rows of the test tables that could not be used",
+    "specz": "Entries of redshift catalogues that could not be used",
+    "specz_conflicts": "Entries of one object that disagree",
+}
+"""Tables of `rejected/`, and what they hold."""
+
+
+def distribution_section(sources: Sources, tested: Tested, predicted: Predicted | None, edges: Floats) -> Section:
+    """n(z) of all rows by points and by stacked PDFs, beside that of the spectra."""
+    curves = {}
+    notes = []
+    width = np.diff(edges)
+    stack = sources.stacked() if predicted else None
+    if stack:
+        grid, density, rows = stack
+        curves["stacked PDFs, all rows"] = (grid.z, density)
+        if predicted and rows < predicted.rows:
+            notes.append(f"PDFs were stacked of {rows:,} rows spread over the sky.")
+    if predicted:
+        total = max(int(predicted.z_median.sum()), 1)
+        curves["medians, all rows"] = (edges, predicted.z_median / total / width)
+    curves["spectra, test rows"] = (edges, np.histogram(tested.z_spec, bins=edges)[0] / len(tested.z_spec) / width)
+    if not predicted:
+        curves["medians, test rows"] = (edges, np.histogram(tested.z_phot, bins=edges)[0] / len(tested.z_phot) / width)
+        notes.append(
+            "This survey is given as tables without positions: no catalogue was predicted, only the test rows."
+        )
+    told = ", ".join(curves)
+    section = Section("distribution", "Redshift distribution n(z)", "n(z)")
+    section.blocks.append(
+        Note(
+            "Spectra are taken of brighter galaxies than the survey holds, so its n(z) reaches further than theirs; stacked PDFs "
+            "are an estimate of n(z) only where the training rows cover the survey. " + " ".join(notes)
+        )
+    )
+    shown = float(np.max([_reach(z, density) for z, density in curves.values()]))
+    section.blocks.append(
+        picture(
+            "nz",
+            f"Normalised redshift distributions: {told}.",
+            f"Curves of {told} up to redshift {shown:.2g}.",
+            lambda: figures.redshift_distributions(curves, shown),
+        )
+    )
+    return section
+
+
+def rows_section(predicted: Predicted | None) -> Section | None:
+    """Flags of the predicted rows."""
+    if predicted is None:
+        return None
+    rows = [
+        [Cell(str(bit), float(bit)), text(FLAGS.get(bit, "")), count(n), percent(n / predicted.rows)]
+        for bit, n in sorted(predicted.flags.items())
+    ]
+    rows.append(
+        [
+            Cell("0", 0.0),
+            text("none of these"),
+            count(predicted.unflagged),
+            percent(predicted.unflagged / predicted.rows),
+        ]
+    )
+    section = Section("rows", "Every predicted row", "Flags")
+    section.blocks += [
+        Note(f"All {predicted.rows:,} rows of the survey have a photo-z; the column flags says how far to trust each."),
+        Table("Bits of flags; a row may have several", ["bit", "meaning", "rows", "share"], rows),
+    ]
+    return section
+
+
+def removed_section(sources: Sources) -> Section:
+    """What each stage set aside, from the survey's files to the sample."""
+    section = Section("removed", "From catalogue to sample", "What was removed")
+    rejected = sources.rejected()
+    for name, reasons in sorted(rejected.items(), key=lambda item: list({**REJECTED, **rejected}).index(item[0])):
+        total = sum(reasons.values())
+        told = REJECTED.get(name, name)
+        rows = shares(sorted(reasons.items(), key=lambda item: -item[1]), total)
+        section.blocks.append(
+            Table(f"{told} ({total:,}; rejected/{name}.parquet)", ["reason", "rows", "share"], rows)
+            if total
+            else Note(f"{told}: none.")
+        )
+    labels = sources.json("specz/labels.json")
+    if labels:
+        section.blocks += _facts(
+            "Spectroscopic redshifts", {key: value for key, value in labels.items() if key != "rejected"}
+        )
+    matches = sources.json("matches.json")
+    if matches is None:
+        section.blocks.append(Note("Labels came with the tables: there was nothing to match on the sky."))
+    else:
+        section.blocks += _facts("Cross-match of spectra and survey", matches)
+        section.blocks += _separations(sources)
+    split = sources.json("split.json")
+    if split:
+        steps, before = [], None
+        for step in split["steps"]:
+            lost = Cell("") if before is None else count(before - step["rows"])
+            steps.append([text(step["step"]), count(step["rows"]), lost])
+            before = step["rows"]
+        section.blocks.append(
+            Table("What each step leaves of the labelled rows", ["step", "rows left", "removed"], steps)
+        )
+    return section
+
+
+def sample_section(sources: Sources) -> Section:
+    """The labelled rows of each split."""
+    section = Section("sample", "The labelled sample", "Sample")
+    sample = sources.json("sample/sample.json") or {"splits": {}}
+    levels = ("min", "q25", "median", "q75", "max")
+    rows = []
+    by_source: dict[str, dict[str, int]] = {}
+    for name, told in sample["splits"].items():
+        redshift = told.get("redshift", {})
+        rows.append(
+            [
+                text(name),
+                text(SPLITS.get(name, "")),
+                count(told["rows"]),
+                *(number(redshift.get(level)) for level in levels),
+            ]
+        )
+        for source, n in told.get("label_source", {}).items():
+            by_source.setdefault(source, {})[name] = n
+    section.blocks.append(
+        Table("Rows and their redshifts", ["split", "use", "rows", *(f"z {level}" for level in levels)], rows)
+    )
+    if by_source:
+        table = [
+            [text(source), *(count(counts.get(split, 0)) for split in sample["splits"])]
+            for source, counts in sorted(by_source.items(), key=lambda item: -sum(item[1].values()))
+        ]
+        section.blocks.append(Table("Where the redshifts come from", ["label_source", *sample["splits"]], table))
+    imputation = sources.json("imputation.json")
+    if imputation:
+        section.blocks.append(Details("Mean colours that missing bands are filled with", _pretty(imputation)))
+    return section
+
+
+def time_section(sources: Sources) -> Section | None:
+    """What each rule took."""
+    work = sources.work()
+    if not work:
+        return None
+    total = sum(one.seconds for one in work)
+    rows = [
+        [text(one.rule), count(one.jobs), duration(one.seconds), Cell(f"{one.memory_mb:,.0f} MB", one.memory_mb)]
+        for one in work
+    ]
+    section = Section("time", "Time", "Time")
+    section.blocks += [
+        Note(
+            f"{duration(total).text} of jobs, counted one after the other; the rules that write this page and the release come later."
+        ),
+        Table("By rule", ["rule", "jobs", "time", "most memory of a job"], rows),
+    ]
+    return section
+
+
+def provenance_section(sources: Sources, config: dict[str, Any], survey: dict[str, Any]) -> Section:
+    """With what, and from which settings, this was made."""
+    revision = code_revision()
+    code = (
+        "not a git checkout"
+        if revision is None
+        else revision["commit"] + (" with edited files" if revision["edited"] else "")
+    )
+    rows = [[text("code"), text(code)], [text("seed"), text(config.get("seed", ""))]]
+    rows += [[text(name), text(version)] for name, version in versions().items()]
+    described = sources.models().get(sources.chosen, {})
+    if "tensors_hash" in described:
+        rows.append([text(f"hash of the model {sources.chosen}"), text(described["tensors_hash"])])
+    section = Section("provenance", "Provenance", "Provenance")
+    section.blocks += [
+        Table("Made with", ["what", "which"], rows),
+        Details("config.yaml, with defaults", _pretty(config)),
+        Details("survey definition", _pretty(survey)),
+    ]
+    return section
+
+
+def _facts(caption: str, facts: dict[str, Any]) -> list[Block]:
+    """Counts as one table and, below it, a table for each group of counts by name."""
+    plain = [[text(_words(name)), _fact(value)] for name, value in facts.items() if not isinstance(value, dict | list)]
+    blocks: list[Block] = [Table(caption, ["what", "found"], plain)] if plain else []
+    for name, group in facts.items():
+        if not isinstance(group, dict) or not group:
+            continue
+        if all(isinstance(value, dict) for value in group.values()):
+            inner = list(dict.fromkeys(key for value in group.values() for key in value))
+            rows = [[text(key), *(_fact(value.get(column, "")) for column in inner)] for key, value in group.items()]
+            blocks.append(Table(f"{caption}: {_words(name)}", ["", *(_words(column) for column in inner)], rows))
+        else:
+            blocks.append(
+                Table(f"{caption}: {_words(name)}", ["", "found"], [[text(k), _fact(v)] for k, v in group.items()])
+            )
+    return blocks
+
+
+def _fact(value: Any) -> Cell:
+    if isinstance(value, bool) or value is None:
+        return text({True: "yes", False: "no", None: "–"}[value])
+    if isinstance(value, int):
+        return count(value)
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, dict):
+        return text("; ".join(f"{_words(key)} {_fact(found).text}" for key, found in value.items()))
+    return text(value)
+
+
+def _separations(sources: Sources) -> list[Block]:
+    table = sources.table("matches.parquet", ["separation_arcsec", "ambiguous"])
+    if table is None or not table.num_rows:
+        return []
+    distance = np.asarray(table.column("separation_arcsec").to_numpy(), np.float64)
+    ambiguous = table.column("ambiguous").to_numpy()
+    return [
+        picture(
+            "separations",
+            "Separation of each spectrum and its photometric object. True matches gather near zero; a rise towards the radius "
+            "would be chance.",
+            f"Histogram of match separations: median {np.median(distance):.3f} arcsec, 99 % within "
+            f"{np.quantile(distance, 0.99):.2f} arcsec, {int(ambiguous.sum()):,} of {len(distance):,} ambiguous.",
+            lambda: figures.separations(distance[~ambiguous], distance[ambiguous]),
+        )
+    ]
+
+
+def _reach(z: Floats, density: Floats) -> float:
+    """Redshift below which nearly all of a distribution lies, and a little more."""
+    middle = z if len(z) == len(density) else z[1:]
+    width = np.gradient(z) if len(z) == len(density) else np.diff(z)
+    share = np.cumsum(density * width)
+    return float(middle[min(int(np.searchsorted(share, 0.997 * share[-1])), len(middle) - 1)] * 1.08)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
