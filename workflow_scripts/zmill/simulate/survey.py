@@ -93,7 +93,7 @@ def _saturate(rng: np.random.Generator, sky: Sky, mag: Array, error: Array) -> t
     full = SATURATION - spread
     over = mag < full
     mag = np.where(over, full + 0.3 * (mag - full) + rng.normal(0, 0.1, mag.shape), mag)
-    saturated = over.any(axis=1)
+    saturated = np.asarray(over.any(axis=1), bool)
     flagged = saturated.copy()
     if saturated.any():
         plane = np.stack([sky.x, sky.y], axis=1) * 3600
