@@ -56,7 +56,7 @@ def test_every_labelled_row_is_used_or_has_a_reason(sky: Sky) -> None:
     reason, side = (np.array(table.column(name).to_pylist()) for name in ("excluded", "split"))
     assert np.array_equal(reason == "", side != "")
     assert np.all(reason[sky.matches.column("ambiguous").to_numpy()] == "ambiguous")
-    assert set(reason) == {"", "ambiguous", "cut:faint", "cut:galaxy"}
+    assert set(reason) == {"", "ambiguous", "no_photometry", "cut:faint", "cut:galaxy"}
     assert report["steps"][0] == {"step": "survey", "rows": 3501}
     assert report["steps"][1] == {"step": "labelled", "rows": sky.matches.num_rows}
     left = report["steps"][-1]["rows"]
@@ -80,8 +80,19 @@ def test_cut_bits_are_those_of_the_survey_row(sky: Sky) -> None:
 
 def test_ambiguous_matches_can_be_kept(sky: Sky) -> None:
     report = sky.split(survey(), ambiguous="keep")
-    assert sum(report["splits"].values()) == sky.matches.num_rows
-    assert report["excluded"] == {}
+    empty = report["excluded"]["no_photometry"]
+    assert report["excluded"] == {"no_photometry": empty}
+    assert 0 < sum(report["splits"].values()) == sky.matches.num_rows - empty
+
+
+def test_rows_without_any_magnitude_are_not_used(sky: Sky) -> None:
+    sky.split(survey())
+    table = pq.read_table(sky.folder / "split.parquet")
+    rows = pa.concat_tables([hats.read_columns(sky.folder / "survey", part) for part in sky.parts])
+    own = rows.filter(pc.is_in(rows.column("object_id"), value_set=table.column("object_id").combine_chunks()))
+    empty = np.isnan(np.stack([own.column(f"mag_{band}").to_numpy() for band in BANDS])).all(axis=0)
+    ambiguous = table.column("ambiguous").to_numpy()
+    assert np.array_equal(np.array(table.column("excluded").to_pylist()) == "no_photometry", empty & ~ambiguous)
 
 
 def test_other_labels_leave_the_others_where_they_are(sky: Sky) -> None:

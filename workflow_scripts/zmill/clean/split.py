@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,14 @@ def split_matches(
     Parameters
     ----------
     matches : `matches.parquet`.
-    survey_catalog : the imported survey, read where it has matches and only in the columns that are cut on.
+    survey_catalog : the imported survey, read where it has matches: magnitudes and the columns that are cut on.
     ambiguous : `crossmatch.ambiguous`, `exclude` or `keep`.
     """
     rows = pq.read_table(matches)
-    mask = _cut_masks(rows, survey_catalog, survey.cuts)
+    mask, empty = _photometry_of(rows, survey_catalog, survey)
     side = assign(rows.column(key_column(split)), split, seed)
     set_aside = {"ambiguous": rows.column("ambiguous").to_numpy()} if ambiguous == "exclude" else {}
+    set_aside["no_photometry"] = empty
     table, report = divide(rows, side, mask, set_aside, survey.cuts)
     report["steps"].insert(0, {"step": "survey", "rows": hats.rows(survey_catalog)})
     check_counts(report["splits"], split, rows.num_rows, report["excluded"])
@@ -121,16 +123,24 @@ def save_colors(colors: MeanColors, rows: int, out: Path) -> MeanColors:
 def tell(report: dict[str, Any]) -> None:
     """Log the counts."""
     for step in report["steps"]:
-        log.info("%-24s %12s rows", step["step"], f"{step['rows']:,}")
+        removed = report["excluded"].get(step["step"])
+        note = "" if removed is None else f" left, {removed:,} removed"
+        log.info("%-24s %12s rows%s", step["step"], f"{step['rows']:,}", note)
     for name, count in report["splits"].items():
         log.info("  %-22s %12s rows, %.1f %%", name, f"{count:,}", 100 * report["fractions"][name])
 
 
-def _cut_masks(rows: pa.Table, survey_catalog: Path, named_cuts: dict[str, Cut]) -> NDArray[np.int32]:
-    """(n,) cuts failed by the survey rows that the labels belong to."""
-    mask = np.zeros(rows.num_rows, np.int32)
-    if named_cuts:
-        for partition, positions in by_partition(rows):
-            part = take(survey_catalog, partition, rows.take(pa.array(positions)), cuts.columns(named_cuts))
-            mask[positions] = cuts.failed(part, named_cuts)
-    return mask
+def without_photometry(rows: pa.Table, bands: Sequence[str]) -> NDArray[np.bool_]:
+    """(n,) rows without a measured magnitude in any band: they have nothing to learn from."""
+    return np.logical_and.reduce([np.isnan(rows.column(f"mag_{band}").to_numpy()) for band in bands])
+
+
+def _photometry_of(rows: pa.Table, survey_catalog: Path, survey: Survey) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Of the survey rows that the labels belong to: (n,) cuts failed and (n,) `without_photometry`."""
+    mask, empty = np.zeros(rows.num_rows, np.int32), np.zeros(rows.num_rows, bool)
+    names = list(dict.fromkeys([*(f"mag_{band}" for band in survey.bands), *cuts.columns(survey.cuts)]))
+    for partition, positions in by_partition(rows):
+        part = take(survey_catalog, partition, rows.take(pa.array(positions)), names)
+        mask[positions] = cuts.failed(part, survey.cuts)
+        empty[positions] = without_photometry(part, survey.bands)
+    return mask, empty

@@ -14,7 +14,7 @@ from zmill.catalog.files import write_json
 from zmill.clean import cuts
 from zmill.clean.impute import ColorSums
 from zmill.clean.partition import Recipe, clean_rows
-from zmill.clean.split import divide, save_colors, tell
+from zmill.clean.split import divide, save_colors, tell, without_photometry
 from zmill.config import Split, Survey
 from zmill.sample import assign, check_counts, write
 from zmill.survey.tables import read_tables
@@ -49,7 +49,10 @@ def sample_tables(
         [assign(given.column("object_id"), by_row, seed, tested=False), np.full(tested.num_rows, "test")]
     )
     rows = with_labels(pa.concat_tables([given, tested], promote_options="none"))
-    without = {"no_redshift": ~np.isfinite(rows.column("redshift").to_numpy())}
+    without = {
+        "no_redshift": ~np.isfinite(rows.column("redshift").to_numpy()),
+        "no_photometry": without_photometry(rows, survey.bands),
+    }
     divided, report = divide(rows, side, cuts.failed(rows, survey.cuts), without, survey.cuts)
     check_counts(report["splits"], by_row, rows.num_rows, report["excluded"])
 
