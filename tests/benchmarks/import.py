@@ -142,7 +142,7 @@ def main() -> None:
     print(f"{'read and rewrite':24s}{plain:10.2f}{chosen.rows / plain:14,.0f}{plain_peak:10.2f}")
     print(f"{'import':24s}{ours:10.2f}{chosen.rows / ours:14,.0f}{peak:10.2f}")
     print(f"ratio {ours / plain:.2f}")
-    target = Path("results/benchmarks/import.json")
+    target = ROOT / "results" / "benchmarks" / "import.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
