@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from zmill.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE
 Floats = NDArray[np.float64]
 LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"))
 """Colour and dash of the first, second … curve: told apart without colour too."""
+COUNTS = ListedColormap(colormaps["viridis"](np.linspace(0.25, 0.97, 256)), "counts")
+"""viridis without its ends, which would be lost on a dark or a white page."""
 WHOLE = FuncFormatter(lambda value, _: f"{value:,.0f}")
 """Ticks of a logarithmic axis as plain numbers."""
 
@@ -29,7 +32,7 @@ def redshift_plane(z_spec: Floats, z_phot: Floats, z_min: float, z_max: float, o
     edges = np.linspace(z_min, z_max, 121 if len(z_spec) > 3000 else 61)
     counts, _, _ = np.histogram2d(z_spec, np.clip(z_phot, z_min, z_max), bins=(edges, edges))
     shown = np.ma.masked_less(counts.T, 1)
-    mesh = axes.pcolormesh(edges, edges, shown, norm=LogNorm(1, max(counts.max(), 2)), rasterized=True)
+    mesh = axes.pcolormesh(edges, edges, shown, norm=LogNorm(1, max(counts.max(), 2)), cmap=COUNTS, rasterized=True)
     z = np.array([z_min, z_max])
     axes.plot(z, z, color=INK, linewidth=0.9)
     for sign in (-1, 1):

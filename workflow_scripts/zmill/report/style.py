@@ -41,7 +41,6 @@ RC: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "legend.frameon": False,
     "legend.fontsize": 9.0,
-    "image.cmap": "viridis",
     "svg.fonttype": "none",
     "savefig.transparent": True,
     "savefig.dpi": 150,
