@@ -21,7 +21,6 @@ configfile: "config.yaml"
 
 try:
     settings, survey = load(config, Path("surveys"), Path(workflow.basedir, "surveys"))
-    SOURCES = check(settings, survey)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -40,7 +39,6 @@ localrules:
     all,
     train,
     evaluate,
-    predict,
 
 
 rule all:
@@ -52,6 +50,13 @@ rule all:
 
 include: "rules/common.smk"
 include: "rules/demo_data.smk"
+
+
+try:
+    SOURCES = check(settings, survey, made_by_workflow=[Path(file) for file in rules.demo_data.output])
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
 
 
 if survey.tables:

@@ -15,6 +15,7 @@ rule demo_data:
         runtime=10,
     params:
         seed=settings.seed,
+        area=settings.demo.area,
     message:
         "Simulating the demo sky"
     script:

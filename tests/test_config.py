@@ -24,7 +24,7 @@ def survey(**changes: object) -> Survey:
 def test_the_committed_configuration_is_valid_and_its_defaults_are_the_declared_ones(root: Path) -> None:
     values = yaml.safe_load((root / "config.yaml").read_text())
     settings, _ = load(values, root / "surveys")
-    for section in ("partitions", "labels", "crossmatch", "split", "clean", "select", "release"):
+    for section in ("demo", "partitions", "labels", "crossmatch", "split", "clean", "select", "release"):
         declared = getattr(Config(), section)
         for key in type(declared).model_fields:
             assert key in values[section], f"config.yaml does not show {section}.{key}"

@@ -7,7 +7,7 @@ from zmill.simulate import demo
 
 with job(snakemake.log[0]):
     demo.write(
-        demo.simulate(snakemake.params.seed),
+        demo.simulate(snakemake.params.seed, snakemake.params.area),
         tracts=[Path(path) for path in snakemake.output.survey],
         sdss_file=Path(snakemake.output.sdss),
         ned_file=Path(snakemake.output.ned),

@@ -33,6 +33,13 @@ Radius = Annotated[float, Field(gt=0, le=60)]
 # ---------------------------------------------------------------------------------------------- config.yaml
 
 
+class Demo(Section):
+    """The demo sky."""
+
+    area: Annotated[float, Field(gt=0, le=100)] = 3.6
+    """Square degrees to simulate; 3.6 hold 300,000 objects."""
+
+
 class Partitions(Section):
     """How catalogues are cut into files and files into jobs."""
 
@@ -140,6 +147,7 @@ class Config(Section):
     """Folder for everything zmill writes, below it a folder per survey."""
     seed: Annotated[int, Field(ge=0)] = 1
     """Seed of every random choice: same seed, same inputs, same results."""
+    demo: Demo = Demo()
     partitions: Partitions = Partitions()
     labels: Labels = Labels()
     crossmatch: Crossmatch = Crossmatch()
