@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -25,6 +24,8 @@ RANGE_HASHES = 16_000_000
 def hashes(ids: pa.Array) -> Hashes:
     """64-bit hash of each identifier (int64 or string, no nulls), evenly spread."""
     if pa.types.is_string(ids.type):
+        import pandas as pd  # only here: most workers need no pandas, and it takes long to import
+
         return np.asarray(pd.util.hash_array(ids.to_numpy(zero_copy_only=False), categorize=False), np.uint64)
     mixed: Hashes = ids.to_numpy(zero_copy_only=False).view(np.uint64).copy()
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64 (Steele et al. 2014)

@@ -36,12 +36,12 @@ from zmill.job import Progress, log
 from zmill.survey import duplicates, pieces
 from zmill.survey.partitioning import choose, merge
 from zmill.survey.pieces import REJECTED, Piece, Work
-from zmill.survey.readers import open_table
+from zmill.survey.readers import format_of, open_table
 from zmill.survey.rows import input_columns, layout_of, numeric_columns
 
 PIECE_ROWS = 1_000_000
 """A piece of the input has about so many rows, where its format can be read from the middle."""
-SMALL_BYTES = 32 << 20
+SMALL_BYTES = 256 << 20
 """Inputs smaller than this are imported in one process: starting others would take longer."""
 MOST_REPEATED = 2_000_000
 """More repeated identifiers than this mean that the column is no identifier."""
@@ -138,10 +138,11 @@ def split(files: Sequence[Path], survey: Survey, order: int) -> list[Piece]:
     for file in map(Path, files):
         changed = max((p.stat().st_mtime_ns for p in file.rglob("*")), default=0) if file.is_dir() else 0
         key = [settings, str(file.absolute()), _bytes(file), changed or file.stat().st_mtime_ns]
-        for span in open_table(file, survey.format, survey.group).spans(PIECE_ROWS):
+        format = survey.format or format_of(file)
+        for span in open_table(file, format, survey.group).spans(PIECE_ROWS):
             number = len(found)
             identity = xxhash.xxh3_128_hexdigest(json.dumps([*key, span, number]).encode())
-            found.append(Piece(number, file, span, identity))
+            found.append(Piece(number, file, format, span, identity))
     return found
 
 
@@ -149,7 +150,7 @@ def _layout(found: list[Piece], survey: Survey) -> Any:
     """The layout of the output, from the first rows there are."""
     wanted = input_columns(survey)
     for piece in found:
-        table = open_table(piece.path, survey.format, survey.group)
+        table = open_table(piece.path, piece.format, survey.group)
         for batch in islice(table.batches(wanted, 1024, piece.span, numeric_columns(survey)), 1):
             if batch.num_rows:
                 return layout_of(survey, batch.schema)

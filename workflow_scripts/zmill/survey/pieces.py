@@ -56,6 +56,7 @@ class Piece:
 
     number: int
     path: Path
+    format: str
     span: Span
     identity: str
 
@@ -323,7 +324,7 @@ def _batches(piece: Piece, work: Work, columns: list[str]) -> Iterator[pa.Record
     survey = work.survey
     extra = zip(survey.columns.extra, work.layout.extra_types, strict=True)
     numeric = numeric_columns(survey) | {name for name, kind in extra if kind != pa.string()}
-    table = open_table(piece.path, survey.format, survey.group)
+    table = open_table(piece.path, piece.format, survey.group)
     yield from table.batches(columns, BATCH_ROWS, piece.span, numeric)
 
 
