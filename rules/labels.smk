@@ -1,7 +1,4 @@
 rule labels:
-    """Spectroscopic redshifts of all sources, judged on one scale and merged."""
-    message:
-        "Merging spectroscopic redshifts"
     input:
         files=SOURCES.labels,
         survey=f"{RESULTS}/survey/partition_info.csv",
@@ -10,12 +7,6 @@ rule labels:
         counts=f"{RESULTS}/specz/labels.json",
         rejected=f"{RESULTS}/rejected/specz.parquet",
         conflicts=f"{RESULTS}/rejected/specz_conflicts.parquet",
-    params:
-        survey=dump(survey),
-        labels=dump(settings.labels),
-        partitions=dump(settings.partitions),
-        radius_arcsec=settings.crossmatch.radius_arcsec,
-        data_dir=DATA,
     log:
         f"{LOGS}/labels.log",
     benchmark:
@@ -24,5 +15,14 @@ rule labels:
     resources:
         mem_mb=3000,
         runtime=120,
+    params:
+        sources=[dump(source) for source in survey.labels],
+        labels=dump(settings.labels),
+        partitions=dump(settings.partitions),
+        radius_arcsec=settings.crossmatch.radius_arcsec,
+        data_dir=DATA,
+    """Spectroscopic redshifts of all sources, judged on one scale and merged."""
+    message:
+        "Merging spectroscopic redshifts"
     script:
         "../workflow_scripts/labels.py"

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from zmill.config import Labels, Partitions, Survey
+from zmill.config import Labels, LabelSource, Partitions
 from zmill.job import job
 from zmill.labels.build import build
 
 with job(snakemake.log[0]):
     build(
-        Survey.model_validate(snakemake.params.survey),
+        [LabelSource.model_validate(source) for source in snakemake.params.sources],
         Labels.model_validate(snakemake.params.labels),
         Partitions.model_validate(snakemake.params.partitions),
         snakemake.params.radius_arcsec,

@@ -63,7 +63,7 @@ def entries(rows: list[tuple[float, float, float, int, float]]) -> Table:
 
 
 def run(folder: Path, survey: Survey, **changes) -> dict:
-    return build(survey, Labels(**changes), Partitions(max_rows=20), 1.0, folder, folder / "results")
+    return build(survey.labels, Labels(**changes), Partitions(max_rows=20), 1.0, folder, folder / "results")
 
 
 def specz(folder: Path) -> pa.Table:
@@ -106,7 +106,7 @@ def test_the_catalogue_is_valid_hats_cut_by_size_and_sorted(tmp_path: Path) -> N
     index = specz(tmp_path)[HEALPIX_COLUMN].to_numpy()
     assert len(index) == 100 and (np.diff(index) >= 0).all()
     first = {path: path.read_bytes() for path in catalog.rglob("*.parquet")}
-    build(survey, Labels(), Partitions(max_rows=50), 1.0, tmp_path, tmp_path / "results")
+    build(survey.labels, Labels(), Partitions(max_rows=50), 1.0, tmp_path, tmp_path / "results")
     assert is_valid_catalog(catalog, strict=True) and len(list(catalog.rglob("Npix=*.parquet"))) < len(first)
     assert specz(tmp_path).num_rows == 100
 
@@ -214,7 +214,7 @@ def test_the_public_samples_merge_and_every_class_of_rejects_is_counted(tmp_path
         for label in labels
     ]
     write_survey(tmp_path / "results", *np.concatenate(positions).astype(float).T)
-    facts = build(survey, Labels(), Partitions(), 1.0, tmp_path, tmp_path / "results")
+    facts = build(survey.labels, Labels(), Partitions(), 1.0, tmp_path, tmp_path / "results")
     expected = sum(pq.ParquetFile(label["files"][0]).metadata.num_rows for label in labels)
     assert facts["entries"] == expected == 17_698
     by_name = dict(zip(SAMPLES, facts["sources"].values(), strict=True))

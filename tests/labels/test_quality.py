@@ -49,10 +49,10 @@ def test_zcosmos(flag: float, expected: tuple[int, str]) -> None:
 
 
 def test_vvds_family() -> None:
-    flags = [0, 1, 2, 3, 4, 9, 13, 24, 29, 213, -10]
-    quality = [0, 1, 2, 3, 4, 2, 3, 4, 2, 3, 0]
+    flags = [0, 1, 2, 3, 4, 9, 13, 24, 29, 213, 33, -10]
+    quality = [0, 1, 2, 3, 4, 2, 3, 4, 2, 3, 3, 0]
     assert [value for value, _ in judge("vvds", flags)] == quality
-    assert [reason for _, reason in judge("vvds", flags)] == ["qso" if flag in (13, 213) else "" for flag in flags]
+    assert [reason for _, reason in judge("vvds", flags)] == ["qso" if flag in (13, 213, 33) else "" for flag in flags]
     assert judge("vandels", [3, 9, 2]) == [(4, ""), (3, ""), (2, "")]
     assert judge("vipers", ["2.5", "9.4"]) == [(3, ""), (3, "")]
 

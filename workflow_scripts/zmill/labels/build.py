@@ -17,7 +17,7 @@ from zmill.catalog import hats
 from zmill.catalog.files import whole, write_json
 from zmill.catalog.footprint import Footprint, describe_positions
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order, healpix
-from zmill.config import Labels, Partitions, Survey
+from zmill.config import Labels, LabelSource, Partitions
 from zmill.job import Progress
 from zmill.labels.base import ENTRY, LabelsError, Request, source_of
 from zmill.labels.merge import Merged, groups, resolve
@@ -60,7 +60,7 @@ class _Source:
 
 
 def build(
-    survey: Survey,
+    sources: list[LabelSource],
     labels: Labels,
     partitions: Partitions,
     radius_arcsec: float,
@@ -71,6 +71,7 @@ def build(
 
     Parameters
     ----------
+    sources : the survey's `labels:`, in the order of their priority.
     radius_arcsec : match radius of sources that name none.
     results : the survey's folder of results, which has the imported `survey/`.
 
@@ -91,7 +92,7 @@ def build(
         whole(results / "rejected" / "specz.parquet") as temporary,
         pq.ParquetWriter(temporary, JUDGED, compression="zstd") as rejected,
     ):
-        for label in survey.labels:
+        for label in sources:
             source, settings = source_of(label)
             counts = counted[label.name] = _Source()
             progress = Progress(f"labels of {label.name}")
@@ -108,11 +109,11 @@ def build(
             _refuse_hours(label.name, counts, footprint)
     _refuse_nothing(counted, footprint)
     table = pa.concat_tables(accepted).combine_chunks()
-    merged = _merge(table, [label.name for label in survey.labels], labels)
+    merged = _merge(table, [label.name for label in sources], labels)
     conflicts = table.append_column("object", pa.array(merged.group)).filter(pa.array(merged.conflict))
     with whole(results / "rejected" / "specz_conflicts.parquet") as temporary:
         pq.write_table(conflicts.sort_by("object"), temporary, compression="zstd")
-    radii = {label.name: label.radius_arcsec or radius_arcsec for label in survey.labels}
+    radii = {label.name: label.radius_arcsec or radius_arcsec for label in sources}
     objects = write_specz(results / "specz", table, merged, radii, partitions)
     facts = _facts(counted, merged, objects, footprint)
     write_json(results / "specz" / "labels.json", facts)

@@ -37,7 +37,7 @@ DIGITS: dict[str, dict[int, int]] = {
     "vipers": {1: 1, 2: 3, 3: 4, 4: 4, 9: 3},
 }
 """Flags of the VVDS family (Le Fevre et al. 2005): the last digit before the point is the confidence, 9 a single line; 10
-is added for broad-line AGN, 20 for objects that were in the slit by chance."""
+is added for broad-line AGN, 20 for objects that were in the slit by chance, 30 for both (also written 210)."""
 
 NED_STARS = {
     "*",

@@ -92,12 +92,12 @@ def by_table(table: dict[str, int | str], flag: Texts, default: int = 0) -> Judg
 
 
 def by_digit(digits: dict[int, int], flag: Texts) -> Judged:
-    """Quality by the last digit before the point; a 1 before it is a broad-line AGN (Le Fevre et al. 2005)."""
+    """Quality by the last digit before the point; 10 is added for a broad-line AGN (Le Fevre et al. 2005)."""
     value = numbers(flag)
     code = np.where(np.isfinite(value) & (value >= 0), np.trunc(value), 0).astype(np.int64)
     quality = np.zeros(10, np.int8)
     quality[list(digits)] = list(digits.values())
-    return quality[code % 10], np.where(code // 10 % 10 == 1, "qso", "")
+    return quality[code % 10], np.where(code // 10 % 2 == 1, "qso", "")
 
 
 def zcosmos(flags: Flags) -> Judged:
@@ -117,7 +117,7 @@ def zcosmos(flags: Flags) -> Judged:
         [4, 3, 3, 2, np.where(agreement == 3, 2, 1)],
         np.where((digit == 1) | (digit == 2), 1, 0),
     ).astype(np.int8)
-    return quality, np.where(code // 10 % 10 == 1, "qso", "")
+    return quality, np.where(code // 10 % 2 == 1, "qso", "")
 
 
 def sdss(flags: Flags) -> Judged:
