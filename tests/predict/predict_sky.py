@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from predict_sky import clean_rows, contents, plain_work, write_clean, write_rows
+
 from zmill.catalog import hats
 from zmill.predict import engine, read
 from zmill.predict.engine import PredictError, run

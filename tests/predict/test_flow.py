@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from zmill.predict.flow import Stopped, ahead, behind
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from predict_sky import BANDS, clean_rows
 from torch import Tensor
+
 from zmill.catalog.hats import Partition
 from zmill.models import base, ood
 from zmill.models.base import Context, Labelled
@@ -45,6 +46,20 @@ class Line(base.Model):
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         pass
+
+
+class Bell(Line, base.LocatedModel):
+    """The same as two numbers, far from the grid and very narrow for some rows."""
+
+    def locate(self, batch: Photometry) -> tuple[Tensor, Tensor]:
+        mean = torch.as_tensor((batch.mag @ np.array([1, -1, 1, -1, 1, -1])).astype(np.float32))
+        return 1.5 + 0.5 * mean, torch.as_tensor(batch.mag[:, 3] - 26).clamp(-6, 2)
+
+    def density_at(self, place: Tensor, log_width: Tensor) -> Tensor:
+        z = self.context.grid.tensor()
+        return self.context.grid.normalize(torch.exp(-0.5 * ((z - place[:, None]) / log_width.exp()[:, None]) ** 2))
+
+    predict = base.LocatedModel.predict
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +165,28 @@ def test_a_catalogue_without_cuts_and_limits_is_enough(line: TrainedModel, pool:
     (photoz,) = Inference(line, "none", pool)(table.to_batches()[0])
     assert photoz.num_rows == 50
     assert not (values(photoz, "flags") & infer.FAILS_CUT).any()
+
+
+@pytest.mark.parametrize("remap", [(), (0.05, 0.4, 0.0, 0.3)])
+def test_what_is_looked_up_in_a_table_is_what_the_density_says(
+    line: TrainedModel, pool: ThreadPoolExecutor, remap: tuple[float, ...]
+) -> None:
+    calibration = Calibration(1.2, remap)
+    model = TrainedModel("bell", "bell", Bell(base.Settings(), line.context), calibration, line.domain)
+    batch = batch_of(5000)
+    rows = Photometry.from_arrow(batch, BANDS)
+    photoz, pdf = Inference(model, "compact", pool)(batch)
+    (alone,) = Inference(model, "none", pool)(batch)
+    density = model.predict(rows)
+    place, log_width = (value.numpy() for value in model.model.locate(rows))  # type: ignore[attr-defined]
+    sure = np.isfinite(place + log_width)
+    assert ((place[sure] < 0) | (place[sure] > 3)).mean() > 0.02
+    assert (log_width[sure] < np.log(0.01)).mean() > 0.02
+    expected, codes = compact.summarize_and_encode(density[sure], GRID)
+    for name in points.COLUMNS:
+        np.testing.assert_allclose(values(photoz, name)[sure], expected[name].numpy(), atol=2e-3, err_msg=name)
+        np.testing.assert_allclose(values(alone, name), values(photoz, name), atol=1e-4)
+        assert np.isfinite(values(photoz, name)).all()
+    off = np.stack(values(pdf, "pdf"))[sure].astype(float) - codes.numpy().astype(float)
+    assert np.abs(off).max() * 3 / 65535 < 0.5 * GRID.step
+    assert (values(photoz, "z_median")[~sure] == 1.5).all()

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from predict_sky import BANDS, clean_rows, contents, write_rows
+
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
@@ -162,6 +163,7 @@ def test_a_model_of_other_bands_is_refused(results: Path) -> None:
 def test_hats_lsdb_and_qp_open_what_is_written(results: Path, pdf: str) -> None:
     lsdb = pytest.importorskip("lsdb")
     from hats.io.validation import is_valid_catalog
+
     from zmill.pdf import qp as zmill_qp
 
     predict(results, pdf)

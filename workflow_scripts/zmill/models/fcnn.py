@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from zmill.models import scaling as scalers
-from zmill.models.base import Context, Labelled, Model
+from zmill.models.base import Context, Labelled, LocatedModel
 from zmill.models.features import Columns
 from zmill.models.network import FullyConnected, Schedule, train
 from zmill.models.residuals import ResidualKernel
@@ -35,7 +35,7 @@ class FCNNSettings(Schedule):
     """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
 
 
-class FCNN(Model):
+class FCNN(LocatedModel):
     """Point regression, with Student's t of the validation residuals around the point as the density."""
 
     Settings = FCNNSettings
@@ -82,10 +82,14 @@ class FCNN(Model):
         return facts | {"residuals": {"student_nu": self.kernel.nu}}
 
     @torch.inference_mode()
-    def predict(self, batch: Photometry) -> Tensor:
+    def locate(self, batch: Photometry) -> tuple[Tensor, Tensor]:
         x, magnitude = self._inputs_of(batch)
         z_hat = self.network(x[None])[0, :, 0]
-        return self.kernel(z_hat, magnitude, self.context.grid)
+        return z_hat, self.kernel.log_width(z_hat, magnitude)
+
+    @torch.inference_mode()
+    def density_at(self, place: Tensor, log_width: Tensor) -> Tensor:
+        return self.kernel.density(place, log_width, self.context.grid)
 
     def _inputs_of(self, batch: Photometry) -> tuple[Tensor, Tensor]:
         """Scaled inputs (n, inputs) and reference magnitude (n,)."""

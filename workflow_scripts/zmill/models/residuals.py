@@ -53,9 +53,16 @@ class ResidualKernel:
 
     def __call__(self, z_hat: Tensor, magnitude: Tensor, grid: Grid) -> Tensor:
         """(n, size) normalised densities."""
+        return self.density(z_hat, self.log_width(z_hat, magnitude), grid)
+
+    def log_width(self, z_hat: Tensor, magnitude: Tensor) -> Tensor:
+        """(n,) natural logarithm of the width in redshift, sigma (1 + z_hat)."""
         log_sigma = _terms(z_hat, magnitude, self.center, self.spread) @ self.coefficients
-        width = log_sigma.exp() * (1 + z_hat).clamp_min(0.01)
-        t = (grid.tensor(z_hat.device) - z_hat[:, None]) / width[:, None]
+        return log_sigma + (1 + z_hat).clamp_min(0.01).log()
+
+    def density(self, z_hat: Tensor, log_width: Tensor, grid: Grid) -> Tensor:
+        """(n, size) normalised densities of given widths."""
+        t = (grid.tensor(z_hat.device) - z_hat[:, None]) / log_width.exp()[:, None]
         return grid.normalize(torch.exp(-0.5 * (self.nu + 1) * torch.log1p(t.square_().div_(self.nu))))
 
     def to(self, device: torch.device) -> ResidualKernel:

@@ -6,7 +6,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zmill.models.base import LocatedModel
 from zmill.models.trained import TrainedModel
 from zmill.pdf import arrow, compact, points
+from zmill.pdf.grid import Grid
 from zmill.predict.read import IDENTITY
+from zmill.predict.table import Table
 from zmill.survey.photometry import Photometry
 
 FAILS_CUT, IMPUTED, UNDETECTED, UNOBSERVED, OOD, FEW_BANDS, GRID_EDGE = (1 << bit for bit in range(7))
@@ -32,17 +34,23 @@ CPU_ROWS = 2048
 """Rows that a thread computes at a time: their densities on the grid stay within the processor's cache."""
 
 
-@dataclass(frozen=True)
 class Inference:
     """Applies a model to record batches; see `zmill.predict.engine.Infer`.
 
+    Parameters
+    ----------
     kind : `predict.pdf`: none, compact or full.
     pool : the threads that compute where there is no GPU.
     """
 
-    model: TrainedModel
-    kind: Stored
-    pool: ThreadPoolExecutor
+    def __init__(self, model: TrainedModel, kind: Stored, pool: ThreadPoolExecutor) -> None:
+        self.model, self.kind, self.pool = model, kind, pool
+        self.grid, self.device = model.context.grid, model.model.device
+        self._bf16 = model.model.bf16 and _has_bf16(self.device)
+        # A density on the whole grid must be computed all the same where it is to be stored.
+        self._located = model.model if isinstance(model.model, LocatedModel) and kind != "full" else None
+        self._table = None if self._located is None else self._tabulate(self._located)
+        self._lane = threading.local()
 
     def photoz_schema(self, clean: pa.Schema) -> pa.Schema:
         """Columns of `photoz/`."""
@@ -52,17 +60,16 @@ class Inference:
     def pdf_schema(self, clean: pa.Schema) -> pa.Schema:
         """Columns of `pdf/`; its metadata say the kind and the grid."""
         assert self.kind != "none", "no pdf/ is written"
-        grid = self.model.context.grid
-        return pa.schema([*_identity(clean), arrow.field(self.kind, grid)], arrow.metadata(self.kind, grid))
+        return pa.schema([*_identity(clean), arrow.field(self.kind, self.grid)], arrow.metadata(self.kind, self.grid))
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, ...]:
         """The batch of `photoz/` and, unless PDFs are off, that of `pdf/`."""
         context = self.model.context
         rows = Photometry.from_arrow(batch, context.bands, context.extra_names)
-        found = self._on_gpu(rows) if self.model.model.device.type == "cuda" else self._on_cpu(rows)
+        found = self._on_gpu(rows) if self.device.type == "cuda" else self._on_cpu(rows)
         identity = [batch.column(name) for name in IDENTITY]
         floats = [pa.array(column) for column in found.points]
-        flags = pa.array(_flags(batch, rows, found, context.grid.step, context.grid.z_min, context.grid.z_max))
+        flags = pa.array(_flags(batch, rows, found, self.grid))
         photoz = pa.record_batch(
             [*identity, *floats, pa.array(found.ood), flags], schema=self.photoz_schema(batch.schema)
         )
@@ -88,32 +95,41 @@ class Inference:
 
     def _on_gpu(self, rows: Photometry) -> _Found:
         """The whole batch at once on this lane's own stream, from and to pinned memory."""
-        with torch.cuda.stream(self._streams.stream) as _:
+        if not hasattr(self._lane, "stream"):
+            self._lane.stream = torch.cuda.Stream()
+        with torch.cuda.stream(self._lane.stream):
             estimates, pdf, ood = self._compute(_pinned(rows))
             points_host = _to_pinned(estimates)
             pdf_host = None if pdf is None else _to_pinned(pdf)
-            self._streams.stream.synchronize()
+            self._lane.stream.synchronize()
         # copied out of pinned memory, which the next batch uses again
         return _Found(points_host.numpy().copy(), ood, None if pdf_host is None else pdf_host.numpy().copy())
 
     @torch.inference_mode()
     def _compute(self, rows: Photometry) -> tuple[Tensor, Tensor | None, NDArray[np.bool_]]:
         """(9, n) points, (n, width) PDF and (n,) ood of rows; never NaN."""
-        grid = self.model.context.grid
-        with self._precision():
-            density = self.model.predict(rows).float()
         ood = self.model.ood(rows)
-        estimates, pdf = self._describe(density)
-        lost = ~torch.isfinite(estimates.sum(0))
-        if bool(lost.any()):
-            # The model has no answer: any redshift of the grid is as likely, which normalising nothing gives.
-            density = grid.normalize(torch.where(lost[:, None], torch.zeros_like(density), density))
-            estimates, pdf = self._describe(density)
-            ood = ood | lost.cpu().numpy()
-        return estimates, pdf, ood
+        if self._located is not None and self._table is not None:
+            with self._precision():
+                located = self._located.locate(rows)
+            numbers = self._table(*located)
+            lost = ~torch.isfinite(numbers.sum(1))
+            if bool(lost.any()):
+                numbers = torch.where(lost[:, None], self._describe(self._flat(1)), numbers)
+            estimates, pdf = numbers[:, : len(points.COLUMNS)].T, self._pack(numbers)
+        else:
+            with self._precision():
+                density = self.model.predict(rows).float()
+            lost = ~torch.isfinite(density.sum(1))
+            if bool(lost.any()):
+                density = torch.where(lost[:, None], self._flat(1), density)
+            estimates, pdf = self._summarize(density)
+        # Where the model has no answer every redshift of the grid is as likely.
+        return estimates, pdf, ood | lost.cpu().numpy()
 
-    def _describe(self, density: Tensor) -> tuple[Tensor, Tensor | None]:
-        grid, pdf = self.model.context.grid, None
+    def _summarize(self, density: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(9, n) points and (n, width) PDF of densities."""
+        grid, pdf = self.grid, None
         if self.kind == "compact":
             columns, pdf = compact.summarize_and_encode(density, grid)
         else:
@@ -122,25 +138,33 @@ class Inference:
             pdf = density.half()
         return torch.stack([columns[name] for name in points.COLUMNS]), pdf
 
+    def _describe(self, density: Tensor) -> Tensor:
+        """(n, k) points and, for compact PDFs, quantiles as redshifts: what a table holds of a density."""
+        estimates, codes = self._summarize(density)
+        return estimates.T if codes is None else torch.cat([estimates.T, compact.unpack(codes, self.grid)], 1)
+
+    def _pack(self, numbers: Tensor) -> Tensor | None:
+        quantiles = numbers[:, len(points.COLUMNS) :]
+        return compact.pack(quantiles, self.grid) if self.kind == "compact" else None
+
+    def _flat(self, rows: int) -> Tensor:
+        """(rows, grid.size) densities that know nothing."""
+        return self.grid.normalize(torch.zeros(rows, self.grid.size, device=self.device))
+
+    @torch.inference_mode()
+    def _tabulate(self, model: LocatedModel) -> Table:
+        def describe(place: Tensor, log_width: Tensor) -> Tensor:
+            return self._describe(self.model.calibration(model.density_at(place, log_width), self.grid))
+
+        return Table.build(describe, self.grid, self.device)
+
     def _precision(self) -> AbstractContextManager[object]:
         """bfloat16 products where the model allows them and the processor has them."""
-        return torch.autocast(self.model.model.device.type, torch.bfloat16) if self._bf16 else nullcontext()
-
-    @cached_property
-    def _bf16(self) -> bool:
-        if not self.model.model.bf16:
-            return False
-        if self.model.model.device.type == "cuda":
-            return torch.cuda.is_bf16_supported()
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-    @cached_property
-    def _streams(self) -> _Streams:
-        return _Streams()
+        return torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
     @property
     def _pdf_width(self) -> int:
-        return {"none": 0, "compact": len(compact.LEVELS), "full": self.model.context.grid.size}[self.kind]
+        return {"none": 0, "compact": len(compact.LEVELS), "full": self.grid.size}[self.kind]
 
     @property
     def _pdf_type(self) -> type:
@@ -161,20 +185,17 @@ class _Found:
         return cls(np.empty((len(points.COLUMNS), n), np.float32), np.empty(n, np.bool_), pdf)
 
 
-class _Streams(threading.local):
-    """A CUDA stream for each thread that asks."""
-
-    def __init__(self) -> None:
-        self.stream = torch.cuda.Stream()
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _identity(clean: pa.Schema) -> list[pa.Field]:
     return [clean.field(name) for name in IDENTITY]
 
 
-def _flags(
-    batch: pa.RecordBatch, rows: Photometry, found: _Found, step: float, z_min: float, z_max: float
-) -> NDArray[np.int32]:
+def _flags(batch: pa.RecordBatch, rows: Photometry, found: _Found, grid: Grid) -> NDArray[np.int32]:
     mode = found.points[0]
     bits = [
         (FAILS_CUT, batch.column("cut").to_numpy() != 0 if "cut" in batch.schema.names else np.zeros(len(rows), bool)),
@@ -183,7 +204,7 @@ def _flags(
         (UNOBSERVED, rows.unobserved != 0),
         (OOD, found.ood),
         (FEW_BANDS, rows.measured.sum(1) < MIN_BANDS),
-        (GRID_EDGE, (mode < z_min + step) | (mode > z_max - step)),
+        (GRID_EDGE, (mode < grid.z_min + grid.step) | (mode > grid.z_max - grid.step)),
     ]
     flags = np.zeros(len(rows), np.int32)
     for bit, holds in bits:

@@ -1,0 +1,76 @@
+"""Point estimates and quantiles of a two-number family of densities, tabulated once and then looked up.
+
+A regression's density is one shape, put at a place and stretched to a width. Building it on the grid for every row, to take
+nine numbers from it, costs many times what the network costs. Between the nodes of a table the numbers are bilinear;
+where that would not do (places outside the grid, widths below a grid step, a mode that jumps or
+meets the end of the grid) the density itself is asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zmill.pdf.grid import Grid
+
+PLACES_PER_STEP = 2
+LOG_WIDTH_STEP = 0.05
+CHUNK = 2048
+
+Describe = Callable[[Tensor, Tensor], Tensor]
+"""(n, k) numbers that describe the densities at places and log widths (n,); column 0 is the mode."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Values at nodes (places × log widths), and the cells in which they may be interpolated.
+
+    values : (places · widths, k) float32; smooth : (places · widths,) bool, by the cell's lower node.
+    """
+
+    describe: Describe
+    grid: Grid
+    widths: int
+    values: Tensor
+    smooth: Tensor
+
+    @classmethod
+    def build(cls, describe: Describe, grid: Grid, device: torch.device) -> Table:
+        """Describe the densities of all nodes."""
+        places = (grid.size - 1) * PLACES_PER_STEP + 1
+        widths = math.floor(math.log((grid.z_max - grid.z_min) / grid.step) / LOG_WIDTH_STEP) + 1
+        node = torch.arange(places * widths, device=device)
+        place = grid.z_min + (node // widths) * (grid.step / PLACES_PER_STEP)
+        log_width = math.log(grid.step) + (node % widths) * LOG_WIDTH_STEP
+        values = torch.cat([describe(p, w) for p, w in zip(place.split(CHUNK), log_width.split(CHUNK), strict=True)])
+        mode = values[:, 0].reshape(places, widths)
+        corners = torch.stack([mode[:-1, :-1], mode[1:, :-1], mode[:-1, 1:], mode[1:, 1:]])
+        smooth = torch.zeros(places, widths, dtype=torch.bool, device=device)
+        low, high = corners.amin(0), corners.amax(0)
+        inner = (low > grid.z_min + 1.5 * grid.step) & (high < grid.z_max - 1.5 * grid.step)
+        smooth[:-1, :-1] = inner & (high - low < 2 * grid.step)
+        return cls(describe, grid, widths, values, smooth.flatten())
+
+    def __call__(self, place: Tensor, log_width: Tensor) -> Tensor:
+        """(n, k) numbers of densities at places and log widths (n,)."""
+        x = (place - self.grid.z_min) * (PLACES_PER_STEP / self.grid.step)
+        y = (log_width - math.log(self.grid.step)) / LOG_WIDTH_STEP
+        last = len(self.values) // self.widths - 1
+        inside = (x >= 0) & (x < last) & (y >= 0) & (y < self.widths - 1)
+        # NaN is not inside; it is given a place in the table here and its own answer below
+        x, y = (torch.where(inside, value, 0.0) for value in (x, y))
+        i, j = x.long(), y.long()
+        a, b = x - i, y - j
+        node = i * self.widths + j
+        nodes = torch.stack([node, node + 1, node + self.widths, node + self.widths + 1], 1)
+        shares = torch.stack([(1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b], 1)
+        found = functional.embedding_bag(nodes, self.values, per_sample_weights=shares, mode="sum")
+        rough = torch.nonzero(~(inside & self.smooth[node]))[:, 0]
+        if len(rough):
+            found[rough] = self.describe(place[rough], log_width[rough])
+        return found
