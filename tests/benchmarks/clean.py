@@ -6,7 +6,7 @@ same output (two integer columns more, the same Parquet settings, a file per par
 `ratio`     our wall time / that of the pass, both in one process
 `scaling`   our wall time with one worker / with two, the start of the Dask cluster left out
 `peak_gib`  proportional memory of all our processes together, at its highest
-`rows_per_s`, `ratio_two_workers` (cluster start included) and `cluster_start_s` are for the reader.
+`rows_per_s…` and `ratio_two_workers` (the start of the cluster included, where the rows are enough for one) are for the reader.
 """
 
 from __future__ import annotations
@@ -173,7 +173,6 @@ def measure(folder: Path, rows: int, partition_rows: int, repeats: int) -> dict[
         "rows_per_s": rows / best["one"],
         "rows_per_s_two_workers": rows / best["two_workers"],
         "rows_per_s_pass": rows / best["pass"],
-        "cluster_start_s": best["two"] - best["two_workers"],
     }
 
 
