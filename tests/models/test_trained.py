@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 def fitted(train: Labelled, calib: Labelled, said: list[str] | None = None) -> TrainedModel:
     lines = said if said is not None else []
     settings = registry.model_class("trainz").Settings()
-    return fit_and_calibrate("floor", "trainz", settings, CONTEXT, train, labelled(50, 2), calib, CPU, lines.append)
+    return fit_and_calibrate("floor", "trainz", settings, CONTEXT, train, labelled(150, 2), calib, CPU, lines.append)
 
 
 def test_densities_are_calibrated_on_the_calibration_rows() -> None:
@@ -27,6 +27,9 @@ def test_densities_are_calibrated_on_the_calibration_rows() -> None:
     density = trained.predict(test.photometry)
     assert torch.allclose(GRID.integral(density), torch.ones(3000), atol=1e-4)
     plain = trained.model.predict(test.photometry)
+    measured = trained.facts["calibration"]
+    assert measured["after"]["crps"] < measured["before"]["crps"]
+    assert measured["after"]["pit_ks"] < 0.5 * measured["before"]["pit_ks"]
     expected = (GRID.tensor() * density).sum(1).div(density.sum(1)).mean().item()
     before = (GRID.tensor() * plain).sum(1).div(plain.sum(1)).mean().item()
     assert abs(expected - test.z.mean()) < 0.3 * abs(before - test.z.mean())
@@ -35,7 +38,7 @@ def test_densities_are_calibrated_on_the_calibration_rows() -> None:
 def test_the_facts_and_the_log_say_what_was_done() -> None:
     said: list[str] = []
     trained = fitted(labelled(300, 1), labelled(200, 3), said)
-    assert trained.facts["rows"] == {"train": 300, "valid": 50, "calib": 200}
+    assert trained.facts["rows"] == {"train": 300, "valid": 150, "calib": 200}
     assert trained.facts["train_seconds"] >= 0
     assert any("fitting trainz on 300 rows" in line for line in said)
     assert trained.ood(labelled(20, 5).photometry).dtype == np.bool_
@@ -43,9 +46,9 @@ def test_the_facts_and_the_log_say_what_was_done() -> None:
 
 def test_too_few_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainz.TrainZ, "min_train", 100)
-    with pytest.raises(ModelError, match=r"needs at least 100 training rows .* found 99, 50 and 20"):
+    with pytest.raises(ModelError, match=r"needs at least 100 training rows .* found 99, 150 and 20"):
         fitted(labelled(99, 1), labelled(20, 3))
-    with pytest.raises(ModelError, match="found 100, 50 and 0"):
+    with pytest.raises(ModelError, match="found 100, 150 and 0"):
         fitted(labelled(100, 1), labelled(0, 3))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zmill.survey.photometry import Photometry
 
-CENTERS = 256
+CENTERS = 128
 ROWS_PER_CENTER = 20
 MAX_ROWS = 50_000
 PERCENTILE = 99.0

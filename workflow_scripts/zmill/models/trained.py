@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zmill import metrics
 from zmill.models import ood
 from zmill.models.base import Context, Labelled, Model
 from zmill.models.registry import model_class
@@ -104,8 +105,12 @@ def fit_and_calibrate(
     model.to(device)
     seconds = time.monotonic() - started
     with torch.inference_mode():
-        density = torch.cat([model.predict(calib.photometry[rows]) for rows in batches(len(calib))])
-        found = calibration.fit(density, context.grid, calib.z, calib.weight)
+        found = calibration.fit(_densities(model, calib), context.grid, calib.z, calib.weight)
+        plain = _densities(model, valid)
+        scores = {
+            when: metrics.pdf_metrics(metrics.pdf_scores(density, context.grid, valid.z))
+            for when, density in (("before", plain), ("after", found(plain, context.grid)))
+        }
     say(
         f"{name}: fitted in {seconds:.1f} s; temperature {found.temperature:.3f}, PIT remap of degree {max(len(found.remap) - 1, 0)}"
     )
@@ -115,6 +120,12 @@ def fit_and_calibrate(
         "fit": fitted,
         "train_seconds": round(seconds, 3),
         "device": str(device),
+        "calibration": {"measured_on": "valid", **scores},
         "rows": {"train": len(train), "valid": len(valid), "calib": len(calib)},
     }
     return TrainedModel(name, type_, model, found, domain, facts)
+
+
+def _densities(model: Model, rows: Labelled) -> Tensor:
+    """(n, grid.size) densities before calibration."""
+    return torch.cat([model.predict(rows.photometry[part]) for part in batches(len(rows))])

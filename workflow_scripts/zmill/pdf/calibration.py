@@ -31,6 +31,9 @@ MIN_GAIN = 1e-3
 MIN_ROWS = 100
 """Fewer calibration rows than this decide nothing; the densities are left as they are."""
 
+MAX_ROWS = 20_000
+"""Of more rows, this many are taken, evenly spaced."""
+
 FloatArray = NDArray[np.float64]
 
 
@@ -76,16 +79,17 @@ def fit(density: Tensor, grid: Grid, z: FloatArray, weight: FloatArray | None = 
     density : (n, grid.size) normalised densities; z : (n,) their spectroscopic redshifts; weight : (n,), 1 if None.
     Rows outside the grid are left out. Returns the identity if nothing improves the score of held-out rows.
     """
-    inside = (z >= grid.z_min) & (z <= grid.z_max)
-    if inside.sum() < MIN_ROWS:
+    rows = np.flatnonzero((z >= grid.z_min) & (z <= grid.z_max))
+    if len(rows) < MIN_ROWS:
         return Calibration()
-    rows = torch.as_tensor(np.flatnonzero(inside), device=density.device)
-    data = _Rows(density[rows], grid, z[inside], np.ones(inside.sum()) if weight is None else weight[inside])
+    rows = rows[:: -(-len(rows) // MAX_ROWS)]
+    chosen = torch.as_tensor(rows, device=density.device)
+    data = _Rows(density[chosen], grid, z[rows], np.ones(len(rows)) if weight is None else weight[rows])
     folds = np.arange(len(data.z)) % 2 == 0
     best, score = Calibration(), _held_out(data, folds, lambda _: Calibration())
     for steps in _STEPS:
         found = _held_out(data, folds, steps)
-        if found > score + MIN_GAIN:
+        if _gains(found - score, data.weight):
             best, score = steps(data), found
     return best
 
@@ -104,22 +108,32 @@ class _Rows:
     def redshifts(self) -> Tensor:
         return torch.as_tensor(self.z, dtype=torch.float32, device=self.density.device)
 
-    def score(self, calibration: Calibration) -> float:
-        """Weighted mean log score."""
+    def scores(self, calibration: Calibration) -> FloatArray:
+        """(n,) log scores."""
         value = density_at(calibration(self.density, self.grid), self.grid, self.redshifts())
-        return float(np.average(np.log(value.double().cpu().numpy() + FLOOR), weights=self.weight))
+        return np.asarray(np.log(value.double().cpu().numpy() + FLOOR))
 
 
-def _held_out(data: _Rows, folds: NDArray[np.bool_], fit_on: Callable[[_Rows], Calibration]) -> float:
-    """Mean score of each half under the calibration fitted on the other."""
+def _held_out(data: _Rows, folds: NDArray[np.bool_], fit_on: Callable[[_Rows], Calibration]) -> FloatArray:
+    """(n,) scores of each half's rows under the calibration fitted on the other half."""
     one, other = data.part(folds), data.part(~folds)
-    return 0.5 * (other.score(fit_on(one)) + one.score(fit_on(other)))
+    found = np.empty(len(data.z))
+    found[folds], found[~folds] = one.scores(fit_on(other)), other.scores(fit_on(one))
+    return found
+
+
+def _gains(difference: FloatArray, weight: FloatArray) -> bool:
+    """Whether scores rise by enough to matter, and by more than twice the standard error of the rise."""
+    share = weight / weight.sum()
+    mean = share @ difference
+    error = np.sqrt((share**2) @ (difference - mean) ** 2)
+    return bool(mean > max(MIN_GAIN, 2 * error))
 
 
 def _fit_temperature(data: _Rows) -> Calibration:
     low, high = np.log(TEMPERATURES)
     found = minimize_scalar(
-        lambda t: -data.score(Calibration(float(np.exp(t)))),
+        lambda t: -np.average(data.scores(Calibration(float(np.exp(t)))), weights=data.weight),
         bounds=(low, high),
         method="bounded",
         options={"xatol": 1e-3},
