@@ -107,7 +107,7 @@ class Inference:
 
     @torch.inference_mode()
     def _compute(self, rows: Photometry) -> tuple[Tensor, Tensor | None, NDArray[np.bool_]]:
-        """(9, n) points, (n, width) PDF and (n,) ood of rows; never NaN."""
+        """(9, n) points, (n, width) PDF and (n,) ood of rows; flat and ood where the model has no answer, never NaN."""
         ood = self.model.ood(rows)
         if self._located is not None and self._table is not None:
             with self._precision():
@@ -124,7 +124,6 @@ class Inference:
             if bool(lost.any()):
                 density = torch.where(lost[:, None], self._flat(1), density)
             estimates, pdf = self._summarize(density)
-        # Where the model has no answer every redshift of the grid is as likely.
         return estimates, pdf, ood | lost.cpu().numpy()
 
     def _summarize(self, density: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -151,12 +150,12 @@ class Inference:
         """(rows, grid.size) densities that know nothing."""
         return self.grid.normalize(torch.zeros(rows, self.grid.size, device=self.device))
 
-    @torch.inference_mode()
     def _tabulate(self, model: LocatedModel) -> Table:
+        @torch.inference_mode()
         def describe(place: Tensor, log_width: Tensor) -> Tensor:
             return self._describe(self.model.calibration(model.density_at(place, log_width), self.grid))
 
-        return Table.build(describe, self.grid, self.device)
+        return Table.build(describe, self.grid, self.device, self.pool)
 
     def _precision(self) -> AbstractContextManager[object]:
         """bfloat16 products where the model allows them and the processor has them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import torch
@@ -40,14 +41,14 @@ class Table:
     smooth: Tensor
 
     @classmethod
-    def build(cls, describe: Describe, grid: Grid, device: torch.device) -> Table:
-        """Describe the densities of all nodes."""
+    def build(cls, describe: Describe, grid: Grid, device: torch.device, pool: Executor) -> Table:
+        """Describe the densities of all nodes, in the threads of `pool`."""
         places = (grid.size - 1) * PLACES_PER_STEP + 1
         widths = math.floor(math.log((grid.z_max - grid.z_min) / grid.step) / LOG_WIDTH_STEP) + 1
         node = torch.arange(places * widths, device=device)
         place = grid.z_min + (node // widths) * (grid.step / PLACES_PER_STEP)
         log_width = math.log(grid.step) + (node % widths) * LOG_WIDTH_STEP
-        values = torch.cat([describe(p, w) for p, w in zip(place.split(CHUNK), log_width.split(CHUNK), strict=True)])
+        values = torch.cat(list(pool.map(describe, place.split(CHUNK), log_width.split(CHUNK))))
         mode = values[:, 0].reshape(places, widths)
         corners = torch.stack([mode[:-1, :-1], mode[1:, :-1], mode[:-1, 1:], mode[1:, 1:]])
         smooth = torch.zeros(places, widths, dtype=torch.bool, device=device)
