@@ -14,6 +14,7 @@ from torch import Tensor
 from zmill.models import base, scaling
 from zmill.models.base import Labelled, Model
 from zmill.models.features import Columns
+from zmill.models.losses import mean_crps
 from zmill.pdf.grid import Grid
 from zmill.survey.photometry import Photometry
 
@@ -28,7 +29,7 @@ PAIRS = 1 << 26
 class KNNSettings(base.Settings):
     """Settings of the nearest neighbours."""
 
-    k: tuple[Annotated[int, Field(ge=1)], ...] = (5, 7, 11, 15, 21, 31, 51, 71, 101)
+    k: tuple[Annotated[int, Field(ge=1)], ...] = (3, 5, 7, 11, 15, 21, 31, 51, 71, 101)
     """Numbers of neighbours that validation rows choose from; one number is taken as it is."""
     scaling: Literal["minmax", "standard", "robust"] = "standard"
     """How columns are made comparable: by extremes, by mean and standard deviation, by median and quartiles."""
@@ -91,7 +92,7 @@ class Neighbours(Model):
         curve = []
         for k in usable:
             histogram, mean = self._histogram(distance[:, :k], neighbour[:, :k])
-            scores = {width: crps(histogram @ kernel(grid, width, self.device), z, grid) for width in WIDTHS}
+            scores = {width: mean_crps(histogram @ kernel(grid, width, self.device), z, grid) for width in WIDTHS}
             width = min(scores, key=lambda w: scores[w])
             mse = float((mean - z).square().mean())
             curve.append({"k": k, "mse": mse, "crps": scores[width], "width": width})
@@ -172,12 +173,6 @@ def kernel(grid: Grid, width: float, device: torch.device) -> Tensor:
     """(size, size): row j is the density of a galaxy at grid point j, a Gaussian of width `width` (1 + z_j)."""
     z = grid.tensor(device)
     return grid.normalize(torch.exp(-0.5 * ((z - z[:, None]) / (width * (1 + z[:, None]))) ** 2))
-
-
-def crps(density: Tensor, z: Tensor, grid: Grid) -> float:
-    """Mean CRPS of densities (n, size), the integral over the grid of (F - step at z) squared."""
-    difference = grid.cdf(density) - (grid.tensor(density.device) >= z[:, None]).float()
-    return float(difference.square().sum(1).mean()) * grid.step
 
 
 MODEL = Neighbours

@@ -37,7 +37,7 @@ class Schedule(Settings):
     patience: int = Field(20, ge=1)
     """Looks at the validation rows without a better score before training stops."""
     amp: bool = True
-    """Products in bfloat16 on a GPU."""
+    """Products in bfloat16 where the device has instructions for them; the weights stay in float32."""
     look_every: int = Field(1, ge=1)
     """Epochs between two looks at the validation rows."""
 
@@ -75,14 +75,15 @@ class FullyConnected(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """Residual blocks x + W2 silu(W1 x) between a linear stem and a linear head.
+    """Residual blocks x + W2 relu(W1 x) between a linear stem and a linear head.
 
-    The second matrix of a block starts at zero, so that the untrained network is linear and depth needs no
+    The second matrix of a block starts at zero, so that the untrained network is shallow and depth needs no
     normalisation layers, which would cost more than the products when a survey is predicted.
     """
 
-    def __init__(self, members: int, inputs: int, width: int, blocks: int, outputs: int, dropout: float) -> None:
+    def __init__(self, members: int, inputs: int, width: int, blocks: int, outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.members = members
         self.stem = Linear(members, inputs, width)
         self.first = nn.ModuleList(Linear(members, width, width) for _ in range(blocks))
         self.second = nn.ModuleList(Linear(members, width, width, gain=0.0) for _ in range(blocks))
@@ -91,13 +92,56 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(members, n, inputs) -> (members, n, outputs)."""
-        x = functional.silu(self.stem(x))
+        x = functional.relu(self.stem(x))
         for first, second in zip(self.first, self.second, strict=True):
-            inner = functional.silu(first(x))
+            inner = functional.relu(first(x))
             if self.training and self.dropout:
                 inner = functional.dropout(inner, self.dropout)
             x = x + second(inner)
-        return self.head(functional.silu(x))
+        return self.head(functional.relu(x))
+
+
+class Applied:
+    """A trained `ResidualMLP` member by member, in bfloat16 where the processor multiplies it: only predicts.
+
+    The stem, whose inputs carry the colors, stays in float32.
+    """
+
+    def __init__(self, network: ResidualMLP) -> None:
+        device = network.stem.weight.device
+        self.dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+
+        def layers(linear: nn.Module, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+            assert isinstance(linear, Linear)
+            weight, bias = linear.weight.detach(), linear.bias.detach()
+            return [(w.T.contiguous().to(dtype), b[0].to(dtype)) for w, b in zip(weight, bias, strict=True)]
+
+        stem, head = layers(network.stem, torch.float32), layers(network.head, self.dtype)
+        pairs = zip(network.first, network.second, strict=True)
+        blocks = [(layers(a, self.dtype), layers(b, self.dtype)) for a, b in pairs]
+        self.members = [
+            (stem[m], [(first[m], second[m]) for first, second in blocks], head[m]) for m in range(network.members)
+        ]
+
+    def probability(self, x: Tensor) -> Tensor:
+        """(n, inputs) -> (n, outputs) float32: softmax of the outputs, averaged over the members."""
+        total = None
+        for stem, blocks, head in self.members:
+            h = functional.linear(x, *stem).relu_().to(self.dtype)
+            for first, second in blocks:
+                h = h.add_(functional.linear(functional.linear(h, *first).relu_(), *second))
+            p = functional.linear(h.relu_(), *head).float().softmax(-1)
+            total = p if total is None else total.add_(p)
+        assert total is not None
+        return total.div_(len(self.members))
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    there = torch.cpu.get_capabilities()
+    return bool(there.get("avx512_bf16") or there.get("amx_bf16"))
 
 
 def train(
@@ -133,8 +177,8 @@ def train(
     batch = min(schedule.batch, rows)
     steps = rows // batch
     total = schedule.epochs * steps
-    fused = device.type == "cuda"
-    optimizer = torch.optim.AdamW(network.parameters(), schedule.lr, weight_decay=schedule.weight_decay, fused=fused)
+    amp = schedule.amp and multiplies_bfloat16(device)
+    optimizer = torch.optim.AdamW(network.parameters(), schedule.lr, weight_decay=schedule.weight_decay, fused=True)
     average = copy.deepcopy(network) if schedule.ema else network
     best, best_epoch, best_state, unimproved, step = math.inf, 0, copy.deepcopy(average.state_dict()), 0, 0
     history = []
@@ -146,7 +190,7 @@ def train(
             if schedule.one_cycle:
                 for group in optimizer.param_groups:
                     group["lr"] = schedule.lr * _one_cycle(step / total)
-            with torch.autocast(device.type, torch.bfloat16, enabled=schedule.amp and device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 value = loss(network, order[:, place * batch : (place + 1) * batch])
             optimizer.zero_grad(set_to_none=True)
             value.backward()

@@ -1,0 +1,114 @@
+"""The residual ensemble: learns, uses what was observed and no more, is distilled, saved and repeats itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import contract
+import numpy as np
+import pytest
+import torch
+from toy_survey import CONTEXT, GRID, labelled
+
+from zmill.models.losses import crps_of_probabilities, cross_entropy, mean_crps, soft_labels
+from zmill.models.network import Applied, ResidualMLP
+from zmill.models.registry import model_class
+from zmill.models.resmlp import ResMLPSettings
+
+QUICK = {"epochs": 12, "distill_epochs": 12, "members": 2, "width": 48, "distill_width": 32, "blocks": 2, "lr": 4e-3}
+
+
+@pytest.mark.parametrize("distill", [False, True])
+def test_learns_the_toy_relation(distill: bool) -> None:
+    contract.is_accurate("resmlp", QUICK | {"distill": distill, "batch": 128, "lr": 8e-3, "ema": 0.9}, 0.06)
+
+
+def test_saved_and_repeatable(tmp_path: Path) -> None:
+    contract.is_saved_and_repeatable("resmlp", QUICK | {"epochs": 3, "distill_epochs": 3}, tmp_path)
+
+
+def test_an_ensemble_is_saved_whole(tmp_path: Path) -> None:
+    settings = QUICK | {"epochs": 3, "distill": False}
+    contract.is_saved_and_repeatable("resmlp", settings, tmp_path)
+
+
+def test_scales_by_training_rows_alone() -> None:
+    names = ("features.softening", "features.offset", "features.scale")
+    contract.scales_by_training_rows_alone("resmlp", QUICK | {"epochs": 2, "distill": False}, names)
+
+
+def test_rows_with_gaps() -> None:
+    contract.predicts_rows_with_gaps("resmlp", QUICK | {"epochs": 3, "distill_epochs": 3})
+
+
+def test_a_lost_band_widens_the_density() -> None:
+    settings = QUICK | {"distill": False, "drop": 0.4, "batch": 128, "lr": 8e-3, "ema": 0.9}
+    model, _ = contract.fitted("resmlp", settings, labelled(1500, 1), labelled(300, 2))
+    whole = labelled(300, 3).photometry
+    lost = replace(whole, unobserved=np.full(300, 1, np.int32), imputed=np.full(300, 1, np.int32))
+
+    def spread(density: torch.Tensor) -> float:
+        mean = (density * GRID.tensor()).sum(1, keepdim=True) * GRID.step
+        return float(((GRID.tensor() - mean).square() * density).sum(1).mul(GRID.step).sqrt().median())
+
+    assert spread(model.predict(lost)) > 1.2 * spread(model.predict(whole))
+
+
+def test_facts_hold_the_learning_curves() -> None:
+    _, facts = contract.fitted("resmlp", QUICK | {"epochs": 4, "distill_epochs": 2}, labelled(300, 1), labelled(100, 2))
+    assert [look["epoch"] for look in facts["history"]] == [2, 4]
+    assert [look["epoch"] for look in facts["distilled"]["history"]] == [2]
+    assert facts["best_score"] > 0
+
+
+def test_applied_equals_the_network() -> None:
+    torch.manual_seed(1)
+    network = ResidualMLP(3, 10, 32, 2, 50).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    x = torch.randn(20, 10)
+    expected = network(x.expand(3, 20, 10)).softmax(-1).mean(0)
+    torch.testing.assert_close(Applied(network).probability(x), expected, rtol=0.15, atol=2e-3)
+
+
+def test_members_differ() -> None:
+    model, _ = contract.fitted("resmlp", QUICK | {"epochs": 2, "distill": False}, labelled(300, 1), labelled(100, 2))
+    weight = model.state()[0]["network.stem.weight"]
+    assert not torch.equal(weight[0], weight[1])
+
+
+def test_another_seed_is_another_model() -> None:
+    cls = model_class("resmlp")
+    stems = []
+    for seed in (1, 2):
+        model = cls(ResMLPSettings(**QUICK | {"epochs": 2, "distill": False}), replace(CONTEXT, seed=seed))
+        model.fit(labelled(300, 1), labelled(100, 2), contract.CPU, lambda line: None)
+        stems.append(model.state()[0]["network.stem.weight"])
+    assert not torch.equal(*stems)
+
+
+@pytest.mark.parametrize("width", [0.0, 0.01])
+def test_soft_labels_keep_the_redshift(width: float) -> None:
+    z = torch.tensor([0.1234, 0.7, 1.5551])
+    label = soft_labels(z, GRID, width)
+    torch.testing.assert_close(label.sum(1), torch.ones(3))
+    torch.testing.assert_close(label @ GRID.tensor(), z, rtol=1e-3, atol=1e-3)
+
+
+def test_losses_are_smallest_for_the_truth() -> None:
+    z = torch.tensor([0.5, 1.0])
+    label = soft_labels(z, GRID, 0.02)
+    right, wrong = label.clamp_min(1e-9).log(), soft_labels(z + 0.2, GRID, 0.02).clamp_min(1e-9).log()
+    assert (cross_entropy(right, label) < cross_entropy(wrong, label)).all()
+    assert (crps_of_probabilities(right.softmax(-1), z, GRID) < crps_of_probabilities(wrong.softmax(-1), z, GRID)).all()
+
+
+def test_crps_of_a_gaussian() -> None:
+    """sigma (1/sqrt(pi)) (sqrt(2) - 1) at the center (Gneiting & Raftery 2007, eq. 21)."""
+    sigma = 0.1
+    density = GRID.normalize(torch.exp(-0.5 * ((GRID.tensor() - 1.0) / sigma) ** 2)[None])
+    expected = sigma * (2 * 0.3989423 - 1 / np.pi**0.5)
+    assert mean_crps(density, torch.tensor([1.0]), GRID) == pytest.approx(expected, rel=0.01)
+    share = density * GRID.step
+    assert float(crps_of_probabilities(share, torch.tensor([1.0]), GRID)) == pytest.approx(expected, rel=0.02)
