@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
 from zmill.catalog import hats
 from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition

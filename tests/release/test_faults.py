@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from release_sky import SKY, fill
+
 from zmill.release import store
 from zmill.release.publish import publish
 from zmill.release.rollback import rollback

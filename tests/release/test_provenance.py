@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from zmill.release.provenance import code_revision, versions
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from release_sky import SKY, fill, write
+
 from zmill.catalog import hats
 from zmill.catalog.files import file_hash, read_json, write_json
 from zmill.catalog.hats import Partition

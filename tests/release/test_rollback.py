@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from release_sky import SKY, fill
+
 from zmill.catalog.files import read_json
 from zmill.release import store
 from zmill.release.publish import publish

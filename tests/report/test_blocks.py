@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from zmill.report.blocks import count, duration, number, percent
 
 

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+
 from zmill.report import figures
 from zmill.report.binned import trend
 from zmill.report.style import RC, VARIABLES, style, to_svg

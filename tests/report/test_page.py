@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from report_sky import CONFIG, HOSTILE, SURVEY, fill
+
 from zmill.catalog.files import read_json, write_json
 from zmill.report.page import build
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zmill.catalog.files import whole, write_json
+from zmill.catalog.files import whole
 from zmill.catalog.hats import Partition
 from zmill.release import store
 from zmill.release.contents import Contents, Sidecars, gather
@@ -60,7 +60,7 @@ def publish(results: Path, keep: int, settings: dict[str, Any], say: Callable[[s
         gone = store.prune(results, keep, record["release"])
         if gone:
             say(f"removed old releases: {', '.join(gone)}")
-        write_json(results / RECORD, record)
+        store.copy_record(results, record["release"])
         return record
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from zmill.catalog.files import write_json
 from zmill.release import store
-from zmill.release.store import RECORD, Record, ReleaseError
+from zmill.release.store import Record, ReleaseError
 from zmill.release.verify import verify
 
 
@@ -31,7 +30,7 @@ def rollback(results: Path, say: Callable[[str], None], threads: int = 1) -> Rec
             raise ReleaseError(f"{now['release']} is the oldest release that is kept: there is nothing to go back to")
         verify(store.folder(results, earlier["release"]), earlier, threads)
         store.switch(results, earlier["release"])
-        write_json(results / RECORD, earlier)
+        store.copy_record(results, earlier["release"])
         say(f"current is release {earlier['release']} again; {now['release']} stays beside it")
         return earlier
 

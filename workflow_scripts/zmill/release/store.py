@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zmill.catalog.files import read_json
+from zmill.catalog.files import read_json, whole
 
 RECORD = "release.json"
 """In every release: what it holds, with the hash of every file."""
@@ -90,6 +90,12 @@ def switch(results: Path, release: str) -> None:
     temporary.symlink_to(Path("releases") / release)
     os.replace(temporary, results / "current")
     sync_folder(results)
+
+
+def copy_record(results: Path, release: str) -> None:
+    """Put a copy of a release's record where the workflow looks for it."""
+    with whole(results / RECORD) as temporary:
+        shutil.copyfile(folder(results, release) / RECORD, temporary)
 
 
 def remove(path: Path) -> None:

@@ -24,6 +24,8 @@ HEADLINE = {
     "coverage_68": "truth in the central 68 %",
 }
 """Metrics at the top of the page, and what they are called there."""
+FEWEST = 10
+"""Rows below which metrics of a part of them say nothing."""
 SHARES = ("eta_005", "eta_015", "eta_050", "eta_5sigma", "outlier_rail")
 
 
@@ -181,7 +183,7 @@ def kinds_section(split: dict[str, Any]) -> Section:
 
 
 def _some(entry: dict[str, Any], names: tuple[str, ...]) -> list[Cell]:
-    board = entry["board"] or {}
+    board = entry["board"] if entry["n"] >= FEWEST else {}
     return [count(entry["n"]), *((percent if name in SHARES else number)(board.get(name)) for name in names)]
 
 

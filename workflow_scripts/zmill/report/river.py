@@ -78,7 +78,7 @@ def distribution_section(sources: Sources, tested: Tested, predicted: Predicted 
     section = Section("distribution", "Redshift distribution n(z)", "n(z)")
     section.blocks.append(
         Note(
-            "Spectra are taken of brighter galaxies than the survey holds, so its n(z) reaches further than theirs; stacked PDFs "
+            "Spectra are usually of brighter galaxies than the survey, so that its n(z) reaches further than theirs; stacked PDFs "
             "are an estimate of n(z) only where the training rows cover the survey. " + " ".join(notes)
         )
     )
@@ -162,7 +162,9 @@ def sample_section(sources: Sources) -> Section:
     levels = ("min", "q25", "median", "q75", "max")
     rows = []
     by_source: dict[str, dict[str, int]] = {}
-    for name, told in sample["splits"].items():
+    splits = sorted(sample["splits"], key=[*SPLITS, *sample["splits"]].index)
+    for name in splits:
+        told = sample["splits"][name]
         redshift = told.get("redshift", {})
         rows.append(
             [
@@ -179,10 +181,10 @@ def sample_section(sources: Sources) -> Section:
     )
     if by_source:
         table = [
-            [text(source), *(count(counts.get(split, 0)) for split in sample["splits"])]
+            [text(source), *(count(counts.get(split, 0)) for split in splits)]
             for source, counts in sorted(by_source.items(), key=lambda item: -sum(item[1].values()))
         ]
-        section.blocks.append(Table("Where the redshifts come from", ["label_source", *sample["splits"]], table))
+        section.blocks.append(Table("Where the redshifts come from", ["label_source", *splits], table))
     imputation = sources.json("imputation.json")
     if imputation:
         section.blocks.append(Details("Mean colours that missing bands are filled with", _pretty(imputation)))
