@@ -8,7 +8,9 @@ rule report:
     input:
         leaderboard=f"{RESULTS}/evaluation/leaderboard.csv",
         best=f"{RESULTS}/evaluation/best.json",
-        evaluations=expand(f"{RESULTS}/evaluation/{{model}}/{{file}}", model=MODELS, file=["metrics.json", "predictions.parquet"]),
+        evaluations=expand(
+            f"{RESULTS}/evaluation/{{model}}/{{file}}", model=MODELS, file=["metrics.json", "predictions.parquet"]
+        ),
         models=expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS),
         sample=f"{RESULTS}/sample/sample.json",
         split=f"{RESULTS}/split.json",
