@@ -11,7 +11,8 @@ from zmill import metrics
 CHOOSES = "valid"
 """The split that chooses; test rows are reported and choose nothing."""
 COLUMNS = ("model", "split", "point", "n", *metrics.ALL, "train_seconds", "rows_per_s")
-POINT = "z_median; z_mean for mse, mae, rms, r2"
+POINT = "z_median (z_mean: mse mae rms r2)"
+ORDER = ("valid", "calib", "test")
 
 
 class SelectionError(Exception):
@@ -29,7 +30,8 @@ def leaderboard(evaluations: dict[str, dict[str, Any]], metric: str) -> str:
     writer.writeheader()
     for model in [*order, *sorted(set(evaluations) - set(order))]:
         about = evaluations[model]
-        for split, found in about["splits"].items():
+        for split in sorted(about["splits"], key=ORDER.index):
+            found = about["splits"][split]
             board = {name: _text(value) for name, value in found.get("board", {}).items()}
             cost = {name: about[name] for name in ("train_seconds", "rows_per_s")}
             writer.writerow({"model": model, "split": split, "point": POINT, "n": found["n"], **board, **cost})
