@@ -1,8 +1,8 @@
 """zmill: a photometric redshift with a calibrated PDF for every row of a survey.
 
-    snakemake --cores all                        the survey that config.yaml names, to the end
-    snakemake --cores all --config survey=NAME   another one of surveys/
-    snakemake --list-target-rules                what can be asked for
+snakemake --cores all                        the survey that config.yaml names, to the end
+snakemake --cores all --config survey=NAME   another one of surveys/
+snakemake --list-target-rules                what can be asked for
 """
 
 from pathlib import Path
@@ -58,7 +58,6 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 
-
 if survey.tables:
 
     include: "rules/sample_tables.smk"
@@ -104,4 +103,6 @@ onsuccess:
 
 
 onerror:
-    print(f"\nzmill: a job failed; its log is in {LOGS}/ and its last line is the cause. Finished work is kept: run again.")
+    print(
+        f"\nzmill: a job failed; its log is in {LOGS}/ and its last line is the cause. Finished work is kept: run again."
+    )

@@ -20,51 +20,53 @@ def survey_sidecars(wildcards) -> list[str]:
 
 
 rule clean_shard:
+    """Partitions of one shard, cleaned."""
+    message:
+        "Cleaning shard {wildcards.shard}"
     input:
         survey_sidecars,
         shards=f"{RESULTS}/survey/shards.csv",
         imputation=f"{RESULTS}/imputation.json",
     output:
         f"{RESULTS}/progress/clean/{{shard}}.json",
-    log:
-        f"{LOGS}/clean_shard/{{shard}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/clean_shard/{{shard}}.tsv"
-    threads: 2
-    resources:
-        mem_mb=lambda wildcards, threads: 1000 * threads,
-        runtime=120,
     params:
         survey=dump(survey),
         impute=settings.clean.impute,
         clean=f"{RESULTS}/clean",
-    """Partitions of one shard, cleaned."""
-    message:
-        "Cleaning shard {wildcards.shard}"
+    log:
+        f"{LOGS}/clean_shard/{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/clean_shard/{{shard}}.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, threads: 1000 * threads,
+        runtime=120,
     script:
         "../workflow_scripts/clean_shard.py"
 
 
 rule clean_catalog:
+    """The whole survey with missing bands filled, cuts and fillings marked."""
+    message:
+        "Finishing the clean catalogue"
     input:
-        lambda wildcards: expand(
-            f"{RESULTS}/progress/clean/{{shard}}.json", shard=shard_numbers(wildcards)
-        ),
+        lambda wildcards: expand(f"{RESULTS}/progress/clean/{{shard}}.json", shard=shard_numbers(wildcards)),
         survey=f"{RESULTS}/survey/partition_info.csv",
     output:
         f"{RESULTS}/clean/partition_info.csv",
+    params:
+        name=f"{settings.survey}_clean",
     log:
         f"{LOGS}/clean_catalog.log",
     benchmark:
         f"{RESULTS}/benchmarks/clean_catalog.tsv"
+    conda:
+        "../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=60,
-    params:
-        name=f"{settings.survey}_clean",
-    """The whole survey with missing bands filled, cuts and fillings marked."""
-    message:
-        "Finishing the clean catalogue"
     script:
         "../workflow_scripts/clean_catalog.py"

@@ -1,22 +1,24 @@
 rule crossmatch:
+    """The survey object that each spectrum belongs to, by position."""
+    message:
+        "Matching spectra with the survey"
     input:
         survey=f"{RESULTS}/survey/partition_info.csv",
         specz=f"{RESULTS}/specz/partition_info.csv",
     output:
         matches=f"{RESULTS}/matches.parquet",
         counts=f"{RESULTS}/matches.json",
+    params:
+        ambiguous=settings.crossmatch.ambiguous,
     log:
         f"{LOGS}/crossmatch.log",
     benchmark:
         f"{RESULTS}/benchmarks/crossmatch.tsv"
+    conda:
+        "../envs/data.yaml"
     threads: 2
     resources:
         mem_mb=2000,
         runtime=120,
-    params:
-        ambiguous=settings.crossmatch.ambiguous,
-    """The survey object that each spectrum belongs to, by position."""
-    message:
-        "Matching spectra with the survey"
     script:
         "../workflow_scripts/crossmatch.py"

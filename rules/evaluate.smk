@@ -21,6 +21,8 @@ rule evaluate_model:
         f"{LOGS}/evaluate_model/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate_model/{{model}}.tsv"
+    conda:
+        "../envs/models.yaml"
     threads: 2
     resources:
         mem_mb=lambda wildcards, input: 2000 + int(20 * input.size_mb),
@@ -43,6 +45,8 @@ rule select_model:
         f"{LOGS}/select_model.log",
     benchmark:
         f"{RESULTS}/benchmarks/select_model.tsv"
+    conda:
+        "../envs/models.yaml"
     threads: 1
     resources:
         mem_mb=1000,

@@ -4,6 +4,9 @@ from zmill.survey.importer import import_settings
 
 
 checkpoint import_survey:
+    """The survey as a HATS catalogue: sentinels into states, fluxes into AB magnitudes, bad rows set aside."""
+    message:
+        "Importing the survey"
     input:
         files=SOURCES.survey,
         map=str(Path(DATA, survey.extinction.map)) if survey.extinction.map else [],
@@ -12,20 +15,19 @@ checkpoint import_survey:
         shards=f"{RESULTS}/survey/shards.csv",
         rejected=f"{RESULTS}/rejected/survey.parquet",
         counts=f"{RESULTS}/rejected/survey.json",
+    params:
+        survey=import_settings(survey),
+        partitions=dump(settings.partitions),
+        data_dir=lambda wildcards: DATA,
     log:
         f"{LOGS}/import_survey.log",
     benchmark:
         f"{RESULTS}/benchmarks/import_survey.tsv"
+    conda:
+        "../envs/data.yaml"
     threads: 16
     resources:
         mem_mb=lambda wildcards, threads: 500 + 750 * threads,
         runtime=1440,
-    params:
-        survey=import_settings(survey),
-        partitions=dump(settings.partitions),
-        data_dir=DATA,
-    """The survey as a HATS catalogue: sentinels into states, fluxes into AB magnitudes, bad rows set aside."""
-    message:
-        "Importing the survey"
     script:
         "../workflow_scripts/import_survey.py"

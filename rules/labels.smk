@@ -1,4 +1,7 @@
 rule labels:
+    """Spectroscopic redshifts of all sources, judged on one scale and merged."""
+    message:
+        "Merging spectroscopic redshifts"
     input:
         files=SOURCES.labels,
         survey=f"{RESULTS}/survey/partition_info.csv",
@@ -7,22 +10,21 @@ rule labels:
         counts=f"{RESULTS}/specz/labels.json",
         rejected=f"{RESULTS}/rejected/specz.parquet",
         conflicts=f"{RESULTS}/rejected/specz_conflicts.parquet",
-    log:
-        f"{LOGS}/labels.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/labels.tsv"
-    threads: 1
-    resources:
-        mem_mb=3000,
-        runtime=120,
     params:
         sources=[dump(source) for source in survey.labels],
         labels=dump(settings.labels),
         partitions=dump(settings.partitions),
         radius_arcsec=settings.crossmatch.radius_arcsec,
-        data_dir=DATA,
-    """Spectroscopic redshifts of all sources, judged on one scale and merged."""
-    message:
-        "Merging spectroscopic redshifts"
+        data_dir=lambda wildcards: DATA,
+    log:
+        f"{LOGS}/labels.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/labels.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=120,
     script:
         "../workflow_scripts/labels.py"

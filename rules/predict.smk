@@ -22,13 +22,15 @@ rule predict_shard:
     output:
         f"{RESULTS}/progress/predict/{{shard}}.json",
     params:
-        results=RESULTS,
+        results=subpath(output[0], ancestor=3),
         bands=survey.bands,
         predict=dump(settings.predict),
     log:
         f"{LOGS}/predict_shard/{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/predict_shard/{{shard}}.tsv"
+    conda:
+        "../envs/models.yaml"
     threads: 16
     resources:
         gpu=1,
@@ -50,13 +52,15 @@ rule photoz_catalog:
         pdf=[] if settings.predict.pdf == "none" else f"{RESULTS}/pdf/partition_info.csv",
         photoz=f"{RESULTS}/photoz/partition_info.csv",
     params:
-        results=RESULTS,
+        results=subpath(output.photoz, ancestor=2),
         survey=settings.survey,
         pdf=settings.predict.pdf,
     log:
         f"{LOGS}/photoz_catalog.log",
     benchmark:
         f"{RESULTS}/benchmarks/photoz_catalog.tsv"
+    conda:
+        "../envs/models.yaml"
     threads: 1
     resources:
         mem_mb=2000,

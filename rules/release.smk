@@ -15,7 +15,7 @@ rule release:
     output:
         release=f"{RESULTS}/release.json",
     params:
-        results=RESULTS,
+        results=subpath(output.release, parent=True),
         keep=settings.release.keep,
         config=dump(settings),
         survey=dump(survey),
@@ -23,6 +23,8 @@ rule release:
         f"{LOGS}/release.log",
     benchmark:
         f"{RESULTS}/benchmarks/release.tsv"
+    conda:
+        "../envs/data.yaml"
     threads: 2
     resources:
         mem_mb=2000,
@@ -39,6 +41,8 @@ rule rollback:
         results=RESULTS,
     log:
         f"{LOGS}/rollback.log",
+    conda:
+        "../envs/data.yaml"
     threads: 2
     resources:
         mem_mb=1000,

@@ -29,7 +29,7 @@ rule report:
     output:
         report=f"{RESULTS}/report.html",
     params:
-        results=RESULTS,
+        results=subpath(output[0], parent=True),
         name=settings.survey,
         config=dump(settings),
         survey=dump(survey),
@@ -37,6 +37,8 @@ rule report:
         f"{LOGS}/report.log",
     benchmark:
         f"{RESULTS}/benchmarks/report.tsv"
+    conda:
+        "../envs/models.yaml"
     threads: 1
     resources:
         mem_mb=3000,

@@ -2,56 +2,63 @@
 
 
 rule split:
+    """Which labelled row trains, validates, calibrates or tests, and which are not used and why."""
+    message:
+        "Splitting the labelled rows"
     input:
         matches=f"{RESULTS}/matches.parquet",
         survey=f"{RESULTS}/survey/partition_info.csv",
     output:
         split=f"{RESULTS}/split.parquet",
         counts=f"{RESULTS}/split.json",
-    log:
-        f"{LOGS}/split.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/split.tsv"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     params:
         survey=dump(survey),
         split=dump(settings.split),
         ambiguous=settings.crossmatch.ambiguous,
         seed=settings.seed,
-    """Which labelled row trains, validates, calibrates or tests, and which are not used and why."""
-    message:
-        "Splitting the labelled rows"
+    log:
+        f"{LOGS}/split.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/split.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
     script:
         "../workflow_scripts/split.py"
 
 
 rule colors:
+    """Mean colors of the training rows, for imputation."""
+    message:
+        "Learning mean colors from the training rows"
     input:
         split=f"{RESULTS}/split.parquet",
         survey=f"{RESULTS}/survey/partition_info.csv",
     output:
         f"{RESULTS}/imputation.json",
+    params:
+        bands=survey.bands,
     log:
         f"{LOGS}/colors.log",
     benchmark:
         f"{RESULTS}/benchmarks/colors.tsv"
+    conda:
+        "../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=60,
-    params:
-        bands=survey.bands,
-    """Mean colors of the training rows, for imputation."""
-    message:
-        "Learning mean colors from the training rows"
     script:
         "../workflow_scripts/colors.py"
 
 
 rule sample:
+    """Tables of labelled rows with clean photometry, one per split."""
+    message:
+        "Writing the training, validation, calibration and test tables"
     input:
         split=f"{RESULTS}/split.parquet",
         counts=f"{RESULTS}/split.json",
@@ -66,12 +73,11 @@ rule sample:
         f"{LOGS}/sample.log",
     benchmark:
         f"{RESULTS}/benchmarks/sample.tsv"
+    conda:
+        "../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
-    """Tables of labelled rows with clean photometry, one per split."""
-    message:
-        "Writing the training, validation, calibration and test tables"
     script:
         "../workflow_scripts/sample.py"

@@ -2,6 +2,9 @@
 
 
 rule sample_tables:
+    """Tables of labelled rows with clean photometry, one per split."""
+    message:
+        "Making the sample from training and test tables"
     input:
         train=SOURCES.train,
         test=SOURCES.test,
@@ -13,21 +16,20 @@ rule sample_tables:
         imputation=f"{RESULTS}/imputation.json",
         counts=f"{RESULTS}/split.json",
         report=f"{RESULTS}/sample/sample.json",
-    log:
-        f"{LOGS}/sample_tables.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/sample_tables.tsv"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
     params:
         survey=dump(survey),
         split=dump(settings.split),
         impute=settings.clean.impute,
         seed=settings.seed,
-    """Tables of labelled rows with clean photometry, one per split."""
-    message:
-        "Making the sample from training and test tables"
+    log:
+        f"{LOGS}/sample_tables.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sample_tables.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
     script:
         "../workflow_scripts/sample_tables.py"

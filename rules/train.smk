@@ -22,14 +22,14 @@ rule train_model:
         reference=survey.reference,
         filters=dict(survey.filters),
         extra=list(survey.columns.extra),
-        grid=dict(
-            z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points
-        ),
+        grid=dict(z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points),
         seed=settings.seed,
     log:
         f"{LOGS}/train_model/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_model/{{model}}.tsv"
+    conda:
+        "../envs/models.yaml"
     threads: 2
     resources:
         gpu=1,
