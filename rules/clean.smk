@@ -1,23 +1,5 @@
 # Clean photometry of every row: missing bands filled, cuts and fillings marked.
 
-from functools import lru_cache
-
-
-@lru_cache(maxsize=1)
-def shard_sidecars(path: str, changed: int) -> dict[int, list[str]]:
-    """Sidecars of the partitions of each shard; the plan is read once for all shards."""
-    catalog = Path(path).parent
-    return {
-        shard: [str(partition.sidecar(catalog)) for partition in partitions]
-        for shard, partitions in shard_plan.read(Path(path)).items()
-    }
-
-
-def survey_sidecars(wildcards) -> list[str]:
-    """Content hashes of a shard's partitions: a shard is cleaned again when one of them changes."""
-    shards = str(checkpoints.import_survey.get().output.shards)
-    return shard_sidecars(shards, Path(shards).stat().st_mtime_ns)[int(wildcards.shard)]
-
 
 rule clean_shard:
     """Partitions of one shard, cleaned."""

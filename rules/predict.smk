@@ -1,11 +1,6 @@
 # Predicting: the chosen model on every row of the survey, shard by shard.
 
 
-def predicted_shards(wildcards) -> list[str]:
-    """What every shard's prediction writes last."""
-    return expand(f"{RESULTS}/progress/predict/{{shard}}.json", shard=shard_numbers(wildcards))
-
-
 rule predict:
     """A photo-z and a PDF for every row of the survey."""
     input:
@@ -44,7 +39,7 @@ rule photoz_catalog:
     message:
         "Counting the predicted rows and finishing the catalogues"
     input:
-        predicted_shards,
+        lambda wildcards: expand(f"{RESULTS}/progress/predict/{{shard}}.json", shard=shard_numbers(wildcards)),
         survey=f"{RESULTS}/survey/partition_info.csv",
         clean=f"{RESULTS}/clean/partition_info.csv",
         best=f"{RESULTS}/evaluation/best.json",

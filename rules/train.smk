@@ -1,11 +1,6 @@
 # One job per model, side by side; each asks for a GPU and computes on the CPU where there is none.
 
 
-def type_of(wildcards) -> str:
-    """The model's file in zmill/models/."""
-    return settings.models[wildcards.model].type or wildcards.model
-
-
 rule train_model:
     message:
         "Training {wildcards.model}"
@@ -16,7 +11,7 @@ rule train_model:
     output:
         f"{RESULTS}/models/{{model}}/model.json",
     params:
-        type=type_of,
+        type=lambda wildcards: settings.models[wildcards.model].type or wildcards.model,
         settings=lambda wildcards: settings.models[wildcards.model].model_extra or {},
         bands=list(survey.bands),
         reference=survey.reference,
