@@ -25,6 +25,7 @@ rule evaluate_model:
         "../envs/models.yaml"
     threads: 2
     resources:
+        gpu=1,
         mem_mb=lambda wildcards, input: 2000 + int(20 * input.size_mb),
         runtime=60,
     script:

@@ -39,7 +39,9 @@ def test_conda_environments_have_the_pinned_versions(root: Path) -> None:
     for file in files:
         packages = yaml.safe_load(file.read_text())["dependencies"]
         pip = next(entry["pip"] for entry in packages if isinstance(entry, dict))
-        conda = [entry for entry in packages if isinstance(entry, str) and "=" in entry and not entry.startswith("python ")]
+        conda = [
+            entry for entry in packages if isinstance(entry, str) and "=" in entry and not entry.startswith("python ")
+        ]
         for entry in conda + pip:
             name, version = re.split(r" ?==?", entry)
             name = CONDA_NAMES.get(name, name)
@@ -57,7 +59,9 @@ def test_readme_begins_with_the_two_commands(root: Path) -> None:
 
 def test_nothing_committed_names_a_machine(root: Path) -> None:
     texts = [path for path in root.rglob("*") if path.suffix in {".py", ".smk", ".md", ".yaml", ".toml", ".sh", ".txt"}]
-    texts = [path for path in texts if not {".venv", "results", "data", ".snakemake"} & set(path.relative_to(root).parts[:1])]
+    texts = [
+        path for path in texts if not {".venv", "results", "data", ".snakemake"} & set(path.relative_to(root).parts[:1])
+    ]
     assert len(texts) > 30
     pattern = re.compile("/" + r"(work|farm|root|home)/\w")
     for path in texts:

@@ -45,7 +45,11 @@ def test_models_open_no_files_but_in_the_store() -> None:
     for path in sorted((LIBRARY / "models").glob("*.py")):
         if path.stem == "store":
             continue
-        calls = {node.func.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+        calls = {
+            node.func.id
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
         assert "open" not in calls, f"{path.name} opens a file"
 
 

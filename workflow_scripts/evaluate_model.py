@@ -18,6 +18,7 @@ with job(snakemake.log[0]) as log:
     predictions, found = evaluate(trained, samples, snakemake.params.block_order, snakemake.params.seed)
     with whole(snakemake.output.predictions) as temporary:
         pq.write_table(predictions, temporary, compression="zstd")
+    found["model_hash"] = store.model_hash(Path(snakemake.input.model).parent)
     write_json(snakemake.output.metrics, found)
     for split, measured in found["splits"].items():
         board = measured.get("board", {})

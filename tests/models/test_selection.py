@@ -19,6 +19,7 @@ def evaluation(valid: dict[str, float | None], test: float = 0.5) -> dict[str, A
     return {
         "type": "knn",
         "seed": 1,
+        "model_hash": "0f",
         "train_seconds": 2.0,
         "rows_per_s": 1e5,
         "splits": {

@@ -19,11 +19,12 @@ from zmill.config import Predict
 from zmill.models import store
 from zmill.models.base import Context, Labelled
 from zmill.models.resmlp import ResidualEnsemble
+from zmill.models.store import model_hash
 from zmill.models.trained import ModelError, fit_and_calibrate
 from zmill.pdf import arrow, points
 from zmill.pdf.grid import Grid
 from zmill.predict.finish import finish
-from zmill.predict.shard import best_model, model_hash, predict_shard
+from zmill.predict.shard import best_model, predict_shard
 from zmill.survey.photometry import Photometry
 
 GRID = Grid(0.0, 3.0, 61)

@@ -159,7 +159,13 @@ class Cluster:
         if subprocess.run(["munge", "-n"], capture_output=True, timeout=10).returncode == 0:
             return
         subprocess.run(
-            ["setpriv", "--reuid=munge", "--regid=munge", "--clear-groups", shutil.which("munged") or "/usr/sbin/munged"],
+            [
+                "setpriv",
+                "--reuid=munge",
+                "--regid=munge",
+                "--clear-groups",
+                shutil.which("munged") or "/usr/sbin/munged",
+            ],
             check=True,
             timeout=30,
         )

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from zmill.labels import base as labels
 from zmill.clean.cuts import check_cuts
 from zmill.config import Config, Survey
+from zmill.labels import base as labels
 from zmill.metrics import check_metric
 from zmill.models.registry import check_models
 from zmill.survey.check import check_files, check_tables

@@ -66,6 +66,7 @@ def choose(evaluations: dict[str, dict[str, Any]], metric: str) -> dict[str, Any
     return {
         "model": best,
         "type": evaluations[best]["type"],
+        "model_hash": evaluations[best]["model_hash"],
         "metric": metric,
         "split": CHOOSES,
         "value": value,

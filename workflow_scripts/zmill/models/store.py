@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -133,3 +135,9 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _storable(tensor: Tensor) -> Tensor:
     """A contiguous copy on the CPU that shares memory with no other tensor."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def model_hash(folder: Path) -> str:
+    """Hash of all that a model's densities depend on, and of nothing else: training it again the same way keeps it."""
+    deciding = {key: value for key, value in describe(folder).items() if key not in ("facts", "versions", "filters")}
+    return xxhash.xxh3_128_hexdigest(json.dumps(deciding, sort_keys=True).encode())

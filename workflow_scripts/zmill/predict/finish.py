@@ -10,10 +10,11 @@ from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.job import log
 from zmill.models import store
+from zmill.models.store import model_hash
 from zmill.pdf import arrow
 from zmill.pdf.grid import Grid
 from zmill.predict.infer import Stored
-from zmill.predict.shard import best_model, model_hash
+from zmill.predict.shard import best_model
 
 SHOWN = 5
 """Partitions named in a message; the rest are counted."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -52,7 +51,7 @@ def predict_shard(
     folder = best_model(results)
     device = choose()
     model = store.load(folder, device, bands)
-    hash_ = model_hash(folder)
+    hash_ = store.model_hash(folder)
     log.info("model %s (%s) on %s, %d threads, PDFs: %s", model.name, hash_, device, threads, settings.pdf)
     with computing(threads, device) as pool:
         run(shard_work(results, model, hash_, settings, pool), partitions, max(1, threads // THREADS_PER_LANE))
@@ -72,13 +71,6 @@ def predict_shard(
 def best_model(results: Path) -> Path:
     """The folder of the model that `evaluation/best.json` names."""
     return results / "models" / read_json(results / "evaluation" / "best.json")["model"]
-
-
-def model_hash(folder: Path) -> str:
-    """Hash of all that a model's densities depend on, and of nothing else: training it again the same way keeps it."""
-    description = store.describe(folder)
-    deciding = {key: value for key, value in description.items() if key not in ("facts", "versions", "filters")}
-    return xxhash.xxh3_128_hexdigest(json.dumps(deciding, sort_keys=True).encode())
 
 
 def shard_work(results: Path, model: TrainedModel, hash_: str, settings: Predict, pool: ThreadPoolExecutor) -> Work:
