@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 
@@ -37,7 +38,8 @@ with job(snakemake.log[0]) as log:
         wanted = [name for name in columns(bands, extra_names) if name in there]
         table = pq.read_table(path, columns=[*wanted, "redshift", "weight"])
         photometry = Photometry.from_arrow(table, bands, extra_names)
-        return Labelled(photometry, table.column("redshift").to_numpy(), table.column("weight").to_numpy())
+        redshift, weight = (np.array(table.column(name)) for name in ("redshift", "weight"))
+        return Labelled(photometry, redshift, weight)
 
     with reproducible():
         trained = fit_and_calibrate(

@@ -13,7 +13,7 @@ from toy_survey import GRID, labelled
 from zmill.models.network import TrainingError
 from zmill.models.residuals import ResidualKernel
 
-QUICK = {"lr": 3e-3, "epochs": 15, "hidden": [32, 32]}
+QUICK = {"lr": 3e-3, "epochs": 15, "hidden": [32, 32], "ema": 0.0}
 
 
 def test_learns_the_toy_relation() -> None:

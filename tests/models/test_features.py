@@ -117,3 +117,21 @@ def test_an_unknown_input_is_refused_with_the_nearest() -> None:
     check_extra(("ebv", "size_r"), ("size_r",), "knn")
     with pytest.raises(ConfigError, match=r"models: knn: extra: 'sizer' .* did you mean 'size_r'\?"):
         check_extra(("sizer",), ("size_r", "class"), "knn")
+
+
+def test_a_blend_lies_between_the_spectra_and_keeps_the_light() -> None:
+    fluxes = Fluxes.of(labelled(500, 1).photometry, ())
+    others = fluxes.rows(torch.arange(499, -1, -1))
+    blend = fluxes.blended(others, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(blend.flux.sum(1), fluxes.flux.sum(1), rtol=1e-4, atol=1e-3)
+    share = [f.flux / f.flux.sum(1, keepdim=True) for f in (fluxes, others, blend)]
+    assert (share[2] >= torch.minimum(share[0], share[1]) - 1e-5).all()
+    assert (share[2] <= torch.maximum(share[0], share[1]) + 1e-5).all()
+
+
+def test_a_blend_takes_nothing_from_bands_that_one_of_both_lacks() -> None:
+    batch = labelled(100, 1).photometry
+    without = replace(batch, unobserved=np.full(100, 1, np.int32))
+    blend = Fluxes.of(batch, ()).blended(Fluxes.of(without, ()), torch.Generator().manual_seed(1))
+    assert torch.equal(blend.flux[:, 0], Fluxes.of(batch, ()).flux[:, 0])
+    assert torch.isfinite(blend.flux).all()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from toy_survey import CONTEXT, GRID, labelled
 
-from zmill.models.losses import crps_of_probabilities, cross_entropy, mean_crps, soft_labels
+from zmill.models.losses import cross_entropy, crps_of_probabilities, mean_crps, soft_labels
 from zmill.models.network import Applied, ResidualMLP
 from zmill.models.registry import model_class
 from zmill.models.resmlp import ResMLPSettings

@@ -24,6 +24,7 @@ class FCNNSettings(Schedule):
     batch: int = Field(64, ge=1)
     lr: float = Field(1e-4, gt=0)
     one_cycle: bool = False
+    ema: float = Field(0.99, ge=0, lt=1)
     amp: bool = False
     scaling: scalers.Kind = "standard"
     """How columns are made comparable; `none` with lr 0.01 is the published version that fails."""

@@ -129,6 +129,17 @@ class Fluxes(NamedTuple):
         known = self.observed & ~self.undetected & (self.error > 0)
         return self._replace(flux=torch.where(known, self.flux + scale * self.error * noise, self.flux))
 
+    def blended(self, others: Fluxes, generator: torch.Generator) -> Fluxes:
+        """Each row with a random part of its light replaced by as much light of the other row's spectrum.
+
+        Rows of nearly the same redshift make a galaxy that could exist, whose photometry no network has seen.
+        """
+        part = torch.rand((*self.flux.shape[:-1], 1), generator=generator, device=self.flux.device)
+        both = self.observed & others.observed
+        own, other = (torch.where(both, f.clamp_min(0), 0.0).sum(-1, keepdim=True) for f in (self.flux, others.flux))
+        light = torch.where((own > 0) & (other > 0), own / other, 1.0)
+        return self._replace(flux=torch.where(both, torch.lerp(self.flux, others.flux * light, part), self.flux))
+
     def dropped(self, share: float, generator: torch.Generator) -> Fluxes:
         """In a share of the rows each band is lost with probability 1/4, as if never observed."""
         shape, device = self.flux.shape, self.flux.device

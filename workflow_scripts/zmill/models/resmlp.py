@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from zmill.models.base import Context, Labelled, Model
 from zmill.models.features import Fluxes, Luptitudes
-from zmill.models.losses import crps_of_probabilities, cross_entropy, mean_crps, soft_labels
+from zmill.models.losses import cross_entropy, crps_of_probabilities, mean_crps, soft_labels
 from zmill.models.network import Applied, ResidualMLP, Schedule, train
 from zmill.survey.photometry import Photometry
 
 ROWS = 4096
 """Rows computed at a time, so that activations stay in the processor's cache."""
+NEIGHBOURS = 20
+"""Rows up to this many places away in redshift are blended to distill."""
 
 
 class ResMLPSettings(Schedule):
@@ -27,9 +30,9 @@ class ResMLPSettings(Schedule):
 
     epochs: int = Field(40, ge=1)
     batch: int = Field(256, ge=1)
-    lr: float = Field(2e-3, gt=0)
+    lr: float = Field(4e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    ema: float = Field(0.995, ge=0, lt=1)
+    ema: float = Field(0.998, ge=0, lt=1)
     patience: int = Field(10, ge=1)
     look_every: int = Field(2, ge=1)
     members: int = Field(4, ge=1)
@@ -47,9 +50,9 @@ class ResMLPSettings(Schedule):
     """Weight of the CRPS beside the cross-entropy."""
     distill: bool = True
     """Train one network on the densities of all and keep that one alone."""
-    distill_width: int = Field(128, ge=8)
+    distill_width: int = Field(192, ge=8)
     """Width of that network."""
-    distill_epochs: int = Field(40, ge=1)
+    distill_epochs: int = Field(80, ge=1)
     extra: tuple[str, ...] = ()
     """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
 
@@ -79,7 +82,7 @@ class ResidualEnsemble(Model):
 
         self.network, facts = self._train_members(train, fluxes, score, say)
         if s.distill:
-            self.network, facts["distilled"] = self._distill(self.network, fluxes, score, say)
+            self.network, facts["distilled"] = self._distill(self.network, train, fluxes, score, say)
         self.to(device)
         return facts
 
@@ -104,22 +107,38 @@ class ResidualEnsemble(Model):
         return network, train(network, len(rows), s.members, loss, score, s, self.context.seed, say)
 
     def _distill(
-        self, teacher: ResidualMLP, fluxes: Fluxes, score: Callable[[nn.Module], float], say: Callable[[str], None]
+        self,
+        teacher: ResidualMLP,
+        rows: Labelled,
+        fluxes: Fluxes,
+        score: Callable[[nn.Module], float],
+        say: Callable[[str], None],
     ) -> tuple[ResidualMLP, dict[str, Any]]:
-        """One network that answers as the ensemble does, on training rows redrawn from their errors."""
+        """One network that answers as the ensemble does.
+
+        It is asked about blends of training rows of nearly the same redshift, redrawn from their errors: on the
+        training rows themselves the ensemble knows the answer too well to teach what it would say of a new row.
+        """
         s = self.settings
         say(f"distilling {s.members} networks of width {s.width} into one of {s.distill_width}")
         answers = Applied(teacher)
         student, generator = self._start(1, s.distill_width, 0.0, self.context.seed + 1, fluxes.flux.device)
 
+        device = fluxes.flux.device
+        by_redshift = torch.from_numpy(np.argsort(rows.z, kind="stable")).to(device)
+        rank = by_redshift.argsort()
+
         def loss(network: nn.Module, chosen: Tensor) -> Tensor:
-            drawn = fluxes.rows(chosen).resampled(s.noise, generator).dropped(s.drop, generator)
+            steps = torch.randint(-NEIGHBOURS, NEIGHBOURS + 1, chosen.shape, generator=generator, device=device)
+            partner = by_redshift[(rank[chosen] + steps).clamp(0, len(rank) - 1)]
+            drawn = fluxes.rows(chosen).blended(fluxes.rows(partner), generator)
+            drawn = drawn.resampled(1.0, generator).dropped(s.drop, generator)
             inputs = self.features(drawn)
             with torch.no_grad():
                 answer = answers.probability(inputs[0])
             return cross_entropy(network(inputs).float(), answer).mean(-1).sum()
 
-        schedule = s.model_copy(update={"epochs": s.distill_epochs, "weight_decay": 0.0})
+        schedule = s.model_copy(update={"epochs": s.distill_epochs, "patience": s.distill_epochs, "weight_decay": 0.0})
         return student, train(student, len(fluxes.flux), 1, loss, score, schedule, self.context.seed + 1, say)
 
     def _start(
