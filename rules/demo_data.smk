@@ -1,4 +1,5 @@
 rule demo_data:
+    """The demo sky: a simulated survey, three catalogues of spectra, and the truth that only tests read."""
     message:
         "Simulating the demo sky"
     output:

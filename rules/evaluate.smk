@@ -33,6 +33,7 @@ rule evaluate_model:
 
 
 rule select_model:
+    """Which model is applied to every row, and the leaderboard."""
     message:
         "Choosing the model by {params.metric}"
     input:

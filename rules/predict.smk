@@ -36,6 +36,7 @@ rule predict_shard:
 
 
 rule photoz_catalog:
+    """The catalogues of photo-z and PDFs, their rows counted against the survey's."""
     message:
         "Counting the predicted rows and finishing the catalogues"
     input:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
+
 from slurm.cluster import Cluster
+from tiny import ROOT, TINY, prepare, snakemake
 
 pytestmark = pytest.mark.slurm
 
-ROOT = Path(__file__).resolve().parents[2]
 FAST = ["--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2", "--latency-wait", "5"]
 NO_GPU_RULES = {"import_survey", "labels", "crossmatch", "split", "colors", "clean_shard", "sample"}
 
@@ -23,20 +22,10 @@ NO_GPU_RULES = {"import_survey", "labels", "crossmatch", "split", "colors", "cle
 def run(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The folder of a run through SLURM, and what Snakemake said."""
     folder = tmp_path_factory.mktemp("run")
-    settings = yaml.safe_load((ROOT / "config.yaml").read_text())
-    settings["demo"]["area"] = 0.5
-    settings["models"] = {"trainz": {}, "knn": {"k": [11]}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    prepare(folder, **TINY)
     profile = folder / "profile"
     shutil.copytree(ROOT / "profiles" / "slurm", profile)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    answer = subprocess.run(
-        [*command, "--workflow-profile", str(profile), "--jobs", "4", *FAST, "all"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        timeout=1500,
-    )
+    answer = snakemake(folder, "--workflow-profile", str(profile), "--jobs", "4", *FAST, "all")
     return folder, answer
 
 
@@ -44,7 +33,7 @@ def test_the_whole_river_runs_through_slurm(run: tuple[Path, subprocess.Complete
     folder, answer = run
     assert answer.returncode == 0, answer.stderr[-4000:]
     with (folder / "results/demo/evaluation/leaderboard.csv").open() as handle:
-        assert {row["model"] for row in csv.DictReader(handle)} == {"trainz", "knn"}
+        assert {row["model"] for row in csv.DictReader(handle)} == set(TINY["models"])
     assert (folder / "results/demo/current/photoz/partition_info.csv").is_file()
 
 
@@ -53,7 +42,7 @@ def test_each_training_has_its_own_gpu_allocation(
 ) -> None:
     jobs = [job for job in slurm.jobs() if job["JobState"] == "COMPLETED"]
     trainings = [job for job in jobs if "train_model" in job.get("Comment", "")]
-    assert len(trainings) == 2
+    assert len(trainings) == len(TINY["models"])
     for job in trainings:
         assert job["Partition"] == "gpu"
         assert "gpu" in job.get("TresPerJob", "") + job.get("GRES", "") + job.get("JOB_GRES", "")

@@ -10,6 +10,7 @@ from zmill.clean.cuts import check_cuts
 from zmill.config import Config, Survey
 from zmill.labels import base as labels
 from zmill.metrics import check_metric
+from zmill.models.features import check_extra
 from zmill.models.registry import check_models
 from zmill.survey.check import check_files, check_tables
 
@@ -36,7 +37,8 @@ def check(settings: Config, survey: Survey, made_by_workflow: Collection[Path]) 
     ConfigError
         What is wrong, where, what was expected and what to do.
     """
-    check_models(settings.models)
+    for name, (_, own) in check_models(settings.models).items():
+        check_extra(getattr(own, "extra", ()), survey.columns.extra, name)
     check_metric(settings.select.metric)
     check_cuts(survey, settings.survey)
     if survey.tables:
