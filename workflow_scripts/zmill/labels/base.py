@@ -8,9 +8,10 @@ entries(settings, request)                yields tables of `ENTRY`, one row for 
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, cast
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 
 from zmill.catalog.footprint import Footprint
 from zmill.config import ConfigError, LabelSource, Name, Radius, Section, Survey, nearest, parse
+
+log = logging.getLogger("zmill")
 
 ENTRY = pa.schema(
     [
@@ -60,11 +63,18 @@ class Request:
     data_dir : where relative paths start.
     footprint : the part of the sky that labels are wanted for; a source may yield entries outside of it.
     cache : folder where a service's answers are kept.
+    notes : what a person should know of the answers; they go into `labels.json`.
     """
 
     data_dir: Path
     footprint: Footprint
     cache: Path
+    notes: list[str] = field(default_factory=list)
+
+    def say(self, note: str) -> None:
+        """Warn of something, and keep it."""
+        log.warning("%s", note)
+        self.notes.append(note)
 
 
 class Source(Protocol):
@@ -88,13 +98,16 @@ def source_of(label: LabelSource) -> tuple[Source, Any]:
         Where there is no such source, or one of its keys is wrong.
     """
     where = f"labels: {label.name}"
-    known = sources()
-    if label.source not in known:
+    package = importlib.import_module("zmill.labels")
+    files = {info.name for info in pkgutil.iter_modules(package.__path__)}
+    found = importlib.import_module(f"zmill.labels.{label.source}") if label.source in files else None
+    if not hasattr(found, "Settings"):
+        known = sources()
         raise ConfigError(
             f"{where}: there is no source {label.source!r}{nearest(label.source, sorted(known))}; "
             f"the sources are {', '.join(sorted(known))}"
         )
-    module = cast(Source, known[label.source])
+    module = cast(Source, found)
     return module, parse(module.Settings, label.model_dump(), where)
 
 

@@ -115,7 +115,7 @@ def build(
         pq.write_table(conflicts.sort_by("object"), temporary, compression="zstd")
     radii = {label.name: label.radius_arcsec or radius_arcsec for label in sources}
     objects = write_specz(results / "specz", table, merged, radii, partitions)
-    facts = _facts(counted, merged, objects, footprint)
+    facts = {**_facts(counted, merged, objects, footprint), "notes": request.notes}
     write_json(results / "specz" / "labels.json", facts)
     log.info("%d entries: %d objects, %d in conflict, rejected %s", *_summary(facts))
     return facts

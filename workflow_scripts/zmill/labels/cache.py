@@ -1,0 +1,133 @@
+"""A service's answers on disk, tile by tile, each with its question, its time and what the service said of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from zmill.catalog.files import whole, write_json
+from zmill.catalog.footprint import Footprint
+from zmill.labels.tiles import Tile
+
+FACTS = b"zmill.answer"
+"""Key of the schema's metadata that holds an answer's facts."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """An answer that is used: the tile it was asked for, and the tile that is taken from it."""
+
+    asked: Tile
+    wanted: Tile
+
+
+class Cache:
+    """The answers to one question.
+
+    Parameters
+    ----------
+    folder : where all answers of all services are kept.
+    question : all that an answer depends on beside the tile; another question has a folder of its own.
+    max_age_days : an older answer is asked for again; None: never.
+    fingerprint : tells, where the question is about a list of positions, which of them lie in a tile; an answer to
+        other ones is none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        question: dict[str, Any],
+        max_age_days: float | None,
+        fingerprint: Callable[[Tile], str] | None = None,
+    ) -> None:
+        text = json.dumps(question, sort_keys=True)
+        self.folder = folder / f"{question['source']}-{xxhash.xxh3_64_hexdigest(text.encode())}"
+        self.fingerprint = fingerprint
+        self._oldest = None if max_age_days is None else datetime.now(UTC) - timedelta(days=max_age_days)
+        self._asked: dict[Tile, datetime] = {}
+        for path in sorted(self.folder.glob("Norder=*/Npix=*.parquet")):
+            tile = Tile(int(path.parent.name.partition("=")[2]), int(path.stem.partition("=")[2]))
+            facts = facts_of(path)
+            if fingerprint is None or facts["fingerprint"] == fingerprint(tile):
+                self._asked[tile] = datetime.fromisoformat(facts["asked"])
+        self._split = {above for tile in self._asked for above in tile.ancestors()}
+        self._question = question
+
+    def plan(self, tile: Tile, area: Footprint) -> tuple[list[Piece], list[Tile]]:
+        """What is known of a tile, and which tiles are to be asked for.
+
+        A tile that was asked for in parts, because it overflowed or the footprint was smaller then, stays in parts.
+        """
+        if self._fresh(tile):
+            return [Piece(tile, tile)], []
+        if self.fingerprint is None:
+            for above in tile.ancestors():
+                if self._fresh(above):
+                    return [Piece(above, tile)], []
+        if tile not in self._split:
+            return [], [tile]
+        pieces: list[Piece] = []
+        ask: list[Tile] = []
+        for child in parts(tile, area):
+            known, unknown = self.plan(child, area)
+            pieces += known
+            ask += unknown
+        return pieces, ask
+
+    def has(self, tile: Tile) -> bool:
+        """Whether there is an answer, of any age."""
+        return tile in self._asked
+
+    def asked(self, tile: Tile) -> datetime:
+        """When the answer was given."""
+        return self._asked[tile]
+
+    def read(self, piece: Piece, ra: str, dec: str) -> pa.Table:
+        """The rows of the wanted tile; `ra` and `dec` name the columns of the position."""
+        table = pq.read_table(self._path(piece.asked))
+        if piece.asked == piece.wanted:
+            return table
+        return table.filter(pa.array(piece.wanted.holds(table[ra].to_numpy(), table[dec].to_numpy())))
+
+    def write(self, tile: Tile, table: pa.Table, facts: dict[str, Any]) -> None:
+        """Keep an answer with its facts."""
+        now = datetime.now(UTC)
+        every = {
+            **facts,
+            "asked": now.isoformat(),
+            "rows": table.num_rows,
+            "fingerprint": self.fingerprint(tile) if self.fingerprint else "",
+        }
+        if not self._asked:
+            write_json(self.folder / "question.json", self._question)
+        with whole(self._path(tile)) as temporary:
+            kept = table.replace_schema_metadata({FACTS: json.dumps(every).encode()})
+            pq.write_table(kept, temporary, compression="zstd")
+        self._asked[tile] = now
+
+    def _fresh(self, tile: Tile) -> bool:
+        return tile in self._asked and (self._oldest is None or self._asked[tile] >= self._oldest)
+
+    def _path(self, tile: Tile) -> Path:
+        return self.folder / f"Norder={tile.order}" / f"Npix={tile.pixel}.parquet"
+
+
+def parts(tile: Tile, area: Footprint) -> list[Tile]:
+    """The quarters of a tile that share sky with an area."""
+    edges = np.array([child.interval() for child in tile.children()], np.int64)
+    return [child for child, in_area in zip(tile.children(), area.overlaps(*edges.T), strict=True) if in_area]
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """The facts of an answer's file: query, time, rows, service."""
+    facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[FACTS])
+    return facts

@@ -1,0 +1,67 @@
+"""Columns of a source into entries: judged by its flags and by its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from zmill.labels.base import entry_table
+from zmill.labels.quality import Flags, Judged, numbers, texts
+
+HIGHEST_REDSHIFT = 20.0
+"""No spectroscopic redshift is above this; larger numbers are velocities or mark a missing value."""
+TRUE = {"1", "T", "TRUE", "Y", "YES"}
+
+
+def rows(columns: dict[str, NDArray[Any]], judge: Callable[[Flags], Judged], first_row: int = 0) -> pa.Table:
+    """A table of `ENTRY`, a row for each row of the columns.
+
+    Parameters
+    ----------
+    columns : `ra` and `dec` in degrees, `redshift`, and where there are `redshift_err`, `flag`, `kind`, `id`, `primary`,
+        `velocity`, `magnitude`; (n,) each.
+    judge : what the flags are worth.
+    first_row : number of the first row, for rows without an identifier.
+    """
+    count = len(columns["ra"])
+    redshift = columns["redshift"]
+    error = columns.get("redshift_err", np.full(count, np.nan))
+    flags = Flags(
+        count,
+        flag=texts(columns["flag"]) if "flag" in columns else None,
+        kind=texts(columns["kind"]) if "kind" in columns else None,
+        redshift_err=error if "redshift_err" in columns else None,
+        primary=_true(columns["primary"]) if "primary" in columns else None,
+    )
+    quality, reason = judge(flags)
+    missing = ~np.isfinite(redshift) | (redshift <= -1)
+    moving = missing & np.isfinite(columns["velocity"]) if "velocity" in columns else np.zeros(count, bool)
+    of_number = np.select(
+        [moving, missing, redshift > HIGHEST_REDSHIFT], ["velocity_only", "no_redshift", "redshift_out_of_range"], ""
+    )
+    numbered = np.arange(first_row, first_row + count).astype(np.str_)
+    entries: dict[str, Any] = {
+        "specz_id": texts(columns["id"]) if "id" in columns else numbered,
+        "ra": columns["ra"],
+        "dec": columns["dec"],
+        "redshift": redshift,
+        "redshift_err": np.where(error > 0, error, np.nan).astype(np.float32),
+        "quality": quality,
+        "reason": np.where(reason != "", reason, of_number),
+    }
+    if flags.flag is not None:
+        entries["source_flag"] = flags.flag
+    if "magnitude" in columns:
+        entries["magnitude"] = columns["magnitude"].astype(np.float32)
+    return entry_table(entries)
+
+
+def _true(values: NDArray[Any]) -> NDArray[np.bool_]:
+    if values.dtype.kind == "b":
+        return values.astype(bool)
+    text = texts(values)
+    return np.isin(np.char.upper(text), list(TRUE)) | (np.nan_to_num(numbers(text)) > 0)

@@ -1,0 +1,148 @@
+"""Spectroscopic redshifts of SDSS, asked of SkyServer's SQL by tiles of the survey's footprint."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import requests
+from pydantic import Field
+
+from zmill.labels.arrow import arrow, empty, refuse_missing
+from zmill.labels.base import LabelsError, Request
+from zmill.labels.cache import Cache
+from zmill.labels.fetch import Overflow, Service, ServiceSettings
+from zmill.labels.http import Session, TooSlow, Transient
+from zmill.labels.quality import SCHEMES
+from zmill.labels.rows import rows
+from zmill.labels.tiles import Tile
+
+COLUMNS = {
+    "id": "specObjID",
+    "ra": "ra",
+    "dec": "dec",
+    "redshift": "z",
+    "redshift_err": "zErr",
+    "flag": "zWarning",
+    "kind": "class",
+    "primary": "sciencePrimary",
+}
+"""Columns of `SpecObjAll`, by what they are to zmill."""
+TOTAL = "total_rows"
+"""Last column of every row: how many there are in all. A row limit or a cut connection cannot pass for the whole."""
+SCHEMA = pa.schema(
+    [
+        (name, pa.string() if key in ("id", "kind") else pa.int64() if key in ("flag", "primary") else pa.float64())
+        for key, name in COLUMNS.items()
+    ]
+)
+COARSEST, FINEST = 5, 8
+"""Tiles are from 1.8 degrees to 14 arcmin wide, before any of them overflows."""
+
+
+class Settings(ServiceSettings):
+    """An entry of `labels:` with `source: sdss`."""
+
+    url: str = "https://skyserver.sdss.org"
+    """SkyServer, or a mirror of it."""
+    data_release: Annotated[int, Field(ge=12, le=99)] = 17
+    """SDSS data release."""
+    jobs: Annotated[int, Field(ge=1, le=4)] = 2
+    """Tiles that are asked for at the same time."""
+
+
+def inputs(settings: Settings, data_dir: Path, made: Collection[Path]) -> list[Path]:
+    """None: answers are cached with the results."""
+    return []
+
+
+def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
+    """Every spectrum of the footprint's tiles, of every class and quality, judged.
+
+    Raises
+    ------
+    LabelsError
+        Where tiles got no answer, or the service's columns are others.
+    """
+    from astroquery import cache_conf
+    from astroquery.sdss import SDSSClass, conf
+
+    session = Session(settings.timeout_s)
+    session.hooks["response"].append(_look)
+    client = SDSSClass()
+    client._session = session
+    where = f"labels: {settings.name}"
+
+    def ask(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
+        query = sql(tile)
+        try:
+            answer = client.query_sql(
+                query, timeout=settings.timeout_s, data_release=settings.data_release, cache=False
+            )
+        except LabelsError as error:
+            raise LabelsError(f"{where}: {error}") from None
+        except (ValueError, IndexError, TypeError) as error:
+            raise Transient(f"an answer that is no table ({error})") from error
+        table = empty(SCHEMA) if answer is None else _whole(answer)
+        kept = table.filter(pa.array(tile.holds(table["ra"].to_numpy(), table["dec"].to_numpy())))
+        return kept, {"query": query, "url": settings.url, "service": f"DR{settings.data_release} {session.server}"}
+
+    question = {"source": "sdss", "url": settings.url, "release": settings.data_release, "columns": SCHEMA.names}
+    cache = Cache(request.cache, question, settings.max_age_days)
+    service = Service(settings.name, settings, ask, session, settings.jobs, "ra", "dec")
+    with (
+        conf.set_temp("skyserver_baseurl", settings.url.rstrip("/")),
+        cache_conf.set_temp("cache_active", False),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="OverflowError converting to IntType")  # the client mends it
+        for table in service.tables(request, cache, COARSEST, FINEST):
+            yield rows({key: table[name].to_numpy() for key, name in COLUMNS.items()}, SCHEMES["sdss"].judge)
+
+
+def sql(tile: Tile) -> str:
+    """The query for a tile's box."""
+    ranges, (south, north) = tile.box()
+    east_west = " OR ".join(f"s.ra BETWEEN {west:.8f} AND {east:.8f}" for west, east in ranges)
+    columns = ", ".join(f"s.{name}" for name in COLUMNS.values())
+    return (
+        f"SELECT {columns}, COUNT(*) OVER() AS {TOTAL} FROM SpecObjAll AS s "
+        f"WHERE s.dec BETWEEN {south:.8f} AND {north:.8f} AND ({east_west})"
+    )
+
+
+def _whole(answer: Any) -> pa.Table:
+    """The answer, if it has all the rows that it says there are."""
+    total = answer[TOTAL]
+    if np.ma.is_masked(total) or total.dtype.kind not in "iu" or len(np.unique(total)) != 1:
+        raise Transient("a truncated answer")
+    if int(total[0]) > len(answer):
+        raise Overflow(f"{len(answer)} of {int(total[0])} rows")
+    if int(total[0]) < len(answer):
+        raise Transient(f"a malformed answer: {len(answer)} rows that say they are {int(total[0])}")
+    return arrow(answer, SCHEMA)
+
+
+def _look(response: requests.Response, **_: Any) -> None:
+    """Refuse answers that are no CSV of the columns that were asked for."""
+    text = response.text
+    lines = [line for line in text[:2000].splitlines() if line.strip() and not line.startswith("#")]
+    header = [name.strip() for name in lines[0].split(",")] if lines else []
+    if SCHEMA.names[0] in header or len(header) > len(SCHEMA.names) / 2:
+        refuse_missing("SkyServer", [*SCHEMA.names, TOTAL], header)
+        return
+    unknown = re.findall(r"Invalid (?:column|object) name '([^']+)'", text)
+    if unknown:
+        raise LabelsError(
+            f"SkyServer does not know {', '.join(dict.fromkeys(unknown))} any more: choose a data_release whose SpecObjAll "
+            f"has {', '.join(SCHEMA.names)}"
+        )
+    said = " ".join(re.sub(r"<[^>]+>", " ", text[:2000]).split())[:200]
+    if re.search(r"timeout|timed out|time limit", said, re.IGNORECASE):
+        raise TooSlow(f"the service ran out of time: {said}")
+    raise Transient(f"an answer that is no table: {said or 'nothing'}")

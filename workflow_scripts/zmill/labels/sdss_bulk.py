@@ -1,0 +1,83 @@
+"""Spectroscopic redshifts of SDSS from its file of all spectra (`specObj`), downloaded once and read in pieces."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+from urllib.parse import urlparse
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from zmill.catalog.sky import healpix
+from zmill.labels import file
+from zmill.labels.base import Request
+from zmill.labels.download import download
+from zmill.labels.fetch import Asking
+from zmill.labels.judging import LabelColumns
+
+log = logging.getLogger("zmill")
+
+COLUMNS = LabelColumns.model_validate(
+    {
+        "id": "SPECOBJID",
+        "ra": "PLUG_RA",
+        "dec": "PLUG_DEC",
+        "redshift": "Z",
+        "redshift_err": "Z_ERR",
+        "flag": "ZWARNING",
+        "class": "CLASS",
+        "primary": "SPECPRIMARY",
+    }
+)
+
+
+class Settings(file.Settings, Asking):
+    """An entry of `labels:` with `source: sdss_bulk`."""
+
+    url: str = "https://data.sdss.org/sas/dr17/sdss/spectro/redux/specObj-dr17.fits"
+    """The file, or a mirror of it."""
+    checksum: Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{64})$")] | None = None
+    """Its MD5, SHA-1 or SHA-256 (the archive's `.sha1sum`); a file with another one is refused."""
+    files: list[str] = Field(default=[])
+    """The file where it was downloaded by other means; then nothing is fetched."""
+    columns: LabelColumns = COLUMNS
+    """The file's columns."""
+    scheme: str | None = "sdss"
+
+    @model_validator(mode="after")
+    def _a_name(self) -> Settings:
+        if not PurePosixPath(urlparse(self.url).path).name:
+            raise ValueError(f"url: expected the address of a file, found {self.url!r}")
+        return self
+
+
+def inputs(settings: Settings, data_dir: Path, made: Collection[Path]) -> list[Path]:
+    """The file, if it is not to be downloaded."""
+    return file.inputs(settings, data_dir, made) if settings.files else []
+
+
+def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
+    """The spectra in the footprint and around its edge, of every class and quality, judged; those elsewhere are counted.
+
+    Raises
+    ------
+    LabelsError
+        Where the file cannot be had or is not what the checksum says.
+    """
+    if not settings.files:
+        name = PurePosixPath(urlparse(settings.url).path).name
+        path = download(settings.url, request.cache / "sdss_bulk" / name, settings.checksum, settings)
+        settings = settings.model_copy(update={"files": [str(path.resolve())]})
+    elsewhere = 0
+    for table in file.entries(settings, request):
+        ra, dec = (table[name].to_numpy() for name in ("ra", "dec"))
+        placed = np.isfinite(ra) & np.isfinite(dec) & (np.abs(np.nan_to_num(dec)) <= 90)
+        kept = ~placed
+        kept[placed] = request.footprint.near(healpix(ra[placed] % 360, dec[placed]))
+        elsewhere += int((~kept).sum())
+        yield table.filter(pa.array(kept))
+    log.info("%s: %d spectra lie outside the survey's footprint", settings.name, elsewhere)
