@@ -25,7 +25,8 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 DATA = settings.data_dir
-RESULTS = f"{settings.results_dir}/{settings.survey}"
+DEMO = str(Path(DATA) / "demo")
+RESULTS = str(Path(settings.results_dir) / settings.survey)
 LOGS = f"{RESULTS}/logs"
 MODELS = list(settings.models)
 

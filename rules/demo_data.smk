@@ -3,11 +3,11 @@ rule demo_data:
     message:
         "Simulating the demo sky"
     output:
-        survey=expand(f"{DATA}/demo/survey/part-{{number}}.parquet", number=range(4)),
-        sdss=f"{DATA}/demo/specz/sdss.fits",
-        ned=f"{DATA}/demo/specz/ned.vot",
-        deep=f"{DATA}/demo/specz/deep.csv",
-        truth=[f"{DATA}/demo/truth/truth.parquet", f"{DATA}/demo/truth/specz.parquet"],
+        survey=expand(f"{DEMO}/survey/part-{{number}}.parquet", number=range(4)),
+        sdss=f"{DEMO}/specz/sdss.fits",
+        ned=f"{DEMO}/specz/ned.vot",
+        deep=f"{DEMO}/specz/deep.csv",
+        truth=[f"{DEMO}/truth/truth.parquet", f"{DEMO}/truth/specz.parquet"],
     params:
         seed=settings.seed,
         area=settings.demo.area,

@@ -62,7 +62,7 @@ def own_survey(folder: Path, **changes: object) -> None:
                 "source": "file",
                 "files": ["spectra.csv"],
                 "columns": {"ra": "ra", "dec": "dec", "redshift": "z"},
-                "quality": {"constant": 4},
+                "quality": 4,
             }
         ],
     }
@@ -95,8 +95,8 @@ def test_no_overlap_and_too_few_labels_are_said_with_what_was_found(tmp_path: Pa
     own_survey(tmp_path)
     few = snakemake(tmp_path, "--cores", "2")
     assert few.returncode != 0
-    last = (tmp_path / "results/mine/logs/split.log").read_text().strip().splitlines()[-1]
-    assert "2 " in last and "SampleError" in last
+    last = (tmp_path / "results/mine/logs/crossmatch.log").read_text().strip().splitlines()[-1]
+    assert "2 spectra have a match that can be used, at least 40 are needed" in last
     (tmp_path / "spectra.csv").write_text("ra,dec,z\n200,40,0.1\n")
     apart = snakemake(tmp_path, "--cores", "2")
     assert apart.returncode != 0

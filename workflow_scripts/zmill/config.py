@@ -443,8 +443,12 @@ def nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+_ALTERNATIVE = re.compile(r"(function|constrained|literal)[-\[]|[A-Z][a-z]+[A-Z]")
+"""What pydantic names the alternatives of a key that may hold several types: no key of the user's."""
+
+
 def _fault(section: type[BaseModel], fault: Any) -> str:
-    path = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+    path = ".".join(str(part) for part in fault["loc"] if not _ALTERNATIVE.match(str(part)))
     if fault["type"] == "extra_forbidden":
         known = _keys_at(section, fault["loc"][:-1])
         key = str(fault["loc"][-1])
