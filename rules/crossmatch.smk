@@ -10,6 +10,7 @@ rule crossmatch:
         counts=f"{RESULTS}/matches.json",
     params:
         ambiguous=settings.crossmatch.ambiguous,
+        band=survey.reference,
     log:
         f"{LOGS}/crossmatch.log",
     benchmark:

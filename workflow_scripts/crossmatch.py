@@ -13,4 +13,5 @@ with job(snakemake.log[0]):
         Path(snakemake.output.counts),
         keep_ambiguous=snakemake.params.ambiguous == "keep",
         threads=snakemake.threads,
+        band=snakemake.params.band,
     )

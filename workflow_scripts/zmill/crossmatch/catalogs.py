@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from zmill.catalog import hats
 from zmill.catalog.files import whole, write_json
@@ -23,6 +24,7 @@ from zmill.catalog.footprint import Footprint, describe_positions
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN
 from zmill.crossmatch.chance import expected_false, shifted
+from zmill.crossmatch.magnitude import costs
 from zmill.crossmatch.match import Cells, Discs, Ints, candidates, cell_order, cells_of, nearest
 
 log = logging.getLogger("zmill")
@@ -38,13 +40,19 @@ class CrossmatchError(Exception):
 
 
 def crossmatch(
-    survey: Path, specz: Path, matches: Path, counts: Path, keep_ambiguous: bool = False, threads: int = 1
+    survey: Path,
+    specz: Path,
+    matches: Path,
+    counts: Path,
+    keep_ambiguous: bool = False,
+    threads: int = 1,
+    band: str | None = None,
 ) -> dict[str, Any]:
     """Match two HATS catalogues; write the matches as Parquet and what was counted as JSON.
 
     Parameters
     ----------
-    survey, specz : see `find`.
+    survey, specz, band : see `find`.
     keep_ambiguous : ambiguous matches will be used, and count.
 
     Raises
@@ -52,7 +60,7 @@ def crossmatch(
     CrossmatchError
         Where too few spectra find an object.
     """
-    table, facts = find(survey, specz, threads)
+    table, facts = find(survey, specz, threads, band)
     _enough(survey, facts, keep_ambiguous)
     with whole(matches) as temporary:
         pq.write_table(table, temporary, compression="zstd", compression_level=1)
@@ -61,27 +69,38 @@ def crossmatch(
     return facts
 
 
-def find(survey: Path, specz: Path, threads: int = 1) -> tuple[pa.Table, dict[str, Any]]:
+def find(survey: Path, specz: Path, threads: int = 1, band: str | None = None) -> tuple[pa.Table, dict[str, Any]]:
     """The matches of two HATS catalogues in the order of the survey, and what was counted.
 
     Parameters
     ----------
     survey : HATS with `object_id`, `ra`, `dec`, sorted by `_healpix_29`.
     specz : HATS as `zmill.labels.merge` writes it.
+    band : band of the survey whose magnitudes tell between several candidates, for spectra that come with a magnitude.
     """
     partitions = hats.partitions(survey)
     rows = sum(hats.sidecar(survey, partition)["rows"] for partition in partitions)
     spectra, discs = read_spectra(specz)
+    magnitude = read_magnitudes(specz) if band is not None else np.empty(0, np.float32)
+    column = f"mag_{band}" if np.isfinite(magnitude).any() else None
     shift = shifted(discs)
     area = sum(4 * np.pi / (12 * 4**partition.order) for partition in partitions)
     order = cell_order(float(np.max(discs.radius, initial=1.0)), rows / area)
     search = partial(
-        _search, survey, discs=discs, cells=cells_of(discs, order), shift=shift, shift_cells=cells_of(shift, order)
+        _search,
+        survey,
+        discs=discs,
+        cells=cells_of(discs, order),
+        shift=shift,
+        shift_cells=cells_of(shift, order),
+        magnitude=column,
     )
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(search, range(len(partitions)), partitions))
     found = pa.concat_tables([table for table, _, _ in parts])
     lucky = np.unique(np.concatenate([chance for _, chance, _ in parts]))
+    if column is not None and len(found):
+        found = _weigh(found, spectra["label_source"], magnitude)
     table, facts = _resolve(found, spectra, discs, partitions)
     chance = len(lucky) / max(len(shift), 1)
     radius = discs.radius[table["disc"].to_numpy()]
@@ -97,6 +116,13 @@ def find(survey: Path, specz: Path, threads: int = 1) -> tuple[pa.Table, dict[st
         ),
     }
     return table.drop_columns(["disc"]), facts
+
+
+def read_magnitudes(specz: Path) -> NDArray[np.float32]:
+    """Magnitudes of all spectra in the order of the sky, NaN where unknown."""
+    tables = [hats.read_columns(specz, partition, ["magnitude"]) for partition in hats.partitions(specz)]
+    magnitude: NDArray[np.float32] = pa.concat_tables(tables)["magnitude"].to_numpy()
+    return magnitude
 
 
 def read_spectra(specz: Path) -> tuple[pa.Table, Discs]:
@@ -115,7 +141,15 @@ def read_spectra(specz: Path) -> tuple[pa.Table, Discs]:
 
 
 def _search(
-    survey: Path, number: int, partition: Partition, *, discs: Discs, cells: Cells, shift: Discs, shift_cells: Cells
+    survey: Path,
+    number: int,
+    partition: Partition,
+    *,
+    discs: Discs,
+    cells: Cells,
+    shift: Discs,
+    shift_cells: Cells,
+    magnitude: str | None,
 ) -> tuple[pa.Table, Ints, int]:
     """Candidates of one partition, with what the row side alone decides; the shifted discs that found a row; rows read."""
     tables, lucky, read = [], [np.empty(0, np.int64)], 0
@@ -131,7 +165,10 @@ def _search(
             if not len(pairs.row):
                 continue
             best, shared = nearest(pairs.row, pairs.separation, pairs.disc)
-            ids = file.read_row_group(group, columns=["object_id"], use_threads=False)["object_id"]
+            carried = ["object_id", *([magnitude] if magnitude else [])]
+            rows = file.read_row_group(group, columns=carried, use_threads=False)
+            ids = rows["object_id"]
+            extra = {"magnitude": rows[magnitude].to_numpy()[pairs.row]} if magnitude else {}
             tables.append(
                 pa.table(
                     {
@@ -145,11 +182,29 @@ def _search(
                         "separation": pairs.separation,
                         "best": best,
                         "shared": shared,
+                        **extra,
                     }
                 )
             )
         empty = file.schema_arrow.field("object_id").type
-    return pa.concat_tables(tables) if tables else _no_candidates(empty), np.concatenate(lucky), read
+    return (
+        pa.concat_tables(tables) if tables else _no_candidates(empty, magnitude is not None),
+        np.concatenate(lucky),
+        read,
+    )
+
+
+def _weigh(found: pa.Table, label_source: pa.ChunkedArray, magnitude: NDArray[np.float32]) -> pa.Table:
+    """Candidates with their `cost` by separation and magnitude, and what is best of each row's by that."""
+    disc, part, row, shared = (found[name].to_numpy() for name in ("disc", "part", "row", "shared"))
+    difference = found["magnitude"].to_numpy().astype(np.float64) - magnitude[disc]
+    source = label_source.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)[disc]
+    alone = ~shared & (np.bincount(disc)[disc] == 1)
+    cost = costs(found["separation"].to_numpy(), difference, source, alone)
+    same_row = np.unique((part << 40) + row, return_inverse=True)[1].astype(np.int64)
+    best, _ = nearest(same_row, cost, disc)
+    found = found.set_column(found.column_names.index("best"), "best", pa.array(best))
+    return found.append_column("cost", pa.array(cost))
 
 
 def _resolve(
@@ -160,7 +215,8 @@ def _resolve(
         found[name].to_numpy() for name in ("disc", "separation", "part", "row", "best", "shared")
     )
     place = (part << 40) + row
-    of_disc, disc_shared = nearest(disc, separation, place)
+    cost = found["cost"].to_numpy() if "cost" in found.column_names else separation
+    of_disc, disc_shared = nearest(disc, cost, place)
     chosen = np.flatnonzero(of_row & of_disc)
     chosen = chosen[np.argsort(place[chosen], kind="stable")]
     ambiguous = (row_shared | disc_shared)[chosen]
@@ -218,7 +274,8 @@ def _groups(file: pq.ParquetFile, column: int, cells: Cells) -> Iterator[tuple[i
         first_row += facts.num_rows
 
 
-def _no_candidates(object_id: pa.DataType) -> pa.Table:
+def _no_candidates(object_id: pa.DataType, magnitude: bool) -> pa.Table:
     types = [object_id, pa.int64(), pa.int64(), pa.int64(), pa.float64(), pa.float64(), pa.int64(), pa.float64()]
     names = ["object_id", HEALPIX_COLUMN, "part", "row", "ra", "dec", "disc", "separation", "best", "shared"]
-    return pa.schema(list(zip(names, [*types, pa.bool_(), pa.bool_()], strict=True))).empty_table()
+    fields = list(zip(names, [*types, pa.bool_(), pa.bool_()], strict=True))
+    return pa.schema([*fields, *([("magnitude", pa.float32())] if magnitude else [])]).empty_table()
