@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import at_order

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import simpson
+
 from zmill import sed
 
 LSST = [f"lsst2023-{band}" for band in "ugrizy"]

@@ -38,7 +38,7 @@ with job(snakemake.log[0]) as log:
         wanted = [name for name in columns(bands, extra_names) if name in there]
         table = pq.read_table(path, columns=[*wanted, "redshift", "weight"])
         photometry = Photometry.from_arrow(table, bands, extra_names)
-        redshift, weight = (np.array(table.column(name)) for name in ("redshift", "weight"))
+        redshift, weight = (table.column(name).to_numpy().astype(np.float64) for name in ("redshift", "weight"))
         return Labelled(photometry, redshift, weight)
 
     with reproducible():

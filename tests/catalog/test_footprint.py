@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from zmill.catalog import hats
 from zmill.catalog.footprint import Footprint, describe_positions
 from zmill.catalog.hats import Partition

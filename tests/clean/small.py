@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.config import Survey

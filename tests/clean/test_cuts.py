@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zmill.clean.cuts import check_cuts, columns, failed, first_failed
-from zmill.config import ConfigError, Cut
 
 from clean.small import survey
+from zmill.clean.cuts import check_cuts, columns, failed, first_failed
+from zmill.config import ConfigError, Cut
 
 
 def cut(**values: object) -> Cut:

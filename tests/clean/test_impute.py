@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
 from zmill.clean.impute import ColorSums, MeanColors, fill
 from zmill.survey.photometry import bits
 

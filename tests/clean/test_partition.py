@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from clean.small import BANDS, write_rows, write_survey
 from zmill.catalog import hats
 from zmill.catalog.hats import CatalogError
 from zmill.clean import partition as module
@@ -15,8 +17,6 @@ from zmill.clean.impute import MeanColors
 from zmill.clean.partition import Recipe, clean_partition, whole_already
 from zmill.config import Cut
 from zmill.survey.photometry import Photometry, bits
-
-from clean.small import BANDS, write_rows, write_survey
 
 COLORS = MeanColors(BANDS, (0.4, 0.4, 0.4), (10, 10, 10))
 RECIPE = Recipe(BANDS, {"faint": Cut(column="mag_r", max=22)}, COLORS)

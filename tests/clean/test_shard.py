@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from distributed import Client
+
+from clean.small import BANDS, survey, write_survey
 from zmill.catalog import hats
 from zmill.catalog.files import file_hash, read_json, write_json
 from zmill.catalog.hats import CatalogError
@@ -20,8 +22,6 @@ from zmill.clean import shard as module
 from zmill.clean.impute import MeanColors
 from zmill.clean.partition import Recipe, clean_partition
 from zmill.clean.shard import clean_shard, finish_catalog, recipe
-
-from clean.small import BANDS, survey, write_survey
 
 RECIPE = Recipe(BANDS, {}, MeanColors(BANDS, (0.4, 0.4, 0.4), (10, 10, 10)))
 

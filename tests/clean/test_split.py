@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+
+from clean.small import BANDS, survey, write_matches, write_rows, write_survey
 from zmill.catalog import hats
 from zmill.catalog.files import read_json
 from zmill.clean.partition import Recipe
@@ -16,8 +18,6 @@ from zmill.clean.shard import clean_shard, finish_catalog
 from zmill.clean.split import learn_colors, split_matches
 from zmill.config import Split, Survey
 from zmill.sample import LABEL_COLUMNS, SPLITS, SampleError, build
-
-from clean.small import BANDS, survey, write_matches, write_rows, write_survey
 
 CUTS = {"faint": {"column": "mag_r", "max": 22.5}, "galaxy": {"column": "kind", "equals": ["galaxy"]}}
 SMALL_BLOCKS = Split(block_order=10)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from zmill.catalog.files import read_json
 from zmill.clean.tables import TABLE_LABELS, sample_tables
 from zmill.config import Split, Survey

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from zmill.catalog import hats
 from zmill.catalog.files import read_json
 from zmill.catalog.hats import Partition

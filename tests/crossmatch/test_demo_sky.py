@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+
 from zmill.config import Labels, Partitions, load_survey
 from zmill.crossmatch.catalogs import crossmatch
 from zmill.labels.build import build

@@ -9,6 +9,7 @@ import pytest
 from astropy.coordinates import SkyCoord, match_coordinates_sky, search_around_sky
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from zmill.catalog.sky import healpix
 from zmill.crossmatch.chance import expected_false, shifted
 from zmill.crossmatch.match import NARROWEST, Discs, cells_of, match

@@ -13,6 +13,7 @@ from astropy.table import Table, vstack
 from hats.io.validation import is_valid_catalog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from zmill.catalog import hats
 from zmill.catalog.files import read_json
 from zmill.catalog.hats import Partition

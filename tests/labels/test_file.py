@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from astropy.table import Table
+
 from zmill.catalog.footprint import Footprint
 from zmill.config import ConfigError, LabelSource, Survey
 from zmill.labels.base import ENTRY, LabelsError, Request, check, source_of

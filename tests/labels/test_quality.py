@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from zmill.labels.quality import SCHEMES, Flags, kind_reason, texts
 
 

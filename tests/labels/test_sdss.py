@@ -19,6 +19,7 @@ from zmill.catalog.sky import healpix
 from zmill.labels import sdss
 from zmill.labels.base import LabelsError, Request
 from zmill.labels.cache import facts_of
+from zmill.labels.fetch import PATIENCE
 from zmill.labels.quality import SCHEMES, Flags, texts
 
 RA, DEC, SIZE = 150.0, 2.0, 1.5
@@ -140,7 +141,7 @@ def test_a_refresh_asks_only_for_what_is_new_or_old(tmp_path: Path, sky: Table) 
 def test_faults_that_pass_are_waited_for(tmp_path: Path, sky: Table, fault: str) -> None:
     asked = request(tmp_path, RA, DEC, 0.5)
     with SkyServer(sky) as server:
-        server.faults = [fault, "", fault, fault]
+        server.faults = [fault, "", fault]
         assert_all_there(read(server, asked), sky, asked)
 
 
@@ -223,3 +224,37 @@ def test_a_recorded_answer_to_another_question_is_refused(
         server.answer = lambda asked: search(asked).__class__(body)
         with pytest.raises(LabelsError, match=r"no answer for|no column"):
             read(server, request(tmp_path, RA, DEC, 0.3), retries=0)
+
+
+def test_a_service_that_bans_is_not_asked_again(tmp_path: Path, sky: Table) -> None:
+    with SkyServer(sky) as server:
+        server.fault_of = lambda one: "403"
+        with pytest.raises(LabelsError, match=r"HTTP 403 Forbidden: the service refuses to answer.*do not ask again"):
+            read(server, request(tmp_path, RA, DEC, SIZE), jobs=1)
+        assert len(server.asked) == 1
+
+
+def test_a_wrong_address_is_told_without_asking_for_every_tile(tmp_path: Path, sky: Table) -> None:
+    with SkyServer(sky) as server:
+        server.fault_of = lambda one: "404"
+        with pytest.raises(LabelsError, match=r"no answer for \d\d tiles: tile .*404 Client Error"):
+            read(server, request(tmp_path, RA, DEC, SIZE), jobs=1)
+        assert len(server.asked) == PATIENCE
+
+
+def test_a_service_that_never_answers_in_time_is_given_up(tmp_path: Path, sky: Table) -> None:
+    asked = request(tmp_path, RA, DEC, SIZE)
+    with SkyServer(sky) as server:
+        server.fault_of = lambda one: "timeout"
+        with pytest.raises(LabelsError, match=r"no answer in time.*and \d+ more"):
+            read(server, asked, timeout_s=0.05, retries=1, jobs=4)
+        assert len(server.asked) < 60
+
+
+def test_an_old_answer_of_a_larger_tile_does_for_a_smaller_one(tmp_path: Path, sky: Table) -> None:
+    with SkyServer(sky) as server:
+        read(server, request(tmp_path, RA, DEC, SIZE))
+        gone = settings(server, max_age_days=1e-9)
+    small = request(tmp_path, RA, DEC, 0.1)
+    assert_all_there(pa.concat_tables(list(sdss.entries(gone, small))), sky, small)
+    assert "their cached answers are used" in small.notes[0]

@@ -99,6 +99,14 @@ def test_faults_that_pass_are_waited_for(tmp_path: Path, catalog: Table, positio
         assert expected(catalog, asked) <= set(read(server, asked)["specz_id"].to_pylist())
 
 
+def test_a_service_that_bans_is_not_asked_again(tmp_path: Path, catalog: Table, positions: Table) -> None:
+    with XMatch("V/154/sdss16", catalog) as server:
+        server.fault_of = lambda one: "403"
+        with pytest.raises(LabelsError, match="HTTP 403 Forbidden: the service refuses to answer"):
+            read(server, request(tmp_path, RA, DEC, SIZE), rows_per_request=50)
+        assert len(server.asked) == 1
+
+
 def test_what_the_service_does_not_have_is_named(tmp_path: Path, catalog: Table, positions: Table) -> None:
     asked = request(tmp_path, RA, DEC, SIZE)
     with XMatch("V/154/sdss16", catalog) as server:

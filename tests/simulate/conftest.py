@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from zmill.simulate import demo
 
 AREA = 0.08

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
+
 from zmill.simulate import clustering
 from zmill.simulate.field import Field
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 from scipy.spatial import cKDTree
+
 from zmill import config
 from zmill.catalog.files import file_hash
 from zmill.simulate import demo

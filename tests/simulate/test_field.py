@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from zmill.catalog import sky
 from zmill.simulate.field import Field, offset, smooth_map
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.integrate import quad
+
 from zmill.simulate import galaxies
 from zmill.simulate.field import Field
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+
 from zmill.catalog.sky import unit_vectors
 from zmill.simulate import deep, ned, sdss, sky, survey
 from zmill.simulate.field import Field

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from zmill.simulate import stars
 from zmill.simulate.field import Field
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.spatial import cKDTree
+
 from zmill.simulate import sky, survey
 from zmill.simulate.field import Field
 from zmill.simulate.galaxies import BANDS

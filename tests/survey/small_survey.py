@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from astropy.table import Table
+
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix

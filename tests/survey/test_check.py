@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from small_survey import survey, table, write
+
 from zmill.config import ConfigError
 from zmill.survey.check import check_files, check_tables
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from zmill.survey import duplicates
 from zmill.survey.duplicates import Owners, contains_any, hashes, ranges, repeated
 

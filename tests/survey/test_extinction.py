@@ -10,6 +10,7 @@ import pytest
 from astropy.coordinates import Latitude, Longitude, SkyCoord
 from astropy.io import fits
 from cdshealpix import nested, ring
+
 from zmill.survey.extinction import read_map
 from zmill.survey.readers import ReadError
 

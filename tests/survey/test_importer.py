@@ -13,6 +13,7 @@ import pytest
 from hats.io.validation import is_valid_catalog
 from small_survey import BANDS, survey, table, write
 from test_extinction import write_map
+
 from zmill.catalog import hats, shards
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Partitions, Survey

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from zmill.survey.partitioning import choose, histogram, merge, partition_numbers
 
 ORDER = 4

@@ -12,6 +12,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 from small_survey import table, write
+
 from zmill.survey.readers import FORMATS, ReadError, open_table
 
 WRITTEN = ["parquet", "csv", "hdf5", "hats", "fits", "votable"]

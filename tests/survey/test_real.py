@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from zmill.catalog import hats
 from zmill.config import Partitions, Survey, load_survey
 from zmill.survey.check import check_files, check_tables

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from zmill.config import Sentinels
 from zmill.survey.states import POGSON, band_state, luptitude_to_flux
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from small_survey import survey, table, write
+
 from zmill.survey.readers import ReadError
 from zmill.survey.tables import read_tables
 

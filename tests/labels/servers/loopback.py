@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Maintenance</title></head><body>The service is down.</body></html>\n"
-FAULTS = ("429", "500", "503", "timeout", "truncated", "cut", "html", "reset")
+FAULTS = ("403", "404", "429", "500", "503", "timeout", "truncated", "cut", "html", "reset")
 """`truncated`: fewer bytes than announced; `cut`: half of the body, of no announced length; `reset`: no response."""
 
 
@@ -111,7 +111,7 @@ class Loopback:
             self._stop.wait(30)
             handler.close_connection = True
             return
-        if fault in ("429", "500", "503"):
+        if fault.isdigit():
             reply = Reply(PAGE, "text/html", int(fault), {"Retry-After": "0"} if fault == "429" else {})
         elif fault == "html":
             reply = Reply(PAGE, "text/html")
