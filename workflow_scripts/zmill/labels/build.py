@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -92,22 +94,10 @@ def build(
         whole(results / "rejected" / "specz.parquet") as temporary,
         pq.ParquetWriter(temporary, JUDGED, compression="zstd") as rejected,
     ):
-        for label in sources:
-            source, settings = source_of(label)
-            counts = counted[label.name] = _Source()
-            progress = Progress(f"labels of {label.name}")
-            for entries in source.entries(settings, request):
-                judged = judge(entries, labels, footprint, counts).append_column(
-                    JUDGED.field("label_source"), pa.array([label.name] * entries.num_rows, pa.string())
-                )
-                good = np.asarray(judged["reason"].to_numpy() == "")
-                accepted.append(judged.filter(pa.array(good)))
-                rejected.write_table(judged.filter(pa.array(~good)))
-                counts.accepted += int(good.sum())
-                progress.add(entries.num_rows)
-            progress.end()
-            _refuse_hours(label.name, counts, footprint)
-    _refuse_nothing(counted, footprint)
+        for judged in _judged(sources, labels, request, counted):
+            good = pc.equal(judged["reason"], "")
+            accepted.append(judged.filter(good))
+            rejected.write_table(judged.filter(pc.invert(good)))
     table = pa.concat_tables(accepted).combine_chunks()
     merged = _merge(table, [label.name for label in sources], labels)
     conflicts = table.append_column("object", pa.array(merged.group)).filter(pa.array(merged.conflict))
@@ -119,6 +109,40 @@ def build(
     write_json(results / "specz" / "labels.json", facts)
     log.info("%d entries: %d objects, %d in conflict, rejected %s", *_summary(facts))
     return facts
+
+
+def accepted_entries(sources: list[LabelSource], labels: Labels, footprint: Footprint, data_dir: Path) -> int:
+    """How many entries of files would be accepted: a look ahead that writes nothing.
+
+    Raises
+    ------
+    LabelsError
+        As `build`.
+    """
+    counted: dict[str, _Source] = {}
+    for _ in _judged(sources, labels, Request(data_dir, footprint, Path()), counted):
+        pass
+    return sum(counts.accepted for counts in counted.values())
+
+
+def _judged(
+    sources: list[LabelSource], labels: Labels, request: Request, counted: dict[str, _Source]
+) -> Iterator[pa.Table]:
+    """All entries of all sources as `JUDGED`; refuses sources that cannot be meant."""
+    for label in sources:
+        source, settings = source_of(label)
+        counts = counted[label.name] = _Source()
+        progress = Progress(f"labels of {label.name}")
+        for entries in source.entries(settings, request):
+            judged = judge(entries, labels, request.footprint, counts).append_column(
+                JUDGED.field("label_source"), pa.array([label.name] * entries.num_rows, pa.string())
+            )
+            counts.accepted += pc.sum(pc.equal(judged["reason"], "")).as_py() or 0
+            progress.add(entries.num_rows)
+            yield judged
+        progress.end()
+        _refuse_hours(label.name, counts, request.footprint)
+    _refuse_nothing(counted, request.footprint)
 
 
 def judge(entries: pa.Table, labels: Labels, footprint: Footprint, counts: _Source) -> pa.Table:

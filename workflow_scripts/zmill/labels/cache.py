@@ -83,9 +83,10 @@ class Cache:
             ask += unknown
         return pieces, ask
 
-    def has(self, tile: Tile) -> bool:
-        """Whether there is an answer, of any age."""
-        return tile in self._asked
+    def older(self, tile: Tile) -> Piece | None:
+        """An answer of any age that holds the tile."""
+        holding = [tile, *tile.ancestors()] if self.fingerprint is None else [tile]
+        return next((Piece(one, tile) for one in holding if one in self._asked), None)
 
     def asked(self, tile: Tile) -> datetime:
         """When the answer was given."""

@@ -25,7 +25,12 @@ from zmill.labels.tiles import Tile, cover, wanted
 
 log = logging.getLogger("zmill")
 
-LONGEST_WAIT_S = 300.0
+LONGEST_BACKOFF_S, LONGEST_WAIT_S = 300.0, 3600.0
+"""Longest wait of our own accord, and where the service asks for it."""
+PATIENCE = 6
+"""After so many tiles without an answer, and none with one between them, the rest is not asked for."""
+SLOWER = 2
+"""A tile that takes too long is cut so many times."""
 SMALLEST_ORDER = 12
 """A tile of this order (51 arcsec) that still holds too much is not cut."""
 SHOWN = 5
@@ -86,6 +91,7 @@ class Service:
     _gone: threading.Event = field(default_factory=threading.Event)
     _pace: threading.Lock = field(default_factory=threading.Lock)
     _next: float = 0.0
+    _slow_order: int = SMALLEST_ORDER
 
     def tables(self, request: Request, cache: Cache, coarsest: int, finest: int) -> Iterator[pa.Table]:
         """The rows of the footprint's tiles, tile by tile; nothing of a tile is yielded twice.
@@ -122,6 +128,8 @@ class Service:
         progress = Progress(f"{self.name}: answers")
         refused: Exception | None = None
         left = list(reversed(ask))
+        in_a_row = 0
+        self._slow_order = max((tile.order for tile in ask), default=0) + SLOWER
         with ThreadPoolExecutor(self.jobs) as pool:
             running: dict[Future[Any], Tile] = {}
             while running or (left and refused is None):
@@ -138,10 +146,15 @@ class Service:
                     except Transient as error:
                         failures.append(Failure(tile, error))
                         log.warning("%s: %s: %s", self.name, tile, error)
+                        in_a_row += 1
+                        lost = isinstance(error, Unreachable) and not self.session.answered
+                        if lost or in_a_row >= PATIENCE:
+                            self._gone.set()
                     except Exception as error:
                         refused = error
                         self._gone.set()
                     else:
+                        in_a_row = 0
                         cache.write(tile, table, facts)
                         answered.append(tile)
                         progress.add(table.num_rows)
@@ -155,6 +168,8 @@ class Service:
         """Ask until there is an answer, it is too much, or patience ends."""
         attempt = 0
         while True:
+            if self._gone.is_set():
+                raise Transient("not asked, since the service does not answer")
             self._in_turn()
             try:
                 return self._once(tile)
@@ -163,16 +178,13 @@ class Service:
                     raise Transient("more rows than the service gives, in the smallest tile") from None
                 raise
             except Transient as error:
-                if isinstance(error, TooSlow) and attempt >= 1 and tile.order < SMALLEST_ORDER:
+                if isinstance(error, TooSlow) and attempt >= 1 and tile.order < self._slow_order:
                     raise Overflow(str(error)) from error
-                lost = isinstance(error, Unreachable) and not self.session.answered
-                if attempt >= self.asking.retries:
-                    if lost:
-                        self._gone.set()
+                if attempt >= self.asking.retries or not error.again or self._gone.is_set():
                     raise
-                if self._gone.is_set():
-                    raise
-                pause = min(max(self.asking.backoff_s * 2**attempt, error.wait_s), LONGEST_WAIT_S)
+                pause = max(
+                    min(self.asking.backoff_s * 2**attempt, LONGEST_BACKOFF_S), min(error.wait_s, LONGEST_WAIT_S)
+                )
                 log.info("%s: %s: %s; asked again in %.3g s", self.name, tile, error, pause)
                 self._gone.wait(pause)
                 attempt += 1
@@ -193,15 +205,15 @@ class Service:
 
     def _fall_back(self, failures: list[Failure], pieces: list[Piece], request: Request, cache: Cache) -> list[Piece]:
         """Older answers of tiles that got none; without a network, what is cached has to do."""
-        old = [failure for failure in failures if cache.has(failure.tile)]
-        missing = [failure for failure in failures if not cache.has(failure.tile)]
-        if old:
-            first = min(cache.asked(failure.tile) for failure in old)
+        found = [(failure, cache.older(failure.tile)) for failure in failures]
+        used = [piece for _, piece in found if piece is not None]
+        missing = [failure for failure, piece in found if piece is None]
+        if used:
+            first = min(cache.asked(piece.asked) for piece in used)
             request.say(
-                f"{self.name}: {len(old)} tiles got no answer ({old[0].why}): their cached answers are used, the oldest of "
-                f"{first:%Y-%m-%d}"
+                f"{self.name}: {len(used)} tiles got no answer ({failures[0].why}): their cached answers are used, the oldest "
+                f"of {first:%Y-%m-%d}"
             )
-        used = [Piece(failure.tile, failure.tile) for failure in old]
         if not missing:
             return used
         report = self._report(missing)

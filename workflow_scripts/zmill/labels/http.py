@@ -10,10 +10,12 @@ import requests
 from urllib3.exceptions import ReadTimeoutError
 
 from zmill import __version__
+from zmill.labels.base import LabelsError
 
 USER_AGENT = f"zmill/{__version__} (photometric redshift workflow)"
 BUSY = (429, 500, 502, 503, 504)
 """States that pass."""
+FORBIDDEN = (401, 403)
 HEAD = 400
 """Bytes in which a page of HTML shows itself."""
 
@@ -24,11 +26,12 @@ class Transient(Exception):
     Attributes
     ----------
     wait_s : how long the service asks to wait, if it does.
+    again : whether it may help to ask again.
     """
 
-    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+    def __init__(self, message: str, wait_s: float = 0.0, again: bool = True) -> None:
         super().__init__(message)
-        self.wait_s = wait_s
+        self.wait_s, self.again = wait_s, again
 
 
 class TooSlow(Transient):
@@ -67,6 +70,8 @@ class Session(requests.Session):
         ------
         Transient
             Where no answer came, or none that holds data.
+        LabelsError
+            Where the service refuses to talk to this machine.
         """
         if keys.get("timeout") is None:
             keys["timeout"] = self.timeout_s
@@ -81,6 +86,11 @@ class Session(requests.Session):
         if response.status_code in BUSY:
             said = f"HTTP {response.status_code} {response.reason}"
             raise Transient(said, _seconds(response.headers.get("Retry-After", "")))
+        if response.status_code in FORBIDDEN:
+            raise LabelsError(
+                f"{response.url.partition('?')[0]}: HTTP {response.status_code} {response.reason}: the service refuses "
+                "to answer. It may have banned this machine for asking too much: do not ask again before its operators agree"
+            )
         html = "html" in response.headers.get("Content-Type", "").lower()
         if not keys.get("stream"):
             start = response.content[:HEAD].lstrip().lower()
@@ -95,7 +105,8 @@ def transient(error: Exception) -> Transient:
         return TooSlow(f"no answer in time ({error})")
     if isinstance(error, requests.ConnectionError) and not isinstance(error, requests.exceptions.SSLError):
         return Unreachable(f"not reachable ({error})")
-    return Transient(f"{type(error).__name__}: {error}")
+    response = getattr(error, "response", None)
+    return Transient(f"{type(error).__name__}: {error}", again=response is None or response.status_code >= 500)
 
 
 def _seconds(retry_after: str) -> float:

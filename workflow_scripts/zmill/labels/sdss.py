@@ -73,7 +73,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     from astroquery.sdss import SDSSClass, conf
 
     session = Session(settings.timeout_s)
-    session.hooks["response"].append(_look)
+    session.hooks["response"].insert(0, _look)
     client = SDSSClass()
     client._session = session
     where = f"labels: {settings.name}"
@@ -133,7 +133,7 @@ def _look(response: requests.Response, **_: Any) -> None:
     text = response.text
     lines = [line for line in text[:2000].splitlines() if line.strip() and not line.startswith("#")]
     header = [name.strip() for name in lines[0].split(",")] if lines else []
-    if SCHEMA.names[0] in header or len(header) > len(SCHEMA.names) / 2:
+    if response.ok and (SCHEMA.names[0] in header or len(header) > len(SCHEMA.names) / 2):
         refuse_missing("SkyServer", [*SCHEMA.names, TOTAL], header)
         return
     unknown = re.findall(r"Invalid (?:column|object) name '([^']+)'", text)
@@ -142,6 +142,8 @@ def _look(response: requests.Response, **_: Any) -> None:
             f"SkyServer does not know {', '.join(dict.fromkeys(unknown))} any more: choose a data_release whose SpecObjAll "
             f"has {', '.join(SCHEMA.names)}"
         )
+    if not response.ok:
+        return
     said = " ".join(re.sub(r"<[^>]+>", " ", text[:2000]).split())[:200]
     if re.search(r"timeout|timed out|time limit", said, re.IGNORECASE):
         raise TooSlow(f"the service ran out of time: {said}")
