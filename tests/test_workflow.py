@@ -90,18 +90,22 @@ def test_a_wrong_survey_definition_stops_the_run_before_any_job(tmp_path: Path, 
     assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.workflow
-def test_no_overlap_and_too_few_labels_are_said_with_what_was_found(tmp_path: Path) -> None:
+def test_too_few_labels_are_said_before_any_job(tmp_path: Path) -> None:
     own_survey(tmp_path)
-    few = snakemake(tmp_path, "--cores", "2")
-    assert few.returncode != 0
-    last = (tmp_path / "results/mine/logs/crossmatch.log").read_text().strip().splitlines()[-1]
-    assert "2 spectra have a match that can be used, at least 40 are needed" in last
+    answer = snakemake(tmp_path, "--cores", "1")
+    assert answer.returncode != 0
+    assert "needs at least 50 training rows; surveys/mine.yaml has 2 labels" in answer.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_labels_elsewhere_on_the_sky_are_said_with_both_footprints_before_any_job(tmp_path: Path) -> None:
+    own_survey(tmp_path)
     (tmp_path / "spectra.csv").write_text("ra,dec,z\n200,40,0.1\n")
-    apart = snakemake(tmp_path, "--cores", "2")
-    assert apart.returncode != 0
-    last = (tmp_path / "results/mine/logs/labels.log").read_text().strip().splitlines()[-1]
-    assert "do not overlap" in last and "200" in last and "10" in last
+    answer = snakemake(tmp_path, "--cores", "1")
+    assert answer.returncode != 0
+    message = next(line for line in answer.stderr.splitlines() if "do not overlap" in line)
+    assert "ra 9.97" in message and "ra 200" in message
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.fixture(scope="module")

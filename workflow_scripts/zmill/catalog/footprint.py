@@ -42,6 +42,13 @@ class Footprint:
         return Footprint(start[first], end[last])
 
     @staticmethod
+    def of_positions(healpix29: NDArray[np.int64]) -> Footprint:
+        """The cells that hold some of the positions, given by their HEALPix indices of order 29."""
+        shift = 2 * (HEALPIX_ORDER - ORDER)
+        cell = np.unique(at_order(healpix29, ORDER)) << shift
+        return Footprint.of(cell, cell + (1 << shift))
+
+    @staticmethod
     def read(catalog: Path) -> Footprint:
         """The cells in which a finished HATS catalogue has rows.
 
