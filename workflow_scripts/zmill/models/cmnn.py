@@ -1,0 +1,177 @@
+"""Color-matched nearest neighbours: the training galaxies whose colors a galaxy's errors do not tell from its own.
+
+Graham et al. 2018 (CMNN): Mahalanobis distance in the colors, a threshold of chi-squared with as many degrees of freedom
+as the two galaxies have colors in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from scipy.stats import chi2
+from torch import Tensor
+
+from zmill.models import base
+from zmill.models.base import Labelled, Model
+from zmill.models.features import MAGNITUDES, Fluxes
+from zmill.models.knn import JUDGED, WIDTHS, kernel
+from zmill.models.losses import mean_crps
+from zmill.survey.photometry import Photometry
+
+PAIRS = 1 << 22
+"""Distances held in memory at a time on a CPU."""
+PAIRS_GPU = 1 << 26
+UNKNOWN = 0.05
+"""Error in magnitudes of a measurement of unknown error."""
+
+
+class CMNNSettings(base.Settings):
+    """Settings of the color-matched neighbours."""
+
+    ppf: float = Field(0.68, gt=0, lt=1)
+    """Share of galaxies of the same true colors that the threshold lets through."""
+    fewest: int = Field(10, ge=1)
+    """Nearest galaxies that are taken where the threshold lets fewer through."""
+    most: int = Field(200, ge=1)
+    """Nearest galaxies that are taken where it lets more through."""
+    weights: Literal["likelihood", "inverse", "uniform"] = "likelihood"
+    """What a neighbour at the squared distance D counts: exp(-D/2), 1/D, or 1."""
+    floor: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.01, 0.02, 0.03, 0.05)
+    """Magnitudes added in quadrature to the errors; validation rows choose."""
+    magnitude: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.5, 1.0, 2.0)
+    """Error in magnitudes of the reference magnitude as one more color; 0: it takes no part. Validation rows choose."""
+
+    @field_validator("floor", "magnitude", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("floor", "magnitude")
+    @classmethod
+    def _some(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value:
+            raise ValueError("give at least one number")
+        return tuple(sorted(set(value)))
+
+
+class ColorNeighbours(Model):
+    """Redshifts of the color-matched training galaxies, each a Gaussian of width `width` (1 + z)."""
+
+    Settings = CMNNSettings
+    min_train = 50
+
+    settings: CMNNSettings
+
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+        s, grid = self.settings, self.context.grid
+        train, valid = train.inside(grid), valid.inside(grid)
+        colors, variance = self._colors(train.photometry, 0.0)
+        known = torch.isfinite(variance)
+        self.center = torch.nan_to_num(torch.where(known, colors, torch.nan).nanmedian(0).values, nan=0.0)
+        self.colors = torch.where(known, colors - self.center, 0.0)
+        self.known = known
+        self.z = torch.as_tensor(train.z, dtype=torch.float32)
+        self.weight = torch.as_tensor(train.weight / train.weight.mean(), dtype=torch.float32)
+        self.to(device)
+        judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
+        batch = valid.photometry[judged]
+        z = torch.as_tensor(valid.z[judged], dtype=torch.float32, device=device)
+        curve = []
+        for floor in s.floor:
+            for magnitude in s.magnitude:
+                self.floor, self.magnitude = floor, magnitude
+                histogram = self._histogram(batch)
+                for width in WIDTHS:
+                    score = mean_crps(histogram @ kernel(grid, width, device), z, grid)
+                    curve.append({"floor": floor, "magnitude": magnitude, "width": width, "crps": score})
+        best = min(curve, key=lambda point: point["crps"])
+        self.floor, self.magnitude, self.width = best["floor"], best["magnitude"], best["width"]
+        self._kernel = kernel(grid, self.width, device)
+        say(f"error floor {self.floor:g} mag, magnitude weighed by {self.magnitude:g}, kernel {self.width:g} (1 + z)")
+        return {"floor": self.floor, "magnitude": self.magnitude, "width": self.width, "curve": curve}
+
+    @torch.inference_mode()
+    def predict(self, batch: Photometry) -> Tensor:
+        return self._histogram(batch) @ self._kernel
+
+    def _colors(self, batch: Photometry, floor: float) -> tuple[Tensor, Tensor]:
+        """(n, bands) adjacent colors and, last, the reference magnitude; their variances, infinite where not measured."""
+        fluxes = Fluxes.of(batch, ())
+        measured = fluxes.observed & ~fluxes.undetected
+        mag = torch.from_numpy(batch.mag)
+        error = torch.nan_to_num(MAGNITUDES * fluxes.error / fluxes.flux, nan=UNKNOWN, posinf=UNKNOWN)
+        variance = torch.where(measured, error.square() + floor**2, torch.inf)
+        value = torch.where(measured, mag, 0.0)
+        reference = self.context.reference
+        colors = torch.cat([value[:, :-1] - value[:, 1:], value[:, reference, None]], 1)
+        return colors, torch.cat([variance[:, :-1] + variance[:, 1:], variance[:, reference, None]], 1)
+
+    def _histogram(self, batch: Photometry) -> Tensor:
+        """(n, size) weights of the neighbours on the grid points, each row summing to 1."""
+        s, size = self.settings, self.context.grid.size
+        colors, variance = (t.to(self.device) for t in self._colors(batch, self.floor))
+        known = torch.isfinite(variance)
+        weight = torch.where(known, 1 / variance.clamp_min(1e-8), 0.0)
+        weight[:, -1] = known[:, -1] * (1 / self.magnitude**2 if self.magnitude else 0.0)
+        colors = torch.where(known, colors - self.center, 0.0)
+        counted = (weight > 0).float()
+        out = torch.zeros(len(colors), size, device=self.device)
+        number = min(s.most, len(self.z))
+        pairs = PAIRS if self.device.type == "cpu" else PAIRS_GPU
+        for rows in torch.arange(len(colors), device=self.device).split(max(1, pairs // len(self.z))):
+            w, c = weight[rows], colors[rows]
+            # sum_k w_k (c_k - t_k)^2 over the colors both have, as three products
+            squared = (w * c * c) @ self._known.T - 2 * (w * c) @ self.colors.T + w @ self._squares.T
+            free = counted[rows] @ self._known.T
+            # fewer colors in common make any galaxy near: the distance is judged by its own chi-squared
+            near = (squared.clamp_min_(0) / self._threshold[free.long()]).topk(number, largest=False, sorted=True)
+            distance = squared.gather(1, near.indices)
+            kept = (near.values <= 1) | (torch.arange(number, device=self.device) < s.fewest)
+            share = self._share(distance) * self.weight[near.indices] * kept
+            share = share / share.sum(1, keepdim=True).clamp_min(1e-30)
+            right = share * self._fraction[near.indices]
+            cell = self._cell[near.indices]
+            part = torch.zeros(len(rows), size, device=self.device)
+            part.scatter_add_(1, cell, share - right).scatter_add_(1, cell + 1, right)
+            out[rows] = part
+        return out
+
+    def _share(self, distance: Tensor) -> Tensor:
+        """What neighbours count by their squared distance, nearest first."""
+        if self.settings.weights == "likelihood":
+            return torch.exp(-0.5 * (distance - distance.amin(1, keepdim=True)))
+        return 1 / distance.clamp_min(1e-3) if self.settings.weights == "inverse" else torch.ones_like(distance)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        names = ("center", "colors", "known", "z", "weight")
+        facts = {"floor": self.floor, "magnitude": self.magnitude, "width": self.width}
+        return {name: getattr(self, name) for name in names}, facts
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.center, self.colors, self.known = tensors["center"], tensors["colors"], tensors["known"]
+        self.z, self.weight = tensors["z"], tensors["weight"]
+        self.floor, self.magnitude, self.width = (float(facts[name]) for name in ("floor", "magnitude", "width"))
+        self.to(torch.device("cpu"))
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        grid = self.context.grid
+        for name in ("center", "colors", "known", "z", "weight"):
+            setattr(self, name, getattr(self, name).to(device))
+        self._known = self.known.float()
+        self._squares = self.colors.square()
+        position = (self.z - grid.z_min) / grid.step
+        self._cell = position.long().clamp(0, grid.size - 2)
+        self._fraction = position - self._cell
+        free = np.arange(self.colors.shape[1] + 1)
+        threshold = np.where(free > 0, chi2.ppf(self.settings.ppf, np.maximum(free, 1)), 1e-6)
+        self._threshold = torch.as_tensor(threshold, dtype=torch.float32, device=device)
+        if hasattr(self, "width"):
+            self._kernel = kernel(grid, self.width, device)
+
+
+MODEL = ColorNeighbours

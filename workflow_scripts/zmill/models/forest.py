@@ -1,0 +1,177 @@
+"""Random forest whose leaves keep their training galaxies: a density is the redshifts of those that share its leaves.
+
+Quantile regression forests (Meinshausen 2006); TPZ (Carrasco Kind & Brunner 2013) is such a forest. Grown by
+scikit-learn, kept as plain arrays, followed in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from zmill.models import base
+from zmill.models.base import Labelled, Model
+from zmill.models.knn import JUDGED, WIDTHS, kernel
+from zmill.models.losses import mean_crps
+from zmill.models.tree_inputs import TreeInputs
+from zmill.survey.photometry import Photometry
+
+ROWS = 2048
+"""Rows followed through the trees at a time."""
+
+
+class ForestSettings(base.Settings):
+    """Settings of the forest."""
+
+    trees: int = Field(100, ge=1)
+    kind: Literal["extra", "random"] = "extra"
+    """`extra`: split points drawn at random, every tree sees all rows; `random`: the best split points, bootstrapped rows."""
+    leaf_rows: int = Field(3, ge=1)
+    """Fewest training rows in a leaf."""
+    features: float = Field(0.5, gt=0, le=1)
+    """Share of the inputs that a split may look at."""
+    extra: tuple[str, ...] = ()
+    """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
+
+
+class Forest(Model):
+    """Each tree gives its leaf's training galaxies an equal share; each galaxy is a Gaussian of width `width` (1 + z)."""
+
+    Settings = ForestSettings
+    min_train = 50
+
+    settings: ForestSettings
+
+    NAMES = ("roots", "feature", "threshold", "left", "right", "start", "count", "members", "z", "weight")
+
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+        from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+
+        s, grid = self.settings, self.context.grid
+        train, valid = train.inside(grid), valid.inside(grid)
+        self.inputs = TreeInputs.fit(train.photometry, s.extra)
+        x = self.inputs(train.photometry).numpy()
+        grow = ExtraTreesRegressor if s.kind == "extra" else RandomForestRegressor
+        forest = grow(
+            s.trees,
+            min_samples_leaf=s.leaf_rows,
+            max_features=s.features,
+            random_state=self.context.seed,
+            n_jobs=torch.get_num_threads(),
+        ).fit(x, np.log1p(train.z), sample_weight=train.weight)
+        self._keep([tree.tree_ for tree in forest.estimators_])
+        self.z = torch.as_tensor(train.z, dtype=torch.float32)
+        self.weight = torch.as_tensor(train.weight / train.weight.mean(), dtype=torch.float32)
+        self.start, self.count = torch.zeros_like(self.feature), torch.zeros_like(self.feature)
+        self.members = torch.zeros(1, dtype=torch.int64)
+        self.to(device)
+        self._settle(self._leaves(torch.from_numpy(x).to(device)))
+        self.to(device)
+        judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
+        z = torch.as_tensor(valid.z[judged], dtype=torch.float32, device=device)
+        histogram = self._histogram(valid.photometry[judged])
+        curve = [
+            {"width": width, "crps": mean_crps(histogram @ kernel(grid, width, device), z, grid)} for width in WIDTHS
+        ]
+        self.width = min(curve, key=lambda point: point["crps"])["width"]
+        self._kernel = kernel(grid, self.width, device)
+        say(f"{s.trees} trees of {len(self.feature):,} nodes in all; kernel {self.width:g} (1 + z)")
+        return {"nodes": len(self.feature), "width": self.width, "curve": curve}
+
+    def _keep(self, trees: list[Any]) -> None:
+        """All nodes in one array; a leaf is a node that leads to itself."""
+        sizes = [tree.node_count for tree in trees]
+        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        own = np.arange(sum(sizes))
+        offset = np.repeat(first, sizes)
+        leaf = np.concatenate([tree.children_left < 0 for tree in trees])
+
+        def children(name: str) -> Tensor:
+            there = np.concatenate([getattr(tree, name) for tree in trees]) + offset
+            return torch.from_numpy(np.where(leaf, own, there).astype(np.int64))
+
+        self.left, self.right = children("children_left"), children("children_right")
+        feature = np.concatenate([tree.feature for tree in trees])
+        self.feature = torch.from_numpy(np.where(leaf, 0, feature).astype(np.int64))
+        threshold = np.concatenate([tree.threshold for tree in trees])
+        near = threshold.astype(np.float32)
+        # inputs are float32: rounded down, the threshold parts them as the float64 one does
+        near = np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
+        self.threshold = torch.from_numpy(near)
+        self.roots = torch.from_numpy(first.astype(np.int64))
+        self.depth = max(tree.max_depth for tree in trees)
+
+    def _settle(self, leaves: Tensor) -> None:
+        """Sort the training rows (n, trees) into their leaves: `members[start[leaf] : start[leaf] + count[leaf]]`."""
+        flat = leaves.flatten()
+        order = flat.argsort(stable=True)
+        self.members = (order // leaves.shape[1]).cpu()
+        self.count = torch.bincount(flat, minlength=len(self.feature)).cpu()
+        self.start = self.count.cumsum(0) - self.count
+
+    def _leaves(self, x: Tensor) -> Tensor:
+        """(n, trees) node numbers of the leaves of inputs (n, columns)."""
+        parts = []
+        for part in x.split(ROWS):
+            node = self.roots.expand(len(part), -1)
+            for _ in range(self.depth):
+                goes_left = part.gather(1, self.feature[node]) <= self.threshold[node]
+                node = torch.where(goes_left, self.left[node], self.right[node])
+            parts.append(node)
+        return torch.cat(parts)
+
+    def _histogram(self, batch: Photometry) -> Tensor:
+        """(n, size) weights of the training galaxies on the grid points, each row summing to 1."""
+        size, trees = self.context.grid.size, len(self.roots)
+        out = torch.zeros(len(batch), size, device=self.device)
+        for rows in torch.arange(len(batch)).split(ROWS):
+            first, last = int(rows[0]), int(rows[-1]) + 1
+            leaf = self._leaves(self.inputs(batch[first:last]).to(self.device)).flatten()
+            count = self.count[leaf]
+            pair = torch.repeat_interleave(count)  # which (row, tree) each of the members to come belongs to
+            place = torch.arange(len(pair), device=self.device) - (count.cumsum(0) - count)[pair]
+            member = self.members[self.start[leaf][pair] + place]
+            share = self.weight[member] * (1 / self._mass[leaf])[pair] / trees
+            at = (pair // trees) * size + self._cell[member]
+            right = share * self._fraction[member]
+            flat = torch.zeros((last - first) * size, device=self.device)
+            flat.index_add_(0, at, share - right).index_add_(0, at + 1, right)
+            out[first:last] = flat.view(-1, size)
+        return out
+
+    @torch.inference_mode()
+    def predict(self, batch: Photometry) -> Tensor:
+        return self._histogram(batch) @ self._kernel
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {name: getattr(self, name) for name in self.NAMES}
+        tensors |= {"softening": self.inputs.softening, "center": self.inputs.center}
+        return tensors, {"width": self.width, "depth": self.depth}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        for name in self.NAMES:
+            setattr(self, name, tensors[name])
+        self.inputs = TreeInputs(self.settings.extra, tensors["softening"], tensors["center"])
+        self.width, self.depth = float(facts["width"]), int(facts["depth"])
+        self.to(torch.device("cpu"))
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        grid = self.context.grid
+        for name in self.NAMES:
+            setattr(self, name, getattr(self, name).to(device))
+        position = (self.z - grid.z_min) / grid.step
+        self._cell = position.long().clamp(0, grid.size - 2)
+        self._fraction = position - self._cell
+        leaf = torch.repeat_interleave(self.count) if len(self.members) > 1 else self.members
+        self._mass = torch.zeros(len(self.feature), device=device).index_add_(0, leaf, self.weight[self.members])
+        if hasattr(self, "width"):
+            self._kernel = kernel(grid, self.width, device)
+
+
+MODEL = Forest
