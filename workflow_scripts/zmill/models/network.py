@@ -144,6 +144,11 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return bool(there.get("avx512_bf16") or there.get("amx_bf16"))
 
 
+def adamw(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+    """AdamW, all parameters in one step."""
+    return torch.optim.AdamW(parameters, schedule.lr, weight_decay=schedule.weight_decay, fused=True)
+
+
 def train(
     network: nn.Module,
     rows: int,
@@ -153,6 +158,7 @@ def train(
     schedule: Schedule,
     seed: int,
     say: Callable[[str], None],
+    optimizer_of: Callable[[list[nn.Parameter], Schedule], torch.optim.Optimizer] = adamw,
 ) -> dict[str, Any]:
     """Train in place; the network ends with the weights that scored best on the validation rows.
 
@@ -162,6 +168,7 @@ def train(
     rows : number of training rows, all of them on the network's device.
     loss : of the network and row numbers (members, batch): the mean loss of each member, summed.
     score : of a network, smaller is better, on the validation rows.
+    optimizer_of : the optimizer of given parameters.
 
     Returns
     -------
@@ -178,7 +185,7 @@ def train(
     steps = rows // batch
     total = schedule.epochs * steps
     amp = schedule.amp and multiplies_bfloat16(device)
-    optimizer = torch.optim.AdamW(network.parameters(), schedule.lr, weight_decay=schedule.weight_decay, fused=True)
+    optimizer = optimizer_of(list(network.parameters()), schedule)
     average = copy.deepcopy(network) if schedule.ema else network
     best, best_epoch, best_state, unimproved, step = math.inf, 0, copy.deepcopy(average.state_dict()), 0, 0
     history = []

@@ -1,0 +1,63 @@
+"""The convolutional network over the bands as published: one convolution, one pooling, one linear layer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from zmill.models.network import Schedule
+from zmill.models.regression import PointNetwork, PointSettings
+
+ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
+OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}
+
+
+class CNNSettings(PointSettings):
+    """Settings of the convolutional network; `lr: 1.0e-6` is the published final version."""
+
+    batch: int = Field(16, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    ema: float = Field(0.0, ge=0, lt=1)
+    optimizer: Literal["adam", "sgd", "rmsprop"] = "rmsprop"
+    activation: Literal["none", "relu", "tanh", "elu"] = "none"
+    """After the convolution; with `none` only the pooling keeps the network from being a linear map."""
+    channels: int = Field(16, ge=1)
+    """Filters of the convolution."""
+
+
+class Convolution(nn.Module):
+    """Conv1d(1 -> channels, 3, padding 1), MaxPool1d(2, 2), Linear: the bands are the places on the line."""
+
+    def __init__(self, inputs: int, channels: int, activation: str) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(1, channels, kernel_size=3, stride=1, padding=1),
+            ACTIVATIONS[activation](),
+            nn.MaxPool1d(2, 2),
+            nn.Flatten(),
+            nn.Linear(channels * (inputs // 2), 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(1, n, inputs) -> (1, n, 1)."""
+        return self.layers(x[0, :, None])[None]
+
+
+class CNN(PointNetwork):
+    """Inputs in the order of the bands; further columns are further places."""
+
+    Settings = CNNSettings
+
+    settings: CNNSettings
+
+    def build(self) -> nn.Module:
+        return Convolution(self.inputs, self.settings.channels, self.settings.activation)
+
+    def optimizer(self, parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+        return OPTIMIZERS[self.settings.optimizer](parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
+
+
+MODEL = CNN

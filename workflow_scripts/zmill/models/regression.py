@@ -1,0 +1,127 @@
+"""Networks that answer with one redshift, trained on its squared error; their density is that of the validation residuals."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from zmill.models import scaling as scalers
+from zmill.models.base import Context, Labelled, LocatedModel
+from zmill.models.features import Columns
+from zmill.models.network import Schedule, adamw, train
+from zmill.models.residuals import ResidualKernel
+from zmill.survey.photometry import Photometry
+
+
+class PointSettings(Schedule):
+    """What the settings of every network of this kind share."""
+
+    epochs: int = Field(200, ge=1)
+    batch: int = Field(64, ge=1)
+    lr: float = Field(1e-4, gt=0)
+    one_cycle: bool = False
+    ema: float = Field(0.99, ge=0, lt=1)
+    amp: bool = False
+    scaling: scalers.Kind = "standard"
+    """How columns are made comparable; fitted on training rows."""
+    colors: bool = False
+    """Adjacent colors beside the magnitudes."""
+    extra: tuple[str, ...] = ()
+    """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
+
+
+class PointNetwork(LocatedModel):
+    """Point regression, with Student's t of the validation residuals around the point as the density."""
+
+    min_train = 200
+
+    settings: PointSettings
+
+    def __init__(self, settings: PointSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        bands = len(context.bands)
+        self.inputs = bands + len(settings.extra) + (bands - 1 if settings.colors else 0)
+        self.network = self.build()
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """An untrained network: (1, n, self.inputs) -> (1, n, 1)."""
+
+    def optimizer(self, parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+        """What the network is trained with."""
+        return adamw(parameters, schedule)
+
+    def fit(
+        self, train_rows: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]
+    ) -> dict[str, Any]:
+        s, grid = self.settings, self.context.grid
+        train_rows, valid = train_rows.inside(grid), valid.inside(grid)
+        self.columns = Columns.fit(train_rows.photometry, s.extra, s.colors)
+        raw = self.columns(train_rows.photometry)
+        self.scaler = scalers.fit(s.scaling, raw)
+        torch.manual_seed(self.context.seed)
+        self.network = self.build()
+        self.kernel = ResidualKernel(50.0, torch.zeros(6), torch.zeros(2), torch.ones(2))
+        self.to(device)
+        x = self.scaler(raw.to(device))
+        z = torch.as_tensor(train_rows.z, dtype=torch.float32, device=device)
+        weight = torch.as_tensor(train_rows.weight / train_rows.weight.mean(), dtype=torch.float32, device=device)
+        valid_x, magnitude = self._inputs_of(valid.photometry)
+        valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
+
+        def loss(network: nn.Module, rows: Tensor) -> Tensor:
+            error = network(x[rows])[..., 0].float() - z[rows]
+            return (error.square() * weight[rows]).mean(-1).sum()
+
+        def score(network: nn.Module) -> float:
+            return float((network(valid_x[None])[0, :, 0] - valid_z).square().mean())
+
+        facts = train(self.network, len(train_rows), 1, loss, score, s, self.context.seed, say, self.optimizer)
+        with torch.inference_mode():
+            z_hat = self.network(valid_x[None])[0, :, 0]
+        self.kernel = ResidualKernel.fit(z_hat.clone(), magnitude.clone(), valid_z).to(device)
+        return facts | {"residuals": {"student_nu": self.kernel.nu}}
+
+    @torch.inference_mode()
+    def locate(self, batch: Photometry) -> tuple[Tensor, Tensor]:
+        x, magnitude = self._inputs_of(batch)
+        z_hat = self.network(x[None])[0, :, 0]
+        return z_hat, self.kernel.log_width(z_hat, magnitude)
+
+    @torch.inference_mode()
+    def density_at(self, place: Tensor, log_width: Tensor) -> Tensor:
+        return self.kernel.density(place, log_width, self.context.grid)
+
+    def _inputs_of(self, batch: Photometry) -> tuple[Tensor, Tensor]:
+        """Scaled inputs (n, inputs) and reference magnitude (n,)."""
+        raw = self.columns(batch).to(self.device)
+        return self.scaler(raw), raw[:, self.context.reference]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+        tensors |= {"fill": self.columns.fill, "offset": self.scaler.offset, "scale": self.scaler.scale}
+        tensors |= {
+            "kernel_coefficients": self.kernel.coefficients,
+            "kernel_center": self.kernel.center,
+            "kernel_spread": self.kernel.spread,
+        }
+        return tensors, {"student_nu": self.kernel.nu}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.columns = Columns(self.settings.extra, self.settings.colors, tensors["fill"])
+        self.scaler = scalers.Scaler(tensors["offset"], tensors["scale"])
+        prefix = "network."
+        self.network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        names = ("kernel_coefficients", "kernel_center", "kernel_spread")
+        self.kernel = ResidualKernel(float(facts["student_nu"]), *(tensors[name] for name in names))
+        self.to(torch.device("cpu"))
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self.network.to(device).eval()
+        self.scaler, self.kernel = self.scaler.to(device), self.kernel.to(device)
