@@ -133,3 +133,15 @@ def test_a_pixel_of_a_lower_order_holds_the_position(ra: float, dec: float, orde
     assert sky.at_order(sky.healpix(a, b), order)[0] == sky.healpix(a, b, order)[0]
     vector = sky.unit_vectors(a, b)
     assert np.isclose(np.linalg.norm(vector), 1)
+
+
+def test_finishing_removes_what_earlier_runs_left(tmp_path: Path) -> None:
+    folder = tmp_path / "cat"
+    found = catalogue(folder)
+    hats.finish(folder, "test", found)
+    left = found[0].file(folder).with_name(".Npix=0.parquet.1.tmp")
+    left.write_bytes(b"half")
+    hats.finish(folder, "test", found[:1])
+    assert hats.partitions(folder) == found[:1]
+    assert sorted(folder.rglob("*=*/*=*/*")) == [found[0].file(folder)]
+    assert sorted((folder / "sidecars").rglob("*.json")) == [found[0].sidecar(folder)]

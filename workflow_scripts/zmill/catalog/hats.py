@@ -8,6 +8,7 @@ that HATS readers do not take it for a partition).
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ import xxhash
 from zmill import __version__
 from zmill.catalog.files import read_json, whole, write_json
 from zmill.catalog.sky import HEALPIX_COLUMN, HEALPIX_ORDER
+
+log = logging.getLogger(__name__)
 
 ROW_GROUP_ROWS = 131_072
 """Rows in a row group: the piece of a partition that is read at a time and that statistics can skip."""
@@ -136,6 +139,13 @@ def write_partition(
     )
 
 
+def remove_unfinished(catalog: Path, partition: Partition) -> None:
+    """Remove the temporary files of a killed job; no other job may be writing the partition."""
+    for path in (partition.file(catalog), partition.sidecar(catalog)):
+        for left in path.parent.glob(f".{path.name}.*.tmp"):
+            left.unlink()
+
+
 def sidecar(catalog: Path, partition: Partition) -> dict[str, Any]:
     """Row count, bytes and content hash of a partition.
 
@@ -181,6 +191,7 @@ def batches(catalog: Path, partition: Partition, columns: list[str], batch_rows:
 def finish(catalog: Path, name: str, found: Iterable[Partition], ra: str = "ra", dec: str = "dec") -> int:
     """Write what makes a folder of partitions a HATS catalogue; called once all of them are there.
 
+    Partitions that are not among `found`, of an earlier run, are removed: readers take the folder as a whole.
     `partition_info.csv` is written last: where it exists, the catalogue is whole.
 
     Returns
@@ -203,6 +214,7 @@ def finish(catalog: Path, name: str, found: Iterable[Partition], ra: str = "ra",
                 f"{partition.file(catalog)}: its columns differ from those of {ordered[0].file(catalog)}"
             )
         count += sidecar(catalog, partition)["rows"]
+    _remove_others(catalog, ordered)
     with whole(catalog / "dataset" / "_common_metadata") as temporary:
         pq.write_metadata(schema, temporary)
     area = sum(0.25**partition.order for partition in ordered) / 12
@@ -229,6 +241,18 @@ def finish(catalog: Path, name: str, found: Iterable[Partition], ra: str = "ra",
         lines = "".join(f"{partition.order},{partition.pixel}\n" for partition in ordered)
         temporary.write_text("Norder,Npix\n" + lines, encoding="utf-8")
     return count
+
+
+def _remove_others(catalog: Path, kept: Iterable[Partition]) -> None:
+    """Remove every file of partitions that is of none of these, what killed jobs left included."""
+    wanted = {place for partition in kept for place in (partition.file(catalog), partition.sidecar(catalog))}
+    found = [*catalog.glob("dataset/Norder=*/Dir=*/*"), *catalog.glob("sidecars/*/*/*")]
+    others = [path for path in found if path not in wanted]
+    if others:
+        (catalog / "partition_info.csv").unlink(missing_ok=True)
+        log.info("%s: %d files of an earlier run are removed", catalog, len(others))
+    for path in others:
+        path.unlink()
 
 
 def assert_sorted(healpix29: np.ndarray, where: str) -> None:

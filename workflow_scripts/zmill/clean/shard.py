@@ -96,7 +96,8 @@ def clean_shard(
         log.info("%d of %d partitions are whole already", len(counts), len(partitions))
     rows = sum(hats.sidecar(survey, partition)["rows"] for partition in todo)
     small = workers == 1 or len(todo) < 2 or rows < SMALL_ROWS
-    _remove_unfinished(clean, todo)
+    for partition in todo:
+        hats.remove_unfinished(clean, partition)
     said = Progress("clean", rows)
     failures: dict[Partition, BaseException] = {}
     with nullcontext(client) if client or small else local_client(min(workers, len(todo)), memory_mb, tmpdir) as pool:
@@ -136,7 +137,6 @@ def finish_catalog(survey: Path, clean: Path, name: str) -> int:
                 f"{partition.file(clean)}: {made['rows']:,} rows, made from another input than {partition.file(survey)} "
                 f"({given['rows']:,} rows): run again, so that its shard is cleaned anew"
             )
-    _remove_others(clean, partitions)
     return hats.finish(clean, name, partitions)
 
 
@@ -162,23 +162,6 @@ def _attempt(survey: Path, clean: Path, partition: Partition, recipe: Recipe) ->
         return clean_partition(survey, clean, partition, recipe)
     except Exception as error:
         return error  # told with the others once the rest of the shard is done
-
-
-def _remove_unfinished(clean: Path, todo: Sequence[Partition]) -> None:
-    """Remove the temporary files of a job that was killed; no other job works on these partitions."""
-    for partition in todo:
-        for path in (partition.file(clean), partition.sidecar(clean)):
-            for left in path.parent.glob(f".{path.name}.*.tmp"):
-                left.unlink()
-
-
-def _remove_others(clean: Path, partitions: Sequence[Partition]) -> None:
-    """Remove partitions of an earlier, differently partitioned survey: who reads `dataset/` whole must not see them."""
-    wanted = {partition.file(clean) for partition in partitions}
-    for path in sorted((clean / "dataset").glob("Norder=*/Dir=*/Npix=*.parquet")):
-        if path not in wanted:
-            log.info("removing %s: the survey has no such partition any more", path)
-            path.unlink()
 
 
 def _tell(total: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ Candidates of all partitions are resolved together, so that partition edges do n
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,8 +25,7 @@ from zmill.catalog.sky import HEALPIX_COLUMN
 from zmill.crossmatch.chance import expected_false, shifted
 from zmill.crossmatch.magnitude import costs
 from zmill.crossmatch.match import Cells, Discs, Ints, candidates, cell_order, cells_of, nearest
-
-log = logging.getLogger("zmill")
+from zmill.job import log
 
 FEWEST = 40
 """Matches without which no sample of four parts can be drawn."""

@@ -8,7 +8,6 @@ entries(settings, request)                yields tables of `ENTRY`, one row for 
 from __future__ import annotations
 
 import importlib
-import logging
 import pkgutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -22,8 +21,7 @@ from numpy.typing import NDArray
 
 from zmill.catalog.footprint import Footprint
 from zmill.config import ConfigError, LabelSource, Name, Radius, Section, Survey, nearest, parse
-
-log = logging.getLogger("zmill")
+from zmill.job import log
 
 ENTRY = pa.schema(
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,12 +19,10 @@ from zmill.catalog.files import whole, write_json
 from zmill.catalog.footprint import Footprint, describe_positions
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order, healpix
 from zmill.config import Labels, LabelSource, Partitions
-from zmill.job import Progress
+from zmill.job import Progress, log
 from zmill.labels.base import ENTRY, LabelsError, Request, source_of
 from zmill.labels.merge import Merged, groups, resolve
 from zmill.survey.partitioning import choose, histogram, partition_numbers
-
-log = logging.getLogger("zmill")
 
 JUDGED = ENTRY.append(pa.field("label_source", pa.string()))
 """An entry with the name of its source, and the reason for which it was rejected after all."""
@@ -189,7 +186,7 @@ def write_specz(catalog: Path, table: pa.Table, merged: Merged, radii: dict[str,
     found = choose(histogram(at_order(index, settings.max_order)), settings.max_order, settings.max_rows)
     starts = np.array([partition.interval()[0] for partition in found], np.int64)
     edges = np.searchsorted(partition_numbers(index, starts), np.arange(len(found) + 1))
-    _remove_others(catalog, found)
+    (catalog / "partition_info.csv").unlink(missing_ok=True)
     for partition, first, last in zip(found, edges[:-1], edges[1:], strict=True):
         with hats.write_partition(catalog, partition, SPECZ) as writer:
             writer.write(rows.slice(int(first), int(last - first)))
@@ -206,15 +203,6 @@ def _merge(table: pa.Table, names: list[str], labels: Labels) -> Merged:
         np.array([place[name] for name in table["label_source"].to_pylist()], np.int64),
         labels.conflict,
     )
-
-
-def _remove_others(catalog: Path, kept: list[hats.Partition]) -> None:
-    """Remove partitions of an earlier run that are none of this one: the catalogue's folder is read as a whole."""
-    (catalog / "partition_info.csv").unlink(missing_ok=True)
-    files = {partition.file(catalog) for partition in kept} | {partition.sidecar(catalog) for partition in kept}
-    for path in [*catalog.glob("dataset/Norder=*/Dir=*/*.parquet"), *catalog.glob("sidecars/*/*/*.json")]:
-        if path not in files:
-            path.unlink()
 
 
 def _facts(counted: dict[str, _Source], merged: Merged, objects: int, footprint: Footprint) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import time
@@ -12,12 +11,10 @@ from pathlib import Path
 import requests
 
 from zmill.catalog.files import read_json, write_json
-from zmill.job import Progress
+from zmill.job import Progress, log
 from zmill.labels.base import LabelsError
 from zmill.labels.fetch import Asking
 from zmill.labels.http import Session, Transient, transient
-
-log = logging.getLogger("zmill")
 
 BLOCK = 1 << 20
 ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +16,11 @@ from urllib3.exceptions import HTTPError
 
 from zmill.catalog.footprint import Footprint
 from zmill.config import Section
-from zmill.job import Progress
+from zmill.job import Progress, log
 from zmill.labels.base import LabelsError, Request, SourceSettings
 from zmill.labels.cache import Cache, Piece, parts
 from zmill.labels.http import Session, TooSlow, Transient, Unreachable, transient
 from zmill.labels.tiles import Tile, cover, wanted
-
-log = logging.getLogger("zmill")
 
 LONGEST_BACKOFF_S, LONGEST_WAIT_S = 300.0, 3600.0
 """Longest wait of our own accord, and where the service asks for it."""

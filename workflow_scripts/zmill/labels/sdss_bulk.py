@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -13,13 +12,12 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from zmill.catalog.sky import healpix
+from zmill.job import log
 from zmill.labels import file
 from zmill.labels.base import Request
 from zmill.labels.download import download
 from zmill.labels.fetch import Asking
 from zmill.labels.judging import LabelColumns
-
-log = logging.getLogger("zmill")
 
 COLUMNS = LabelColumns.model_validate(
     {

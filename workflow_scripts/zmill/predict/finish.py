@@ -55,7 +55,6 @@ def finish(results: Path, name: str, kind: Stored) -> int:
                 f"{catalog}: {len(faults)} of {len(partitions)} partitions are not what they should be; predict them "
                 "again:\n" + "\n".join(f"  {fault}" for fault in faults[:SHOWN]) + more
             )
-        _remove_others(catalog, partitions)
     rows = hats.rows(survey)
     if kind != "none":
         about = {"name": model.name, "hash": made["model"]}
@@ -84,13 +83,3 @@ def _fault(survey: Path, clean: Path, catalog: Path, partition: Partition, made:
     }
     wrong = [f"{key} is {said.get(key)}, expected {value}" for key, value in expected.items() if said.get(key) != value]
     return f"{file}: {'; '.join(wrong)}" if wrong else None
-
-
-def _remove_others(catalog: Path, partitions: list[Partition]) -> None:
-    """Remove partitions of an earlier import that the survey no longer has."""
-    keep = {partition.file(catalog) for partition in partitions} | {one.sidecar(catalog) for one in partitions}
-    found = [*(catalog / "dataset").glob("Norder=*/Dir=*/*"), *(catalog / "sidecars").glob("*/*/*")]
-    for file in found:
-        if file not in keep:
-            log.warning("%s: removed, the survey has no such partition", file)
-            file.unlink()

@@ -46,7 +46,9 @@ class Output:
                     continue
 
     def _write(self, begin: Begin, items: Iterator[Any]) -> None:
-        self._clear(begin.partition)
+        # The sidecar goes first: without it a new file beside an old sidecar could pass for whole.
+        begin.partition.sidecar(self.catalog).unlink(missing_ok=True)
+        hats.remove_unfinished(self.catalog, begin.partition)
         extra = {"input": begin.hash, **self.made}
         schema = self.schema(begin.schema)
         with hats.write_partition(self.catalog, begin.partition, schema, extra) as out:
@@ -66,16 +68,6 @@ class Output:
                     f"{begin.partition.file(self.catalog)}: {out.rows} rows predicted of {begin.rows}: the model gave "
                     "fewer or more densities than rows"
                 )
-
-    def _clear(self, partition: Partition) -> None:
-        """Take away what an earlier, ended or killed, job left of the partition.
-
-        The sidecar goes first: without it a new file beside an old sidecar could pass for whole.
-        """
-        partition.sidecar(self.catalog).unlink(missing_ok=True)
-        for file in (partition.file(self.catalog), partition.sidecar(self.catalog)):
-            for left in file.parent.glob(f".{file.name}.*.tmp"):
-                left.unlink(missing_ok=True)
 
 
 class _Abandoned(Exception):

@@ -232,7 +232,7 @@ def _grouped(piece: Piece, work: Work, plan: str) -> bool:
 
 
 def _write(found: list[Piece], work: Work, plan: str, chosen: list[Partition], catalog: Path, run: Any) -> Summary:
-    """Write every partition that is not there yet, and remove what an earlier import left of others."""
+    """Write every partition that is not there yet."""
     sources: list[list[tuple[Path, list[int]]]] = [[] for _ in chosen]
     rejected: dict[str, int] = {}
     read = expected = 0
@@ -248,7 +248,6 @@ def _write(found: list[Piece], work: Work, plan: str, chosen: list[Partition], c
         raise ImportFailed(f"all {read} rows were set aside: {rejected}; the survey definition does not fit the files")
     filled = [(partition, source) for partition, source in zip(chosen, sources, strict=True) if source]
     chosen[:] = [partition for partition, _ in filled]
-    _remove_others(catalog, set(chosen))
     markers = {p: work.scratch / f"{plan}.{p.order}.{p.pixel}.written.json" for p in chosen}
     todo = [(p, source) for p, source in filled if not _is_written(catalog, p, markers[p])]
     progress = Progress("partitions written", expected)
@@ -265,16 +264,6 @@ def _is_written(catalog: Path, partition: Partition, marker: Path) -> bool:
     if not (marker.is_file() and partition.file(catalog).is_file() and partition.sidecar(catalog).is_file()):
         return False
     return bool(read_json(marker) == hats.sidecar(catalog, partition))
-
-
-def _remove_others(catalog: Path, chosen: set[Partition]) -> None:
-    """Remove partitions that are none of the chosen ones: they would be rows of an earlier import."""
-    for path in (catalog / "dataset").glob("Norder=*/Dir=*/Npix=*.parquet"):
-        order = int(path.parent.parent.name.removeprefix("Norder="))
-        partition = Partition(order, int(path.stem.removeprefix("Npix=")))
-        if partition not in chosen:
-            path.unlink()
-            partition.sidecar(catalog).unlink(missing_ok=True)
 
 
 def _write_rejected(found: list[Piece], work: Work, plan: str, path: Path) -> None:
