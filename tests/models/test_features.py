@@ -13,6 +13,7 @@ from toy_survey import BANDS, labelled, photometry
 
 from zmill.config import ConfigError
 from zmill.models.features import Columns, Fluxes, Luptitudes, check_extra
+from zmill.models.knn import KNNSettings
 from zmill.survey.photometry import Photometry, mask_of
 
 
@@ -114,9 +115,9 @@ def test_dropped_bands_look_unobserved() -> None:
 
 
 def test_an_unknown_input_is_refused_with_the_nearest() -> None:
-    check_extra(("ebv", "size_r"), ("size_r",), "knn")
+    assert check_extra(KNNSettings(extra=("ebv", "size_r")), ("size_r",), "knn") == ("size_r",)
     with pytest.raises(ConfigError, match=r"models: knn: extra: 'sizer' .* did you mean 'size_r'\?"):
-        check_extra(("sizer",), ("size_r", "class"), "knn")
+        check_extra(KNNSettings(extra=("sizer",)), ("size_r", "class"), "knn")
 
 
 def test_a_blend_lies_between_the_spectra_and_keeps_the_light() -> None:

@@ -49,7 +49,7 @@ def check(settings: Config, survey: Survey, made_by_workflow: Collection[Path]) 
         What is wrong, where, what was expected and what to do.
     """
     for name, (_, own) in check_models(settings.models).items():
-        check_extra(getattr(own, "extra", ()), survey.columns.extra, name)
+        check_extra(own, survey.columns.extra, name)
     check_metric(settings.select.metric)
     check_cuts(survey, settings.survey)
     if survey.tables:

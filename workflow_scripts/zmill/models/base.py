@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
@@ -30,6 +31,12 @@ class Labelled:
     photometry: Photometry
     z: NDArray[np.float64]
     weight: NDArray[np.float64]
+
+    @classmethod
+    def from_arrow(cls, sample: pa.Table, bands: tuple[str, ...], extra_names: tuple[str, ...] = ()) -> Labelled:
+        """Rows of `sample/<split>.parquet`."""
+        z, weight = (sample.column(name).to_numpy().astype(np.float64) for name in ("redshift", "weight"))
+        return cls(Photometry.from_arrow(sample, bands, extra_names), z, weight)
 
     def __len__(self) -> int:
         return len(self.z)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from zmill import metrics
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order
 from zmill.metrics import FloatArray, Metrics, PdfScores
+from zmill.models.base import Labelled
 from zmill.models.trained import TrainedModel, batches
 from zmill.pdf import points
 from zmill.pdf.grid import Grid
-from zmill.survey.photometry import Photometry
 
 BATCH_CPU, BATCH_GPU = 4096, 65_536
 """Rows predicted at a time: few enough for the processor's cache, many enough to fill a GPU."""
@@ -51,8 +51,8 @@ def predict_sample(
     that densities and point estimates took.
     """
     context = trained.context
-    photometry = Photometry.from_arrow(sample, context.bands, context.extra_names)
-    z_spec = sample.column("redshift").to_numpy().astype(np.float64)
+    labelled = Labelled.from_arrow(sample, context.bands, context.extra_names)
+    photometry = labelled.photometry
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*points.COLUMNS, "ood")}
     scores: list[PdfScores] = []
     stacked = np.zeros(context.grid.size)
@@ -67,20 +67,20 @@ def predict_sample(
         seconds += time.perf_counter() - started
         for name, values in (estimates | {"ood": ood}).items():
             columns[name].append(values)
-        scores.append(metrics.pdf_scores(density, context.grid, z_spec[rows]))
+        scores.append(metrics.pdf_scores(density, context.grid, labelled.z[rows]))
         stacked += density.double().sum(0).cpu().numpy()
     joined = PdfScores.join(scores)
     table = {
         "object_id": sample.column("object_id"),
         "split": pa.array([split] * len(sample), pa.string()),
-        "redshift": pa.array(z_spec),
+        "redshift": pa.array(labelled.z),
         **{name: pa.array(np.concatenate(values)) for name, values in columns.items()},
         **{name: pa.array(getattr(joined, name)) for name in SCORES},
         "mag_reference": pa.array(photometry.mag[:, context.reference]),
         "undetected": pa.array(photometry.undetected),
         "unobserved": pa.array(photometry.unobserved),
         "imputed": pa.array(photometry.imputed),
-        "weight": sample.column("weight"),
+        "weight": pa.array(labelled.weight),
         "block": pa.array(_blocks(sample, block_order)),
     }
     return pa.table(table), stacked / max(len(sample), 1), seconds

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from zmill.config import ConfigError, nearest
@@ -24,20 +25,31 @@ MAGNITUDES = 2.5 / np.log(10)
 """Magnitudes in a factor e of flux."""
 
 
-def check_extra(names: Sequence[str], known: Sequence[str], model: str) -> None:
-    """Refuse an input column that the photometry does not carry.
+def check_extra(settings: BaseModel, known: Sequence[str], model: str) -> tuple[str, ...]:
+    """Refuse an input column that the survey does not carry.
+
+    Parameters
+    ----------
+    settings : of a model, with `extra` where its type takes further inputs.
+    known : the survey's `columns.extra`.
+
+    Returns
+    -------
+    The columns of `columns.extra` that the model takes: all of its further inputs but `ebv`.
 
     Raises
     ------
     ConfigError
         Naming the column and what there is.
     """
-    for name in names:
-        if name != "ebv" and name not in known:
+    wanted = tuple(name for name in getattr(settings, "extra", ()) if name != "ebv")
+    for name in wanted:
+        if name not in known:
             raise ConfigError(
                 f"config.yaml: models: {model}: extra: {name!r} is no input there is{nearest(name, ['ebv', *known])}; "
                 f"name `ebv` or one of the survey's columns.extra: {', '.join(known) or 'none'}"
             )
+    return wanted
 
 
 def other_inputs(batch: Photometry, names: Sequence[str]) -> NDArray[np.float32]:
