@@ -25,7 +25,7 @@ def run(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     prepare(folder, **TINY)
     profile = folder / "profile"
     shutil.copytree(ROOT / "profiles" / "slurm", profile)
-    answer = snakemake(folder, "--workflow-profile", str(profile), "--jobs", "4", *FAST, "all")
+    answer = snakemake(folder, "--workflow-profile", str(profile), "--jobs", "4", "--max-threads", "2", *FAST, "all")
     return folder, answer
 
 
