@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from zmill.config import Sentinels
-from zmill.survey.states import POGSON, band_state, luptitude_to_flux
+from zmill.survey.photometry import MAGNITUDES
+from zmill.survey.states import band_state, luptitude_to_flux
 
 RAIL = Sentinels(undetected=[99.0], unobserved=[-99.0, -99.9, -9999.0])
 VALUES = st.one_of(
@@ -75,7 +76,7 @@ def test_nanojansky() -> None:
     error = np.array([0.1, 36.3, 2.0, 2.0, 2.0, np.nan, np.nan])
     state = band_state(flux, error, "nanojansky", Sentinels())
     assert state.mag[:2] == pytest.approx([31.4, 22.5])
-    assert state.magerr[0] == pytest.approx(POGSON * 0.1)
+    assert state.magerr[0] == pytest.approx(MAGNITUDES * 0.1)
     assert state.undetected.tolist() == [False, False, True, True, False, False, True]
     assert state.maglim[[2, 3]] == pytest.approx(31.4 - 2.5 * np.log10(2.0))
     assert state.unobserved.tolist() == [*[False] * 4, True, False, False]
@@ -86,8 +87,8 @@ def test_nanojansky() -> None:
 def test_luptitudes_are_undone() -> None:
     b = 0.9e-10
     flux, error = np.array([1e-8, 3e-10, 1e-11, -5e-11]), np.array([1e-10, 1e-10, 1e-10, 1e-10])
-    luptitude = -POGSON * (np.arcsinh(flux / (2 * b)) + np.log(b))
-    luptitude_error = POGSON * error / np.sqrt(flux**2 + 4 * b**2)
+    luptitude = -MAGNITUDES * (np.arcsinh(flux / (2 * b)) + np.log(b))
+    luptitude_error = MAGNITUDES * error / np.sqrt(flux**2 + 4 * b**2)
     found, found_error = luptitude_to_flux(luptitude, luptitude_error, b)
     assert found == pytest.approx(flux) and found_error == pytest.approx(error)
     state = band_state(luptitude, luptitude_error, "luptitude", Sentinels(), softening=b)

@@ -42,10 +42,10 @@ class Footprint:
         return Footprint(start[first], end[last])
 
     @staticmethod
-    def of_positions(healpix29: NDArray[np.int64]) -> Footprint:
-        """The cells that hold some of the positions, given by their HEALPix indices of order 29."""
-        shift = 2 * (HEALPIX_ORDER - ORDER)
-        cell = np.unique(at_order(healpix29, ORDER)) << shift
+    def of_positions(healpix29: NDArray[np.int64], order: int = ORDER) -> Footprint:
+        """The cells of an order that hold some of the positions, given by their HEALPix indices of order 29, (n,)."""
+        shift = 2 * (HEALPIX_ORDER - order)
+        cell = np.unique(at_order(healpix29, order)) << shift
         return Footprint.of(cell, cell + (1 << shift))
 
     @staticmethod

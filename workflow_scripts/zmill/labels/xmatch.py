@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from zmill.catalog.footprint import Footprint
-from zmill.catalog.sky import HEALPIX_ORDER, at_order, healpix
+from zmill.catalog.sky import at_order, healpix
 from zmill.config import ConfigError, Section, nearest
 from zmill.labels.arrow import arrow, refuse_missing
 from zmill.labels.base import LabelsError, Request
@@ -151,7 +151,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     columns = settings.columns
     service = Service(settings.name, settings, ask, session, 1, columns.ra, columns.dec)
     with cache_conf.set_temp("cache_active", False):
-        answers = list(service.of_tiles(tiles, _area(index), request, cache))
+        answers = list(service.of_tiles(tiles, Footprint.of_positions(index, FINEST), request, cache))
     if answers:
         found = pa.concat_tables(answers)
         once = found.group_by(found.column_names, use_threads=False).aggregate([])
@@ -174,12 +174,6 @@ def _positions(settings: Settings, request: Request) -> tuple[NDArray[np.float64
             f"labels: {settings.name}: none of the list's positions lies in the survey ({request.footprint.describe()})"
         )
     return ra, dec
-
-
-def _area(index: NDArray[np.int64]) -> Footprint:
-    shift = 2 * (HEALPIX_ORDER - FINEST)
-    cell = np.unique(index >> shift) << shift
-    return Footprint.of(cell, cell + (1 << shift))
 
 
 def _schema(settings: Settings) -> pa.Schema:

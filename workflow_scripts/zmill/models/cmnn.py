@@ -17,10 +17,10 @@ from torch import Tensor
 
 from zmill.models import base
 from zmill.models.base import Labelled, Model
-from zmill.models.features import MAGNITUDES, Fluxes
+from zmill.models.features import Fluxes
 from zmill.models.knn import JUDGED, WIDTHS, kernel
 from zmill.models.losses import mean_crps
-from zmill.survey.photometry import Photometry
+from zmill.survey.photometry import MAGNITUDES, Photometry
 
 PAIRS = 1 << 22
 """Distances held in memory at a time on a CPU."""

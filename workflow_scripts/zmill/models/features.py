@@ -17,12 +17,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from zmill.config import ConfigError, nearest
-from zmill.survey.photometry import Photometry, bits
-
-ZERO_POINT = 31.4
-"""AB magnitude of 1 nJy."""
-MAGNITUDES = 2.5 / np.log(10)
-"""Magnitudes in a factor e of flux."""
+from zmill.survey.photometry import MAGNITUDES, ZERO_POINT, Photometry, bits
 
 
 def check_extra(settings: BaseModel, known: Sequence[str], model: str) -> tuple[str, ...]:

@@ -19,10 +19,10 @@ from zmill import sed
 from zmill.config import ConfigError
 from zmill.models import base
 from zmill.models.base import Context, Labelled, Model
-from zmill.models.features import MAGNITUDES, Columns, Fluxes
+from zmill.models.features import Columns, Fluxes
 from zmill.models.losses import mean_crps
 from zmill.pdf.grid import Grid
-from zmill.survey.photometry import Photometry
+from zmill.survey.photometry import MAGNITUDES, Photometry
 
 JUDGED = 3_000
 """At most this many validation rows choose the error floor and the smoothing."""

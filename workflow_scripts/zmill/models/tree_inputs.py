@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zmill.models.features import MAGNITUDES, Fluxes
-from zmill.survey.photometry import Photometry
+from zmill.models.features import Fluxes
+from zmill.survey.photometry import MAGNITUDES, Photometry
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 MaskArray = NDArray[np.int32]
 
+ZERO_POINT = 31.4
+"""AB magnitude of 1 nJy."""
+MAGNITUDES = 2.5 / np.log(10)
+"""Magnitudes in a factor e of flux."""
 MASKS = ("undetected", "unobserved", "imputed")
 """Bit masks per row, bit b for the survey's band number b (from 0, blue to red)."""
 

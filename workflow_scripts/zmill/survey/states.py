@@ -12,15 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmill.config import Sentinels
+from zmill.survey.photometry import MAGNITUDES, ZERO_POINT
 
-NANOJANSKY_ZERO_POINT = 31.4
-"""AB magnitude of 1 nJy."""
 DETECTION_SIGMA = 1.0
 """A flux below this many times its error is no detection, and the flux of this many errors is the limit."""
 FAILED_SIGMA = 5.0
 """A flux this many errors below zero is no noise around zero but a failed measurement: it says nothing."""
-POGSON = 2.5 / np.log(10.0)
-"""Magnitudes per unit of relative flux."""
 
 Floats = NDArray[np.floating]
 Booleans = NDArray[np.bool_]
@@ -107,13 +104,13 @@ def band_state(
             zero_point = 0.0
         else:
             flux, flux_error = np.asarray(value, np.float64), np.asarray(error, np.float64)
-            zero_point = NANOJANSKY_ZERO_POINT
+            zero_point = ZERO_POINT
         unobserved = unobserved | (~missing & (flux < -FAILED_SIGMA * flux_error))
         below = ~unobserved & ~missing & ((flux <= 0) | (flux < DETECTION_SIGMA * flux_error))
         undetected = undetected | below
         mag = flux_to_magnitude(np.where(below | unobserved, np.nan, flux), zero_point)
         with np.errstate(divide="ignore", invalid="ignore"):
-            magerr = np.where(below | unobserved, np.nan, POGSON * flux_error / flux)
+            magerr = np.where(below | unobserved, np.nan, MAGNITUDES * flux_error / flux)
         maglim = np.where(below, flux_to_magnitude(DETECTION_SIGMA * flux_error, zero_point), limit)
     return BandState(mag, magerr, maglim, undetected, unobserved, infinite, bad_error)
 
@@ -133,9 +130,9 @@ def luptitude_to_flux(
     ----------
     softening : b, in maggies.
     """
-    sinh = np.sinh(-luptitude.astype(np.float64) / POGSON - np.log(softening))
+    sinh = np.sinh(-luptitude.astype(np.float64) / MAGNITUDES - np.log(softening))
     flux = 2 * softening * sinh
-    return flux, error.astype(np.float64) / POGSON * 2 * softening * np.sqrt(1 + sinh**2)
+    return flux, error.astype(np.float64) / MAGNITUDES * 2 * softening * np.sqrt(1 + sinh**2)
 
 
 def _is_any(values: Floats, sentinels: list[float]) -> Booleans:
