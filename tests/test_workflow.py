@@ -146,6 +146,40 @@ def test_no_input_row_is_lost(sky: Path) -> None:
 
 
 @pytest.mark.workflow
+def test_docs_list_every_column_of_every_output(sky: Path, root: Path) -> None:
+    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", (root / "docs/columns.md").read_text(), re.M | re.S))
+    documented = {head: set(re.findall(r"`([\w<>]+)`", text)) for head, text in sections.items()}
+    photoz, pdf, clean, specz, matches, sample, predictions, leaderboard, rejected = documented.values()
+    survey = yaml.safe_load((root / "surveys/demo.yaml").read_text())
+    for file, known in {
+        "photoz": photoz,
+        "pdf": pdf,
+        "survey": clean,
+        "clean": clean,
+        "specz": specz,
+        "matches.parquet": matches,
+        "split.parquet": matches,
+        "sample/train.parquet": sample | clean,
+        "evaluation/knn/predictions.parquet": predictions | photoz,
+        "rejected/survey.parquet": rejected,
+        "rejected/specz.parquet": rejected,
+        "rejected/specz_conflicts.parquet": rejected,
+    }.items():
+        path = sky / file if (sky / file).is_file() else hats.partitions(sky / file)[0].file(sky / file)
+        named = {
+            re.sub(rf"^(mag|magerr|maglim)_({'|'.join(survey['bands'])})$", r"\1_<band>", c)
+            for c in pq.read_schema(path).names
+        }
+        assert not named - known - set(survey["columns"]["extra"]), file
+    with (sky / "evaluation" / "leaderboard.csv").open() as handle:
+        columns = set(next(csv.reader(handle)))
+    metrics = set(re.findall(r"`(\w+)`", (root / "docs/metrics.md").read_text())) | {
+        f"coverage_{p}" for p in (68, 90, 95)
+    }
+    assert not columns - leaderboard - metrics
+
+
+@pytest.mark.workflow
 def test_others_open_the_release(sky: Path) -> None:
     import lsdb
     from hats.io.validation import is_valid_catalog
