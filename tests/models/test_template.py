@@ -213,6 +213,13 @@ def test_a_band_without_a_filter_is_named() -> None:
         contract.fitted("template", {}, galaxies(60, 1), galaxies(60, 2))
 
 
+def test_a_filter_that_speclite_does_not_know_is_named() -> None:
+    context = Context(bands=BANDS, reference=3, grid=GRID, seed=1, filters=FILTERS | {"u": "sdss2010-q"})
+    model = template.TemplateFit(template.TemplateSettings(), context)
+    with pytest.raises(ConfigError, match=r"the survey definition's filters: .*sdss2010"):
+        model.fit(galaxies(60, 1), galaxies(60, 2), contract.CPU, lambda line: None)
+
+
 def test_wrong_settings_are_refused() -> None:
     for settings, message in (({"prior": "hdf"}, "'ngvs', 'hdfn' or 'flat'"), ({"floor": []}, "at least one number")):
         with pytest.raises(ConfigError, match=message):

@@ -190,7 +190,10 @@ class TemplateFit(Model):
                 f"the template fit needs the filter of every band; {', '.join(absent)} has none: name it under "
                 "`filters:` of the survey definition, as speclite does (sdss2010-r, decam2014-g, lsst2023-i…)"
             )
-        filters = sed.load_filters([names[band] for band in context.bands])
+        try:
+            filters = sed.load_filters([names[band] for band in context.bands])
+        except ValueError as error:
+            raise ConfigError(f"the survey definition's filters: {error}") from None
         table = template_fluxes(filters, context.grid.z, s.per_gap, s.igm)
         self.columns = Columns.fit(train.photometry, (), False)
         self.table = torch.from_numpy(table).float()
