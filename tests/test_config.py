@@ -73,6 +73,12 @@ def test_a_wrong_setting_is_named(values: dict, message: str) -> None:
         ({"redshift_grid": {"min": 2, "max": 1}}, "must be above min"),
         ({"labels": [{"name": "a"}, {"name": "a"}]}, "a name of its own"),
         ({"files": []}, "give either files"),
+        (
+            {"columns": {**SURVEY["columns"], "extra": ["ra", "size"]}},
+            "columns.extra: ra is named twice, or is a column",
+        ),
+        ({"columns": {**SURVEY["columns"], "extra": ["mag_g"]}}, "columns.extra: mag_g is named twice, or is a column"),
+        ({"columns": {**SURVEY["columns"], "extra": ["size", "size"]}}, "columns.extra: size is named twice"),
     ],
 )
 def test_a_wrong_survey_definition_is_named(changes: dict, message: str) -> None:

@@ -98,6 +98,16 @@ def test_too_few_labels_are_said_before_any_job(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
+def test_a_survey_without_a_row_is_said_before_any_job(tmp_path: Path) -> None:
+    own_survey(tmp_path)
+    (tmp_path / "mine.csv").write_text("id,ra,dec,mag_g,mag_r\n")
+    answer = snakemake(tmp_path, "--cores", "1")
+    assert answer.returncode != 0
+    assert "surveys/mine.yaml: files: there is no row in mine.csv" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "results").exists()
+
+
 def test_labels_elsewhere_on_the_sky_are_said_with_both_footprints_before_any_job(tmp_path: Path) -> None:
     own_survey(tmp_path)
     (tmp_path / "spectra.csv").write_text("ra,dec,z\n200,40,0.1\n")

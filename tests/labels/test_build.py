@@ -159,6 +159,13 @@ def test_nothing_accepted_says_why(tmp_path: Path) -> None:
         run(tmp_path, definition({"name": "a", "files": ["a.csv"]}))
 
 
+def test_labels_that_all_contradict_each_other_say_so(tmp_path: Path) -> None:
+    make_survey(tmp_path / "results")
+    entries([(0, 0, 0.5, 4, 1e-4), (0.1, 0, 0.2, 4, 1e-4)]).write(tmp_path / "a.csv")
+    with pytest.raises(LabelsError, match=r"all 2 accepted entries are in conflict.*0\.5 arcsec.*specz_conflicts"):
+        run(tmp_path, definition({"name": "a", "files": ["a.csv"]}))
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(

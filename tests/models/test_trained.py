@@ -52,6 +52,19 @@ def test_too_few_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         fitted(labelled(100, 1), labelled(0, 3))
 
 
+def test_redshifts_beyond_the_grid_are_refused_where_too_few_are_left_and_said_where_some_are() -> None:
+    train, calib = labelled(300, 1), labelled(50, 3)
+    far = Labelled(train.photometry, train.z + GRID.z_max, train.weight)
+    with pytest.raises(
+        ModelError, match=r"redshift_grid goes from .* of 300 training, .* only 0, 150 and 50 are on it"
+    ):
+        fitted(far, calib)
+    said: list[str] = []
+    train.z[:7] = GRID.z_max + 1
+    fitted(train, calib, said)
+    assert any("7 training redshifts are beyond redshift_grid" in line for line in said)
+
+
 def test_batches_cover_every_row_once() -> None:
     assert [list(range(10))[rows] for rows in batches(10, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert list(batches(0)) == []

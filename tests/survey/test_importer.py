@@ -117,11 +117,12 @@ def bad_table() -> tuple[pa.Table, dict[str, list[str]]]:
         "position_not_finite": {10: ("ra", np.nan), 11: ("dec", np.inf), 12: ("dec", None)},
         "position_out_of_range": {20: ("dec", 90.5), 21: ("ra", 360.1), 22: ("ra", -999.0)},
         "infinite_magnitude": {30: ("mag_r", np.inf), 31: ("mag_g", -np.inf)},
+        "magnitude_out_of_range": {35: ("mag_r", -9999.0)},
         "error_not_positive": {40: ("err_i", 0.0), 41: ("err_g", -1.0)},
         "duplicate_object_id": {50: ("id", 6), 51: ("id", 6)},
     }
     for band in BANDS:
-        for row in (30, 31, 40, 41):
+        for row in (30, 31, 35, 40, 41):
             data[f"mag_{band}"][row], data[f"err_{band}"][row] = 20.0, 0.1
     data["mag_r"][60], data["err_r"][60] = -99.0, -99.0
     data["mag_r"][61], data["err_r"][61] = 99.0, 0.0
@@ -137,9 +138,9 @@ def test_bad_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
     path = write(data, tmp_path / "in", "parquet")
     summary = run(tmp_path, [path])
     assert rejected(tmp_path) == expected
-    assert summary == Summary(200, 200 - 12, {reason: len(ids) for reason, ids in expected.items()})
+    assert summary == Summary(200, 200 - 13, {reason: len(ids) for reason, ids in expected.items()})
     kept = rows(tmp_path)
-    assert kept.num_rows == 188 and len(set(kept.column("object_id").to_pylist())) == 188
+    assert kept.num_rows == 187 and len(set(kept.column("object_id").to_pylist())) == 187
     table_of_bad = pq.read_table(tmp_path / "rejected" / "survey.parquet")
     where = dict(zip(table_of_bad.column("row").to_pylist(), table_of_bad.column("reason").to_pylist(), strict=True))
     assert where[20] == "position_out_of_range" and where[51] == "duplicate_object_id"
@@ -163,6 +164,14 @@ def test_first_of_repeated_ids_is_kept_over_files_and_pieces(tmp_path: Path, mon
     assert back.column("object_id").to_pylist() == list(range(1, 161))
     assert back.column("ra").to_pylist()[:99] == first.column("ra").to_pylist()[:99]
     assert back.column("ra")[99].as_py() == second.column("ra")[39].as_py()
+
+
+def test_an_identifier_that_most_rows_share_is_none(tmp_path: Path) -> None:
+    data = table(50).to_pydict()
+    data["id"] = [1, 2] * 25
+    path = write(pa.table(data, schema=table(1).schema), tmp_path / "in", "parquet")
+    with pytest.raises(importer.ImportFailed, match=r"object_id = 'id': 48 of 50 rows repeat .* leave object_id out"):
+        run(tmp_path, [path])
 
 
 def test_text_ids_and_no_ids(tmp_path: Path) -> None:

@@ -38,13 +38,23 @@ def test_every_band_has_one_state(
     measured = np.isfinite(state.mag)
     assert not np.any(state.undetected & state.unobserved)
     assert not np.any(measured & (state.undetected | state.unobserved))
-    bad = state.infinite | state.bad_error
+    bad = state.infinite | state.out_of_range | state.bad_error
     assert np.all(measured | state.undetected | state.unobserved | bad)
     assert not np.any(np.isinf(state.mag)) and not np.any(np.isinf(state.magerr)) and not np.any(np.isinf(state.maglim))
     assert np.all(np.isnan(state.magerr[~measured])) and np.all(np.isnan(state.maglim[~state.undetected]))
     assert np.all(state.magerr[measured & np.isfinite(state.magerr)] > 0)
     sentinel = np.isin(value, np.float32([99.0, -99.0, -99.9, -9999.0]))
     assert not np.any(sentinel & measured)
+
+
+@pytest.mark.parametrize("photometry", ["ab_magnitude", "vega_magnitude", "luptitude"])
+def test_a_sentinel_that_nobody_declared_is_no_magnitude(photometry: str) -> None:
+    value = np.array([99.0, -99.0, -9999.0, 20.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state = band_state(value, None, photometry, Sentinels(), 0.5, 1e-10)
+    assert state.out_of_range.tolist() == [True, True, True, False]
+    assert np.isfinite(state.mag).tolist() == [False, False, False, True]
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -76,6 +76,8 @@ def _look_ahead(settings: Config, survey: Survey, files: Collection[Path]) -> No
         for batch in open_table(path, survey.format, survey.group).batches(wanted, LOOK_ROWS, numeric=set(wanted)):
             ra, dec, reason = positions(batch, survey)
             index.append(healpix(ra[reason == 0], dec[reason == 0]))
+    if not index:
+        raise ConfigError(f"{where}: files: there is no row in {', '.join(_names(files))}")
     footprint = Footprint.of_positions(np.concatenate(index))
     if not len(footprint.start):
         raise ConfigError(

@@ -162,6 +162,12 @@ class Config(Section):
 
 # ------------------------------------------------------------------------------------------ surveys/<name>.yaml
 
+RESERVED = {
+    *("_healpix_29", "object_id", "ra", "dec", "undetected", "unobserved", "ebv", "imputed", "cut"),
+    *("redshift", "redshift_err", "quality", "label_source", "separation_arcsec", "weight"),
+}
+"""Columns of the catalogues and samples that zmill writes, beside those of each band."""
+
 
 class Columns(Section):
     """Which column of the survey's files holds what; `{band}` stands for each band in turn."""
@@ -339,10 +345,22 @@ class Survey(Section):
             raise ValueError("vega_magnitude needs vega_to_ab for every band")
         if self.photometry == "luptitude" and set(self.softening) != known:
             raise ValueError("luptitude needs softening for every band")
+        self._check_extra()
         names = [source.name for source in self.labels]
         if len(set(names)) < len(names):
             raise ValueError(f"labels: every source needs a name of its own, found {', '.join(names)}")
         return self
+
+    def _check_extra(self) -> None:
+        """Every column of the later tables has a name of its own."""
+        extra = self.columns.extra
+        taken = {f"{kind}_{band}" for kind in ("mag", "magerr", "maglim") for band in self.bands} | RESERVED
+        clash = [name for name in dict.fromkeys(extra) if name in taken or extra.count(name) > 1]
+        if clash:
+            raise ValueError(
+                f"columns.extra: {', '.join(clash)} is named twice, or is a column that zmill writes itself; leave out "
+                "what is carried along anyway (position, identifier, magnitudes, E(B-V)), rename the others in the files"
+            )
 
     @staticmethod
     def _only_bands(key: str, value: dict[str, Any], known: set[str]) -> None:

@@ -100,6 +100,13 @@ def build(
     conflicts = table.append_column("object", pa.array(merged.group)).filter(pa.array(merged.conflict))
     with whole(results / "rejected" / "specz_conflicts.parquet") as temporary:
         pq.write_table(conflicts.sort_by("object"), temporary, compression="zstd")
+    if not len(merged.chosen):
+        raise LabelsError(
+            f"no label is left: all {len(table)} accepted entries are in conflict, which means within "
+            f"{labels.merge_radius_arcsec:g} arcsec (labels.merge_radius_arcsec) of another whose redshift differs by more than "
+            f"{labels.conflict:g} (1 + z) (labels.conflict); they are in {results / 'rejected' / 'specz_conflicts.parquet'}: "
+            "check the columns ra, dec and redshift of the sources"
+        )
     radii = {label.name: label.radius_arcsec or radius_arcsec for label in sources}
     objects = write_specz(results / "specz", table, merged, radii, partitions)
     facts = {**_facts(counted, merged, objects, footprint), "notes": request.notes}

@@ -98,6 +98,17 @@ def fit_and_calibrate(
             f"calibrate; found {len(train)}, {len(valid)} and {len(calib)}: relax survey.cuts or labels.min_quality, "
             "widen crossmatch.radius_arcsec, give more spectroscopic redshifts, or leave this model out"
         )
+    grid = context.grid
+    there = [len(rows.inside(grid)) for rows in (train, valid, calib)]
+    if there[0] < cls.min_train or not all(there):
+        raise ModelError(
+            f"model {name} ({type_}): the survey's redshift_grid goes from {grid.z_min:g} to {grid.z_max:g}, and of "
+            f"{len(train)} training, {len(valid)} validation and {len(calib)} calibration redshifts only {there[0]}, "
+            f"{there[1]} and {there[2]} are on it; at least {cls.min_train}, 1 and 1 are needed: set redshift_grid to the "
+            f"redshifts of the labels (training rows: {train.z.min():.4g} to {train.z.max():.4g})"
+        )
+    if (beyond := len(train) - there[0]) > 0:
+        say(f"{name}: {beyond:,} training redshifts are beyond redshift_grid ({grid.z_min:g} to {grid.z_max:g})")
     say(f"{name}: fitting {type_} on {len(train):,} rows, choosing on {len(valid):,}, on {device}")
     started = time.monotonic()
     model = cls(settings, context)

@@ -246,6 +246,12 @@ def _write(found: list[Piece], work: Work, plan: str, chosen: list[Partition], c
             rejected[reason] = rejected.get(reason, 0) + count
     if not expected:
         raise ImportFailed(f"all {read} rows were set aside: {rejected}; the survey definition does not fit the files")
+    repeated = rejected.get("duplicate_object_id", 0)
+    if repeated > read / 2:
+        raise ImportFailed(
+            f"columns.object_id = {work.survey.columns.object_id!r}: {repeated} of {read} rows repeat the identifier of an "
+            "earlier one: it does not tell objects apart; name another column, or leave object_id out to use the row number"
+        )
     filled = [(partition, source) for partition, source in zip(chosen, sources, strict=True) if source]
     chosen[:] = [partition for partition, _ in filled]
     markers = {p: work.scratch / f"{plan}.{p.order}.{p.pixel}.written.json" for p in chosen}

@@ -229,7 +229,9 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
     return rows
 
 
-_PLACED = [REASONS.index(name) for name in ("", "infinite_magnitude", "error_not_positive", "ebv_not_finite")]
+_PLACED = [
+    code for code, name in enumerate(REASONS) if not name.startswith("position_") and name != "object_id_missing"
+]
 """Rows that the first pass counted: those with a position. Whether one repeats an identifier comes before other faults."""
 
 

@@ -25,6 +25,7 @@ REASONS = (
     "error_not_positive",
     "object_id_missing",
     "ebv_not_finite",
+    "magnitude_out_of_range",
 )
 """Why a row is set aside, by code; code 0 is a good row. Where several hold, the first one found is given."""
 CODE = {reason: code for code, reason in enumerate(REASONS)}
@@ -187,6 +188,7 @@ def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt
         undetected.append(state.undetected)
         unobserved.append(state.unobserved)
         _mark(reason, state.infinite, "infinite_magnitude")
+        _mark(reason, state.out_of_range, "magnitude_out_of_range")
         _mark(reason, state.bad_error, "error_not_positive")
     columns["undetected"] = mask_of(np.stack(undetected, axis=1))
     columns["unobserved"] = mask_of(np.stack(unobserved, axis=1))

@@ -18,6 +18,8 @@ DETECTION_SIGMA = 1.0
 """A flux below this many times its error is no detection, and the flux of this many errors is the limit."""
 FAILED_SIGMA = 5.0
 """A flux this many errors below zero is no noise around zero but a failed measurement: it says nothing."""
+FAINTEST = 50.0
+"""No object's magnitude is beyond this, of either sign: 99 and -9999 are sentinels."""
 
 Floats = NDArray[np.floating]
 Booleans = NDArray[np.bool_]
@@ -31,6 +33,7 @@ class BandState:
         unknown, `maglim` wherever the band is not undetected or its limit is unknown.
     undetected, unobserved : the state; measured where neither.
     infinite : the magnitude is infinite: a bad row.
+    out_of_range : the magnitude is beyond +-`FAINTEST`: a sentinel that nobody declared, so a bad row.
     bad_error : the band is measured with an error that is zero or negative: a bad row.
     """
 
@@ -40,6 +43,7 @@ class BandState:
     undetected: Booleans
     unobserved: Booleans
     infinite: Booleans
+    out_of_range: Booleans
     bad_error: Booleans
 
 
@@ -75,6 +79,7 @@ def band_state(
         unobserved |= empty
     missing = undetected | unobserved
     infinite = np.isinf(value) & ~missing
+    out_of_range = (np.abs(value) > FAINTEST) & ~missing & ~infinite & (photometry != "nanojansky")
     if error is None:
         known = bad_error = np.zeros(len(value), np.bool_)
         error = np.full(len(value), np.nan, value.dtype)
@@ -84,7 +89,7 @@ def band_state(
         missing = undetected | unobserved
         known = meant & (error > 0) & ~np.isinf(error)
         bad_error = meant & (error <= 0) & ~missing
-    value = np.where(missing | infinite, np.nan, value)
+    value = np.where(missing | infinite | out_of_range, np.nan, value)
     limit = np.where(undetected & known, error, np.nan) if sentinels.limit_in_error else np.full_like(value, np.nan)
     error = np.where(known & np.isfinite(value), error, np.nan)
 
@@ -112,7 +117,7 @@ def band_state(
         with np.errstate(divide="ignore", invalid="ignore"):
             magerr = np.where(below | unobserved, np.nan, MAGNITUDES * flux_error / flux)
         maglim = np.where(below, flux_to_magnitude(DETECTION_SIGMA * flux_error, zero_point), limit)
-    return BandState(mag, magerr, maglim, undetected, unobserved, infinite, bad_error)
+    return BandState(mag, magerr, maglim, undetected, unobserved, infinite, out_of_range, bad_error)
 
 
 def flux_to_magnitude(flux: Floats, zero_point: float) -> Floats:
