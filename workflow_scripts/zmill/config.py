@@ -70,7 +70,7 @@ class Crossmatch(Section):
     radius_arcsec: Radius = 1.0
     """Largest separation of a match; a label source may name its own."""
     margin_arcsec: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """Width of the margin that is read around a partition; no radius may exceed it."""
+    """Farthest that a match may reach beyond the edge of a partition; no radius may exceed it."""
     ambiguous: Literal["exclude", "keep"] = "exclude"
     """What becomes of a match that has a second candidate within the radius on either side."""
 
@@ -101,7 +101,7 @@ class Clean(Section):
     """What happens to bands without a measurement."""
 
     impute: Literal["mean_color", "none"] = "mean_color"
-    """`mean_color`: filled from the neighbouring bands with the mean colours of the training rows; `none`: left empty."""
+    """`mean_color`: filled from the neighbouring bands with the mean colors of the training rows; `none`: left empty."""
 
 
 class Select(Section):
@@ -293,7 +293,7 @@ class Survey(Section):
     tables: Tables | None = None
     columns: Columns
     bands: Annotated[list[Name], Field(min_length=1, max_length=31)]
-    """Names of the bands from blue to red: the order of imputation, colours and bit masks."""
+    """Names of the bands from blue to red: the order of imputation, colors and bit masks."""
     filters: dict[Name, str] = {}
     """speclite's name of each band's filter curve (`lsst2023-r`), for template fits."""
     photometry: Literal["ab_magnitude", "vega_magnitude", "nanojansky", "luptitude"] = "ab_magnitude"
@@ -412,7 +412,7 @@ def load(config: dict[str, Any], *surveys: Path) -> tuple[Config, Survey]:
     if longest > settings.crossmatch.margin_arcsec:
         raise ConfigError(
             f"config.yaml: crossmatch.radius_arcsec ({longest:g}) is beyond crossmatch.margin_arcsec "
-            f"({settings.crossmatch.margin_arcsec:g}): matches across partition edges would be lost; widen the margin"
+            f"({settings.crossmatch.margin_arcsec:g}): no match may reach beyond the margin; lower the radius or widen the margin"
         )
     survey = load_survey(settings.survey, *surveys)
     for source in survey.labels:

@@ -159,28 +159,6 @@ def nearest(group: Ints, cost: Floats, tie: Ints) -> tuple[Bools, Bools]:
     return best, shared
 
 
-def match(survey_healpix29: Ints, survey_ra: Floats, survey_dec: Floats, discs: Discs) -> tuple[Pairs, Bools]:
-    """Mutual nearest neighbours of a survey in memory and discs.
-
-    Of candidates at the same separation the one that comes first is taken, on either side.
-
-    Returns
-    -------
-    The matched pairs in the order of the survey, and (n,) bool: a second candidate was within a radius, on either side.
-    """
-    density = len(survey_ra) / (4 * np.pi)
-    cells = cells_of(discs, cell_order(float(np.max(discs.radius, initial=1.0)), density))
-    pairs = candidates(survey_healpix29, survey_ra, survey_dec, discs, cells)
-    of_row, row_shared = nearest(pairs.row, pairs.separation, pairs.disc)
-    of_disc, disc_shared = nearest(pairs.disc, pairs.separation, pairs.row)
-    chosen = np.flatnonzero(of_row & of_disc)
-    chosen = chosen[np.argsort(pairs.row[chosen], kind="stable")]
-    return (
-        Pairs(pairs.row[chosen], pairs.disc[chosen], pairs.separation[chosen]),
-        (row_shared | disc_shared)[chosen],
-    )
-
-
 def _even_bits(value: Ints) -> Ints:
     """The bits 0, 2, 4... of each value, moved together: one coordinate of a NESTED index."""
     value = value & 0x5555555555555555

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zmill.models.base import LocatedModel
+from zmill.models.network import multiplies_bfloat16
 from zmill.models.trained import TrainedModel
 from zmill.pdf import arrow, compact, points
 from zmill.pdf.grid import Grid
@@ -46,7 +47,7 @@ class Inference:
     def __init__(self, model: TrainedModel, kind: Stored, pool: ThreadPoolExecutor) -> None:
         self.model, self.kind, self.pool = model, kind, pool
         self.grid, self.device = model.context.grid, model.model.device
-        self._bf16 = model.model.bf16 and _has_bf16(self.device)
+        self._bf16 = model.model.bf16 and multiplies_bfloat16(self.device)
         # A density on the whole grid must be computed all the same where it is to be stored.
         self._located = model.model if isinstance(model.model, LocatedModel) and kind != "full" else None
         self._table = None if self._located is None else self._tabulate(self._located)
@@ -182,12 +183,6 @@ class _Found:
     def empty(cls, n: int, width: int, pdf_type: type) -> _Found:
         pdf: NDArray[Any] | None = np.empty((n, width), pdf_type) if width else None
         return cls(np.empty((len(points.COLUMNS), n), np.float32), np.empty(n, np.bool_), pdf)
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _identity(clean: pa.Schema) -> list[pa.Field]:

@@ -187,7 +187,7 @@ def sample_section(sources: Sources) -> Section:
         section.blocks.append(Table("Where the redshifts come from", ["label_source", *splits], table))
     imputation = sources.json("imputation.json")
     if imputation:
-        section.blocks.append(Details("Mean colours that missing bands are filled with", _pretty(imputation)))
+        section.blocks.append(Details("Mean colors that missing bands are filled with", _pretty(imputation)))
     return section
 
 
