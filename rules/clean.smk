@@ -12,7 +12,7 @@ rule clean_shard:
     output:
         f"{RESULTS}/progress/clean/{{shard}}.json",
     params:
-        survey=dump(survey),
+        survey=ROW_SETTINGS,
         impute=settings.clean.impute,
         clean=f"{RESULTS}/clean",
     log:

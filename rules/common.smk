@@ -3,6 +3,10 @@
 from functools import lru_cache
 
 from zmill.catalog import shards as shard_plan
+from zmill.survey.importer import import_settings
+
+# What split and cleaning use of the survey definition: a new description, label source or redshift grid reruns neither.
+ROW_SETTINGS = {**import_settings(survey), "cuts": dump(survey)["cuts"]}
 
 
 def shard_numbers(wildcards) -> list[int]:

@@ -1,7 +1,5 @@
 # The survey's files into a HATS catalogue, and the shards that later stages work through.
 
-from zmill.survey.importer import import_settings
-
 
 checkpoint import_survey:
     """The survey as a HATS catalogue: sentinels into states, fluxes into AB magnitudes, bad rows set aside."""

@@ -12,7 +12,7 @@ rule split:
         split=f"{RESULTS}/split.parquet",
         counts=f"{RESULTS}/split.json",
     params:
-        survey=dump(survey),
+        survey=ROW_SETTINGS,
         split=dump(settings.split),
         ambiguous=settings.crossmatch.ambiguous,
         seed=settings.seed,

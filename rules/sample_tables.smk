@@ -17,7 +17,7 @@ rule sample_tables:
         counts=f"{RESULTS}/split.json",
         report=f"{RESULTS}/sample/sample.json",
     params:
-        survey=dump(survey),
+        survey=ROW_SETTINGS,
         split=dump(settings.split),
         impute=settings.clean.impute,
         seed=settings.seed,

@@ -92,6 +92,19 @@ def test_csv_number_that_looks_whole_at_first_stays_a_number(tmp_path: Path) -> 
         list(open_table(path).batches(["a"], 100_000))
 
 
+def test_csv_truth_values_and_missing_numbers_of_astropy(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\nTrue,1.5\nFalse,--\n")
+    (batch,) = open_table(tmp_path / "t.csv").batches(["a", "b"], 10, numeric={"a", "b"})
+    np.testing.assert_array_equal(batch.column("a"), [1.0, 0.0])
+    assert batch.column("b").to_pylist() == [1.5, None]
+
+
+def test_csv_value_that_is_no_number_is_named_with_its_line_and_column(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("name,ra,dec\na,1,2\nb,10:20:30,3\n")
+    with pytest.raises(ReadError, match=r"t\.csv: .*line 3: column 'ra' holds '10:20:30', expected a number"):
+        list(open_table(tmp_path / "t.csv").batches(["dec", "ra"], 10, numeric={"ra", "dec"}))
+
+
 def test_compressed_and_tabbed_text(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "t.csv.gz", "wt") as file:
         file.write("a,b\n1,2\n")

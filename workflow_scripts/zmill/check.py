@@ -19,7 +19,7 @@ from zmill.metrics import check_metric
 from zmill.models.features import check_extra
 from zmill.models.registry import check_models
 from zmill.survey.check import check_files, check_tables
-from zmill.survey.readers import open_table
+from zmill.survey.readers import ReadError, open_table
 from zmill.survey.rows import positions
 
 LOOK_BYTES, LOOK_ROWS = 2**25, 2**18
@@ -72,10 +72,13 @@ def _look_ahead(settings: Config, survey: Survey, files: Collection[Path]) -> No
     where = f"surveys/{settings.survey}.yaml"
     wanted = [survey.columns.ra or "", survey.columns.dec or ""]
     index = []
-    for path in files:
-        for batch in open_table(path, survey.format, survey.group).batches(wanted, LOOK_ROWS, numeric=set(wanted)):
-            ra, dec, reason = positions(batch, survey)
-            index.append(healpix(ra[reason == 0], dec[reason == 0]))
+    try:
+        for path in files:
+            for batch in open_table(path, survey.format, survey.group).batches(wanted, LOOK_ROWS, numeric=set(wanted)):
+                ra, dec, reason = positions(batch, survey)
+                index.append(healpix(ra[reason == 0], dec[reason == 0]))
+    except ReadError as error:
+        raise ConfigError(str(error)) from None
     if not index:
         raise ConfigError(f"{where}: files: there is no row in {', '.join(_names(files))}")
     footprint = Footprint.of_positions(np.concatenate(index))

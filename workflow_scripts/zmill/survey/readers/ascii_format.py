@@ -23,7 +23,7 @@ class Reader(Table):
         self.columns = [f"col{n + 1}" for n in range(pd.read_csv(path, nrows=100, **self._layout()).shape[1])]
 
     def _layout(self) -> dict[str, object]:
-        return {"sep": r"\s+", "header": None, "comment": "#"}
+        return {"sep": r"\s+", "header": None, "comment": "#", "na_values": ["--"]}
 
     def read(
         self, columns: list[str], batch_rows: int, span: Span, numeric: Collection[str]
