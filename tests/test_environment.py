@@ -67,3 +67,16 @@ def test_nothing_committed_names_a_machine(root: Path) -> None:
     for path in texts:
         found = pattern.search(path.read_text(encoding="utf-8"))
         assert not found, f"{path.relative_to(root)}: {found}"
+
+
+def test_links_between_the_pages_resolve(root: Path) -> None:
+    pages = [root / "README.md", *(root / "docs").rglob("*.md")]
+    assert len(pages) > 15
+    for page in pages:
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", page.read_text(encoding="utf-8")):
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page.relative_to(root)}: there is no {target}"
+            if anchor:
+                heads = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+                known = {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+                assert anchor in known, f"{page.relative_to(root)}: {target} has no section #{anchor}"
