@@ -108,6 +108,15 @@ def test_a_survey_without_a_row_is_said_before_any_job(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
+def test_positions_that_are_no_numbers_are_said_before_any_job(tmp_path: Path) -> None:
+    own_survey(tmp_path)
+    (tmp_path / "mine.csv").write_text("id,ra,dec,mag_g,mag_r\n1,10:20:30,0,20,19\n")
+    answer = snakemake(tmp_path, "--cores", "1", "--dry-run")
+    assert answer.returncode != 0
+    assert "line 2: column 'ra' holds '10:20:30', expected a number" in answer.stderr + answer.stdout
+    assert "Traceback" not in answer.stderr
+
+
 def test_labels_elsewhere_on_the_sky_are_said_with_both_footprints_before_any_job(tmp_path: Path) -> None:
     own_survey(tmp_path)
     (tmp_path / "spectra.csv").write_text("ra,dec,z\n200,40,0.1\n")
@@ -239,6 +248,39 @@ def test_the_leaderboard_names_the_better_model(sky: Path) -> None:
 def test_a_second_run_has_nothing_to_do(sky: Path) -> None:
     answer = snakemake(sky.parents[1], "--cores", "2", "--dry-run")
     assert "Nothing to be done" in answer.stdout + answer.stderr, answer.stdout
+
+
+AFTER_SELECTION = {"select_model", "predict_shard", "photoz_catalog", "report", "release", "all"}
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize(
+    ("config", "definition", "jobs"),
+    [
+        ("select={metric: sigma_nmad}", {}, AFTER_SELECTION),
+        ("predict={pdf: full}", {}, AFTER_SELECTION - {"select_model"}),
+        ("release={keep: 2}", {}, {"report", "release", "all"}),
+        ("models={trainz: {}, knn: {k: [21]}}", {}, AFTER_SELECTION | {"train_model", "evaluate_model"}),
+        ("survey=demo", {"description": "another"}, {"report", "release", "all"}),
+        (
+            "survey=demo",
+            {"redshift_grid": {"min": 0, "max": 2, "points": 201}},
+            AFTER_SELECTION | {"train_model", "evaluate_model"},
+        ),
+    ],
+)
+def test_a_changed_setting_reruns_what_depends_on_it(sky: Path, config: str, definition: dict, jobs: set[str]) -> None:
+    folder = sky.parents[1]
+    survey = yaml.safe_load((ROOT / "surveys" / "demo.yaml").read_text(encoding="utf-8"))
+    (folder / "surveys").mkdir(exist_ok=True)
+    (folder / "surveys" / "demo.yaml").write_text(
+        yaml.safe_dump({**survey, **definition}, sort_keys=False), encoding="utf-8"
+    )
+    try:
+        answer = snakemake(folder, "--cores", "2", "--dry-run", "--quiet", "rules", "--config", config)
+    finally:
+        (folder / "surveys" / "demo.yaml").unlink()
+    assert set(re.findall(r"^(\w+) +\d+$", answer.stdout + answer.stderr, flags=re.MULTILINE)) - {"total"} == jobs
 
 
 @pytest.mark.workflow
