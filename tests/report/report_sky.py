@@ -76,7 +76,15 @@ def metrics_of(model: str, table: pa.Table) -> dict[str, Any]:
         split: evaluate.evaluate_split(table.filter(pa.compute.equal(table["split"], split)), BANDS, edges, 1)
         for split in ("valid", "test")
     }
-    return {"model": model, "type": model, "seed": 1, "model_hash": "0f", "train_seconds": 3.2, "rows_per_s": 12e4, "splits": splits}
+    return {
+        "model": model,
+        "type": model,
+        "seed": 1,
+        "model_hash": "0f",
+        "train_seconds": 3.2,
+        "rows_per_s": 12e4,
+        "splits": splits,
+    }
 
 
 def catalog(results: Path, rows: int) -> None:
