@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from in_memory import match
 
 from zmill.catalog import hats
 from zmill.catalog.files import read_json
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order, healpix
 from zmill.crossmatch.catalogs import CrossmatchError, crossmatch, find, read_spectra
-from zmill.crossmatch.match import match
 
 
 def write(catalog: Path, order: int, ra, dec, columns: dict, partitions: list[Partition] | None = None) -> None:

@@ -9,20 +9,14 @@ import pytest
 from astropy.coordinates import SkyCoord, match_coordinates_sky, search_around_sky
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_memory import match
 
 from zmill.catalog.sky import healpix
 from zmill.crossmatch.chance import expected_false, shifted
 from zmill.crossmatch.match import (
     NARROWEST,
-    Bools,
     Discs,
-    Floats,
-    Ints,
-    Pairs,
-    candidates,
-    cell_order,
     cells_of,
-    nearest,
 )
 
 PLACES = [
@@ -79,21 +73,6 @@ def brute_force(ra, dec, discs: Discs) -> tuple[dict[int, int], set[int]]:
 
 
 OFFSETS = st.lists(st.tuples(st.floats(0, 360), st.floats(0, 4)), max_size=12)
-
-
-def match(survey_healpix29: Ints, survey_ra: Floats, survey_dec: Floats, discs: Discs) -> tuple[Pairs, Bools]:
-    """Mutual nearest neighbors of a survey in memory: pairs in its order, and whether a second candidate was near."""
-    density = len(survey_ra) / (4 * np.pi)
-    cells = cells_of(discs, cell_order(float(np.max(discs.radius, initial=1.0)), density))
-    pairs = candidates(survey_healpix29, survey_ra, survey_dec, discs, cells)
-    of_row, row_shared = nearest(pairs.row, pairs.separation, pairs.disc)
-    of_disc, disc_shared = nearest(pairs.disc, pairs.separation, pairs.row)
-    chosen = np.flatnonzero(of_row & of_disc)
-    chosen = chosen[np.argsort(pairs.row[chosen], kind="stable")]
-    return (
-        Pairs(pairs.row[chosen], pairs.disc[chosen], pairs.separation[chosen]),
-        (row_shared | disc_shared)[chosen],
-    )
 
 
 @settings(max_examples=150, deadline=None)
