@@ -98,7 +98,10 @@ def test_a_service_without_a_network_is_said_in_the_results(tmp_path: Path) -> N
         ({"source": "xmatch"}, "catalog"),
         ({"source": "sdss_bulk", "checksum": "abc"}, "checksum"),
         ({"source": "sdss_bulk", "url": "https://example.org/"}, "expected the address of a file"),
-        ({"source": "cache"}, "there is no source 'cache'.*the sources are file, ned, sdss, sdss_bulk, xmatch"),
+        (
+            {"source": "cache"},
+            "there is no source 'cache'.*the sources are file, ned, sdss, sdss_bulk, sdss_crossid, xmatch",
+        ),
     ],
 )
 def test_wrong_settings_are_told_before_any_job(changes: dict[str, Any], message: str) -> None:

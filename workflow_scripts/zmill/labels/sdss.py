@@ -73,7 +73,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     from astroquery.sdss import SDSSClass, conf
 
     session = Session(settings.timeout_s)
-    session.hooks["response"].insert(0, _look)
+    session.hooks["response"].insert(0, look)
     client = SDSSClass()
     client._session = session
     where = f"labels: {settings.name}"
@@ -88,7 +88,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
             raise LabelsError(f"{where}: {error}") from None
         except (ValueError, IndexError, TypeError) as error:
             raise Transient(f"an answer that is no table ({error})") from error
-        table = empty(SCHEMA) if answer is None else _whole(answer)
+        table = empty(SCHEMA) if answer is None else whole(answer)
         kept = table.filter(pa.array(tile.holds(table["ra"].to_numpy(), table["dec"].to_numpy())))
         return kept, {"query": query, "url": settings.url, "service": f"DR{settings.data_release} {session.server}"}
 
@@ -116,8 +116,14 @@ def sql(tile: Tile) -> str:
     )
 
 
-def _whole(answer: Any) -> pa.Table:
-    """The answer, if it has all the rows that it says there are."""
+def whole(answer: Any) -> pa.Table:
+    """The answer, if it has all the rows that it says there are.
+
+    Raises
+    ------
+    Overflow, Transient
+        Where it has fewer, or where that cannot be told.
+    """
     total = answer[TOTAL]
     if np.ma.is_masked(total) or total.dtype.kind not in "iu" or len(np.unique(total)) != 1:
         raise Transient("a truncated answer")
@@ -128,8 +134,16 @@ def _whole(answer: Any) -> pa.Table:
     return arrow(answer, SCHEMA)
 
 
-def _look(response: requests.Response, **_: Any) -> None:
-    """Refuse answers that are no CSV of the columns that were asked for."""
+def look(response: requests.Response, **_: Any) -> None:
+    """Refuse answers that are no CSV of the columns that were asked for.
+
+    Raises
+    ------
+    LabelsError
+        Naming the columns that the service does not have.
+    Transient
+        Where the answer is no table.
+    """
     text = response.text
     lines = [line for line in text[:2000].splitlines() if line.strip() and not line.startswith("#")]
     header = [name.strip() for name in lines[0].split(",")] if lines else []
