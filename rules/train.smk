@@ -1,4 +1,5 @@
-# One job per model, side by side; each asks for a GPU and computes on the CPU where there is none.
+# One job per model, side by side; each asks for a GPU and computes on the CPU where there is none. A killed job goes on
+# from its checkpoint, which is no output: Snakemake would remove it.
 
 
 rule train_model:
@@ -19,6 +20,7 @@ rule train_model:
         extra=list(survey.columns.extra),
         grid=dict(z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points),
         seed=settings.seed,
+        checkpoint=f"{RESULTS}/progress/train/{{model}}.safetensors",
     log:
         f"{LOGS}/train_model/{{model}}.log",
     benchmark:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
+import xxhash
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from zmill.models.watch import Watch
 from zmill.pdf.grid import Grid
 from zmill.survey.photometry import Photometry
 
@@ -38,6 +40,15 @@ class Labelled:
         z, weight = (sample.column(name).to_numpy().astype(np.float64) for name in ("redshift", "weight"))
         return cls(Photometry.from_arrow(sample, bands, extra_names), z, weight)
 
+    @property
+    def content_hash(self) -> str:
+        """xxh3-128 of everything in the rows, in hexadecimal."""
+        names = [f.name for f in fields(self.photometry) if f.name not in ("bands", "extra_names")]
+        digest = xxhash.xxh3_128(repr((self.photometry.bands, self.photometry.extra_names)).encode())
+        for array in (*(getattr(self.photometry, name) for name in names), self.z, self.weight):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
     def __len__(self) -> int:
         return len(self.z)
 
@@ -58,6 +69,19 @@ class Context:
     seed: int
     extra_names: tuple[str, ...] = ()
     filters: dict[str, str] | None = None
+
+    @classmethod
+    def named(
+        cls,
+        bands: Sequence[str],
+        reference: str,
+        grid: dict[str, Any],
+        seed: int,
+        extra_names: Sequence[str],
+        filters: dict[str, str] | None,
+    ) -> Context:
+        """From plain values: the reference band by its name, the grid by its ends and size."""
+        return cls(tuple(bands), list(bands).index(reference), Grid(**grid), seed, tuple(extra_names), filters)
 
 
 class Model(ABC):
@@ -80,6 +104,8 @@ class Model(ABC):
         self.settings = settings
         self.context = context
         self.device = torch.device("cpu")
+        self.watch = Watch()
+        """Looks on while `fit` trains networks."""
 
     @abstractmethod
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:

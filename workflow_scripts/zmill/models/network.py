@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zmill.models.base import Settings
+from zmill.models.watch import State, Watch
 
 
 class TrainingError(RuntimeError):
@@ -149,6 +151,65 @@ def adamw(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Opt
     return torch.optim.AdamW(parameters, schedule.lr, weight_decay=schedule.weight_decay, fused=True)
 
 
+class _Training:
+    """All that changes while a network is trained: what its result depends on from here."""
+
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, ema: bool, generators: dict[str, torch.Generator]
+    ) -> None:
+        self.network, self.optimizer, self.generators = network, optimizer, generators
+        self.average = copy.deepcopy(network) if ema else network
+        self.best_state = copy.deepcopy(self.average.state_dict())
+        self.best, self.best_epoch, self.unimproved, self.epoch, self.step = math.inf, 0, 0, 0, 0
+        self.history: list[dict[str, Any]] = []
+        self.ended = False
+
+    def judge(self, loss: float, score: float) -> None:
+        """Take the mean loss of an epoch and the validation score after it."""
+        told = round(score, 6) if math.isfinite(score) else None
+        self.history.append({"epoch": self.epoch, "loss": round(loss, 6), "score": told})
+        self.unimproved += 1
+        if score < self.best:
+            self.best, self.best_epoch, self.unimproved = score, self.epoch, 0
+            self.best_state = copy.deepcopy(self.average.state_dict())
+
+    def state(self) -> State:
+        """All of it, on whatever device it is and not copied; of a training that has ended, what came out."""
+        parts = {"best": self.best_state, "random": {n: g.get_state() for n, g in self.generators.items()}}
+        if not self.ended:
+            parts["network"] = self.network.state_dict()
+            parts |= {f"optimizer{number}": found for number, found in self.optimizer.state_dict()["state"].items()}
+            if self.average is not self.network:
+                parts["average"] = self.average.state_dict()
+        tensors = {f"{part}/{name}": value for part, found in parts.items() for name, value in found.items()}
+        counters = ("epoch", "step", "unimproved", "best_epoch", "history", "ended")
+        best = self.best if math.isfinite(self.best) else None
+        return tensors, {"best": best, **{name: getattr(self, name) for name in counters}}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """The reverse of `state`."""
+        for name, value in facts.items():
+            setattr(self, name, value)
+        self.best = math.inf if facts["best"] is None else facts["best"]
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for key, value in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = value
+        for name, generator in self.generators.items():
+            generator.set_state(parts["random"][name])
+        own = self.network.state_dict()
+        self.best_state = {name: value.to(own[name].device) for name, value in parts["best"].items()}
+        if self.ended:
+            return
+        self.network.load_state_dict(parts["network"])
+        if self.average is not self.network:
+            self.average.load_state_dict(parts["average"])
+        optimizer = self.optimizer.state_dict()
+        of = "optimizer"
+        optimizer["state"] = {int(part.removeprefix(of)): found for part, found in parts.items() if part.startswith(of)}
+        self.optimizer.load_state_dict(optimizer)
+
+
 def train(
     network: nn.Module,
     rows: int,
@@ -159,8 +220,14 @@ def train(
     seed: int,
     say: Callable[[str], None],
     optimizer_of: Callable[[list[nn.Parameter], Schedule], torch.optim.Optimizer] = adamw,
+    watch: Watch | None = None,
+    phase: str = "network",
+    generators: tuple[torch.Generator, ...] = (),
 ) -> dict[str, Any]:
     """Train in place; the network ends with the weights that scored best on the validation rows.
+
+    A training that goes on from what `watch` kept of it ends as if it had never been interrupted: the same weights to
+    the bit.
 
     Parameters
     ----------
@@ -169,6 +236,9 @@ def train(
     loss : of the network and row numbers (members, batch): the mean loss of each member, summed.
     score : of a network, smaller is better, on the validation rows.
     optimizer_of : the optimizer of given parameters.
+    watch : is shown every score, and keeps what a killed job goes on from.
+    phase : name of this training among those of its model.
+    generators : of the random numbers that `loss` draws, beside torch's own.
 
     Returns
     -------
@@ -179,6 +249,7 @@ def train(
     TrainingError
         If the loss is not finite.
     """
+    watch = watch or Watch()
     device = next(network.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     batch = min(schedule.batch, rows)
@@ -186,54 +257,67 @@ def train(
     total = schedule.epochs * steps
     amp = schedule.amp and multiplies_bfloat16(device)
     optimizer = optimizer_of(list(network.parameters()), schedule)
-    average = copy.deepcopy(network) if schedule.ema else network
-    best, best_epoch, best_state, unimproved, step = math.inf, 0, copy.deepcopy(average.state_dict()), 0, 0
-    history = []
-    for epoch in range(1, schedule.epochs + 1):
+    now = _Training(network, optimizer, schedule.ema > 0, _named((generator, *generators), device))
+    kept = watch.kept(phase)
+    if kept is not None:
+        now.restore(*kept)
+        say(f"{phase}: going on after epoch {now.epoch} of at most {schedule.epochs}, where an earlier job was stopped")
+    while not now.ended:
+        now.epoch += 1
         network.train()
         order = torch.stack([torch.randperm(rows, generator=generator, device=device) for _ in range(members)])
         running = torch.zeros((), device=device)
         for place in range(steps):
             if schedule.one_cycle:
                 for group in optimizer.param_groups:
-                    group["lr"] = schedule.lr * _one_cycle(step / total)
+                    group["lr"] = schedule.lr * _one_cycle(now.step / total)
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 value = loss(network, order[:, place * batch : (place + 1) * batch])
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             optimizer.step()
-            step += 1
+            now.step += 1
             running += value.detach()
             if schedule.ema:
-                weight = 1 - min(schedule.ema, (1 + step) / (10 + step))
+                weight = 1 - min(schedule.ema, (1 + now.step) / (10 + now.step))
                 with torch.no_grad():
-                    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
+                    torch._foreach_lerp_(list(now.average.parameters()), list(network.parameters()), weight)
         mean_loss = float(running) / steps / members
         if not math.isfinite(mean_loss):
             raise TrainingError(
-                f"the loss became {mean_loss} in epoch {epoch} of {schedule.epochs} (learning rate {schedule.lr:g}, "
+                f"the loss became {mean_loss} in epoch {now.epoch} of {schedule.epochs} (learning rate {schedule.lr:g}, "
                 f"batch {batch}): lower the learning rate of this model in config.yaml, or scale its inputs"
             )
-        if epoch % schedule.look_every and epoch < schedule.epochs:
-            continue
-        average.eval()
-        with torch.inference_mode():
-            now = score(average)
-        history.append({"epoch": epoch, "loss": round(mean_loss, 6), "score": round(now, 6)})
-        unimproved += 1
-        if now < best:
-            best, best_epoch, unimproved = now, epoch, 0
-            best_state = copy.deepcopy(average.state_dict())
-        if epoch == 1 or epoch % max(1, schedule.epochs // 10) == 0:
-            say(f"epoch {epoch}: loss {mean_loss:.5g}, validation {now:.5g}, best {best:.5g} in epoch {best_epoch}")
-        if unimproved >= schedule.patience:
-            say(f"stopped in epoch {epoch}: no better since epoch {best_epoch}")
-            break
-    if not math.isfinite(best):
-        raise TrainingError("the validation score was never finite: lower the learning rate, or scale the inputs")
-    network.load_state_dict(best_state)
+        now.ended = now.epoch == schedule.epochs
+        if now.ended or now.epoch % schedule.look_every == 0:
+            now.average.eval()
+            with torch.inference_mode():
+                found = score(now.average)
+            now.judge(mean_loss, found)
+            if now.epoch == 1 or now.epoch % max(1, schedule.epochs // 10) == 0:
+                say(
+                    f"epoch {now.epoch}: loss {mean_loss:.5g}, validation {found:.5g}, best {now.best:.5g} in epoch "
+                    f"{now.best_epoch}"
+                )
+            watch.look(phase, now.epoch, found)
+            if now.unimproved >= schedule.patience:
+                say(f"stopped in epoch {now.epoch}: no better since epoch {now.best_epoch}")
+                now.ended = True
+        if now.ended and not math.isfinite(now.best):
+            raise TrainingError("the validation score was never finite: lower the learning rate, or scale the inputs")
+        watch.keep(phase, now.state, now.ended)
+    network.load_state_dict(now.best_state)
     network.eval()
-    return {"history": history, "best_epoch": best_epoch, "best_score": best}
+    return {"history": now.history, "best_epoch": now.best_epoch, "best_score": now.best}
+
+
+def _named(generators: tuple[torch.Generator, ...], device: torch.device) -> dict[str, torch.Generator]:
+    """The given generators and those that torch draws from itself (dropout), by name."""
+    every = {str(number): generator for number, generator in enumerate(generators)}
+    every["cpu"] = torch.default_generator
+    if device.type == "cuda":
+        every["cuda"] = torch.cuda.default_generators[device.index]
+    return every
 
 
 def _one_cycle(progress: float) -> float:

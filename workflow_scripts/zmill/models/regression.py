@@ -81,7 +81,8 @@ class PointNetwork(LocatedModel):
         def score(network: nn.Module) -> float:
             return float((network(valid_x[None])[0, :, 0] - valid_z).square().mean())
 
-        facts = train(self.network, len(train_rows), 1, loss, score, s, self.context.seed, say, self.optimizer)
+        seed = self.context.seed
+        facts = train(self.network, len(train_rows), 1, loss, score, s, seed, say, self.optimizer, watch=self.watch)
         with torch.inference_mode():
             z_hat = self.network(valid_x[None])[0, :, 0]
         self.kernel = ResidualKernel.fit(z_hat.clone(), magnitude.clone(), valid_z).to(device)

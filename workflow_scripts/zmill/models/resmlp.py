@@ -104,7 +104,11 @@ class ResidualEnsemble(Model):
                 value = value + s.crps * crps_of_probabilities(logits.softmax(-1), z[chosen], grid)
             return (value * weight[chosen]).mean(-1).sum()
 
-        return network, train(network, len(rows), s.members, loss, score, s, self.context.seed, say)
+        facts = train(
+            network, len(rows), s.members, loss, score, s, self.context.seed, say,
+            watch=self.watch, phase="ensemble", generators=(generator,),
+        )  # fmt: skip
+        return network, facts
 
     def _distill(
         self,
@@ -139,7 +143,11 @@ class ResidualEnsemble(Model):
             return cross_entropy(network(inputs).float(), answer).mean(-1).sum()
 
         schedule = s.model_copy(update={"epochs": s.distill_epochs, "patience": s.distill_epochs, "weight_decay": 0.0})
-        return student, train(student, len(fluxes.flux), 1, loss, score, schedule, self.context.seed + 1, say)
+        facts = train(
+            student, len(rows), 1, loss, score, schedule, self.context.seed + 1, say,
+            watch=self.watch, phase="distilled", generators=(generator,),
+        )  # fmt: skip
+        return student, facts
 
     def _start(
         self, members: int, width: int, dropout: float, seed: int, device: torch.device

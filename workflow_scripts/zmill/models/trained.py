@@ -16,6 +16,7 @@ from zmill import metrics
 from zmill.models import ood
 from zmill.models.base import Context, Labelled, Model
 from zmill.models.registry import model_class
+from zmill.models.watch import Watch
 from zmill.pdf import calibration
 from zmill.pdf.calibration import Calibration
 from zmill.survey.photometry import Photometry
@@ -78,6 +79,7 @@ def fit_and_calibrate(
     calib: Labelled,
     device: torch.device,
     say: Callable[[str], None],
+    watch: Watch | None = None,
 ) -> TrainedModel:
     """Fit a model on `train` (choosing on `valid`), calibrate its densities on `calib`, learn its domain on `train`.
 
@@ -85,6 +87,7 @@ def fit_and_calibrate(
     ----------
     settings : the model type's own `Settings`.
     say : takes a line for the log.
+    watch : looks on while networks are trained.
 
     Raises
     ------
@@ -112,9 +115,10 @@ def fit_and_calibrate(
     say(f"{name}: fitting {type_} on {len(train):,} rows, choosing on {len(valid):,}, on {device}")
     started = time.monotonic()
     model = cls(settings, context)
+    model.watch = watch or model.watch
     fitted = model.fit(train, valid, device, say)
     model.to(device)
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - started + model.watch.earlier_seconds
     with torch.inference_mode():
         found = calibration.fit(_densities(model, calib), context.grid, calib.z, calib.weight)
         plain = _densities(model, valid)
