@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zmill.metrics import COVERAGES
 from zmill.report import figures
 from zmill.report.binned import Floats, trend
-from zmill.report.blocks import Cell, Note, Section, Table, count, number, percent, picture, text
+from zmill.report.blocks import Cell, Note, Picture, Section, Table, count, number, percent, picture, text
 from zmill.report.sources import Sources
 
 HEADLINE = {
@@ -212,20 +212,8 @@ def leaderboard_section(sources: Sources, metric: str) -> Section:
 def _training(name: str, described: dict[str, Any]) -> list[Any]:
     """Curves of a model's training, where it tells of any."""
     fit = described.get("facts", {}).get("fit") or {}
-    found = []
-    history = [entry for entry in fit.get("history", []) if "epoch" in entry]
-    if len(history) > 1:
-        x = np.array([entry["epoch"] for entry in history], np.float64)
-        series = _series(history, {"loss": "training loss", "score": "validation score"})
-        best = fit.get("best_epoch")
-        found.append(
-            picture(
-                f"history-{name}",
-                f"{name}: training loss and validation score (lower is better) by epoch.",
-                f"Learning curve of {name} over {int(x[-1])} epochs; the chosen epoch is {best}.",
-                lambda: figures.model_curve(x, series, "epoch", best),
-            )
-        )
+    phases = {name: fit} | {f"{name}, {key}": part for key, part in fit.items() if isinstance(part, dict)}
+    found = [_learning(told, part) for told, part in phases.items() if len(part.get("history", [])) > 1]
     curve = [entry for entry in fit.get("curve", []) if "k" in entry]
     if len(curve) > 1:
         x = np.array([entry["k"] for entry in curve], np.float64)
@@ -242,11 +230,24 @@ def _training(name: str, described: dict[str, Any]) -> list[Any]:
     return found
 
 
+def _learning(told: str, phase: dict[str, Any]) -> Picture:
+    """Learning curve of one phase of a model's training."""
+    x = np.array([entry["epoch"] for entry in phase["history"]], np.float64)
+    series = _series(phase["history"], {"loss": "training loss", "score": "validation score"})
+    best = phase["best_epoch"]
+    return picture(
+        f"history-{told}",
+        f"{told}: training loss and validation score (lower is better) by epoch.",
+        f"Learning curve of {told} over {int(x[-1])} epochs; the chosen epoch is {best}.",
+        lambda: figures.model_curve(x, series, "epoch", best),
+    )
+
+
 def _series(entries: list[dict[str, Any]], names: dict[str, str]) -> dict[str, Floats]:
     return {
-        told: np.array([entry[key] for entry in entries], np.float64)
+        told: np.array([np.nan if entry[key] is None else entry[key] for entry in entries], np.float64)
         for key, told in names.items()
-        if all(isinstance(entry.get(key), int | float) for entry in entries)
+        if all(isinstance(entry.get(key), int | float | None) for entry in entries)
     }
 
 
