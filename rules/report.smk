@@ -1,5 +1,7 @@
 # The page that a person opens.
 
+from zmill.catalog.files import file_hash
+
 
 rule report:
     """One self-contained page: how good the photo-z are, and what each stage did."""
@@ -33,6 +35,8 @@ rule report:
         name=settings.survey,
         config=dump(settings),
         survey=dump(survey),
+        # Searches that there are, as a parameter: as inputs they would be searched again when a setting changes.
+        searches={str(path): file_hash(path) for path in sorted(Path(RESULTS, "tune").glob("*/search.json"))},
     log:
         f"{LOGS}/report.log",
     benchmark:

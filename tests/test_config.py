@@ -29,6 +29,7 @@ def test_the_committed_configuration_is_valid_and_its_defaults_are_the_declared_
         for key in type(declared).model_fields:
             assert key in values[section], f"config.yaml does not show {section}.{key}"
     assert settings.survey == "demo"
+    assert settings.tune == {}
 
 
 def test_every_committed_survey_is_valid(root: Path) -> None:

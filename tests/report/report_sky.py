@@ -13,9 +13,11 @@ import torch
 from zmill.catalog import hats
 from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
+from zmill.config import Search, parse
 from zmill.models import evaluate, selection
 from zmill.pdf import arrow, compact
 from zmill.pdf.grid import Grid
+from zmill.tune import result
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>$\\frac{1}{2}$"
 BANDS = ("u", "g", "r", "i", "z", "y")
@@ -87,6 +89,27 @@ def metrics_of(model: str, table: pa.Table) -> dict[str, Any]:
     }
 
 
+def search(trials: int = 30) -> dict[str, Any]:
+    """`search.json` of a search for three settings of `fcnn`."""
+    random = np.random.default_rng(4)
+    space = {
+        "lr": {"low": 1e-5, "high": 1e-1, "log": True},
+        "scaling": ["none", "standard"],
+        "hidden": [[64], [128, 64]],
+    }
+    outcomes = []
+    for place in range(trials):
+        lr, state = 10 ** random.uniform(-5, -1), "pruned" if place % 5 == 4 else "complete"
+        values = {"lr": lr, "scaling": str(random.choice(["none", "standard"])), "hidden": [[64], [128, 64]][place % 2]}
+        score = 0.03 + 0.004 * (np.log10(lr) + 3) ** 2 + 0.01 * (values["scaling"] == "none")
+        told = {"score": score, "board": {"crps": score, "mse": 0.2}} if state == "complete" else {"why": HOSTILE}
+        ended = f"2026-01-01T00:00:{place:02d}+00:00"
+        outcomes.append(
+            {"study": "one", "place": place, "state": state, "values": values, "seconds": 40.0, "ended": ended, **told}
+        )
+    return result.describe("fcnn", "fcnn", {}, parse(Search, {"space": space}, ""), "crps", 1, outcomes)
+
+
 def catalog(results: Path, rows: int) -> None:
     """`photoz/` and `pdf/` of two partitions."""
     for number, partition in enumerate([Partition(2, 40), Partition(2, 41)]):
@@ -127,9 +150,11 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
         {"k": k, "width": 0.01, "crps": 0.04 + 0.02 / k + k / 5000, "rmse": 0.1 + 0.02 / k}
         for k in (3, 5, 9, 15, 31, 51)
     ]
-    fits = {"fcnn": {"history": history, "best_epoch": 30}, "knn": {"curve": curve, "k": 9}}
+    distilled = {"history": history[:20], "best_epoch": 18}
+    fits = {"fcnn": {"history": history, "best_epoch": 30, "distilled": distilled}, "knn": {"curve": curve, "k": 9}}
     for name, fit in fits.items():
         write_json(results / "models" / name / "model.json", {"facts": {"fit": fit}, "tensors_hash": "ab12"})
+    write_json(results / "tune" / "fcnn" / "search.json", search())
     splits = {
         name: {
             "rows": n,

@@ -127,6 +127,33 @@ def test_what_each_stage_found_is_there(page: Page, told: str) -> None:
     assert told in page.text
 
 
+def test_every_phase_of_a_training_has_its_curve(page: Page) -> None:
+    told = [attributes["aria-label"] or "" for attributes in page.all("div") if attributes.get("role") == "img"]
+    assert any(label.startswith("Learning curve of fcnn over 30 epochs; the chosen epoch is 30") for label in told)
+    assert any(
+        label.startswith("Learning curve of fcnn, distilled over 20 epochs; the chosen epoch is 18") for label in told
+    )
+
+
+def test_a_search_is_told_with_its_best_settings(results: Path, page: Page) -> None:
+    search = read_json(results / "tune/fcnn/search.json")
+    best = next(trial for trial in search["trials"] if trial["place"] == search["best"])
+    assert "Settings searched" in page.text
+    assert (
+        "fcnn: 30 trials of a budget of 30, 20.0 min of training; 6 were given up for falling behind, 0 failed"
+        in page.text
+    )
+    assert f"{best['score']:.5f}"[:6] in page.text and "scaling standard" in page.text
+    assert "given up or failed" in page.text
+    assert "The best trials of fcnn" in page.text
+
+
+def test_without_a_search_nothing_is_said_of_one(tmp_path: Path) -> None:
+    results = fill(tmp_path, tables_only=True)
+    (results / "tune/fcnn/search.json").unlink()
+    assert "Settings searched" not in built(results)
+
+
 def test_counts_of_all_predicted_rows_are_exact(results: Path, page: Page) -> None:
     files = sorted((results / "photoz/dataset").rglob("Npix=*.parquet"))
     flags = [flag for file in files for flag in pq.read_table(file, columns=["flags"])["flags"].to_pylist()]

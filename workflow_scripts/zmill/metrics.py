@@ -38,8 +38,12 @@ SELECTABLE = {name: -1 for name in ALL if not name.startswith("coverage")} | {"r
 of the PIT alone are left to `check_metric`, which refuses them."""
 
 
-def check_metric(name: str) -> int:
+def check_metric(name: str, where: str = "config.yaml: select.metric") -> int:
     """1 if higher is better, -1 if lower is, 0 if nearer to zero is.
+
+    Parameters
+    ----------
+    where : the key that names the metric, for the message.
 
     Raises
     ------
@@ -51,12 +55,12 @@ def check_metric(name: str) -> int:
         return SELECTABLE[name]
     if name.startswith(("pit_", "coverage_")):
         raise ConfigError(
-            f"config.yaml: select.metric: {name} says how honest densities are and not how sharp: the training rows' "
+            f"{where}: {name} says how honest densities are and not how sharp: the training rows' "
             "n(z), given to every row, would win. Choose cde_loss, crps or log_score for densities, sigma_nmad or mse for points"
         )
     close = get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ConfigError(f"config.yaml: select.metric: there is no metric {name!r}{hint}; there are: {', '.join(known)}")
+    raise ConfigError(f"{where}: there is no metric {name!r}{hint}; there are: {', '.join(known)}")
 
 
 def badness(name: str, value: float) -> float:

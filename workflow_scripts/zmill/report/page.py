@@ -30,6 +30,7 @@ from zmill.report.river import (
     sample_section,
     time_section,
 )
+from zmill.report.searches import searches_section
 from zmill.report.sources import Sources
 
 BINS = 50
@@ -58,6 +59,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
         pdf_section(sources.pits("test"), split["board"]),
         distribution_section(sources, tested, predicted, edges),
         leaderboard_section(sources, config["select"]["metric"]),
+        searches_section(sources),
         kinds_section(split),
         rows_section(predicted),
         removed_section(sources),

@@ -89,6 +89,11 @@ class Sources:
         found = sorted((self.results / "models").glob("*/model.json"))
         return {path.parent.name: read_json(path) for path in found}
 
+    def searches(self) -> dict[str, dict[str, Any]]:
+        """`search.json` of each model whose settings were searched, by name."""
+        found = sorted((self.results / "tune").glob("*/search.json"))
+        return {path.parent.name: read_json(path) for path in found}
+
     def predictions(self, model: str, split: str) -> pa.Table:
         """A model's predictions of the labelled rows of a split."""
         path = self.results / "evaluation" / model / "predictions.parquet"
