@@ -34,6 +34,7 @@ MODELS = list(settings.models)
 wildcard_constraints:
     shard=r"\d+",
     model="|".join(MODELS),
+    trial=r"\d+",
 
 
 localrules:

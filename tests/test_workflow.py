@@ -22,7 +22,18 @@ def test_documented_targets_are_listed(tmp_path: Path) -> None:
     prepare(tmp_path)
     answer = snakemake(tmp_path, "--list-target-rules")
     assert answer.returncode == 0, answer.stderr
-    for target in ("all", "demo_data", "labels", "crossmatch", "train", "evaluate", "predict", "report", "release"):
+    for target in (
+        "all",
+        "demo_data",
+        "labels",
+        "crossmatch",
+        "train",
+        "tune",
+        "evaluate",
+        "predict",
+        "report",
+        "release",
+    ):
         assert re.search(rf"^{target} \(.{{10,}}\)$", answer.stdout, flags=re.MULTILINE), f"{target} has no description"
 
 
@@ -34,6 +45,8 @@ def test_documented_targets_are_listed(tmp_path: Path) -> None:
         ({"models": {"knm": {}}}, "did you mean 'knn'?"),
         ({"models": {"knn": {"scalling": "minmax"}}}, "did you mean 'scaling'?"),
         ({"select": {"metric": "crsp"}}, "did you mean 'crps'?"),
+        ({"tune": {"fcn": {"space": {"lr": [0.001]}}}}, "there is no 'fcn' under models:; did you mean 'fcnn'?"),
+        ({"tune": {"fcnn": {"space": {"lr": [0]}}}}, "tune.fcnn.space: lr: Input should be greater than 0 (found 0)"),
         ({"crossmatch": {"radius_arcsec": 30}}, "beyond crossmatch.margin_arcsec"),
         ({"survey": "zcosmos", "data_dir": "nowhere"}, "nowhere/zcosmos/zcosmos_bright20k.csv"),
     ],
