@@ -59,6 +59,13 @@ def test_a_wrong_setting_stops_the_run_before_any_job(tmp_path: Path, config: di
     assert "Traceback" not in answer.stderr
 
 
+def test_a_search_of_no_model_is_said(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    answer = snakemake(tmp_path, "tune", "--cores", "1", "--dry-run")
+    assert answer.returncode != 0
+    assert "config.yaml: tune: names no model, so there is nothing to search" in answer.stderr + answer.stdout
+
+
 def own_survey(folder: Path, **changes: object) -> None:
     """A survey of four rows with a file of spectra, defined in the working folder's own `surveys/`."""
     (folder / "mine.csv").write_text(

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tiny import ROOT, TINY, prepare, snakemake
 
@@ -118,16 +117,3 @@ def test_the_winner_reaches_the_same_score_without_the_search(searched: Path, fo
         assert best["values"].items() <= described["settings"].items()
         measured = json.loads((folder / metrics).read_text())["splits"]["valid"]["board"]
         assert measured[metric] == best["score"]
-
-
-def test_no_model_to_search_is_said(folder: Path) -> None:
-    configure(folder)
-    answer = snakemake(folder, "tune", "--cores", "1", "--dry-run")
-    assert answer.returncode != 0
-    assert "tune: names no model, so there is nothing to search" in answer.stderr
-    configure(folder, knm=KNN)
-    answer = snakemake(folder, "tune", "--cores", "1", "--dry-run")
-    assert answer.returncode != 0
-    assert "config.yaml: tune.knm: there is no 'knm' under models:; did you mean 'knn'?" in answer.stderr
-    assert "Traceback" not in answer.stderr
-    assert yaml.safe_load((folder / "config.yaml").read_text())["tune"]
