@@ -3,27 +3,6 @@
 # a journal; journal and checkpoints are no outputs, as Snakemake would remove them with what a killed job left.
 
 
-def searched(wildcards) -> list[str]:
-    """The winners of all searches there are."""
-    if not settings.tune:
-        raise WorkflowError(
-            "config.yaml: tune: names no model, so there is nothing to search; docs/tuning.md shows how, or add "
-            "--configfile config.yaml docs/models/studies.yaml"
-        )
-    return expand(f"{RESULTS}/tune/{{model}}/best.yaml", model=settings.tune)
-
-
-def search_of(wildcards) -> dict:
-    """A search without its budget: more trials rerun none of those that were done."""
-    return {key: value for key, value in dump(settings.tune[wildcards.model]).items() if key != "trials"}
-
-
-def settings_beside(wildcards) -> dict:
-    """Settings of the searched model that are not searched."""
-    given = settings.models[wildcards.model].model_extra or {}
-    return {key: value for key, value in given.items() if key not in settings.tune[wildcards.model].space}
-
-
 rule tune:
     """The best settings of every model under `tune:`, searched with the validation rows."""
     input:
