@@ -187,7 +187,7 @@ class Tree:
         values = points.double().numpy()
         self.center = values.mean(0)
         _, spread, axes = np.linalg.svd(values - self.center, full_matrices=False)
-        self.axes = axes[spread > self.FLAT * max(spread[0], 1e-30)].T
+        self.axes = axes[(spread > self.FLAT * spread[0]) | (np.arange(len(spread)) == 0)].T
         self.tree = cKDTree((values - self.center) @ self.axes, leafsize=32)
 
     def query(self, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
