@@ -76,7 +76,7 @@ def estimate(job: dict[str, Any]) -> dict[str, float]:
 
 def on_grid(ensemble: Any, z: np.ndarray) -> np.ndarray:
     """(n, len(z)) densities. Of a Gaussian that may be narrower than the grid, the mean over each point's cell."""
-    if ensemble.gen_class.name != "norm_gen" and ensemble.gen_class.__name__ != "norm_gen":
+    if ensemble.gen_class.name != "norm":
         return np.nan_to_num(ensemble.pdf(z))
     half = 0.5 * (z[1] - z[0])
     cdf = ensemble.cdf(np.append(z - half, z[-1] + half))
