@@ -30,7 +30,7 @@ with job(snakemake.log[0]) as log:
     )
 
     def read(path: str) -> Labelled:
-        return Labelled.from_arrow(pq.read_table(path), bands, extra_names)
+        return Labelled.from_arrow(pq.read_table(path), bands, extra_names, snakemake.params.weighted)
 
     with reproducible():
         trained = fit_and_calibrate(

@@ -69,35 +69,47 @@ def badness(name: str, value: float) -> float:
 
 
 def point_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | None = None) -> Metrics:
-    """Metrics of point estimates, (n,) each.
+    """Metrics of point estimates, (n,) each: those on z itself and those of Δz."""
+    return redshift_metrics(z_phot, z_spec, weight) | delta_metrics(z_phot, z_spec, weight)
 
-    mse, mae, rms, r2 : on z itself; r2 = 1 − Σ(z_phot − z_spec)² / Σ(z_spec − mean)²; NaN if z_spec does not vary.
-    bias : mean Δz. sigma_mad : 1.4826 median|Δz − median Δz|. sigma_nmad : 1.4826 median|Δz|. sigma_iqr :
-    (q75 − q25) / 1.349 of Δz (Schmidt et al. 2020). eta_005, eta_015, eta_050 : fraction with |Δz| above 0.05, 0.15,
-    0.5. eta_5sigma : with |Δz| > 5 sigma_mad. outlier_rail : with |Δz| > max(0.06, 3 sigma_iqr), the peers' cut, which
-    flatters whoever scatters more.
-    """
-    z_phot, z_spec = np.asarray(z_phot, np.float64), np.asarray(z_spec, np.float64)
-    w = np.ones(len(z_spec)) if weight is None else np.asarray(weight, np.float64)
+
+def redshift_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | None = None) -> Metrics:
+    """mse, mae, rms, r2: on z itself; r2 = 1 − Σ(z_phot − z_spec)² / Σ(z_spec − mean)²; NaN if z_spec does not vary."""
+    z_phot, z_spec, w = _arrays(z_phot, z_spec, weight)
     error = z_phot - z_spec
-    delta = error / (1 + z_spec)
     mse = np.average(error**2, weights=w)
     variance = np.average((z_spec - np.average(z_spec, weights=w)) ** 2, weights=w)
-    q25, q50, q75 = quantiles(delta, (0.25, 0.5, 0.75), w)
-    sigma_mad = 1.4826 * quantiles(np.abs(delta - q50), (0.5,), w)[0]
-    sigma_iqr = (q75 - q25) / 1.349
-
-    def beyond(cut: float) -> float:
-        return np.average(np.abs(delta) > cut, weights=w)
-
     found = {
         "mse": mse,
         "mae": np.average(np.abs(error), weights=w),
         "rms": np.sqrt(mse),
         "r2": 1 - mse / variance if variance > 0 else np.nan,
+    }
+    return {name: float(value) for name, value in found.items()}
+
+
+def delta_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | None = None) -> Metrics:
+    """Metrics of Δz.
+
+    bias : mean Δz. sigma_mad : 1.4826 median|Δz − median Δz|. sigma_nmad : 1.4826 median|Δz|. sigma_iqr :
+    (q75 − q25) / 1.349 of Δz (Schmidt et al. 2020). eta_005, eta_015, eta_050 : fraction with |Δz| above 0.05, 0.15,
+    0.5. eta_5sigma : with |Δz| > 5 sigma_mad. outlier_rail : with |Δz| > max(0.06, 3 sigma_iqr), the peers' cut, which
+    flatters whoever scatters more.
+    """
+    z_phot, z_spec, w = _arrays(z_phot, z_spec, weight)
+    delta = (z_phot - z_spec) / (1 + z_spec)
+    size = np.abs(delta)
+    q25, q50, q75 = quantiles(delta, (0.25, 0.5, 0.75), w)
+    sigma_mad = 1.4826 * quantiles(np.abs(delta - q50), (0.5,), w)[0]
+    sigma_iqr = (q75 - q25) / 1.349
+
+    def beyond(cut: float) -> float:
+        return np.average(size > cut, weights=w)
+
+    found = {
         "bias": np.average(delta, weights=w),
         "sigma_mad": sigma_mad,
-        "sigma_nmad": 1.4826 * quantiles(np.abs(delta), (0.5,), w)[0],
+        "sigma_nmad": 1.4826 * quantiles(size, (0.5,), w)[0],
         "sigma_iqr": sigma_iqr,
         "eta_005": beyond(0.05),
         "eta_015": beyond(0.15),
@@ -106,6 +118,13 @@ def point_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | N
         "outlier_rail": beyond(max(0.06, 3 * sigma_iqr)),
     }
     return {name: float(value) for name, value in found.items()}
+
+
+def _arrays(
+    z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    z_phot, z_spec = np.asarray(z_phot, np.float64), np.asarray(z_spec, np.float64)
+    return z_phot, z_spec, np.ones(len(z_spec)) if weight is None else np.asarray(weight, np.float64)
 
 
 def quantiles(values: FloatArray, levels: tuple[float, ...], weight: FloatArray) -> FloatArray:
@@ -222,9 +241,11 @@ def pit_statistics(pit: FloatArray, weight: FloatArray) -> Metrics:
     the effective number of rows (Σw)² / Σw², so the last two grow with the sample and compare models on the same rows.
     """
     n = weight.sum() ** 2 / (weight**2).sum()
-    order = np.argsort(pit, kind="stable")
-    u = pit[order]
-    reached = np.cumsum(weight[order]) / weight.sum()
+    if np.all(weight == weight[0]):
+        u, reached = np.sort(pit), np.arange(1, len(pit) + 1) / len(pit)
+    else:
+        order = np.argsort(pit, kind="stable")
+        u, reached = pit[order], np.cumsum(weight[order]) / weight.sum()
     before = np.concatenate([[0.0], reached[:-1]])
     ks = max((reached - u).max(), (u - before).max())
     levels = np.concatenate([[0.0], reached])
@@ -271,13 +292,16 @@ def bootstrap(
     metric : takes row numbers, gives metrics; blocks : (n,) block of each row; level : probability of the interval.
     """
     rng = np.random.default_rng(seed)
-    names, number = np.unique(blocks, return_inverse=True)
+    _, number, size = np.unique(blocks, return_inverse=True, return_counts=True)
     order = np.argsort(number, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(number))[:-1])
+    first = np.cumsum(size) - size
     found: dict[str, list[float]] = {}
     for _ in range(draws):
-        drawn = rng.integers(0, len(names), len(names))
-        for name, value in metric(np.concatenate([members[block] for block in drawn])).items():
+        drawn = rng.integers(0, len(size), len(size))
+        start, rows = first[drawn], size[drawn]
+        # the rows of each drawn block, one block after the other
+        place = np.arange(rows.sum()) + np.repeat(start - (np.cumsum(rows) - rows), rows)
+        for name, value in metric(order[place]).items():
             found.setdefault(name, []).append(value)
     tails = (0.5 - level / 2, 0.5 + level / 2)
     intervals = {}

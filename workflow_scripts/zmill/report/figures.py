@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -157,4 +158,25 @@ def model_curve(x: Floats, series: dict[str, Floats], label: str, chosen: float 
         panels[-1].set_xticks(x[:: -(-len(x) // 8)])
     else:
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def distributions(axes: list[dict[str, Any]], names: dict[str, str]) -> Figure:
+    """Distributions of several things, a panel each.
+
+    axes : name and edges of each, and the share of rows in each bin under every key of `names`, which says what the
+        curves are called.
+    """
+    lines = -(-len(axes) // 2)
+    figure = Figure(figsize=(4.8, 0.6 + 1.5 * lines))
+    panels = figure.subplots(lines, 2, squeeze=False).ravel()
+    for panel, axis in zip(panels, axes, strict=False):
+        for (key, told), (color, dash) in zip(names.items(), LINES, strict=False):
+            panel.stairs(axis[key], axis["edges"], color=color, linestyle=dash, label=told)
+        panel.set(xlabel=axis["name"], ylabel="share of rows", xlim=(axis["edges"][0], axis["edges"][-1]))
+        panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_locator(MaxNLocator(3))
+    for panel in panels[len(axes) :]:
+        panel.remove()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names))
     return figure
