@@ -12,7 +12,7 @@ from scipy.stats import ks_2samp
 
 from zmill.clean.labelled import weigh_splits
 from zmill.clean.target import Target
-from zmill.clean.weights import Survey, compare, distance, effective_rows, limited
+from zmill.clean.weights import SurveyDensity, compare, distance, effective_rows, limited
 from zmill.config import Weights
 from zmill.sample import SPLITS, SampleError
 
@@ -33,7 +33,7 @@ def thinned(rows: np.ndarray, seed: int = 2) -> np.ndarray:
 def test_rows_that_were_labelled_at_random_weigh_the_same() -> None:
     rows = survey(40_000)
     labelled = rows[np.random.default_rng(3).random(len(rows)) < 0.05]
-    weight = Survey(rows).weigh(labelled, 50, 20)
+    weight = SurveyDensity(rows).weigh(labelled, 50, 20)
     assert weight.mean() == pytest.approx(1)
     assert np.std(weight) < 0.2  # one over the root of 50 neighbors is 0.14
     assert effective_rows(weight) > 0.95 * len(labelled)
@@ -44,7 +44,7 @@ def test_rows_that_were_labelled_at_random_weigh_the_same() -> None:
 def test_a_selection_in_magnitude_and_color_is_undone() -> None:
     rows = survey(40_000)
     labelled = thinned(rows)
-    weight = Survey(rows).weigh(labelled, 10, 50)
+    weight = SurveyDensity(rows).weigh(labelled, 10, 50)
     before, after = (
         [axis[key] for axis in compare(labelled, weight, rows, ["mag", "blue", "red"])] for key in ("ks", "ks_weighted")
     )
@@ -60,8 +60,8 @@ def test_the_order_of_rows_does_not_matter() -> None:
     rows = survey(5000)
     labelled = thinned(rows)
     order = np.random.default_rng(4).permutation(len(labelled))
-    weight = Survey(rows).weigh(labelled, 5, 20)
-    shuffled = Survey(rows[::-1]).weigh(labelled[order], 5, 20)
+    weight = SurveyDensity(rows).weigh(labelled, 5, 20)
+    shuffled = SurveyDensity(rows[::-1]).weigh(labelled[order], 5, 20)
     np.testing.assert_allclose(shuffled, weight[order], rtol=1e-12)
 
 
@@ -69,7 +69,7 @@ def test_what_is_unknown_on_both_sides_does_no_harm() -> None:
     rows = np.concatenate([survey(20_000), np.full((20_000, 1), np.nan)], axis=1)
     rows[np.random.default_rng(5).random(len(rows)) < 0.3, 2] = np.nan
     labelled = thinned(rows)
-    weight = Survey(rows).weigh(labelled, 10, 50)
+    weight = SurveyDensity(rows).weigh(labelled, 10, 50)
     assert np.isfinite(weight).all() and weight.min() > 0
     told = compare(labelled, weight, rows, ["mag", "blue", "red", "never"])
     assert [axis["name"] for axis in told] == ["mag", "blue", "red"]
@@ -81,9 +81,11 @@ def test_what_is_unknown_on_both_sides_does_no_harm() -> None:
 def test_rows_of_the_survey_that_no_label_is_near_are_told() -> None:
     rows = survey(10_000)
     labelled = rows[np.random.default_rng(3).random(len(rows)) < 0.1]
-    assert Survey(rows).far(labelled, 10) < 0.05
+    assert SurveyDensity(rows).far(labelled, 10) < 0.05
     elsewhere = np.concatenate([rows, rows[:2500] + np.array([0, 30, 0])])
-    assert Survey(elsewhere).far(labelled, 10) == pytest.approx(0.2 + 0.8 * Survey(rows).far(labelled, 10), abs=0.01)
+    assert SurveyDensity(elsewhere).far(labelled, 10) == pytest.approx(
+        0.2 + 0.8 * SurveyDensity(rows).far(labelled, 10), abs=0.01
+    )
 
 
 @given(st.lists(st.floats(1e-3, 1e6), min_size=2, max_size=60), st.floats(1.01, 100))
@@ -131,7 +133,7 @@ def test_every_split_stands_for_the_survey_by_itself() -> None:
 
 def test_fewer_labels_than_neighbors() -> None:
     rows = survey(2000)
-    weight = Survey(rows).weigh(rows[:5], 10, 20)
+    weight = SurveyDensity(rows).weigh(rows[:5], 10, 20)
     assert weight.mean() == pytest.approx(1) and np.isfinite(weight).all()
 
 

@@ -13,7 +13,7 @@ import torch
 from zmill.catalog import hats
 from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
-from zmill.clean.weights import Survey, compare
+from zmill.clean.weights import SurveyDensity, compare
 from zmill.models import evaluate, patterns, selection
 from zmill.pdf import arrow, compact
 from zmill.pdf.grid import Grid
@@ -95,7 +95,7 @@ def weights() -> dict[str, Any]:
     random = np.random.default_rng(7)
     survey = np.stack([25 - random.exponential(1, 4000), random.normal(0.5, 0.3, 4000)], axis=1)
     labelled = survey[random.random(4000) < 0.1 + 0.8 * (survey[:, 0] < 23)]
-    weight = Survey(survey).weigh(labelled, 10, 20)
+    weight = SurveyDensity(survey).weigh(labelled, 10, 20)
     told = {"rows": len(labelled), "effective_rows": 512.3, "largest": 6.25, "clipped": 0}
     return {
         "method": "lima",

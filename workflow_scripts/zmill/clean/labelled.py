@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from zmill.catalog.files import read_json, write_json
 from zmill.clean.places import FloatArray, names, places
 from zmill.clean.target import Target, draw
-from zmill.clean.weights import Survey, compare, effective_rows
+from zmill.clean.weights import SurveyDensity, compare, effective_rows
 from zmill.config import Weights
 from zmill.job import log
 from zmill.sample import LABEL_COLUMNS, SPLITS, SampleError, by_partition, take, write
@@ -89,7 +89,7 @@ def weigh_splits(
             f"none of the {target.read:,} rows of the survey that were read passes its cuts with measured bands: there is "
             "nothing to weigh labelled rows to; relax the survey's cuts, or set weights.method to none"
         )
-    survey = Survey(target.places, threads)
+    survey = SurveyDensity(target.places, threads)
     weight, splits = np.ones(len(here)), {}
     for name in SPLITS:
         mine = side == name

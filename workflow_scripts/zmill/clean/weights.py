@@ -18,7 +18,7 @@ BINS = 40
 """Bins of the distributions that the report shows."""
 
 
-class Survey:
+class SurveyDensity:
     """The survey's rows, to weigh labelled rows against.
 
     Parameters

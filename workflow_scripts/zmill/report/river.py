@@ -209,7 +209,7 @@ def _weights(sources: Sources) -> list[Block]:
             number(told["largest"]),
             count(told["clipped"]),
         ]
-        for name, told in weights["splits"].items()
+        for name, told in sorted(weights["splits"].items(), key=lambda item: list(SPLITS).index(item[0]))
     ]
     axes = weights["axes"]
     near = [[text(axis["name"]), number(axis["ks"]), number(axis["ks_weighted"])] for axis in axes]
