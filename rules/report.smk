@@ -9,6 +9,7 @@ rule report:
         "Writing {output.report}"
     input:
         leaderboard=f"{RESULTS}/evaluation/leaderboard.csv",
+        patterns=f"{RESULTS}/evaluation/patterns.csv",
         best=f"{RESULTS}/evaluation/best.json",
         evaluations=expand(
             f"{RESULTS}/evaluation/{{model}}/{{file}}", model=MODELS, file=["metrics.json", "predictions.parquet"]
@@ -21,6 +22,7 @@ rule report:
             []
             if survey.tables
             else [
+                f"{RESULTS}/sample/weights.json",
                 f"{RESULTS}/rejected/survey.json",
                 f"{RESULTS}/specz/labels.json",
                 f"{RESULTS}/matches.json",

@@ -19,6 +19,7 @@ rule train_model:
         filters=dict(survey.filters),
         extra=list(survey.columns.extra),
         grid=dict(z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points),
+        weighted=settings.weights.train,
         seed=settings.seed,
         checkpoint=f"{RESULTS}/progress/train/{{model}}.safetensors",
     log:

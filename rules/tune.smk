@@ -30,6 +30,7 @@ rule tune_trial:
         reference=rules.train_model.params.reference,
         filters=rules.train_model.params.filters,
         grid=rules.train_model.params.grid,
+        weighted=settings.weights.train,
         model_seed=settings.seed,
         journal=f"{RESULTS}/tune/{{model}}/journal.jsonl",
         checkpoint=f"{RESULTS}/progress/tune/{{model}}/{{trial}}.safetensors",

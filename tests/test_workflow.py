@@ -281,6 +281,8 @@ AFTER_SELECTION = {"select_model", "predict_shard", "photoz_catalog", "report", 
         ("predict={pdf: full}", {}, AFTER_SELECTION - {"select_model"}),
         ("release={keep: 2}", {}, {"report", "release", "all"}),
         ("models={trainz: {}, knn: {k: [21]}}", {}, AFTER_SELECTION | {"train_model", "evaluate_model"}),
+        ("weights={train: true}", {}, AFTER_SELECTION | {"train_model", "evaluate_model"}),
+        ("weights={clip: 5}", {}, AFTER_SELECTION | {"train_model", "evaluate_model", "sample"}),
         ("survey=demo", {"description": "another"}, {"report", "release", "all"}),
         (
             "survey=demo",

@@ -28,7 +28,7 @@ with job(snakemake.log[0]) as log:
     )
 
     def read(path: str) -> Labelled:
-        return Labelled.from_arrow(pq.read_table(path), context.bands, extra_names)
+        return Labelled.from_arrow(pq.read_table(path), context.bands, extra_names, snakemake.params.weighted)
 
     train, valid, calib = (read(snakemake.input[split]) for split in ("train", "valid", "calib"))
     device = choose()

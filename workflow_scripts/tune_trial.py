@@ -33,6 +33,7 @@ with job(snakemake.log[0]) as log:
         seed=snakemake.params.seed,
         context=context,
         sample={split: pq.read_table(snakemake.input[split]) for split in ("train", "valid", "calib")},
+        weighted=snakemake.params.weighted,
         device=choose(),
         say=log.info,
     )

@@ -13,8 +13,9 @@ import torch
 from zmill.catalog import hats
 from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
+from zmill.clean.weights import SurveyDensity, compare
 from zmill.config import Search, parse
-from zmill.models import evaluate, selection
+from zmill.models import evaluate, patterns, selection
 from zmill.pdf import arrow, compact
 from zmill.pdf.grid import Grid
 from zmill.tune import result
@@ -65,7 +66,7 @@ def predictions(n: int = 3000, seed: int = 1) -> pa.Table:
             "undetected": missing,
             "unobserved": zeros,
             "imputed": missing,
-            "weight": np.ones(n),
+            "weight": 10 ** (0.2 * (magnitude - magnitude.mean())),
             "block": random.integers(0, 60, n),
         }
     )
@@ -78,6 +79,8 @@ def metrics_of(model: str, table: pa.Table) -> dict[str, Any]:
         split: evaluate.evaluate_split(table.filter(pa.compute.equal(table["split"], split)), BANDS, edges, 1)
         for split in ("valid", "test")
     }
+    for split in splits.values():
+        split["made"] = [{"pattern": "without u", "n": 900, "board": split["board"]}]
     return {
         "model": model,
         "type": model,
@@ -108,6 +111,24 @@ def search(trials: int = 30) -> dict[str, Any]:
             {"study": "one", "place": place, "state": state, "values": values, "seconds": 40.0, "ended": ended, **told}
         )
     return result.describe("fcnn", "fcnn", {}, parse(Search, {"space": space}, ""), "crps", 1, outcomes)
+
+
+def weights() -> dict[str, Any]:
+    """`sample/weights.json` of the splits, on the reference magnitude and a color."""
+    random = np.random.default_rng(7)
+    survey = np.stack([25 - random.exponential(1, 4000), random.normal(0.5, 0.3, 4000)], axis=1)
+    labelled = survey[random.random(4000) < 0.1 + 0.8 * (survey[:, 0] < 23)]
+    weight = SurveyDensity(survey).weigh(labelled, 10, 20)
+    told = {"rows": len(labelled), "effective_rows": 512.3, "largest": 6.25, "clipped": 0}
+    return {
+        "method": "lima",
+        "neighbors": 10,
+        "clip": 20.0,
+        "rows": {"survey": 20_000, "read": 20_000, "wanted": 19_000, "drawn": 4000},
+        "far": 0.0625,
+        "splits": dict.fromkeys(("train", "valid", "calib", "test"), told),
+        "axes": compare(labelled, weight, survey, ["i", "u-g"]),
+    }
 
 
 def catalog(results: Path, rows: int) -> None:
@@ -143,6 +164,7 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
         write_json(results / "evaluation" / name / "metrics.json", measured[name])
         pq.write_table(table, results / "evaluation" / name / "predictions.parquet")
     (results / "evaluation" / "leaderboard.csv").write_text(selection.leaderboard(measured, "crps"))
+    (results / "evaluation" / "patterns.csv").write_text(patterns.table(measured))
     write_json(results / "evaluation" / "best.json", selection.choose(measured, "crps"))
     epochs = np.arange(1, 31)
     history = [{"epoch": int(e), "loss": -1.5 + 2 / e, "score": 0.03 + 0.02 / e} for e in epochs]
@@ -178,6 +200,7 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
     if tables_only:
         return results
     catalog(results, rows)
+    write_json(results / "sample" / "weights.json", weights())
     random = np.random.default_rng(5)
     matches = {
         "separation_arcsec": random.rayleigh(0.15, 21000).astype(np.float32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_the_headline_says_what_a_reader_asks_first(results: Path, page: Page) -
 
 def test_every_figure_can_be_read_without_seeing_it(page: Page) -> None:
     pictures = [attributes for attributes in page.all("div") if attributes.get("role") == "img"]
-    assert len(pictures) == len(page.all("figure")) == len(page.all("figcaption")) >= 11
+    assert len(pictures) == len(page.all("figure")) == len(page.all("figcaption")) >= 12
     assert all(len(attributes["aria-label"] or "") > 40 for attributes in pictures)
     assert len({attributes["aria-label"] for attributes in pictures}) == len(pictures)
 
@@ -121,7 +122,7 @@ def test_every_figure_can_be_read_without_seeing_it(page: Page) -> None:
 @pytest.mark.parametrize(
     "told",
     ["duplicate_object_id", "low_quality", "ambiguous", "cut:mag_i", "a band was imputed", "train_model", "sigma_nmad",
-     "numpy", "undetected u; imputed u", "far from every training row"],
+     "numpy", "undetected u; imputed u", "far from every training row", "without u", "Lima et al. 2008", "512"],
 )  # fmt: skip
 def test_what_each_stage_found_is_there(page: Page, told: str) -> None:
     assert told in page.text
@@ -169,10 +170,34 @@ def test_numbers_are_sorted_as_numbers(html: str) -> None:
     assert 'data-value="20000.0"' in html and ">20,000<" in html
 
 
+def test_the_best_model_of_each_pattern_is_marked(results: Path, html: str) -> None:
+    table = re.search(r"<caption>CRPS of the PDFs of every model by pattern.*?</table>", html, re.DOTALL)[0]
+    rows = re.findall(r"<tr>(<td>.*?)</tr>", table)
+    with (results / "evaluation" / "patterns.csv").open() as handle:
+        told = [row for row in csv.DictReader(handle) if row["split"] == "test" and row["model"] == "fcnn"]
+    assert [re.search(r"<td>(.*?)</td>", row)[1] for row in rows] == [row["pattern"] for row in told]
+    for row, fcnn in zip(rows, told, strict=True):
+        assert re.findall(r'class="number best" data-value="([^"]+)"', row) == [str(float(fcnn["crps"]))]
+
+
+def test_weighted_metrics_stand_beside_plain_ones(results: Path, page: Page) -> None:
+    found = read_json(results / "evaluation/knn/metrics.json")["splits"]["test"]
+    assert f"{found['board']['sigma_mad']:.4f}" in page.text
+    assert f"{found['weighted']['board']['sigma_mad']:.4f}" in page.text
+    assert f"{found['weighted']['effective_rows']:,.0f}" in page.text
+
+
+def test_a_survey_that_is_not_weighed_says_so(tmp_path: Path) -> None:
+    results = fill(tmp_path)
+    write_json(results / "sample" / "weights.json", {"method": "none"})
+    assert "weights.method: none" in Page(built(results)).text
+
+
 def test_a_survey_without_positions_says_what_is_left_out(tmp_path: Path) -> None:
     page = Page(built(fill(tmp_path, tables_only=True)))
     assert "given as tables without positions" in page.text
     assert "nothing to match on the sky" in page.text
+    assert "no catalogue to weigh labelled rows to" in page.text
     assert "Every predicted row" not in page.text
     assert "rows with a photo-z by the model fcnn" in page.text
 

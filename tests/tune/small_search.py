@@ -30,6 +30,7 @@ def task(search: dict[str, Any] = SEARCH, say: Callable[[str], None] = lambda li
         "metric": "mse",
         "seed": 1,
         "context": CONTEXT,
+        "weighted": False,
         "sample": {split: sample_table(n, seed) for seed, (split, n) in enumerate(ROWS.items(), 1)},
         "device": torch.device("cpu"),
         "say": say,

@@ -112,6 +112,19 @@ class Clean(Section):
     """`mean_color`: filled from the neighbouring bands with the mean colors of the training rows; `none`: left empty."""
 
 
+class Weights(Section):
+    """How labelled rows, which are brighter than the survey, are weighed to stand for it."""
+
+    method: Literal["lima", "none"] = "lima"
+    """`lima`: by the density of the survey's rows over that of labelled rows (Lima et al. 2008); `none`: all weigh 1."""
+    neighbors: Annotated[int, Field(ge=1)] = 10
+    """Labelled neighbors that say how densely labelled rows lie: more are smoother, fewer follow the survey closer."""
+    clip: Annotated[float, Field(gt=1)] = 20.0
+    """Largest weight, in units of the mean."""
+    train: bool = False
+    """Whether models are fitted and calibrated with the weights; metrics are given with and without them in any case."""
+
+
 class Select(Section):
     """How the model that is applied to every row is chosen."""
 
@@ -224,6 +237,7 @@ class Config(Section):
     crossmatch: Crossmatch = Crossmatch()
     split: Split = Split()
     clean: Clean = Clean()
+    weights: Weights = Weights()
     models: dict[Name, ModelSettings] = Field(default={"knn": ModelSettings()}, min_length=1)
     """The models that are trained side by side, by name."""
     tune: dict[Name, Search] = {}

@@ -28,16 +28,20 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Labelled:
-    """Photometry with its spectroscopic redshift: z (n,) float64, weight (n,) float64 (1 unless configured)."""
+    """Photometry with its spectroscopic redshift: z (n,) float64, weight (n,) float64."""
 
     photometry: Photometry
     z: NDArray[np.float64]
     weight: NDArray[np.float64]
 
     @classmethod
-    def from_arrow(cls, sample: pa.Table, bands: tuple[str, ...], extra_names: tuple[str, ...] = ()) -> Labelled:
-        """Rows of `sample/<split>.parquet`."""
+    def from_arrow(
+        cls, sample: pa.Table, bands: tuple[str, ...], extra_names: tuple[str, ...] = (), weighted: bool = True
+    ) -> Labelled:
+        """Rows of `sample/<split>.parquet`, each of weight 1 if not `weighted`."""
         z, weight = (sample.column(name).to_numpy().astype(np.float64) for name in ("redshift", "weight"))
+        if not weighted:
+            weight = np.ones(len(z))
         return cls(Photometry.from_arrow(sample, bands, extra_names), z, weight)
 
     @property

@@ -226,3 +226,24 @@ def _logarithmic_if_wide(axes: Axes, scores: Floats) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(PLAIN)
         axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def distributions(axes: list[dict[str, Any]], names: dict[str, str]) -> Figure:
+    """Distributions of several things, a panel each.
+
+    axes : name and edges of each, and the share of rows in each bin under every key of `names`, which says what the
+        curves are called.
+    """
+    lines = -(-len(axes) // 2)
+    figure = Figure(figsize=(4.8, 0.6 + 1.5 * lines))
+    panels = figure.subplots(lines, 2, squeeze=False).ravel()
+    for panel, axis in zip(panels, axes, strict=False):
+        for (key, told), (color, dash) in zip(names.items(), LINES, strict=False):
+            panel.stairs(axis[key], axis["edges"], color=color, linestyle=dash, label=told)
+        panel.set(xlabel=axis["name"], ylabel="share of rows", xlim=(axis["edges"][0], axis["edges"][-1]))
+        panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_locator(MaxNLocator(3))
+    for panel in panels[len(axes) :]:
+        panel.remove()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names))
+    return figure

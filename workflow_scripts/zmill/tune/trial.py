@@ -42,6 +42,7 @@ class Task:
 
     model, type, settings : of the entry of `models:`. metric : that decides. seed : of what is tried.
     sample : the tables of the training, validation and calibration rows, by split.
+    weighted : whether models are fitted with the rows' weights.
     """
 
     model: str
@@ -52,12 +53,14 @@ class Task:
     seed: int
     context: Context
     sample: dict[str, pa.Table]
+    weighted: bool
     device: torch.device
     say: Callable[[str], None]
 
     def rows(self, split: str) -> Labelled:
         """The rows of a split."""
-        return Labelled.from_arrow(self.sample[split], self.context.bands, self.context.extra_names)
+        context = self.context
+        return Labelled.from_arrow(self.sample[split], context.bands, context.extra_names, self.weighted)
 
     @property
     def study(self) -> str:
@@ -184,4 +187,4 @@ def _attempt(task: Task, settings: Settings, watch: Watched) -> dict[str, Any]:
 def validation_board(trained: TrainedModel, valid: pa.Table) -> dict[str, float]:
     """Every metric of the leaderboard on validation rows."""
     predictions, _, _ = predict_sample(trained, valid, "valid", 0)
-    return Rows(predictions).board()
+    return Rows.of(predictions).board()
