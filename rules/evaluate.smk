@@ -29,8 +29,6 @@ rule evaluate_model:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, input: 2000 + int(20 * input.size_mb),
-        runtime=60,
     script:
         "../workflow_scripts/evaluate_model.py"
 
@@ -54,8 +52,5 @@ rule select_model:
     conda:
         "../envs/models.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     script:
         "../workflow_scripts/select_model.py"

@@ -15,7 +15,7 @@ from zmill.models.evaluate import evaluate
 from zmill.models.patterns import Gaps
 from zmill.survey.photometry import Photometry
 
-with job(snakemake.log[0]) as log:
+with job(snakemake.log[0], snakemake.resources.get("attempt", 1)) as log:
     torch.set_num_threads(snakemake.threads)
     trained = store.load(Path(snakemake.input.model).parent, choose(), tuple(snakemake.params.bands))
     samples = {split: pq.read_table(snakemake.input[split]) for split in ("valid", "calib", "test")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import time
 import traceback
@@ -13,14 +15,28 @@ from pathlib import Path
 log = logging.getLogger("zmill")
 
 
+CHILD_LOST = {"BrokenExecutor", "KilledWorker", "CommClosedError"}
+"""What parents of processes raise where a child was killed, as those that ran out of memory are."""
+DEVICE = {"OutOfMemoryError", "AcceleratorError"}
+"""What torch raises where a GPU is full or failed."""
+WRONG_PATH = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
 @contextmanager
-def job(path: str | Path) -> Iterator[logging.Logger]:
+def job(path: str | Path, attempt: int = 1) -> Iterator[logging.Logger]:
     """Log to `path` and to standard error while the block runs.
 
     An exception is logged with its traceback and then, as the last line, its message alone; the process ends with
-    status 1.
+    status 1. Where the exception would come again (`same_again`), it is also kept beside the log: a later attempt of
+    the same run then ends at once with the same last line, as Snakemake itself submits whatever failed again.
+
+    Parameters
+    ----------
+    attempt : how often Snakemake has started this job in this run; 1 the first time.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    cause = path.with_suffix(".cause")
+    path.parent.mkdir(parents=True, exist_ok=True)
     layout = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
     handlers: list[logging.Handler] = [
         logging.FileHandler(path, mode="w", encoding="utf-8"),
@@ -32,16 +48,59 @@ def job(path: str | Path) -> Iterator[logging.Logger]:
     log.setLevel(logging.INFO)
     started = time.monotonic()
     try:
-        yield log
+        if attempt > 1 and cause.exists():
+            log.error("attempt %d is not made: the one before it ended with an error that would come again", attempt)
+            log.error("%s", cause.read_text(encoding="utf-8"))
+            raise SystemExit(1)
+        cause.unlink(missing_ok=True)
+        with _last_word():
+            yield log
         log.info("finished in %.1f s", time.monotonic() - started)
     except Exception as error:
         log.error("%s", traceback.format_exc().rstrip())
-        log.error("%s: %s", type(error).__name__, error)
+        message = f"{type(error).__name__}: {error}"
+        if same_again(error):
+            cause.write_text(message, encoding="utf-8")
+        log.error("%s", message)
         raise SystemExit(1) from None
     finally:
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+
+
+def same_again(error: BaseException) -> bool:
+    """Whether an error is of the data, the settings or the program, and not of the machine that the job ran on.
+
+    Memory, a lost child process, a GPU, a disk or a network may be better at the next attempt; what such an error led
+    to is judged by it.
+    """
+    if error.__cause__ is not None and not same_again(error.__cause__):
+        return False
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & (CHILD_LOST | DEVICE) or isinstance(error, MemoryError):
+        return False
+    # Libraries raise OSError without a number for broken files; requests has no number for a broken connection.
+    of_system = isinstance(error, OSError) and (error.errno is not None or "RequestException" in names)
+    return not of_system or isinstance(error, WRONG_PATH)
+
+
+@contextmanager
+def _last_word() -> Iterator[None]:
+    """Let a job that is told to end, by SIGTERM, say so as the last line of its log."""
+    me = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() == me:  # a forked child is ended by its parent
+            log.error("told to end by signal %d: time limit, pre-emption or scancel", number)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Progress:
