@@ -6,6 +6,7 @@ rule evaluate_model:
         "Evaluating {wildcards.model}"
     input:
         model=f"{RESULTS}/models/{{model}}/model.json",
+        held_out=f"{RESULTS}/models/{{model}}/{'held_out/' if settings.refit else ''}model.json",
         train=f"{RESULTS}/sample/train.parquet",
         valid=f"{RESULTS}/sample/valid.parquet",
         calib=f"{RESULTS}/sample/calib.parquet",

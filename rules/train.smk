@@ -10,7 +10,8 @@ rule train_model:
         valid=f"{RESULTS}/sample/valid.parquet",
         calib=f"{RESULTS}/sample/calib.parquet",
     output:
-        f"{RESULTS}/models/{{model}}/model.json",
+        held_out=f"{RESULTS}/models/{{model}}/held_out/model.json" if settings.refit else [],
+        model=f"{RESULTS}/models/{{model}}/model.json",
     params:
         type=lambda wildcards: settings.models[wildcards.model].type or wildcards.model,
         settings=lambda wildcards: settings.models[wildcards.model].model_extra or {},

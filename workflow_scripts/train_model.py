@@ -1,4 +1,5 @@
-"""Training, validation and calibration rows in; a trained and calibrated model of one type out."""
+"""Training, validation and calibration rows in; a trained and calibrated model of one type out, and as it was before it was
+fitted again on all of them."""
 
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from zmill.models.base import Context, Labelled
 from zmill.models.device import choose, reproducible
 from zmill.models.features import check_extra
 from zmill.models.registry import model_class
-from zmill.models.trained import fit_and_calibrate
+from zmill.models.trained import fit_and_calibrate, refit
 
 with job(snakemake.log[0], snakemake.resources.get("attempt", 1)) as log:
     torch.set_num_threads(snakemake.threads)
@@ -34,7 +35,7 @@ with job(snakemake.log[0], snakemake.resources.get("attempt", 1)) as log:
     device = choose()
     checkpoint = store.Checkpoint(
         Path(snakemake.params.checkpoint),
-        store.identity(snakemake.params.type, settings, context, (train, valid), device),
+        store.identity(snakemake.params.type, settings, context, (train, valid, calib), device),
         log.info,
     )
     with reproducible(), checkpoint:
@@ -50,4 +51,7 @@ with job(snakemake.log[0], snakemake.resources.get("attempt", 1)) as log:
             log.info,
             checkpoint,
         )
-        store.save(Path(snakemake.output[0]).parent, trained)
+        if snakemake.output.held_out:
+            store.save(Path(snakemake.output.held_out).parent, trained)
+            refit(trained, Labelled.join([train, valid, calib]), log.info)
+        store.save(Path(snakemake.output.model).parent, trained)

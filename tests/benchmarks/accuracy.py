@@ -84,7 +84,9 @@ def extra_trees(train: Labelled, test: Labelled) -> Board:
     return metrics.point_metrics(forest.predict(columns(test.photometry).numpy()), test.z)
 
 
-def peers_of(environment: Path | None, sample: dict[str, Labelled], context: Context) -> dict[str, Board]:
+def peers_of(
+    environment: Path | None, estimators: list[str], sample: dict[str, Labelled], context: Context
+) -> dict[str, Board]:
     """Every peer's metrics on the test rows."""
     every = joined(sample["train"], sample["valid"], sample["calib"])
     found = {
@@ -92,9 +94,11 @@ def peers_of(environment: Path | None, sample: dict[str, Labelled], context: Con
         "extra_trees+": extra_trees(every, sample["test"]),
     }
     if environment:
-        templates = ["bpz"] if suffix(context) else []  # RAIL has the filters of LSST alone
-        jobs = [(name, variant) for name in LEARNERS for variant in ("", "+")]
-        for name, variant in [*jobs, *((name, "+") for name in (*templates, "trainz"))]:
+        # RAIL has the filter curves of LSST alone
+        names = [name for name in estimators if name != "bpz" or suffix(context)]
+        for name, variant in [
+            (name, variant) for name in names for variant in ("", "+") if variant or name in LEARNERS
+        ]:
             answer = rail(environment, name, every if variant else sample["train"], sample["test"], context)
             assert answer.density is not None
             cost = answer.inform["seconds"], answer.estimate["seconds"]
@@ -128,6 +132,7 @@ def main() -> None:
     options.add_argument(
         "--all", action="store_true", help="print every model of the leaderboard, not the chosen one alone"
     )
+    options.add_argument("--estimators", nargs="+", default=[*LEARNERS, "bpz", "trainz"], help="of RAIL")
     arguments = options.parse_args()
     figures: dict[str, float | str | None] = {}
     for survey in arguments.surveys:
@@ -135,7 +140,7 @@ def main() -> None:
         context = context_of(survey)
         sample = read(folder / "sample", context.bands)
         ours = boards(folder, arguments.all)
-        peers = peers_of(arguments.peers, sample, context)
+        peers = peers_of(arguments.peers, arguments.estimators, sample, context)
         show(survey, ours | peers, sample)
         chosen = next(iter(ours))
         figures[f"{survey}_model"] = chosen

@@ -61,7 +61,7 @@ def _quiet(line: str) -> None:
 
 
 def _histories(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    return [part for part in (facts, facts.get("distilled", {})) if "history" in part]
+    return [part for part in (facts, *facts.values()) if isinstance(part, dict) and "history" in part]
 
 
 def main() -> None:

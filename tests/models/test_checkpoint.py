@@ -27,12 +27,17 @@ from zmill.models.watch import Watch
 
 CPU = torch.device("cpu")
 ROWS = labelled(300, 1), labelled(100, 2)
-RESMLP = {"epochs": 6, "distill_epochs": 6, "members": 2, "width": 24, "distill_width": 16, "blocks": 1}
+SMALL = {"epochs": 4, "width": 24, "blocks": 1, "waves": 2, "embedding": 2}
+ENSEMBLE = {
+    "networks": {**SMALL, "dropout": 0.2, "look_every": 2},
+    "neighbors": {**SMALL, "candidates": 100, "batch": 128},
+    "distilled": {**SMALL, "batch": 1024},
+}
 MODELS: dict[str, dict[str, Any]] = {
     "cnn": {"epochs": 6, "optimizer": "rmsprop"},
     "fcnn": {"epochs": 6, "hidden": [16], "one_cycle": True},
     "gat": {"epochs": 4, "embedding": 2},
-    "resmlp": {**RESMLP, "dropout": 0.2, "look_every": 2},
+    "ensemble": ENSEMBLE,
 }
 
 
@@ -73,7 +78,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
         ("cnn", [("network", 3)]),
         ("fcnn", [("network", 2), ("network", 5)]),
         ("gat", [("network", 2)]),
-        ("resmlp", [("ensemble", 4), ("distilled", 4), ("distilled", 6)]),
+        ("ensemble", [("networks", 4), ("neighbors 2", 4), ("distilled", 2), ("distilled", 4)]),
     ],
 )
 def test_a_stopped_training_ends_like_one_that_was_not(tmp_path: Path, type_: str, stops: list) -> None:
@@ -101,14 +106,14 @@ def test_early_stopping_counts_on(tmp_path: Path) -> None:
 def test_a_phase_that_ended_is_not_trained_again(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Stopped):
-        fit("resmlp", {}, lambda identity: Stopping(path, identity, ("distilled", 4)))
+        fit("ensemble", {}, lambda identity: Stopping(path, identity, ("distilled", 2)))
     looked: list[str] = []
 
     class Looking(Stopping):
         def look(self, phase: str, epoch: int, score: float) -> None:
             looked.append(phase)
 
-    fit("resmlp", {}, lambda identity: Looking(path, identity, None))
+    fit("ensemble", {}, lambda identity: Looking(path, identity, None))
     assert set(looked) == {"distilled"}
 
 

@@ -29,7 +29,7 @@ def trained() -> TrainedModel:
 @pytest.fixture(scope="module")
 def evaluation(trained: TrainedModel) -> tuple[pa.Table, dict, dict[str, pa.Table]]:
     samples = {"valid": sample_table(300, 5), "calib": sample_table(200, 6), "test": sample_table(400, 7)}
-    return *evaluate.evaluate(trained, samples, 1, 1, GAPS), samples
+    return *evaluate.evaluate(trained, trained, samples, 1, 1, GAPS), samples
 
 
 def test_every_labelled_row_is_predicted_in_its_order(evaluation: tuple) -> None:
@@ -113,7 +113,7 @@ def test_the_json_holds_no_nan(evaluation: tuple) -> None:
 
 def test_the_same_rows_give_the_same_metrics(trained: TrainedModel, evaluation: tuple) -> None:
     _, found, samples = evaluation
-    again = evaluate.evaluate(trained, samples, 1, 1, GAPS)[1]
+    again = evaluate.evaluate(trained, trained, samples, 1, 1, GAPS)[1]
     assert again["splits"] == found["splits"]
 
 
@@ -125,13 +125,13 @@ def test_tables_without_positions_are_blocks_row_by_row(trained: TrainedModel) -
 def test_weights_give_metrics_of_their_own(trained: TrainedModel) -> None:
     weight = np.where(np.arange(200) < 100, 1.0, 3.0)
     samples = {split: sample_table(200, 9, weight=weight) for split in ("valid", "test")}
-    found = evaluate.evaluate(trained, samples, 4, 1, GAPS)[1]["splits"]["test"]
+    found = evaluate.evaluate(trained, trained, samples, 4, 1, GAPS)[1]["splits"]["test"]
     assert found["weighted"]["effective_rows"] == pytest.approx(160)
     assert found["weighted"]["board"]["crps"] != found["board"]["crps"]
 
 
 def test_a_split_of_one_row(trained: TrainedModel) -> None:
     samples = {"valid": sample_table(40, 10), "test": sample_table(1, 11)}
-    found = evaluate.evaluate(trained, samples, 4, 1, GAPS)[1]["splits"]["test"]
+    found = evaluate.evaluate(trained, trained, samples, 4, 1, GAPS)[1]["splits"]["test"]
     assert found["n"] == 1
     assert found["board"]["r2"] is None

@@ -240,6 +240,8 @@ class Config(Section):
     weights: Weights = Weights()
     models: dict[Name, ModelSettings] = Field(default={"knn": ModelSettings()}, min_length=1)
     """The models that are trained side by side, by name."""
+    refit: bool = True
+    """Once chosen and calibrated, each model learns again from train, valid and calib rows together; never from test rows."""
     tune: dict[Name, Search] = {}
     """Models of `models:` whose settings `snakemake tune` searches for."""
     select: Select = Select()

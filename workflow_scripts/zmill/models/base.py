@@ -53,6 +53,12 @@ class Labelled:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
+    @classmethod
+    def join(cls, parts: Sequence[Labelled]) -> Labelled:
+        """The rows of several."""
+        z, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("z", "weight"))
+        return cls(Photometry.join([part.photometry for part in parts]), z, weight)
+
     def __len__(self) -> int:
         return len(self.z)
 
@@ -114,6 +120,10 @@ class Model(ABC):
     @abstractmethod
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
         """Learn from `train`; `valid` only chooses. Returns facts for the report (history, chosen K, …), JSON-ready."""
+
+    @abstractmethod
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        """Learn again, from all of `rows`; what validation rows have chosen in `fit` stays as it is."""
 
     @abstractmethod
     def predict(self, batch: Photometry) -> Tensor:

@@ -283,11 +283,17 @@ def jsonable(content: Any) -> Any:
 
 
 def evaluate(
-    trained: TrainedModel, samples: dict[str, pa.Table], block_order: int, seed: int, gaps: Gaps
+    trained: TrainedModel,
+    held_out: TrainedModel,
+    samples: dict[str, pa.Table],
+    block_order: int,
+    seed: int,
+    gaps: Gaps,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Predict the samples of every split and measure.
 
-    samples : split -> rows of `sample/<split>.parquet`. gaps : how rows of this survey lose bands.
+    trained : the model that is applied to the survey, which has seen no test row. held_out : the same as it was fitted on
+    the training rows alone; judges itself on validation and calibration rows. samples : split -> rows of `sample/<split>.parquet`. gaps : how rows of this survey lose bands.
 
     Returns
     -------
@@ -295,7 +301,8 @@ def evaluate(
     """
     first = next(table for table in samples.values() if len(table))
     predict_sample(trained, first.slice(0, 256), "warm-up", block_order)
-    found = {split: predict_sample(trained, table, split, block_order) for split, table in samples.items()}
+    judged = {split: trained if split == "test" else held_out for split in samples}
+    found = {split: predict_sample(judged[split], table, split, block_order) for split, table in samples.items()}
     predictions = pa.concat_tables([table for table, _, _ in found.values()])
     edges = bin_edges(predictions, trained.context.grid)
     splits = {
@@ -305,7 +312,7 @@ def evaluate(
     }
     for split in patterns.SPLITS:
         if split in samples:
-            splits[split]["made"] = evaluate_made(trained, samples[split], gaps, seed)
+            splits[split]["made"] = evaluate_made(judged[split], samples[split], gaps, seed)
     grid = trained.context.grid
     about = {
         "model": trained.name,
@@ -315,7 +322,7 @@ def evaluate(
         "reference_band": trained.context.bands[trained.context.reference],
         "device": str(trained.model.device),
         "threads": torch.get_num_threads(),
-        "train_seconds": trained.facts.get("train_seconds"),
+        "train_seconds": trained.facts["train_seconds"] + trained.facts.get("refit_seconds", 0.0),
         "rows_per_s": round(len(predictions) / max(sum(seconds for _, _, seconds in found.values()), 1e-9), 1),
         "splits": splits,
     }

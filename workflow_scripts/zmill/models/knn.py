@@ -68,15 +68,8 @@ class Neighbours(Model):
     settings: KNNSettings
 
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
-        s, grid = self.settings, self.context.grid
-        train, valid = train.inside(grid), valid.inside(grid)
-        self.columns = Columns.fit(train.photometry, s.extra, s.colors)
-        raw = self.columns(train.photometry)
-        self.scaler = scaling.fit(s.scaling, raw)
-        self.inputs = self.scaler(raw)
-        self.z = torch.as_tensor(train.z, dtype=torch.float32)
-        self.weight = torch.as_tensor(train.weight / train.weight.mean(), dtype=torch.float32)
-        self.to(device)
+        s, valid = self.settings, valid.inside(self.context.grid)
+        self._learn(train, device)
         judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
         curve = self._curve(valid.photometry[judged], torch.as_tensor(valid.z[judged], dtype=torch.float32))
         best = min(curve, key=lambda point: (point[s.choose], point["k"]))
@@ -84,6 +77,20 @@ class Neighbours(Model):
         self._prepare()
         say(f"k = {self.k}, kernel width {self.width:g} (1 + z), chosen by {s.choose} on {len(judged):,} rows")
         return {"k": self.k, "width": self.width, "curve": curve}
+
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        self._learn(rows, device)
+
+    def _learn(self, rows: Labelled, device: torch.device) -> None:
+        """Keep the rows, scaled, to be the neighbours."""
+        rows = rows.inside(self.context.grid)
+        self.columns = Columns.fit(rows.photometry, self.settings.extra, self.settings.colors)
+        raw = self.columns(rows.photometry)
+        self.scaler = scaling.fit(self.settings.scaling, raw)
+        self.inputs = self.scaler(raw)
+        self.z = torch.as_tensor(rows.z, dtype=torch.float32)
+        self.weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32)
+        self.to(device)
 
     def _curve(self, batch: Photometry, z: Tensor) -> list[dict[str, float]]:
         """Scores of every K on validation rows, each with its best kernel width (by CRPS)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -44,6 +44,23 @@ class Schedule(Settings):
     """Epochs between two looks at the validation rows."""
 
 
+class Residual(Settings):
+    """Shape of a residual network."""
+
+    width: int = Field(256, ge=8)
+    """Numbers in each layer."""
+    blocks: int = Field(3, ge=0)
+    """Residual blocks of two layers."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of a block's inner numbers that a training step leaves out."""
+    waves: int = Field(16, ge=0)
+    """Sines, and as many cosines, that each luptitude and color is given as beside itself; 0: none."""
+    embedding: int = Field(8, ge=1)
+    """Numbers that the waves of one input become."""
+    frequency: float = Field(0.1, gt=0)
+    """Standard deviation of the waves' first frequencies, in periods per standard deviation of the input."""
+
+
 class Linear(nn.Module):
     """`members` linear layers: (members, n, inputs) -> (members, n, outputs)."""
 
@@ -76,24 +93,51 @@ class FullyConnected(nn.Module):
         return self.head(x)
 
 
+class Waves(nn.Module):
+    """Numbers as sines and cosines of learned frequencies, then a linear layer with ReLU of their own each.
+
+    Redshift is a rapidly varying function of color, which a network of ReLU alone learns slowly (Gorishniy, Rubachev &
+    Babenko 2022, eq. 2, "PLR").
+    """
+
+    def __init__(self, members: int, settings: Residual, values: int) -> None:
+        super().__init__()
+        frequencies, numbers = settings.waves, settings.embedding
+        self.frequency = nn.Parameter(settings.frequency * torch.randn(members, 1, values, frequencies))
+        bound = math.sqrt(1.5 / frequencies)
+        self.weight = nn.Parameter(torch.empty(members, values, 2 * frequencies, numbers).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(members, 1, values * numbers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(members, n, values) -> (members, n, values * numbers)."""
+        phase = (2 * math.pi) * self.frequency * x[..., None]
+        waves = torch.cat([phase.sin(), phase.cos()], -1)  # (members, n, values, 2 * frequencies)
+        mixed = torch.einsum("mnvf,mvfd->mnvd", waves, self.weight.to(waves.dtype))
+        return functional.relu(mixed.flatten(2) + self.bias)
+
+
 class ResidualMLP(nn.Module):
-    """Residual blocks x + W2 relu(W1 x) between a linear stem and a linear head.
+    """Residual blocks x + W2 relu(W1 x) between a linear stem and a linear head; the first inputs also as waves.
 
     The second matrix of a block starts at zero, so that the untrained network is shallow and depth needs no
     normalisation layers, which would cost more than the products when a survey is predicted.
     """
 
-    def __init__(self, members: int, inputs: int, width: int, blocks: int, outputs: int, dropout: float = 0.0) -> None:
+    def __init__(self, members: int, inputs: int, waved: int, outputs: int, settings: Residual) -> None:
         super().__init__()
-        self.members = members
-        self.stem = Linear(members, inputs, width)
+        self.members, self.waved = members, waved
+        width, blocks = settings.width, settings.blocks
+        self.waves = Waves(members, settings, waved) if settings.waves else None
+        self.stem = Linear(members, inputs + (waved * settings.embedding if settings.waves else 0), width)
         self.first = nn.ModuleList(Linear(members, width, width) for _ in range(blocks))
         self.second = nn.ModuleList(Linear(members, width, width, gain=0.0) for _ in range(blocks))
         self.head = Linear(members, width, outputs, gain=0.1)
-        self.dropout = dropout
+        self.dropout = settings.dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(members, n, inputs) -> (members, n, outputs)."""
+        if self.waves is not None:
+            x = torch.cat([x, self.waves(x[..., : self.waved])], -1)
         x = functional.relu(self.stem(x))
         for first, second in zip(self.first, self.second, strict=True):
             inner = functional.relu(first(x))
@@ -106,12 +150,13 @@ class ResidualMLP(nn.Module):
 class Applied:
     """A trained `ResidualMLP` member by member, in bfloat16 where the processor multiplies it: only predicts.
 
-    The stem, whose inputs carry the colors, stays in float32.
+    Waves and stem, which see the colors, stay in float32.
     """
 
     def __init__(self, network: ResidualMLP) -> None:
         device = network.stem.weight.device
         self.dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+        self.waved = network.waved
 
         def layers(linear: nn.Module, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
             assert isinstance(linear, Linear)
@@ -121,21 +166,47 @@ class Applied:
         stem, head = layers(network.stem, torch.float32), layers(network.head, self.dtype)
         pairs = zip(network.first, network.second, strict=True)
         blocks = [(layers(a, self.dtype), layers(b, self.dtype)) for a, b in pairs]
+        waves = [None] * network.members if network.waves is None else _wave_products(network.waves)
         self.members = [
-            (stem[m], [(first[m], second[m]) for first, second in blocks], head[m]) for m in range(network.members)
+            (waves[m], stem[m], [(first[m], second[m]) for first, second in blocks], head[m])
+            for m in range(network.members)
         ]
+
+    def outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """(n, inputs) -> (n, outputs) of each member."""
+        for waves, stem, blocks, head in self.members:
+            inputs = x
+            if waves is not None:
+                frequency, mix, bias = waves
+                phase = x[:, : self.waved] @ frequency
+                mixed = torch.cat([phase.sin(), phase.cos_()], 1)
+                inputs = torch.cat([x, torch.addmm(bias, mixed, mix).relu_()], 1)
+            h = functional.linear(inputs, *stem).relu_().to(self.dtype)
+            for first, second in blocks:
+                h = h.add_(functional.linear(functional.linear(h, *first).relu_(), *second))
+            yield functional.linear(h.relu_(), *head)
 
     def probability(self, x: Tensor) -> Tensor:
         """(n, inputs) -> (n, outputs) float32: softmax of the outputs, averaged over the members."""
         total = None
-        for stem, blocks, head in self.members:
-            h = functional.linear(x, *stem).relu_().to(self.dtype)
-            for first, second in blocks:
-                h = h.add_(functional.linear(functional.linear(h, *first).relu_(), *second))
-            p = functional.linear(h.relu_(), *head).float().softmax(-1)
+        for outputs in self.outputs(x):
+            p = outputs.float().softmax(-1)
             total = p if total is None else total.add_(p)
         assert total is not None
-        return total.div_(len(self.members))
+        return total if len(self.members) == 1 else total.div_(len(self.members))
+
+
+def _wave_products(waves: Waves) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Each member's waves as two plain products: inputs to phases, sines and cosines to numbers; and the bias."""
+    found = []
+    for frequency, weight, bias in zip(
+        waves.frequency.detach(), waves.weight.detach(), waves.bias.detach(), strict=True
+    ):
+        sines, cosines = weight.chunk(2, dim=1)
+        mix = torch.cat([torch.block_diag(*sines), torch.block_diag(*cosines)])
+        phases = torch.block_diag(*((2 * math.pi) * frequency[0]).unsqueeze(1))
+        found.append((phases.contiguous(), mix.contiguous(), bias[0]))
+    return found
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -144,6 +215,18 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     there = torch.cpu.get_capabilities()
     return bool(there.get("avx512_bf16") or there.get("amx_bf16"))
+
+
+def tensors_of(**modules: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of modules, under `<name>.<parameter>`."""
+    return {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+
+
+def load_tensors(tensors: dict[str, Tensor], **modules: nn.Module) -> None:
+    """The reverse of `tensors_of`."""
+    for name, module in modules.items():
+        prefix = f"{name}."
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
 
 
 def adamw(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
@@ -215,7 +298,7 @@ def train(
     rows: int,
     members: int,
     loss: Callable[[nn.Module, Tensor], Tensor],
-    score: Callable[[nn.Module], float],
+    score: Callable[[nn.Module], float] | None,
     schedule: Schedule,
     seed: int,
     say: Callable[[str], None],
@@ -223,6 +306,7 @@ def train(
     watch: Watch | None = None,
     phase: str = "network",
     generators: tuple[torch.Generator, ...] = (),
+    until: int | None = None,
 ) -> dict[str, Any]:
     """Train in place; the network ends with the weights that scored best on the validation rows.
 
@@ -234,11 +318,12 @@ def train(
     network : with parameters of `members` members along their first axis.
     rows : number of training rows, all of them on the network's device.
     loss : of the network and row numbers (members, batch): the mean loss of each member, summed.
-    score : of a network, smaller is better, on the validation rows.
+    score : of a network, smaller is better, on the validation rows; None: the weights after the last epoch are kept.
     optimizer_of : the optimizer of given parameters.
     watch : is shown every score, and keeps what a killed job goes on from.
     phase : name of this training among those of its model.
     generators : of the random numbers that `loss` draws, beside torch's own.
+    until : epoch after which to stop, the learning rate being that of the whole schedule.
 
     Returns
     -------
@@ -255,6 +340,7 @@ def train(
     batch = min(schedule.batch, rows)
     steps = rows // batch
     total = schedule.epochs * steps
+    last = min(schedule.epochs, until or schedule.epochs)
     amp = schedule.amp and multiplies_bfloat16(device)
     optimizer = optimizer_of(list(network.parameters()), schedule)
     now = _Training(network, optimizer, schedule.ema > 0, _named((generator, *generators), device))
@@ -288,8 +374,8 @@ def train(
                 f"the loss became {mean_loss} in epoch {now.epoch} of {schedule.epochs} (learning rate {schedule.lr:g}, "
                 f"batch {batch}): lower the learning rate of this model in config.yaml, or scale its inputs"
             )
-        now.ended = now.epoch == schedule.epochs
-        if now.ended or now.epoch % schedule.look_every == 0:
+        now.ended = now.epoch == last
+        if score is not None and (now.ended or now.epoch % schedule.look_every == 0):
             now.average.eval()
             with torch.inference_mode():
                 found = score(now.average)
@@ -303,7 +389,10 @@ def train(
             if now.unimproved >= schedule.patience:
                 say(f"stopped in epoch {now.epoch}: no better since epoch {now.best_epoch}")
                 now.ended = True
-        if now.ended and not math.isfinite(now.best):
+        if score is None:
+            if now.ended:
+                now.best_state = now.average.state_dict()
+        elif now.ended and not math.isfinite(now.best):
             raise TrainingError("the validation score was never finite: lower the learning rate, or scale the inputs")
         watch.keep(phase, now.state, now.ended)
     network.load_state_dict(now.best_state)

@@ -16,7 +16,8 @@ import torch
 import xxhash
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized  # its `save_file` leaves temporary files where it is killed
 from torch import Tensor
 
 import zmill
@@ -31,6 +32,8 @@ from zmill.pdf.calibration import Calibration
 FORMAT = 1
 """Raised when a folder written before can no longer be read."""
 TENSORS, DESCRIPTION = "tensors.safetensors", "model.json"
+HELD_OUT = "held_out"
+"""Folder, below that of a model that was fitted again on all rows, of the model before: fitted on the training rows alone."""
 CHECKPOINT_FORMAT = 1
 """Raised when a checkpoint written before can no longer be gone on from."""
 ABOUT = "zmill"
@@ -46,7 +49,7 @@ def save(folder: Path, trained: TrainedModel) -> None:
     named = {f"model.{key}": value for key, value in tensors.items()}
     named |= {f"domain.{key}": value for key, value in domain_tensors.items()}
     with whole(folder / TENSORS) as temporary:
-        save_file({key: _storable(value) for key, value in named.items()}, temporary)
+        temporary.write_bytes(serialized({key: _storable(value) for key, value in named.items()}))
     context = trained.context
     description = {
         "format": FORMAT,
@@ -187,7 +190,7 @@ class Checkpoint(Watch):
             "phases": {phase: facts for phase, (_, facts) in self._phases.items()},
         }
         with whole(self.path) as temporary:
-            save_file(named, temporary, {ABOUT: json.dumps(about)})
+            temporary.write_bytes(serialized(named, {ABOUT: json.dumps(about)}))
         self._written = time.monotonic()
 
     def _read(self) -> None:

@@ -141,6 +141,23 @@ def fit_and_calibrate(
     return TrainedModel(name, type_, model, found, domain, facts)
 
 
+def refit(trained: TrainedModel, rows: Labelled, say: Callable[[str], None]) -> None:
+    """Let a fitted and calibrated model learn again, from all of `rows`: those that chose and calibrated it, too.
+
+    What validation rows chose and calibration rows corrected stays as it is, so that the model is judged and calibrated as
+    it was without them; what it knows of redshifts comes from every labelled row but the test rows.
+    """
+    model, context = trained.model, trained.context
+    say(f"{trained.name}: fitting again on all {len(rows):,} labelled rows that are not tested on")
+    started = time.monotonic()
+    model.refit(rows, model.device, say)
+    model.to(model.device)
+    trained.domain = ood.fit(rows.photometry, context.reference, context.seed)
+    trained.domain.to(model.device)
+    trained.facts["rows"]["refit"] = len(rows)
+    trained.facts["refit_seconds"] = round(time.monotonic() - started, 3)
+
+
 def _densities(model: Model, rows: Labelled) -> Tensor:
     """(n, grid.size) densities before calibration."""
     return torch.cat([model.predict(rows.photometry[part]) for part in batches(len(rows))])

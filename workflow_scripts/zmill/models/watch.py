@@ -14,7 +14,7 @@ State = tuple[dict[str, Tensor], dict[str, Any]]
 class Watch:
     """Looks on, epoch by epoch; this one does nothing.
 
-    A model trains in one phase or in several, one after the other (an ensemble, then the network that it is distilled
+    A model trains in one phase or in several, one after the other (networks, then the network that it is distilled
     into); each has a name of its own.
     """
 
