@@ -53,5 +53,6 @@ rule select_model:
     conda:
         "../envs/models.yaml"
     threads: 1
+    localrule: True
     script:
         "../workflow_scripts/select_model.py"

@@ -72,5 +72,6 @@ rule tune_model:
     conda:
         "../envs/models.yaml"
     threads: 1
+    localrule: True
     script:
         "../workflow_scripts/tune_model.py"

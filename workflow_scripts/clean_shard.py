@@ -8,7 +8,7 @@ from zmill.config import Survey
 from zmill.job import job
 
 if __name__ == "__main__":  # Dask's workers import this file again: they must not do its work
-    with job(snakemake.log[0], snakemake.resources.get("attempt", 1)):
+    with job(snakemake):
         clean_shard(
             survey=Path(snakemake.input.shards).parent,
             clean=Path(snakemake.params.clean),

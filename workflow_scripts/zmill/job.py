@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 log = logging.getLogger("zmill")
 
+CAUSE = ".cause"
+"""Suffix of the file beside a log that keeps an error which would come again."""
 
-CHILD_LOST = {"BrokenExecutor", "KilledWorker", "CommClosedError"}
-"""What parents of processes raise where a child was killed, as those that ran out of memory are."""
-DEVICE = {"OutOfMemoryError", "AcceleratorError"}
-"""What torch raises where a GPU is full or failed."""
+PASSING = {
+    *("BrokenExecutor", "KilledWorker", "CommClosedError", "CancelledError"),  # a child process was killed
+    *("OutOfMemoryError", "AcceleratorError"),  # a GPU is full or failed
+    *("RequestException", "Transient"),  # a service on the network
+}
+"""Names of errors of libraries, and of those derived from them, that may not come again; imported here they would cost
+every job seconds."""
 WRONG_PATH = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
+class Asked(Protocol):
+    """What `job` reads of the object `snakemake` that a rule's script is given."""
+
+    log: Sequence[str]
+    resources: Mapping[str, Any]
+
+
 @contextmanager
-def job(path: str | Path, attempt: int = 1) -> Iterator[logging.Logger]:
-    """Log to `path` and to standard error while the block runs.
+def job(snakemake: Asked) -> Iterator[logging.Logger]:
+    """Log to the rule's log and to standard error while the block runs.
 
     An exception is logged with its traceback and then, as the last line, its message alone; the process ends with
-    status 1. Where the exception would come again (`same_again`), it is also kept beside the log: a later attempt of
-    the same run then ends at once with the same last line, as Snakemake itself submits whatever failed again.
+    status 1. Where the exception would come again (`same_again`), what was logged of it is also kept beside the log: as
+    Snakemake itself submits whatever failed again, later attempts of the same run end at once with the same lines. A new
+    run asks afresh (`forget`).
 
-    Parameters
-    ----------
-    attempt : how often Snakemake has started this job in this run; 1 the first time.
+    The attempt, 1 the first time, is read from the resource of that name, which the profiles set.
     """
-    path = Path(path)
-    cause = path.with_suffix(".cause")
+    path = Path(snakemake.log[0])
+    attempt = snakemake.resources.get("attempt", 1)
+    cause = path.with_suffix(CAUSE)
     path.parent.mkdir(parents=True, exist_ok=True)
     layout = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
     handlers: list[logging.Handler] = [
@@ -50,18 +64,21 @@ def job(path: str | Path, attempt: int = 1) -> Iterator[logging.Logger]:
     try:
         if attempt > 1 and cause.exists():
             log.error("attempt %d is not made: the one before it ended with an error that would come again", attempt)
-            log.error("%s", cause.read_text(encoding="utf-8"))
+            for line in json.loads(cause.read_text(encoding="utf-8")):
+                log.error("%s", line)
             raise SystemExit(1)
         cause.unlink(missing_ok=True)
         with _last_word():
             yield log
         log.info("finished in %.1f s", time.monotonic() - started)
     except Exception as error:
-        log.error("%s", traceback.format_exc().rstrip())
-        message = f"{type(error).__name__}: {error}"
+        said = [traceback.format_exc().rstrip(), f"{type(error).__name__}: {error}"]
         if same_again(error):
-            cause.write_text(message, encoding="utf-8")
-        log.error("%s", message)
+            temporary = cause.with_suffix(".tmp")
+            temporary.write_text(json.dumps(said), encoding="utf-8")
+            temporary.replace(cause)
+        for line in said:
+            log.error("%s", line)
         raise SystemExit(1) from None
     finally:
         for handler in handlers:
@@ -77,12 +94,26 @@ def same_again(error: BaseException) -> bool:
     """
     if error.__cause__ is not None and not same_again(error.__cause__):
         return False
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names & (CHILD_LOST | DEVICE) or isinstance(error, MemoryError):
+    if PASSING & {cls.__name__ for cls in type(error).__mro__}:
         return False
-    # Libraries raise OSError without a number for broken files; requests has no number for a broken connection.
-    of_system = isinstance(error, OSError) and (error.errno is not None or "RequestException" in names)
-    return not of_system or isinstance(error, WRONG_PATH)
+    if isinstance(error, MemoryError | TimeoutError | ConnectionError):
+        return False
+    # Libraries raise OSError without a number for broken files.
+    return isinstance(error, WRONG_PATH) or not (isinstance(error, OSError) and error.errno is not None)
+
+
+def failed(logs: str | Path) -> dict[Path, str]:
+    """Logs under `logs` of the jobs that ended with an error that would come again, and their messages."""
+    return {
+        cause.with_suffix(".log"): json.loads(cause.read_text(encoding="utf-8"))[-1]
+        for cause in sorted(Path(logs).rglob(f"*{CAUSE}"))
+    }
+
+
+def forget(logs: str | Path) -> None:
+    """At the beginning of a run: what failed in an earlier one may be tried again."""
+    for cause in Path(logs).rglob(f"*{CAUSE}"):
+        cause.unlink(missing_ok=True)
 
 
 @contextmanager
