@@ -20,6 +20,10 @@ min_version("9.20")
 configfile: "config.yaml"
 
 
+# The image of envs/zmill.def, built beside the results; used with --sdm apptainer alone.
+container: "zmill.sif"
+
+
 try:
     settings, survey = load(config, Path("surveys"), Path(workflow.basedir, "surveys"))
 except ConfigError as error:
