@@ -151,9 +151,9 @@ class Cluster:
         except (FileNotFoundError, psutil.NoSuchProcess):
             return None
 
-    def node(self, state: str) -> None:
-        """Say of the node that it is DOWN, or that it may RESUME."""
-        command = ["scontrol", "update", f"NodeName={self.host}", f"State={state}", "Reason=test"]
+    def lost(self) -> None:
+        """What slurmctld says of a node that did not answer for SlurmdTimeout; it is up again when its slurmd is."""
+        command = ["scontrol", "update", f"NodeName={self.host}", "State=DOWN", "Reason=Not responding"]
         subprocess.run(command, check=True, timeout=30)
 
     def state(self) -> str:

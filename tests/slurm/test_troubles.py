@@ -41,8 +41,8 @@ def running(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
-            process.terminate()
-            process.wait(timeout=60)
+            process.kill()
+            process.wait()
 
 
 def until(true: Callable[[], bool], what: str, seconds: float = 180) -> None:
@@ -133,9 +133,8 @@ def test_pre_emption_a_lost_node_and_a_killed_node_daemon_are_survived(slurm: Cl
         )
         begun_again(slurm, tmp_path, restarts=1)
         slurm.crash()
-        slurm.node("DOWN")  # as slurmctld says of a node that does not answer for SlurmdTimeout
+        slurm.lost()
         slurm.start_daemon("slurmd")
-        slurm.node("RESUME")
         begun_again(slurm, tmp_path, restarts=2)
         slurm.crash()
         slurm.start_daemon("slurmd")
