@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from zmill.catalog.sky import HEALPIX_COLUMN, at_order
 from zmill.metrics import FloatArray, Metrics, PdfScores
 from zmill.models.base import Labelled
 from zmill.models.trained import TrainedModel, batches
-from zmill.pdf import points
+from zmill.pdf import conformal, points
+from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
 
 BATCH_CPU, BATCH_GPU = 4096, 65_536
@@ -53,16 +55,19 @@ def predict_sample(
     context = trained.context
     labelled = Labelled.from_arrow(sample, context.bands, context.extra_names)
     photometry = labelled.photometry
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*points.COLUMNS, "ood")}
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*points.COLUMNS, *conformal.COLUMNS, "ood")}
     scores: list[PdfScores] = []
     stacked = np.zeros(context.grid.size)
+    levels = trained.conformal.levels(trained.model.device)
     seconds = 0.0
     size = BATCH_CPU if trained.model.device.type == "cpu" else BATCH_GPU
     for rows in batches(max(len(sample), 1), size):
         batch = photometry[rows]
         started = time.perf_counter()
         density = trained.predict(batch)
-        estimates = {name: value.cpu().numpy() for name, value in points.summarize(density, context.grid).items()}
+        found, z = points.summarize_with(density, context.grid, points.LEVELS, levels[trained.interval_bins(batch)])
+        found |= dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True))
+        estimates = {name: value.cpu().numpy() for name, value in found.items()}
         ood = trained.ood(batch)
         seconds += time.perf_counter() - started
         for name, values in (estimates | {"ood": ood}).items():
@@ -151,6 +156,34 @@ def evaluate_split(
     return jsonable(found)
 
 
+def stated_coverage(predictions: pa.Table, intervals: Conformal) -> list[dict[str, Any]]:
+    """How often the intervals of stated coverage hold the true redshift: of all rows, then by the bins they were found in.
+
+    Each entry has `rows` (`all`, `bin` or `no magnitude`), `low` and `high` in reference magnitude (None: open), `n`, and by
+    coverage the share of rows `found`, its binomial standard `error` and the median `width` of the intervals in redshift.
+    """
+    column = {name: predictions.column(name).to_numpy() for name in ("redshift", "weight", "mag_reference")}
+    end = {name: predictions.column(name).to_numpy() for name in conformal.COLUMNS}
+    # Rounded as the ends are: a redshift at the end of the grid is within an interval that reaches to it.
+    z = column["redshift"].astype(np.float32)
+    number = intervals.bin_of(torch.from_numpy(column["mag_reference"].copy())).numpy()
+    edges = [None, *intervals.edges, None]
+    parts: list[tuple[str, Any, Any, NDArray[np.bool_]]] = [("all", None, None, np.ones(len(z), bool))]
+    parts += [("bin", low, high, number == bin_) for bin_, (low, high) in enumerate(pairwise(edges))]
+    parts += [("no magnitude", None, None, number == intervals.bins - 1)]
+    found = []
+    for name, low, high, rows in parts:
+        entry: dict[str, Any] = {"rows": name, "low": low, "high": high, "n": int(rows.sum())}
+        weight = column["weight"][rows]
+        for coverage in conformal.COVERAGES if weight.sum() > 0 else ():
+            left, right = (end[name][rows] for name in conformal.ends(coverage))
+            share = np.average((left <= z[rows]) & (z[rows] <= right), weights=weight)
+            error = np.sqrt(share * (1 - share) / conformal.effective(weight))
+            entry[f"{coverage:.0%}"] = {"found": share, "error": error, "width": np.median(right - left)}
+        found.append(entry)
+    return found
+
+
 def bin_edges(predictions: pa.Table, grid: Grid) -> dict[str, FloatArray]:
     """Edges of the bins, from the labelled rows alone, so that all models share them."""
     found = {}
@@ -230,6 +263,7 @@ def evaluate(
     splits = {
         split: evaluate_split(table, trained.context.bands, edges, seed)
         | {"n_of_z": {"stacked": [round(float(value), 6) for value in stacked]}}
+        | {"stated_coverage": stated_coverage(table, trained.conformal)}
         for split, (table, stacked, _) in found.items()
     }
     grid = trained.context.grid

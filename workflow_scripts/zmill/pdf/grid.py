@@ -38,17 +38,22 @@ class Grid:
 
         A row that is zero throughout has no shape to scale; it becomes flat, so that no PDF is ever empty.
         """
+        return self.normalize_(density.clone())
+
+    def normalize_(self, density: Tensor) -> Tensor:
+        """`normalize` in place."""
         area = self.integral(density)
         empty = area <= 0
-        area = torch.where(empty, torch.full_like(area, self.z_max - self.z_min), area)
-        return (density + empty[:, None]).div_(area[:, None])
+        if bool(empty.any()):
+            density[empty], area[empty] = 1.0, self.z_max - self.z_min
+        return density.div_(area[:, None])
 
     def integral(self, density: Tensor) -> Tensor:
         """(n,) trapezoidal integrals."""
         return (density.sum(1) - 0.5 * (density[:, 0] + density[:, -1])) * self.step
 
     def cdf(self, density: Tensor) -> Tensor:
-        """(n, size) cumulative distribution of a normalised density; 0 at the first point, 1 at the last."""
+        """(n, size) cumulative distribution of a density of any scale; 0 at the first point, 1 at the last."""
         cdf = torch.empty_like(density)
         cdf[:, 0] = 0
         torch.cumsum(density[:, 1:] + density[:, :-1], dim=1, out=cdf[:, 1:])
