@@ -66,7 +66,7 @@ class Calibration:
             while lower:
                 torch.addcmul(lower.pop(), u, factor, out=factor)
             shaped = factor.clamp_min_(0).mul_(shaped)
-        return density if shaped is density else grid.normalize_(shaped)
+        return density if shaped is density else grid.normalize(shaped, out=shaped)
 
     def _coefficients(self, density: Tensor, grid: Grid) -> list[Tensor]:
         """Coefficients of u^0 … u^d of the remap: d + 1 numbers, or columns (n, 1) where they depend on the row."""

@@ -33,20 +33,18 @@ class Grid:
         """(size,) float32 redshifts on a device."""
         return torch.as_tensor(self.z, dtype=torch.float32, device=device)
 
-    def normalize(self, density: Tensor) -> Tensor:
+    def normalize(self, density: Tensor, out: Tensor | None = None) -> Tensor:
         """Scale (n, size) non-negative values so that each row's trapezoidal integral is 1.
 
         A row that is zero throughout has no shape to scale; it becomes flat, so that no PDF is ever empty.
+        out : where to write them, `density` itself for example.
         """
-        return self.normalize_(density.clone())
-
-    def normalize_(self, density: Tensor) -> Tensor:
-        """`normalize` in place."""
         area = self.integral(density)
         empty = area <= 0
         if bool(empty.any()):
-            density[empty], area[empty] = 1.0, self.z_max - self.z_min
-        return density.div_(area[:, None])
+            density = density.masked_fill(empty[:, None], 1.0)
+            area = area.masked_fill(empty, self.z_max - self.z_min)
+        return torch.div(density, area[:, None], out=out)
 
     def integral(self, density: Tensor) -> Tensor:
         """(n,) trapezoidal integrals."""
