@@ -34,11 +34,13 @@ MODELS = list(settings.models)
 wildcard_constraints:
     shard=r"\d+",
     model="|".join(MODELS),
+    trial=r"\d+",
 
 
 localrules:
     all,
     train,
+    tune,
     evaluate,
 
 
@@ -75,6 +77,7 @@ else:
 
 
 include: "rules/train.smk"
+include: "rules/tune.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 
@@ -98,6 +101,7 @@ onsuccess:
         "photo-z of every row (HATS)": f"{RESULTS}/current/photoz",
         "PDFs of every row (HATS)": f"{RESULTS}/current/pdf",
         "models side by side": f"{RESULTS}/evaluation/leaderboard.csv",
+        **{f"best settings of {model}": f"{RESULTS}/tune/{model}/best.yaml" for model in settings.tune},
     }.items():
         if Path(place).exists():
             print(f"  {what:32s}{place}")

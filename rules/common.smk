@@ -1,4 +1,4 @@
-# What several stages ask of the survey once it is imported.
+# What several stages ask of the survey once it is imported, and what searches ask of the configuration.
 
 from functools import lru_cache
 
@@ -28,3 +28,24 @@ def survey_sidecars(wildcards) -> list[str]:
     """Content hashes of a shard's partitions: a shard is cleaned again when one of them changes."""
     shards = str(checkpoints.import_survey.get().output.shards)
     return shard_sidecars(shards, Path(shards).stat().st_mtime_ns)[int(wildcards.shard)]
+
+
+def searched(wildcards) -> list[str]:
+    """The winners of all searches there are."""
+    if not settings.tune:
+        raise WorkflowError(
+            "config.yaml: tune: names no model, so there is nothing to search; docs/tuning.md shows how, or add "
+            "--configfile config.yaml docs/models/studies.yaml"
+        )
+    return expand(f"{RESULTS}/tune/{{model}}/best.yaml", model=settings.tune)
+
+
+def search_of(wildcards) -> dict:
+    """A search without its budget: more trials rerun none of those that were done."""
+    return {key: value for key, value in dump(settings.tune[wildcards.model]).items() if key != "trials"}
+
+
+def settings_beside(wildcards) -> dict:
+    """Settings of the searched model that are not searched."""
+    given = settings.models[wildcards.model].model_extra or {}
+    return {key: value for key, value in given.items() if key not in settings.tune[wildcards.model].space}

@@ -6,14 +6,18 @@ rule evaluate_model:
         "Evaluating {wildcards.model}"
     input:
         model=f"{RESULTS}/models/{{model}}/model.json",
+        held_out=f"{RESULTS}/models/{{model}}/{'held_out/' if settings.refit else ''}model.json",
+        train=f"{RESULTS}/sample/train.parquet",
         valid=f"{RESULTS}/sample/valid.parquet",
         calib=f"{RESULTS}/sample/calib.parquet",
         test=f"{RESULTS}/sample/test.parquet",
+        imputation=f"{RESULTS}/imputation.json",
     output:
         predictions=f"{RESULTS}/evaluation/{{model}}/predictions.parquet",
         metrics=f"{RESULTS}/evaluation/{{model}}/metrics.json",
     params:
         bands=survey.bands,
+        impute=settings.clean.impute,
         block_order=settings.split.block_order,
         seed=settings.seed,
         say=["sigma_nmad", "eta_015", "crps", "cde_loss", "pit_ks"],
@@ -33,13 +37,14 @@ rule evaluate_model:
 
 
 rule select_model:
-    """Which model is applied to every row, and the leaderboard."""
+    """Which model is applied to every row, and the leaderboards: in all, and by pattern of bands."""
     message:
         "Choosing the model by {params.metric}"
     input:
         expand(f"{RESULTS}/evaluation/{{model}}/metrics.json", model=MODELS),
     output:
         leaderboard=f"{RESULTS}/evaluation/leaderboard.csv",
+        patterns=f"{RESULTS}/evaluation/patterns.csv",
         best=f"{RESULTS}/evaluation/best.json",
     params:
         metric=settings.select.metric,

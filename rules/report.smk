@@ -1,5 +1,7 @@
 # The page that a person opens.
 
+from zmill.catalog.files import file_hash
+
 
 rule report:
     """One self-contained page: how good the photo-z are, and what each stage did."""
@@ -7,6 +9,7 @@ rule report:
         "Writing {output.report}"
     input:
         leaderboard=f"{RESULTS}/evaluation/leaderboard.csv",
+        patterns=f"{RESULTS}/evaluation/patterns.csv",
         best=f"{RESULTS}/evaluation/best.json",
         evaluations=expand(
             f"{RESULTS}/evaluation/{{model}}/{{file}}", model=MODELS, file=["metrics.json", "predictions.parquet"]
@@ -19,6 +22,7 @@ rule report:
             []
             if survey.tables
             else [
+                f"{RESULTS}/sample/weights.json",
                 f"{RESULTS}/rejected/survey.json",
                 f"{RESULTS}/specz/labels.json",
                 f"{RESULTS}/matches.json",
@@ -33,6 +37,8 @@ rule report:
         name=settings.survey,
         config=dump(settings),
         survey=dump(survey),
+        # Searches that there are, as a parameter: as inputs they would be searched again when a setting changes.
+        searches={str(path): file_hash(path) for path in sorted(Path(RESULTS, "tune").glob("*/search.json"))},
     log:
         f"{LOGS}/report.log",
     benchmark:

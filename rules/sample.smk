@@ -56,7 +56,7 @@ rule colors:
 
 
 rule sample:
-    """Tables of labelled rows with clean photometry, one per split."""
+    """Tables of labelled rows with clean photometry, one per split, weighed to stand for the survey."""
     message:
         "Writing the training, validation, calibration and test tables"
     input:
@@ -68,14 +68,20 @@ rule sample:
             f"{RESULTS}/sample/{{split}}.parquet",
             split=["train", "valid", "calib", "test"],
         ),
+        weights=f"{RESULTS}/sample/weights.json",
         report=f"{RESULTS}/sample/sample.json",
+    params:
+        bands=survey.bands,
+        reference=survey.reference,
+        weights=settings.weights.model_dump(exclude={"train"}),
+        seed=settings.seed,
     log:
         f"{LOGS}/sample.log",
     benchmark:
         f"{RESULTS}/benchmarks/sample.tsv"
     conda:
         "../envs/data.yaml"
-    threads: 1
+    threads: 2
     resources:
         mem_mb=4000,
         runtime=60,

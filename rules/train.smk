@@ -1,4 +1,5 @@
-# One job per model, side by side; each asks for a GPU and computes on the CPU where there is none.
+# One job per model, side by side; each asks for a GPU and computes on the CPU where there is none. A killed job goes on
+# from its checkpoint, which is no output: Snakemake would remove it.
 
 
 rule train_model:
@@ -9,7 +10,8 @@ rule train_model:
         valid=f"{RESULTS}/sample/valid.parquet",
         calib=f"{RESULTS}/sample/calib.parquet",
     output:
-        f"{RESULTS}/models/{{model}}/model.json",
+        held_out=f"{RESULTS}/models/{{model}}/held_out/model.json" if settings.refit else [],
+        model=f"{RESULTS}/models/{{model}}/model.json",
     params:
         type=lambda wildcards: settings.models[wildcards.model].type or wildcards.model,
         settings=lambda wildcards: settings.models[wildcards.model].model_extra or {},
@@ -18,7 +20,9 @@ rule train_model:
         filters=dict(survey.filters),
         extra=list(survey.columns.extra),
         grid=dict(z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points),
+        weighted=settings.weights.train,
         seed=settings.seed,
+        checkpoint=f"{RESULTS}/progress/train/{{model}}.safetensors",
     log:
         f"{LOGS}/train_model/{{model}}.log",
     benchmark:

@@ -24,11 +24,12 @@ def survey(**changes: object) -> Survey:
 def test_the_committed_configuration_is_valid_and_its_defaults_are_the_declared_ones(root: Path) -> None:
     values = yaml.safe_load((root / "config.yaml").read_text())
     settings, _ = load(values, root / "surveys")
-    for section in ("demo", "partitions", "labels", "crossmatch", "split", "clean", "select", "release"):
+    for section in ("demo", "partitions", "labels", "crossmatch", "split", "clean", "weights", "select", "release"):
         declared = getattr(Config(), section)
         for key in type(declared).model_fields:
             assert key in values[section], f"config.yaml does not show {section}.{key}"
     assert settings.survey == "demo"
+    assert settings.tune == {}
 
 
 def test_every_committed_survey_is_valid(root: Path) -> None:
@@ -47,6 +48,9 @@ def test_every_committed_survey_is_valid(root: Path) -> None:
         ({"seed": "many"}, "seed: Input should be a valid integer"),
         ({"split": {"train": 0.9}}, "train + valid + calib + test must be 1, found 1.3"),
         ({"split": {"train": 0.8, "valid": 0.0, "calib": 0.1, "test": 0.1}}, "must be above 0"),
+        ({"weights": {"neighbours": 5}}, "weights.neighbours: unknown key; did you mean 'neighbors'?"),
+        ({"weights": {"clip": 1}}, "weights.clip: Input should be greater than 1 (found 1)"),
+        ({"weights": {"method": "lma"}}, "'lima' or 'none' (found 'lma')"),
         ({"models": {}}, "models"),
         ({"predict": {"pdf": "huge"}}, "'none', 'compact' or 'full' (found 'huge')"),
     ],

@@ -161,6 +161,31 @@ def test_blocks_widen_the_interval_that_rows_would_give() -> None:
     assert metrics.bootstrap(mean, blocks, 50, seed=2) == metrics.bootstrap(mean, blocks, 50, seed=2)
 
 
+def test_whole_blocks_are_drawn_in_the_order_of_their_rows() -> None:
+    blocks = np.array([7, 3, 3, 9, 7, 7, 1])
+    drawn: list[np.ndarray] = []
+
+    def look(rows: np.ndarray) -> dict[str, float]:
+        drawn.append(rows)
+        return {"rows": float(len(rows))}
+
+    metrics.bootstrap(look, blocks, 40, seed=3)
+    members = {tuple(np.flatnonzero(blocks == block)) for block in set(blocks.tolist())}
+    rng = np.random.default_rng(3)
+    names = np.unique(blocks)
+    for rows in drawn:
+        wanted = [np.flatnonzero(blocks == names[block]) for block in rng.integers(0, 4, 4)]
+        assert {tuple(block) for block in wanted} <= members
+        assert np.array_equal(rows, np.concatenate(wanted))
+
+
+def test_equal_weights_change_no_pit_statistic() -> None:
+    pit = np.random.default_rng(8).beta(1.2, 1, 501).round(2)
+    weight = np.full(501, 1.0)
+    weight[0] += 1e-12  # no longer equal: the weighted way
+    assert metrics.pit_statistics(pit, np.full(501, 3.0)) == pytest.approx(metrics.pit_statistics(pit, weight))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -22,7 +22,18 @@ def test_documented_targets_are_listed(tmp_path: Path) -> None:
     prepare(tmp_path)
     answer = snakemake(tmp_path, "--list-target-rules")
     assert answer.returncode == 0, answer.stderr
-    for target in ("all", "demo_data", "labels", "crossmatch", "train", "evaluate", "predict", "report", "release"):
+    for target in (
+        "all",
+        "demo_data",
+        "labels",
+        "crossmatch",
+        "train",
+        "tune",
+        "evaluate",
+        "predict",
+        "report",
+        "release",
+    ):
         assert re.search(rf"^{target} \(.{{10,}}\)$", answer.stdout, flags=re.MULTILINE), f"{target} has no description"
 
 
@@ -34,6 +45,8 @@ def test_documented_targets_are_listed(tmp_path: Path) -> None:
         ({"models": {"knm": {}}}, "did you mean 'knn'?"),
         ({"models": {"knn": {"scalling": "minmax"}}}, "did you mean 'scaling'?"),
         ({"select": {"metric": "crsp"}}, "did you mean 'crps'?"),
+        ({"tune": {"fcn": {"space": {"lr": [0.001]}}}}, "there is no 'fcn' under models:; did you mean 'fcnn'?"),
+        ({"tune": {"fcnn": {"space": {"lr": [0]}}}}, "tune.fcnn.space: lr: Input should be greater than 0 (found 0)"),
         ({"crossmatch": {"radius_arcsec": 30}}, "beyond crossmatch.margin_arcsec"),
         ({"survey": "zcosmos", "data_dir": "nowhere"}, "nowhere/zcosmos/zcosmos_bright20k.csv"),
     ],
@@ -44,6 +57,13 @@ def test_a_wrong_setting_stops_the_run_before_any_job(tmp_path: Path, config: di
     assert answer.returncode != 0
     assert message in answer.stderr + answer.stdout
     assert "Traceback" not in answer.stderr
+
+
+def test_a_search_of_no_model_is_said(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    answer = snakemake(tmp_path, "tune", "--cores", "1", "--dry-run")
+    assert answer.returncode != 0
+    assert "config.yaml: tune: names no model, so there is nothing to search" in answer.stderr + answer.stdout
 
 
 def own_survey(folder: Path, **changes: object) -> None:
@@ -265,6 +285,8 @@ AFTER_SELECTION = {"select_model", "predict_shard", "photoz_catalog", "report", 
         ("predict={pdf: full}", {}, AFTER_SELECTION - {"select_model"}),
         ("release={keep: 2}", {}, {"report", "release", "all"}),
         ("models={trainz: {}, knn: {k: [21]}}", {}, AFTER_SELECTION | {"train_model", "evaluate_model"}),
+        ("weights={train: true}", {}, AFTER_SELECTION | {"train_model", "evaluate_model"}),
+        ("weights={clip: 5}", {}, AFTER_SELECTION | {"train_model", "evaluate_model", "sample"}),
         ("survey=demo", {"description": "another"}, {"report", "release", "all"}),
         (
             "survey=demo",

@@ -1,21 +1,30 @@
 """A trained model and the labelled rows in; its predictions of them and every metric out."""
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
 
-from zmill.catalog.files import whole, write_json
+from zmill.catalog.files import read_json, whole, write_json
+from zmill.clean.impute import MeanColors, fill
 from zmill.job import job
 from zmill.models import store
 from zmill.models.device import choose
 from zmill.models.evaluate import evaluate
+from zmill.models.patterns import Gaps
+from zmill.survey.photometry import Photometry
 
 with job(snakemake.log[0]) as log:
     torch.set_num_threads(snakemake.threads)
-    trained = store.load(Path(snakemake.input.model).parent, choose(), tuple(snakemake.params.bands))
+    bands, device = tuple(snakemake.params.bands), choose()
+    trained = store.load(Path(snakemake.input.model).parent, device, bands)
+    held_out = store.load(Path(snakemake.input.held_out).parent, device, bands)
     samples = {split: pq.read_table(snakemake.input[split]) for split in ("valid", "calib", "test")}
-    predictions, found = evaluate(trained, samples, snakemake.params.block_order, snakemake.params.seed)
+    colors = MeanColors.from_json(read_json(snakemake.input.imputation))
+    train = Photometry.from_arrow(pq.read_table(snakemake.input.train), bands)
+    gaps = Gaps.of(train, partial(fill, colors=colors) if snakemake.params.impute == "mean_color" else None)
+    predictions, found = evaluate(trained, held_out, samples, snakemake.params.block_order, snakemake.params.seed, gaps)
     with whole(snakemake.output.predictions) as temporary:
         pq.write_table(predictions, temporary, compression="zstd")
     found["model_hash"] = store.model_hash(Path(snakemake.input.model).parent)

@@ -2,13 +2,19 @@
 
 from pathlib import Path
 
+from zmill.clean.labelled import build_sample
+from zmill.config import Weights
 from zmill.job import job
-from zmill.sample import build
 
 with job(snakemake.log[0]):
-    build(
+    build_sample(
         split=Path(snakemake.input.split),
         clean=Path(snakemake.input.clean).parent,
         counts=Path(snakemake.input.counts),
         out=Path(snakemake.output.report).parent,
+        bands=tuple(snakemake.params.bands),
+        reference=snakemake.params.reference,
+        settings=Weights.model_validate(snakemake.params.weights),
+        seed=snakemake.params.seed,
+        threads=snakemake.threads,
     )

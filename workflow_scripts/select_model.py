@@ -1,9 +1,10 @@
-"""The metrics of all models in; the leaderboard and the chosen model out."""
+"""The metrics of all models in; the leaderboards, in all and by pattern of bands, and the chosen model out."""
 
 from pathlib import Path
 
 from zmill.catalog.files import read_json, whole, write_json
 from zmill.job import job
+from zmill.models.patterns import table
 from zmill.models.selection import choose, leaderboard
 
 with job(snakemake.log[0]) as log:
@@ -11,5 +12,7 @@ with job(snakemake.log[0]) as log:
     best = choose(evaluations, snakemake.params.metric)
     with whole(snakemake.output.leaderboard) as temporary:
         temporary.write_text(leaderboard(evaluations, snakemake.params.metric), encoding="utf-8")
+    with whole(snakemake.output.patterns) as temporary:
+        temporary.write_text(table(evaluations), encoding="utf-8")
     write_json(snakemake.output.best, best)
     log.info("chosen: %s: %s", best["model"], best["why"])

@@ -1,4 +1,5 @@
-"""Training, validation and calibration rows in; a trained and calibrated model of one type out."""
+"""Training, validation and calibration rows in; a trained and calibrated model of one type out, and as it was before it was
+fitted again on all of them."""
 
 from pathlib import Path
 
@@ -11,37 +12,46 @@ from zmill.models.base import Context, Labelled
 from zmill.models.device import choose, reproducible
 from zmill.models.features import check_extra
 from zmill.models.registry import model_class
-from zmill.models.trained import fit_and_calibrate
-from zmill.pdf.grid import Grid
+from zmill.models.trained import fit_and_calibrate, refit
 
 with job(snakemake.log[0]) as log:
     torch.set_num_threads(snakemake.threads)
-    bands = tuple(snakemake.params.bands)
     cls = model_class(snakemake.params.type)
     settings = cls.Settings.model_validate(snakemake.params.settings)
     extra_names = check_extra(settings, snakemake.params.extra, snakemake.wildcards.model)
-    context = Context(
-        bands=bands,
-        reference=bands.index(snakemake.params.reference),
-        grid=Grid(**snakemake.params.grid),
-        seed=snakemake.params.seed,
-        extra_names=extra_names,
-        filters=snakemake.params.filters,
+    context = Context.named(
+        snakemake.params.bands,
+        snakemake.params.reference,
+        snakemake.params.grid,
+        snakemake.params.seed,
+        extra_names,
+        snakemake.params.filters,
     )
 
     def read(path: str) -> Labelled:
-        return Labelled.from_arrow(pq.read_table(path), bands, extra_names)
+        return Labelled.from_arrow(pq.read_table(path), context.bands, extra_names, snakemake.params.weighted)
 
-    with reproducible():
+    train, valid, calib = (read(snakemake.input[split]) for split in ("train", "valid", "calib"))
+    device = choose()
+    checkpoint = store.Checkpoint(
+        Path(snakemake.params.checkpoint),
+        store.identity(snakemake.params.type, settings, context, (train, valid, calib), device),
+        log.info,
+    )
+    with reproducible(), checkpoint:
         trained = fit_and_calibrate(
             snakemake.wildcards.model,
             snakemake.params.type,
             settings,
             context,
-            read(snakemake.input.train),
-            read(snakemake.input.valid),
-            read(snakemake.input.calib),
-            choose(),
+            train,
+            valid,
+            calib,
+            device,
             log.info,
+            checkpoint,
         )
-    store.save(Path(snakemake.output[0]).parent, trained)
+        if snakemake.output.held_out:
+            store.save(Path(snakemake.output.held_out).parent, trained)
+            refit(trained, Labelled.join([train, valid, calib]), log.info)
+        store.save(Path(snakemake.output.model).parent, trained)

@@ -12,12 +12,13 @@ import pytest
 
 from clean.small import BANDS, survey, write_matches, write_rows, write_survey
 from zmill.catalog import hats
-from zmill.catalog.files import read_json
+from zmill.catalog.files import read_json, write_json
+from zmill.clean.labelled import build_sample
 from zmill.clean.partition import Recipe
 from zmill.clean.shard import clean_shard, finish_catalog
 from zmill.clean.split import learn_colors, split_matches
-from zmill.config import Split, Survey
-from zmill.sample import LABEL_COLUMNS, SPLITS, SampleError, build
+from zmill.config import Split, Survey, Weights
+from zmill.sample import LABEL_COLUMNS, SPLITS, SampleError
 
 CUTS = {"faint": {"column": "mag_r", "max": 22.5}, "galaxy": {"column": "kind", "equals": ["galaxy"]}}
 SMALL_BLOCKS = Split(block_order=10)
@@ -41,6 +42,22 @@ class Sky:
     def colors(self) -> bytes:
         learn_colors(self.folder / "split.parquet", self.folder / "survey", BANDS, self.folder / "imputation.json")
         return (self.folder / "imputation.json").read_bytes()
+
+    def clean(self, definition: Survey) -> None:
+        folder = self.folder
+        colors = learn_colors(folder / "split.parquet", folder / "survey", BANDS, folder / "imputation.json")
+        recipe = Recipe(BANDS, definition.cuts, colors)
+        clean_shard(folder / "survey", folder / "clean", self.parts, recipe, folder / "progress.json")
+        finish_catalog(folder / "survey", folder / "clean", "small")
+
+    def sample(self, settings: Weights, out: str = "sample") -> dict:
+        folder = self.folder
+        return build_sample(
+            folder / "split.parquet", folder / "clean", folder / "split.json", folder / out, BANDS, "r", settings, 1
+        )
+
+    def weights(self, out: str, split: str) -> np.ndarray:
+        return pq.read_table(self.folder / out / f"{split}.parquet").column("weight").to_numpy()
 
 
 @pytest.fixture
@@ -130,12 +147,8 @@ def _shift(rows: pa.Table, those: np.ndarray) -> pa.Table:
 def test_the_sample_holds_clean_photometry_beside_its_label(tmp_path: Path, text_ids: bool) -> None:
     sky, definition = Sky(tmp_path, text_ids), survey(cuts=CUTS)
     counts = sky.split(definition)
-    sky.colors()
-    colors = learn_colors(tmp_path / "split.parquet", tmp_path / "survey", BANDS, tmp_path / "imputation.json")
-    recipe = Recipe(BANDS, definition.cuts, colors)
-    clean_shard(tmp_path / "survey", tmp_path / "clean", sky.parts, recipe, tmp_path / "progress.json")
-    finish_catalog(tmp_path / "survey", tmp_path / "clean", "small")
-    report = build(tmp_path / "split.parquet", tmp_path / "clean", tmp_path / "split.json", tmp_path / "sample")
+    sky.clean(definition)
+    report = sky.sample(Weights())
     table = pq.read_table(tmp_path / "split.parquet")
     clean = pa.concat_tables([hats.read_columns(tmp_path / "clean", part) for part in sky.parts])
     seen = []
@@ -144,7 +157,7 @@ def test_the_sample_holds_clean_photometry_beside_its_label(tmp_path: Path, text
         assert sample.column_names == [*clean.column_names, *LABEL_COLUMNS, "weight"]
         assert sample.num_rows == counts["splits"][name] == report["splits"][name]["rows"]
         assert set(sample.column("cut").to_pylist()) == {0}
-        assert set(sample.column("weight").to_pylist()) == {1.0}
+        assert sample.column("weight").to_numpy().mean() == pytest.approx(1)
         wanted = table.filter(pc.equal(table.column("split"), name))
         assert sample.column("object_id").to_pylist() == wanted.column("object_id").to_pylist()
         assert sample.column("redshift").to_pylist() == wanted.column("redshift").to_pylist()
@@ -153,6 +166,51 @@ def test_the_sample_holds_clean_photometry_beside_its_label(tmp_path: Path, text
         seen += sample.column("object_id").to_pylist()
     assert len(seen) == len(set(seen)) == counts["steps"][-1]["rows"]
     assert read_json(tmp_path / "sample" / "sample.json")["steps"] == counts["steps"]
+
+
+def test_weights_know_the_photometry_and_no_redshift(sky: Sky) -> None:
+    definition = survey(cuts=CUTS)
+    sky.split(definition)
+    sky.clean(definition)
+    sky.sample(Weights(), "one")
+    told = read_json(sky.folder / "one" / "weights.json")
+    assert told["rows"]["survey"] == 3501 and told["rows"]["drawn"] == told["rows"]["wanted"] < 3501
+    assert [axis["name"] for axis in told["axes"]] == ["r", "g-r", "r-i", "i-z"]
+    table = pq.read_table(sky.folder / "split.parquet")
+    other = pa.array(np.random.default_rng(9).uniform(0, 5, table.num_rows))
+    table = table.set_column(table.schema.get_field_index("redshift"), table.schema.field("redshift"), other)
+    pq.write_table(table, sky.folder / "split.parquet")
+    sky.sample(Weights(), "two")
+    for name in SPLITS:
+        assert np.array_equal(sky.weights("one", name), sky.weights("two", name))
+    assert np.std(sky.weights("one", "train")) > 0.05
+    assert read_json(sky.folder / "two" / "weights.json") == told
+
+
+def test_labels_of_test_rows_do_not_reach_the_training_weights(sky: Sky) -> None:
+    """Test rows without their labels are rows of the survey still: the training rows weigh the same."""
+    definition = survey()
+    sky.split(definition)
+    sky.clean(definition)
+    sky.sample(Weights(), "one")
+    table = pq.read_table(sky.folder / "split.parquet")
+    side = np.array(table.column("split").to_pylist())
+    drop = (side == "test") & (np.random.default_rng(3).random(len(side)) < 0.5)
+    pq.write_table(table.filter(pa.array(~drop)), sky.folder / "split.parquet")
+    counts = read_json(sky.folder / "split.json")
+    counts["splits"]["test"] -= int(drop.sum())
+    write_json(sky.folder / "split.json", counts)
+    sky.sample(Weights(), "two")
+    for name in ("train", "valid", "calib"):
+        assert np.array_equal(sky.weights("one", name), sky.weights("two", name))
+
+
+def test_weights_can_be_left_out(sky: Sky) -> None:
+    sky.split(survey())
+    sky.clean(survey())
+    sky.sample(Weights(method="none"))
+    assert all(set(sky.weights("sample", name)) == {1.0} for name in SPLITS)
+    assert read_json(sky.folder / "sample" / "weights.json") == {"method": "none"}
 
 
 def test_matches_of_an_older_survey_are_refused(sky: Sky) -> None:

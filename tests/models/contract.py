@@ -12,6 +12,7 @@ from toy_survey import CONTEXT, GRID, labelled
 
 from zmill.models import store
 from zmill.models.base import Labelled, Model
+from zmill.models.losses import mean_crps
 from zmill.models.registry import model_class
 from zmill.models.trained import fit_and_calibrate
 
@@ -68,6 +69,25 @@ def scales_by_training_rows_alone(type_: str, settings: dict[str, Any], names: t
     states = [fitted(type_, settings, train, choosing)[0].state()[0] for choosing in (valid, strange)]
     for name in names:
         assert torch.equal(states[0][name], states[1][name])
+
+
+def learns_again(type_: str, settings: dict[str, Any]) -> None:
+    """Fitted again on more rows it predicts differently and no worse; what validation rows chose stays; it is saved so."""
+    few, more, valid, test = labelled(300, 1), labelled(1500, 4), labelled(200, 2), labelled(500, 3)
+    model, _ = fitted(type_, settings, few, valid)
+    before, chosen = model.predict(test.photometry), model.state()[1]
+    model.refit(Labelled.join([few, more]), CPU, lambda line: None)
+    model.to(CPU)
+    after = model.predict(test.photometry)
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(GRID.integral(after), torch.ones(500), rtol=1e-3, atol=1e-3)
+    z = torch.as_tensor(test.z, dtype=torch.float32)
+    assert mean_crps(after, z, GRID) < 1.02 * mean_crps(before, z, GRID)
+    for name in ("k", "width", "floor", "magnitude", "smooth", "bump", "sharpen", "epochs", "student_nu"):
+        assert model.state()[1].get(name) == chosen.get(name), name
+    loaded = type(model)(model.settings, CONTEXT)
+    loaded.restore(*model.state())
+    assert torch.equal(loaded.predict(test.photometry), after)
 
 
 def predicts_rows_with_gaps(type_: str, settings: dict[str, Any]) -> None:

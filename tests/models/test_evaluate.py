@@ -12,8 +12,11 @@ from toy_survey import BANDS, CONTEXT, GRID, labelled, sample_table
 
 from zmill import metrics
 from zmill.models import evaluate, registry
+from zmill.models.patterns import AS_OBSERVED, Gaps
 from zmill.models.trained import TrainedModel, fit_and_calibrate
 from zmill.pdf import conformal, points
+
+GAPS = Gaps.of(labelled(50, 1).photometry, None)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def trained() -> TrainedModel:
 @pytest.fixture(scope="module")
 def evaluation(trained: TrainedModel) -> tuple[pa.Table, dict, dict[str, pa.Table]]:
     samples = {"valid": sample_table(300, 5), "calib": sample_table(200, 6), "test": sample_table(400, 7)}
-    return *evaluate.evaluate(trained, samples, block_order=1, seed=1), samples
+    return *evaluate.evaluate(trained, trained, samples, 1, 1, GAPS), samples
 
 
 def test_every_labelled_row_is_predicted_in_its_order(evaluation: tuple) -> None:
@@ -86,9 +89,36 @@ def test_parts_hold_every_row(evaluation: tuple) -> None:
             assert all((bin_["board"] is None) == (bin_["n"] == 0) for bin_ in bins)
         assert sum(pattern["n"] for pattern in measured["patterns"]) == n
         assert measured["patterns"][1]["imputed"] == [BANDS[0]]
+        for bin_ in (bin_ for bins in measured["binned"].values() for bin_ in bins if bin_["n"] > 5):
+            assert set(bin_["intervals"]) == {"bias", "sigma_mad", "eta_015", "crps"}
+            low, high = bin_["intervals"]["crps"]
+            assert low <= high and low < 1.2 * bin_["board"]["crps"] and high > 0.8 * bin_["board"]["crps"]
         assert measured["ood"]["inside"]["n"] + measured["ood"]["outside"]["n"] == n
         stacked = np.array(measured["n_of_z"]["stacked"])
         assert np.trapezoid(stacked, GRID.z) == pytest.approx(1, abs=1e-3)
+
+
+def test_bands_are_taken_away_from_the_rows_of_valid_and_test(trained: TrainedModel, evaluation: tuple) -> None:
+    _, found, samples = evaluation
+    assert "made" not in found["splits"]["calib"]
+    for split in ("valid", "test"):
+        measured = found["splits"][split]
+        made = {entry["pattern"]: entry for entry in measured["made"]}
+        assert made[AS_OBSERVED]["n"] == measured["n"] == len(samples[split])
+        assert made[AS_OBSERVED]["board"] == pytest.approx(measured["board"])
+        assert made[f"without {BANDS[1]}"]["board"] == pytest.approx(measured["board"])  # trainz knows no photometry
+        assert made[f"{BANDS[0]} undetected"]["n"] == 0.9 * measured["n"]
+
+
+def test_bands_are_taken_away_from_a_bounded_number_of_rows(
+    trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "MADE_ROWS", 50)
+    sample = sample_table(120, 12)
+    one, other = (evaluate.evaluate_made(trained, sample, GAPS, 1) for _ in range(2))
+    assert one == other
+    assert max(entry["n"] for entry in one) == 50
+    assert evaluate.evaluate_made(trained, sample, GAPS, 2) != one
 
 
 def test_the_json_holds_no_nan(evaluation: tuple) -> None:
@@ -103,7 +133,7 @@ def test_the_json_holds_no_nan(evaluation: tuple) -> None:
 
 def test_the_same_rows_give_the_same_metrics(trained: TrainedModel, evaluation: tuple) -> None:
     _, found, samples = evaluation
-    again = evaluate.evaluate(trained, samples, block_order=1, seed=1)[1]
+    again = evaluate.evaluate(trained, trained, samples, 1, 1, GAPS)[1]
     assert again["splits"] == found["splits"]
 
 
@@ -115,13 +145,13 @@ def test_tables_without_positions_are_blocks_row_by_row(trained: TrainedModel) -
 def test_weights_give_metrics_of_their_own(trained: TrainedModel) -> None:
     weight = np.where(np.arange(200) < 100, 1.0, 3.0)
     samples = {split: sample_table(200, 9, weight=weight) for split in ("valid", "test")}
-    found = evaluate.evaluate(trained, samples, 4, 1)[1]["splits"]["test"]
+    found = evaluate.evaluate(trained, trained, samples, 4, 1, GAPS)[1]["splits"]["test"]
     assert found["weighted"]["effective_rows"] == pytest.approx(160)
     assert found["weighted"]["board"]["crps"] != found["board"]["crps"]
 
 
 def test_a_split_of_one_row(trained: TrainedModel) -> None:
     samples = {"valid": sample_table(40, 10), "test": sample_table(1, 11)}
-    found = evaluate.evaluate(trained, samples, 4, 1)[1]["splits"]["test"]
+    found = evaluate.evaluate(trained, trained, samples, 4, 1, GAPS)[1]["splits"]["test"]
     assert found["n"] == 1
     assert found["board"]["r2"] is None

@@ -60,6 +60,24 @@ def test_a_row_that_is_a_training_row() -> None:
     assert np.abs(delta).max() < 2 * GRID.step
 
 
+def test_tree_finds_what_comparing_with_every_row_finds() -> None:
+    """Three columns and their differences, so that two directions are flat; queries beside that plane, too."""
+    random = np.random.default_rng(1)
+    three = random.normal(size=(500, 3)).astype(np.float32)
+    points = np.concatenate([three, three[:, :1] - three[:, 1:2], three[:, 1:2] - three[:, 2:]], axis=1)
+    queries = points[:40] + random.normal(0, 0.3, (40, 5)).astype(np.float32)
+    distance, neighbour = knn.Tree(torch.from_numpy(points)).query(torch.from_numpy(queries), 7)
+    every = np.linalg.norm(queries[:, None].astype(float) - points, axis=2)
+    np.testing.assert_array_equal(neighbour.numpy(), every.argsort(1)[:, :7])
+    np.testing.assert_allclose(distance.numpy(), np.sort(every, 1)[:, :7], rtol=1e-5)
+
+
+def test_tree_of_rows_that_are_all_alike() -> None:
+    distance, neighbour = knn.Tree(torch.ones(60, 3)).query(torch.full((2, 3), 2.0), 5)
+    torch.testing.assert_close(distance, torch.full((2, 5), 3**0.5))
+    assert neighbour.shape == (2, 5)
+
+
 def test_kernel_rows_are_densities() -> None:
     rows = knn.kernel(GRID, 0.02, torch.device("cpu"))
     torch.testing.assert_close(GRID.integral(rows), torch.ones(GRID.size))

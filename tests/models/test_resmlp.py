@@ -1,4 +1,4 @@
-"""The residual ensemble: learns, uses what was observed and no more, is distilled, saved and repeats itself."""
+"""The residual networks: learn, use what was observed and no more, are saved and repeat themselves."""
 
 from __future__ import annotations
 
@@ -12,38 +12,33 @@ import torch
 from toy_survey import CONTEXT, GRID, labelled
 
 from zmill.models.losses import cross_entropy, crps_of_probabilities, mean_crps, soft_labels
-from zmill.models.network import Applied, ResidualMLP
+from zmill.models.network import Applied, Residual, ResidualMLP
 from zmill.models.registry import model_class
 from zmill.models.resmlp import ResMLPSettings
 
-QUICK = {"epochs": 12, "distill_epochs": 12, "members": 2, "width": 48, "distill_width": 32, "blocks": 2, "lr": 4e-3}
+QUICK = {"epochs": 12, "members": 2, "width": 48, "blocks": 2, "waves": 4, "embedding": 2, "weight_decay": 0.01}
 
 
-@pytest.mark.parametrize("distill", [False, True])
-def test_learns_the_toy_relation(distill: bool) -> None:
-    contract.is_accurate("resmlp", QUICK | {"distill": distill, "batch": 128, "lr": 8e-3, "ema": 0.9}, 0.06)
+@pytest.mark.parametrize("waves", [0, 4])
+def test_learns_the_toy_relation(waves: int) -> None:
+    contract.is_accurate("resmlp", QUICK | {"waves": waves, "batch": 128, "lr": 8e-3, "ema": 0.9}, 0.06)
 
 
 def test_saved_and_repeatable(tmp_path: Path) -> None:
-    contract.is_saved_and_repeatable("resmlp", QUICK | {"epochs": 3, "distill_epochs": 3}, tmp_path)
-
-
-def test_an_ensemble_is_saved_whole(tmp_path: Path) -> None:
-    settings = QUICK | {"epochs": 3, "distill": False}
-    contract.is_saved_and_repeatable("resmlp", settings, tmp_path)
+    contract.is_saved_and_repeatable("resmlp", QUICK | {"epochs": 3}, tmp_path)
 
 
 def test_scales_by_training_rows_alone() -> None:
     names = ("features.softening", "features.offset", "features.scale")
-    contract.scales_by_training_rows_alone("resmlp", QUICK | {"epochs": 2, "distill": False}, names)
+    contract.scales_by_training_rows_alone("resmlp", QUICK | {"epochs": 2}, names)
 
 
 def test_rows_with_gaps() -> None:
-    contract.predicts_rows_with_gaps("resmlp", QUICK | {"epochs": 3, "distill_epochs": 3})
+    contract.predicts_rows_with_gaps("resmlp", QUICK | {"epochs": 3})
 
 
 def test_a_lost_band_widens_the_density() -> None:
-    settings = QUICK | {"distill": False, "drop": 0.4, "batch": 128, "lr": 8e-3, "ema": 0.9}
+    settings = QUICK | {"drop": 0.4, "batch": 128, "lr": 8e-3, "ema": 0.9}
     model, _ = contract.fitted("resmlp", settings, labelled(1500, 1), labelled(300, 2))
     whole = labelled(300, 3).photometry
     lost = replace(whole, unobserved=np.full(300, 1, np.int32), imputed=np.full(300, 1, np.int32))
@@ -56,15 +51,16 @@ def test_a_lost_band_widens_the_density() -> None:
 
 
 def test_facts_hold_the_learning_curves() -> None:
-    _, facts = contract.fitted("resmlp", QUICK | {"epochs": 4, "distill_epochs": 2}, labelled(300, 1), labelled(100, 2))
+    _, facts = contract.fitted("resmlp", QUICK | {"epochs": 4}, labelled(300, 1), labelled(100, 2))
     assert [look["epoch"] for look in facts["history"]] == [2, 4]
-    assert [look["epoch"] for look in facts["distilled"]["history"]] == [2]
     assert facts["best_score"] > 0
 
 
-def test_applied_equals_the_network() -> None:
+@pytest.mark.parametrize("waves", [0, 6])
+def test_applied_equals_the_network(waves: int) -> None:
     torch.manual_seed(1)
-    network = ResidualMLP(3, 10, 32, 2, 50).eval()
+    shape = Residual.model_validate({"width": 32, "blocks": 2, "waves": waves, "embedding": 3})
+    network = ResidualMLP(3, 10, 4, 50, shape).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.15)
     x = torch.randn(20, 10)
@@ -73,7 +69,7 @@ def test_applied_equals_the_network() -> None:
 
 
 def test_members_differ() -> None:
-    model, _ = contract.fitted("resmlp", QUICK | {"epochs": 2, "distill": False}, labelled(300, 1), labelled(100, 2))
+    model, _ = contract.fitted("resmlp", QUICK | {"epochs": 2}, labelled(300, 1), labelled(100, 2))
     weight = model.state()[0]["network.stem.weight"]
     assert not torch.equal(weight[0], weight[1])
 
@@ -82,7 +78,7 @@ def test_another_seed_is_another_model() -> None:
     cls = model_class("resmlp")
     stems = []
     for seed in (1, 2):
-        model = cls(ResMLPSettings(**QUICK | {"epochs": 2, "distill": False}), replace(CONTEXT, seed=seed))
+        model = cls(ResMLPSettings(**QUICK | {"epochs": 2}), replace(CONTEXT, seed=seed))
         model.fit(labelled(300, 1), labelled(100, 2), contract.CPU, lambda line: None)
         stems.append(model.state()[0]["network.stem.weight"])
     assert not torch.equal(*stems)

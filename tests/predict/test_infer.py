@@ -39,6 +39,9 @@ class Line(base.Model):
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
         return {}
 
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        pass
+
     def predict(self, batch: Photometry) -> Tensor:
         mean = 1.5 + 0.2 * torch.as_tensor((batch.mag @ np.array([1, -1, 1, -1, 1, -1])).astype(np.float32))
         z = self.context.grid.tensor()

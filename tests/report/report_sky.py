@@ -13,11 +13,14 @@ import torch
 from zmill.catalog import hats
 from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
-from zmill.models import evaluate, selection
+from zmill.clean.weights import SurveyDensity, compare
+from zmill.config import Search, parse
+from zmill.models import evaluate, patterns, selection
 from zmill.pdf import arrow, compact
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
+from zmill.tune import result
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>$\\frac{1}{2}$"
 ENDS = {"z_c025": -3.5, "z_c160": -1.2, "z_c840": 1.2, "z_c975": 3.5}
@@ -68,7 +71,7 @@ def predictions(n: int = 3000, seed: int = 1) -> pa.Table:
             "undetected": missing,
             "unobserved": zeros,
             "imputed": missing,
-            "weight": np.ones(n),
+            "weight": 10 ** (0.2 * (magnitude - magnitude.mean())),
             "block": random.integers(0, 60, n),
         }
     )
@@ -83,6 +86,8 @@ def metrics_of(model: str, table: pa.Table) -> dict[str, Any]:
         for split in ("valid", "test")
         for rows in [table.filter(pa.compute.equal(table["split"], split))]
     }
+    for split in splits.values():
+        split["made"] = [{"pattern": "without u", "n": 900, "board": split["board"]}]
     return {
         "model": model,
         "type": model,
@@ -91,6 +96,45 @@ def metrics_of(model: str, table: pa.Table) -> dict[str, Any]:
         "train_seconds": 3.2,
         "rows_per_s": 12e4,
         "splits": splits,
+    }
+
+
+def search(trials: int = 30) -> dict[str, Any]:
+    """`search.json` of a search for three settings of `fcnn`."""
+    random = np.random.default_rng(4)
+    space = {
+        "lr": {"low": 1e-5, "high": 1e-1, "log": True},
+        "scaling": ["none", "standard"],
+        "hidden": [[64], [128, 64]],
+    }
+    outcomes = []
+    for place in range(trials):
+        lr, state = 10 ** random.uniform(-5, -1), "pruned" if place % 5 == 4 else "complete"
+        values = {"lr": lr, "scaling": str(random.choice(["none", "standard"])), "hidden": [[64], [128, 64]][place % 2]}
+        score = 0.03 + 0.004 * (np.log10(lr) + 3) ** 2 + 0.01 * (values["scaling"] == "none")
+        told = {"score": score, "board": {"crps": score, "mse": 0.2}} if state == "complete" else {"why": HOSTILE}
+        ended = f"2026-01-01T00:00:{place:02d}+00:00"
+        outcomes.append(
+            {"study": "one", "place": place, "state": state, "values": values, "seconds": 40.0, "ended": ended, **told}
+        )
+    return result.describe("fcnn", "fcnn", {}, parse(Search, {"space": space}, ""), "crps", 1, outcomes)
+
+
+def weights() -> dict[str, Any]:
+    """`sample/weights.json` of the splits, on the reference magnitude and a color."""
+    random = np.random.default_rng(7)
+    survey = np.stack([25 - random.exponential(1, 4000), random.normal(0.5, 0.3, 4000)], axis=1)
+    labelled = survey[random.random(4000) < 0.1 + 0.8 * (survey[:, 0] < 23)]
+    weight = SurveyDensity(survey).weigh(labelled, 10, 20)
+    told = {"rows": len(labelled), "effective_rows": 512.3, "largest": 6.25, "clipped": 0}
+    return {
+        "method": "lima",
+        "neighbors": 10,
+        "clip": 20.0,
+        "rows": {"survey": 20_000, "read": 20_000, "wanted": 19_000, "drawn": 4000},
+        "far": 0.0625,
+        "splits": dict.fromkeys(("train", "valid", "calib", "test"), told),
+        "axes": compare(labelled, weight, survey, ["i", "u-g"]),
     }
 
 
@@ -127,6 +171,7 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
         write_json(results / "evaluation" / name / "metrics.json", measured[name])
         pq.write_table(table, results / "evaluation" / name / "predictions.parquet")
     (results / "evaluation" / "leaderboard.csv").write_text(selection.leaderboard(measured, "crps"))
+    (results / "evaluation" / "patterns.csv").write_text(patterns.table(measured))
     write_json(results / "evaluation" / "best.json", selection.choose(measured, "crps"))
     epochs = np.arange(1, 31)
     history = [{"epoch": int(e), "loss": -1.5 + 2 / e, "score": 0.03 + 0.02 / e} for e in epochs]
@@ -134,7 +179,8 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
         {"k": k, "width": 0.01, "crps": 0.04 + 0.02 / k + k / 5000, "rmse": 0.1 + 0.02 / k}
         for k in (3, 5, 9, 15, 31, 51)
     ]
-    fits = {"fcnn": {"history": history, "best_epoch": 30}, "knn": {"curve": curve, "k": 9}}
+    distilled = {"history": history[:20], "best_epoch": 18}
+    fits = {"fcnn": {"history": history, "best_epoch": 30, "distilled": distilled}, "knn": {"curve": curve, "k": 9}}
     taken = {"fcnn": Calibration(0.75, (0.2, 0.5, 0.3)), "knn": Calibration()}
     for name, fit in fits.items():
         scores = {
@@ -151,6 +197,7 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
         facts = {"fit": fit, "calibration": {"measured_on": "valid", **scores}}
         said = {"calibration": {**taken[name].state(), "conformal": INTERVALS.state()}, "facts": facts}
         write_json(results / "models" / name / "model.json", {**said, "tensors_hash": "ab12"})
+    write_json(results / "tune" / "fcnn" / "search.json", search())
     splits = {
         name: {
             "rows": n,
@@ -174,6 +221,7 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
     if tables_only:
         return results
     catalog(results, rows)
+    write_json(results / "sample" / "weights.json", weights())
     random = np.random.default_rng(5)
     matches = {
         "separation_arcsec": random.rayleigh(0.15, 21000).astype(np.float32),

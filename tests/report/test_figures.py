@@ -28,6 +28,10 @@ DRAWN = {
     "separations": lambda: figures.separations(np.abs(PHOT), np.abs(PHOT[:5])),
     "no_match": lambda: figures.separations(np.empty(0), np.empty(0)),
     "history": lambda: figures.model_curve(np.arange(5.0), {"loss": np.ones(5), "score": np.ones(5)}, "epoch", 3),
+    "distributions": lambda: figures.distributions(
+        [{"name": f"<{n}>", "edges": [0, 1, 2], "a": [0.5, 0.5], "b": [0.2, 0.8]} for n in range(3)],
+        {"a": "A", "b": "B"},
+    ),
     "k": lambda: figures.model_curve(np.array([3.0, 9, 27]), {"crps": np.ones(3)}, "K", 9, log=True),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_every_figure_can_be_read_without_seeing_it(page: Page) -> None:
 @pytest.mark.parametrize(
     "told",
     ["duplicate_object_id", "low_quality", "ambiguous", "cut:mag_i", "a band was imputed", "train_model", "sigma_nmad",
-     "numpy", "undetected u; imputed u", "far from every training row"],
+     "numpy", "undetected u; imputed u", "far from every training row", "without u", "Lima et al. 2008", "512"],
 )  # fmt: skip
 def test_what_each_stage_found_is_there(page: Page, told: str) -> None:
     assert told in page.text
@@ -136,6 +137,33 @@ def test_calibration_and_stated_intervals_are_shown_as_they_were_measured(result
     for entry, told in zip(stated, ("all", "i < 21.00", "21.00 ≤ i < 23.00", "i ≥ 23.00"), strict=False):
         found = entry["68%"]
         assert f"{told} {entry['n']:,} {percent(found['found']).text} ± {percent(found['error']).text}" in page.text
+
+
+def test_every_phase_of_a_training_has_its_curve(page: Page) -> None:
+    told = [attributes["aria-label"] or "" for attributes in page.all("div") if attributes.get("role") == "img"]
+    assert any(label.startswith("Learning curve of fcnn over 30 epochs; the chosen epoch is 30") for label in told)
+    assert any(
+        label.startswith("Learning curve of fcnn, distilled over 20 epochs; the chosen epoch is 18") for label in told
+    )
+
+
+def test_a_search_is_told_with_its_best_settings(results: Path, page: Page) -> None:
+    search = read_json(results / "tune/fcnn/search.json")
+    best = next(trial for trial in search["trials"] if trial["place"] == search["best"])
+    assert "Settings searched" in page.text
+    assert (
+        "fcnn: 30 trials of a budget of 30, 20.0 min of training; 6 were given up for falling behind, 0 failed"
+        in page.text
+    )
+    assert f"{best['score']:.5f}"[:6] in page.text and "scaling standard" in page.text
+    assert "given up or failed" in page.text
+    assert "The best trials of fcnn" in page.text
+
+
+def test_without_a_search_nothing_is_said_of_one(tmp_path: Path) -> None:
+    results = fill(tmp_path, tables_only=True)
+    (results / "tune/fcnn/search.json").unlink()
+    assert "Settings searched" not in built(results)
 
 
 def test_counts_of_all_predicted_rows_are_exact(results: Path, page: Page) -> None:
@@ -153,10 +181,34 @@ def test_numbers_are_sorted_as_numbers(html: str) -> None:
     assert 'data-value="20000.0"' in html and ">20,000<" in html
 
 
+def test_the_best_model_of_each_pattern_is_marked(results: Path, html: str) -> None:
+    table = re.search(r"<caption>CRPS of the PDFs of every model by pattern.*?</table>", html, re.DOTALL)[0]
+    rows = re.findall(r"<tr>(<td>.*?)</tr>", table)
+    with (results / "evaluation" / "patterns.csv").open() as handle:
+        told = [row for row in csv.DictReader(handle) if row["split"] == "test" and row["model"] == "fcnn"]
+    assert [re.search(r"<td>(.*?)</td>", row)[1] for row in rows] == [row["pattern"] for row in told]
+    for row, fcnn in zip(rows, told, strict=True):
+        assert re.findall(r'class="number best" data-value="([^"]+)"', row) == [str(float(fcnn["crps"]))]
+
+
+def test_weighted_metrics_stand_beside_plain_ones(results: Path, page: Page) -> None:
+    found = read_json(results / "evaluation/knn/metrics.json")["splits"]["test"]
+    assert f"{found['board']['sigma_mad']:.4f}" in page.text
+    assert f"{found['weighted']['board']['sigma_mad']:.4f}" in page.text
+    assert f"{found['weighted']['effective_rows']:,.0f}" in page.text
+
+
+def test_a_survey_that_is_not_weighed_says_so(tmp_path: Path) -> None:
+    results = fill(tmp_path)
+    write_json(results / "sample" / "weights.json", {"method": "none"})
+    assert "weights.method: none" in Page(built(results)).text
+
+
 def test_a_survey_without_positions_says_what_is_left_out(tmp_path: Path) -> None:
     page = Page(built(fill(tmp_path, tables_only=True)))
     assert "given as tables without positions" in page.text
     assert "nothing to match on the sky" in page.text
+    assert "no catalogue to weigh labelled rows to" in page.text
     assert "Every predicted row" not in page.text
     assert "rows with a photo-z by the model fcnn" in page.text
 

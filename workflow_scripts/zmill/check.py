@@ -21,6 +21,7 @@ from zmill.models.registry import check_models
 from zmill.survey.check import check_files, check_tables
 from zmill.survey.readers import ReadError, open_table
 from zmill.survey.rows import positions
+from zmill.tune.space import check_searches
 
 LOOK_BYTES, LOOK_ROWS = 2**25, 2**18
 """Survey and label files that together are no larger than this are read before any job, in so many rows at a time."""
@@ -51,6 +52,7 @@ def check(settings: Config, survey: Survey, made_by_workflow: Collection[Path]) 
     for name, (_, own) in check_models(settings.models).items():
         check_extra(own, survey.columns.extra, name)
     check_metric(settings.select.metric)
+    check_searches(settings, survey.columns.extra)
     check_cuts(survey, settings.survey)
     if survey.tables:
         train, test = check_tables(survey, settings.data_dir, made_by_workflow)

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 
 class ConfigError(Exception):
@@ -104,6 +112,19 @@ class Clean(Section):
     """`mean_color`: filled from the neighbouring bands with the mean colors of the training rows; `none`: left empty."""
 
 
+class Weights(Section):
+    """How labelled rows, which are brighter than the survey, are weighed to stand for it."""
+
+    method: Literal["lima", "none"] = "lima"
+    """`lima`: by the density of the survey's rows over that of labelled rows (Lima et al. 2008); `none`: all weigh 1."""
+    neighbors: Annotated[int, Field(ge=1)] = 10
+    """Labelled neighbors that say how densely labelled rows lie: more are smoother, fewer follow the survey closer."""
+    clip: Annotated[float, Field(gt=1)] = 20.0
+    """Largest weight, in units of the mean."""
+    train: bool = False
+    """Whether models are fitted and calibrated with the weights; metrics are given with and without them in any case."""
+
+
 class Select(Section):
     """How the model that is applied to every row is chosen."""
 
@@ -136,6 +157,69 @@ class ModelSettings(BaseModel):
     """The file in `zmill/models/`; the entry's own name when left out."""
 
 
+class Dimension(Section):
+    """The values that a search may give a setting: a list of choices, or everything from `low` to `high`."""
+
+    choices: list[Any] | None = None
+    """Values to choose from; a plain list means the same."""
+    low: float | None = None
+    """Lowest value of a number."""
+    high: float | None = None
+    """Highest value of a number."""
+    log: bool = False
+    """As likely between 0.001 and 0.01 as between 0.01 and 0.1."""
+    step: Annotated[float, Field(gt=0)] | None = None
+    """Only `low` plus whole steps; of a setting that is a whole number, 1 when left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return {"choices": value}
+        if not isinstance(value, dict | cls):
+            raise ValueError(f"expected a list of choices or {{low: …, high: …}}, found {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Dimension:
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log or self.step:
+                raise ValueError("give either choices, or low and high (with log or step)")
+            if len(self.choices) < 1 or any(self.choices.count(choice) > 1 for choice in self.choices):
+                raise ValueError(f"give choices that differ, found {self.choices}")
+        elif self.low is None or self.high is None or self.low >= self.high:
+            raise ValueError("give a list of choices, or low and high with low below high")
+        elif self.log and self.low <= 0:
+            raise ValueError(f"log needs low above 0, found {self.low:g}")
+        elif self.log and self.step:
+            raise ValueError("give log or step, not both")
+        elif self.step and abs((self.high - self.low) / self.step % 1 - 0.5) < 0.5 - 1e-9:
+            raise ValueError(f"high ({self.high:g}) must be low ({self.low:g}) plus whole steps of {self.step:g}")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        described = handler.resolve_ref_schema(handler(core_schema))
+        return {"anyOf": [{"type": "array", "minItems": 1, "items": {}}, described]}
+
+
+class Search(Section):
+    """How the settings of one model are searched for."""
+
+    space: Annotated[dict[Name, Dimension], Field(min_length=1)]
+    """What is searched: settings of the model, each with its values."""
+    trials: Annotated[int, Field(ge=1)] = 30
+    """Trainings; with more of them, those that were done are kept."""
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """No further trial starts once the finished ones took this long together."""
+    metric: str | None = None
+    """A column of the leaderboard, on the validation rows; `select.metric` when left out."""
+    prune: bool = True
+    """Networks that fall behind the median of the other trials at the same epoch are given up."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Of what is tried; the seed of everything else when left out."""
+
+
 class Config(Section):
     """`config.yaml`: what a user edits."""
 
@@ -153,8 +237,13 @@ class Config(Section):
     crossmatch: Crossmatch = Crossmatch()
     split: Split = Split()
     clean: Clean = Clean()
+    weights: Weights = Weights()
     models: dict[Name, ModelSettings] = Field(default={"knn": ModelSettings()}, min_length=1)
     """The models that are trained side by side, by name."""
+    refit: bool = True
+    """Once chosen and calibrated, each model learns again from train, valid and calib rows together; never from test rows."""
+    tune: dict[Name, Search] = {}
+    """Models of `models:` whose settings `snakemake tune` searches for."""
     select: Select = Select()
     predict: Predict = Predict()
     release: Release = Release()

@@ -38,8 +38,12 @@ SELECTABLE = {name: -1 for name in ALL if not name.startswith("coverage")} | {"r
 of the PIT alone are left to `check_metric`, which refuses them."""
 
 
-def check_metric(name: str) -> int:
+def check_metric(name: str, where: str = "config.yaml: select.metric") -> int:
     """1 if higher is better, -1 if lower is, 0 if nearer to zero is.
+
+    Parameters
+    ----------
+    where : the key that names the metric, for the message.
 
     Raises
     ------
@@ -51,12 +55,12 @@ def check_metric(name: str) -> int:
         return SELECTABLE[name]
     if name.startswith(("pit_", "coverage_")):
         raise ConfigError(
-            f"config.yaml: select.metric: {name} says how honest densities are and not how sharp: the training rows' "
+            f"{where}: {name} says how honest densities are and not how sharp: the training rows' "
             "n(z), given to every row, would win. Choose cde_loss, crps or log_score for densities, sigma_nmad or mse for points"
         )
     close = get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ConfigError(f"config.yaml: select.metric: there is no metric {name!r}{hint}; there are: {', '.join(known)}")
+    raise ConfigError(f"{where}: there is no metric {name!r}{hint}; there are: {', '.join(known)}")
 
 
 def badness(name: str, value: float) -> float:
@@ -69,35 +73,47 @@ def badness(name: str, value: float) -> float:
 
 
 def point_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | None = None) -> Metrics:
-    """Metrics of point estimates, (n,) each.
+    """Metrics of point estimates, (n,) each: those on z itself and those of Δz."""
+    return redshift_metrics(z_phot, z_spec, weight) | delta_metrics(z_phot, z_spec, weight)
 
-    mse, mae, rms, r2 : on z itself; r2 = 1 − Σ(z_phot − z_spec)² / Σ(z_spec − mean)²; NaN if z_spec does not vary.
-    bias : mean Δz. sigma_mad : 1.4826 median|Δz − median Δz|. sigma_nmad : 1.4826 median|Δz|. sigma_iqr :
-    (q75 − q25) / 1.349 of Δz (Schmidt et al. 2020). eta_005, eta_015, eta_050 : fraction with |Δz| above 0.05, 0.15,
-    0.5. eta_5sigma : with |Δz| > 5 sigma_mad. outlier_rail : with |Δz| > max(0.06, 3 sigma_iqr), the peers' cut, which
-    flatters whoever scatters more.
-    """
-    z_phot, z_spec = np.asarray(z_phot, np.float64), np.asarray(z_spec, np.float64)
-    w = np.ones(len(z_spec)) if weight is None else np.asarray(weight, np.float64)
+
+def redshift_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | None = None) -> Metrics:
+    """mse, mae, rms, r2: on z itself; r2 = 1 − Σ(z_phot − z_spec)² / Σ(z_spec − mean)²; NaN if z_spec does not vary."""
+    z_phot, z_spec, w = _arrays(z_phot, z_spec, weight)
     error = z_phot - z_spec
-    delta = error / (1 + z_spec)
     mse = np.average(error**2, weights=w)
     variance = np.average((z_spec - np.average(z_spec, weights=w)) ** 2, weights=w)
-    q25, q50, q75 = quantiles(delta, (0.25, 0.5, 0.75), w)
-    sigma_mad = 1.4826 * quantiles(np.abs(delta - q50), (0.5,), w)[0]
-    sigma_iqr = (q75 - q25) / 1.349
-
-    def beyond(cut: float) -> float:
-        return np.average(np.abs(delta) > cut, weights=w)
-
     found = {
         "mse": mse,
         "mae": np.average(np.abs(error), weights=w),
         "rms": np.sqrt(mse),
         "r2": 1 - mse / variance if variance > 0 else np.nan,
+    }
+    return {name: float(value) for name, value in found.items()}
+
+
+def delta_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | None = None) -> Metrics:
+    """Metrics of Δz.
+
+    bias : mean Δz. sigma_mad : 1.4826 median|Δz − median Δz|. sigma_nmad : 1.4826 median|Δz|. sigma_iqr :
+    (q75 − q25) / 1.349 of Δz (Schmidt et al. 2020). eta_005, eta_015, eta_050 : fraction with |Δz| above 0.05, 0.15,
+    0.5. eta_5sigma : with |Δz| > 5 sigma_mad. outlier_rail : with |Δz| > max(0.06, 3 sigma_iqr), the peers' cut, which
+    flatters whoever scatters more.
+    """
+    z_phot, z_spec, w = _arrays(z_phot, z_spec, weight)
+    delta = (z_phot - z_spec) / (1 + z_spec)
+    size = np.abs(delta)
+    q25, q50, q75 = quantiles(delta, (0.25, 0.5, 0.75), w)
+    sigma_mad = 1.4826 * quantiles(np.abs(delta - q50), (0.5,), w)[0]
+    sigma_iqr = (q75 - q25) / 1.349
+
+    def beyond(cut: float) -> float:
+        return np.average(size > cut, weights=w)
+
+    found = {
         "bias": np.average(delta, weights=w),
         "sigma_mad": sigma_mad,
-        "sigma_nmad": 1.4826 * quantiles(np.abs(delta), (0.5,), w)[0],
+        "sigma_nmad": 1.4826 * quantiles(size, (0.5,), w)[0],
         "sigma_iqr": sigma_iqr,
         "eta_005": beyond(0.05),
         "eta_015": beyond(0.15),
@@ -106,6 +122,13 @@ def point_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | N
         "outlier_rail": beyond(max(0.06, 3 * sigma_iqr)),
     }
     return {name: float(value) for name, value in found.items()}
+
+
+def _arrays(
+    z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    z_phot, z_spec = np.asarray(z_phot, np.float64), np.asarray(z_spec, np.float64)
+    return z_phot, z_spec, np.ones(len(z_spec)) if weight is None else np.asarray(weight, np.float64)
 
 
 def quantiles(values: FloatArray, levels: tuple[float, ...], weight: FloatArray) -> FloatArray:
@@ -167,19 +190,20 @@ def _crps(
 ) -> torch.Tensor:
     """∫_{-∞}^{z} F² + ∫_z^∞ (1 − F)², F being quadratic within each cell.
 
-    With x = F − 1 for the right side, the integral of the square of a quadratic over a cell is exact by Gauss-Legendre
-    quadrature of three points; the cell that holds z is done in its two parts.
+    Over a cell from F = c on, F = c + g with ∫g = h² (f₀/3 + f₁/6) and ∫g² = h³ (2f₀²/15 + 3f₀f₁/20 + f₁²/20); beyond z,
+    (F − 1)² − F² is added. The cell that holds z is done in its two parts.
     """
     h = grid.step
     clipped = z.clamp(grid.z_min, grid.z_max)
     cell = ((clipped - grid.z_min) / h).floor().clamp(0, grid.size - 2).long()
     left, right, below = f[:, :-1], f[:, 1:], cdf[:, :-1]
-    whole_left = _square_integral(below, left, right, h)
-    whole_right = _square_integral(below - 1, left, right, h)
+    gained = h**2 * (left / 3 + right / 6)
+    squares = h**3 * (left * (2 / 15 * left + 3 / 20 * right) + right.square() / 20)
+    squares += below * (h * below + 2 * gained)
+    beyond = h * (1 - 2 * below) - 2 * gained
     index = torch.arange(grid.size - 1, device=f.device)
-    total = torch.where(index < cell[:, None], whole_left, torch.zeros_like(left)).sum(1)
-    total = total + torch.where(index > cell[:, None], whole_right, torch.zeros_like(left)).sum(1)
     take = cell[:, None]
+    total = squares.sum(1) - squares.gather(1, take)[:, 0] + torch.where(index > take, beyond, 0.0).sum(1)
     start, end, base = left.gather(1, take)[:, 0], right.gather(1, take)[:, 0], below.gather(1, take)[:, 0]
     inside = clipped - (grid.z_min + h * cell)
     fraction = inside / h
@@ -191,9 +215,7 @@ def _crps(
     return total + (z - clipped).abs()
 
 
-def _square_integral(
-    base: torch.Tensor, start: torch.Tensor, end: torch.Tensor, width: torch.Tensor | float
-) -> torch.Tensor:
+def _square_integral(base: torch.Tensor, start: torch.Tensor, end: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
     """∫_0^width (base + ∫_0^s f)² ds for f linear from `start` to `end`."""
     total = torch.zeros_like(base)
     for node, share in zip(*np.polynomial.legendre.leggauss(3), strict=True):
@@ -222,9 +244,11 @@ def pit_statistics(pit: FloatArray, weight: FloatArray) -> Metrics:
     the effective number of rows (Σw)² / Σw², so the last two grow with the sample and compare models on the same rows.
     """
     n = weight.sum() ** 2 / (weight**2).sum()
-    order = np.argsort(pit, kind="stable")
-    u = pit[order]
-    reached = np.cumsum(weight[order]) / weight.sum()
+    if np.all(weight == weight[0]):
+        u, reached = np.sort(pit), np.arange(1, len(pit) + 1) / len(pit)
+    else:
+        order = np.argsort(pit, kind="stable")
+        u, reached = pit[order], np.cumsum(weight[order]) / weight.sum()
     before = np.concatenate([[0.0], reached[:-1]])
     ks = max((reached - u).max(), (u - before).max())
     levels = np.concatenate([[0.0], reached])
@@ -271,13 +295,16 @@ def bootstrap(
     metric : takes row numbers, gives metrics; blocks : (n,) block of each row; level : probability of the interval.
     """
     rng = np.random.default_rng(seed)
-    names, number = np.unique(blocks, return_inverse=True)
+    _, number, size = np.unique(blocks, return_inverse=True, return_counts=True)
     order = np.argsort(number, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(number))[:-1])
+    first = np.cumsum(size) - size
     found: dict[str, list[float]] = {}
     for _ in range(draws):
-        drawn = rng.integers(0, len(names), len(names))
-        for name, value in metric(np.concatenate([members[block] for block in drawn])).items():
+        drawn = rng.integers(0, len(size), len(size))
+        start, rows = first[drawn], size[drawn]
+        # the rows of each drawn block, one block after the other
+        place = np.arange(rows.sum()) + np.repeat(start - (np.cumsum(rows) - rows), rows)
+        for name, value in metric(order[place]).items():
             found.setdefault(name, []).append(value)
     tails = (0.5 - level / 2, 0.5 + level / 2)
     intervals = {}

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from zmill.catalog.files import read_json, whole, write_json
+from zmill.catalog.files import whole, write_json
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN, HEALPIX_ORDER, at_order
 from zmill.config import Split
@@ -169,42 +169,24 @@ def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
 # ------------------------------------------------------------------------------------------------------ tables
 
 
-def build(split: Path, clean: Path, counts: Path, out: Path) -> dict[str, Any]:
+def write(
+    table: pa.Table,
+    side: pa.ChunkedArray | pa.Array,
+    counts: dict[str, Any],
+    out: Path,
+    weight: NDArray[np.float64] | None = None,
+) -> dict[str, Any]:
     """Write `train`, `valid`, `calib` and `test.parquet` and, last, `sample.json`.
-
-    Parameters
-    ----------
-    split : `split.parquet`.
-    clean : the clean catalogue.
-    counts : `split.json`, what each cut removed.
-    out : folder of the tables.
-    """
-    rows = pq.read_table(split)
-    rows = rows.filter(pc.equal(rows.column("excluded"), ""))
-    pieces = []
-    for partition, positions in by_partition(rows):
-        part = rows.take(pa.array(positions))
-        photometry = take(clean, partition, part)
-        for name in LABEL_COLUMNS:
-            photometry = photometry.append_column(rows.schema.field(name), part.column(name))
-        pieces.append((photometry, part.column("split")))
-    if not pieces:
-        raise SampleError(f"{split}: no row can be used")
-    table = pa.concat_tables([piece for piece, _ in pieces])
-    side = pa.chunked_array([chunk for _, splits in pieces for chunk in splits.chunks], pa.string())
-    return write(table, side, read_json(counts), out)
-
-
-def write(table: pa.Table, side: pa.ChunkedArray | pa.Array, counts: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Write the sample of rows that have photometry and label already.
 
     Parameters
     ----------
     table : clean photometry and `LABEL_COLUMNS`.
     side : the split of each row.
     counts : what `split.json` says.
+    out : folder of the tables.
+    weight : (n,), 1 if None.
     """
-    table = table.append_column(WEIGHT, pa.array(np.ones(table.num_rows)))
+    table = table.append_column(WEIGHT, pa.array(np.ones(table.num_rows) if weight is None else weight))
     written: dict[str, Any] = {}
     for name in SPLITS:
         rows = table.filter(pc.equal(side, name))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
+import xxhash
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from zmill.models.watch import Watch
 from zmill.pdf.grid import Grid
 from zmill.survey.photometry import Photometry
 
@@ -26,17 +28,36 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Labelled:
-    """Photometry with its spectroscopic redshift: z (n,) float64, weight (n,) float64 (1 unless configured)."""
+    """Photometry with its spectroscopic redshift: z (n,) float64, weight (n,) float64."""
 
     photometry: Photometry
     z: NDArray[np.float64]
     weight: NDArray[np.float64]
 
     @classmethod
-    def from_arrow(cls, sample: pa.Table, bands: tuple[str, ...], extra_names: tuple[str, ...] = ()) -> Labelled:
-        """Rows of `sample/<split>.parquet`."""
+    def from_arrow(
+        cls, sample: pa.Table, bands: tuple[str, ...], extra_names: tuple[str, ...] = (), weighted: bool = True
+    ) -> Labelled:
+        """Rows of `sample/<split>.parquet`, each of weight 1 if not `weighted`."""
         z, weight = (sample.column(name).to_numpy().astype(np.float64) for name in ("redshift", "weight"))
+        if not weighted:
+            weight = np.ones(len(z))
         return cls(Photometry.from_arrow(sample, bands, extra_names), z, weight)
+
+    @property
+    def content_hash(self) -> str:
+        """xxh3-128 of everything in the rows, in hexadecimal."""
+        names = [f.name for f in fields(self.photometry) if f.name not in ("bands", "extra_names")]
+        digest = xxhash.xxh3_128(repr((self.photometry.bands, self.photometry.extra_names)).encode())
+        for array in (*(getattr(self.photometry, name) for name in names), self.z, self.weight):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    @classmethod
+    def join(cls, parts: Sequence[Labelled]) -> Labelled:
+        """The rows of several."""
+        z, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("z", "weight"))
+        return cls(Photometry.join([part.photometry for part in parts]), z, weight)
 
     def __len__(self) -> int:
         return len(self.z)
@@ -59,6 +80,19 @@ class Context:
     extra_names: tuple[str, ...] = ()
     filters: dict[str, str] | None = None
 
+    @classmethod
+    def named(
+        cls,
+        bands: Sequence[str],
+        reference: str,
+        grid: dict[str, Any],
+        seed: int,
+        extra_names: Sequence[str],
+        filters: dict[str, str] | None,
+    ) -> Context:
+        """From plain values: the reference band by its name, the grid by its ends and size."""
+        return cls(tuple(bands), list(bands).index(reference), Grid(**grid), seed, tuple(extra_names), filters)
+
 
 class Model(ABC):
     """One way of turning photometry into redshift densities.
@@ -80,10 +114,16 @@ class Model(ABC):
         self.settings = settings
         self.context = context
         self.device = torch.device("cpu")
+        self.watch = Watch()
+        """Looks on while `fit` trains networks."""
 
     @abstractmethod
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
         """Learn from `train`; `valid` only chooses. Returns facts for the report (history, chosen K, …), JSON-ready."""
+
+    @abstractmethod
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        """Learn again, from all of `rows`; what validation rows have chosen in `fit` stays as it is."""
 
     @abstractmethod
     def predict(self, batch: Photometry) -> Tensor:

@@ -68,15 +68,8 @@ class ColorNeighbours(Model):
 
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
         s, grid = self.settings, self.context.grid
-        train, valid = train.inside(grid), valid.inside(grid)
-        colors, variance = self._colors(train.photometry, 0.0)
-        known = torch.isfinite(variance)
-        self.center = torch.nan_to_num(torch.where(known, colors, torch.nan).nanmedian(0).values, nan=0.0)
-        self.colors = torch.where(known, colors - self.center, 0.0)
-        self.known = known
-        self.z = torch.as_tensor(train.z, dtype=torch.float32)
-        self.weight = torch.as_tensor(train.weight / train.weight.mean(), dtype=torch.float32)
-        self.to(device)
+        valid = valid.inside(grid)
+        self._learn(train, device)
         judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
         batch = valid.photometry[judged]
         z = torch.as_tensor(valid.z[judged], dtype=torch.float32, device=device)
@@ -93,6 +86,21 @@ class ColorNeighbours(Model):
         self._kernel = kernel(grid, self.width, device)
         say(f"error floor {self.floor:g} mag, magnitude weighed by {self.magnitude:g}, kernel {self.width:g} (1 + z)")
         return {"floor": self.floor, "magnitude": self.magnitude, "width": self.width, "curve": curve}
+
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        self._learn(rows, device)
+
+    def _learn(self, rows: Labelled, device: torch.device) -> None:
+        """Keep the colors of the rows."""
+        rows = rows.inside(self.context.grid)
+        colors, variance = self._colors(rows.photometry, 0.0)
+        known = torch.isfinite(variance)
+        self.center = torch.nan_to_num(torch.where(known, colors, torch.nan).nanmedian(0).values, nan=0.0)
+        self.colors = torch.where(known, colors - self.center, 0.0)
+        self.known = known
+        self.z = torch.as_tensor(rows.z, dtype=torch.float32)
+        self.weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32)
+        self.to(device)
 
     @torch.inference_mode()
     def predict(self, batch: Photometry) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from zmill import metrics
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order
 from zmill.metrics import FloatArray, Metrics, PdfScores
+from zmill.models import patterns
 from zmill.models.base import Labelled
+from zmill.models.patterns import Gaps
 from zmill.models.trained import TrainedModel, batches
 from zmill.pdf import conformal, points
 from zmill.pdf.conformal import Conformal
@@ -32,9 +35,53 @@ POINTS = ("z_mode", "z_mean", "z_median")
 ON_REDSHIFT = ("mse", "mae", "rms", "r2")
 """Metrics on z itself, which the mean of a density minimises; all others are of Δz and reported for the median."""
 SCORES = ("pit", "crps", "log_score", "cde_loss")
+BINNED = ("bias", "sigma_mad", "eta_015", "crps")
+"""Metrics that have an interval in every bin."""
+MADE_ROWS = 2_000
+"""Rows of a split, at most, that bands are taken away from: each pattern is a prediction of all of them."""
 
 
 # ------------------------------------------------------------------------------------------------ predictions
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a model says of labelled rows.
+
+    columns : name -> (n,) point estimates, odds, ends of stated intervals and `ood`; density : (grid.size,) sum of all densities; seconds : that
+    densities and point estimates took.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    scores: PdfScores
+    density: FloatArray
+    seconds: float
+
+
+def predict_rows(trained: TrainedModel, rows: Labelled) -> Predicted:
+    """Predict labelled rows and score their densities."""
+    grid = trained.context.grid
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*points.COLUMNS, *conformal.COLUMNS, "ood")}
+    scores: list[PdfScores] = []
+    total = np.zeros(grid.size)
+    levels = trained.conformal.levels(trained.model.device)
+    seconds = 0.0
+    size = BATCH_CPU if trained.model.device.type == "cpu" else BATCH_GPU
+    for part in batches(max(len(rows), 1), size):
+        batch = rows.photometry[part]
+        started = time.perf_counter()
+        density = trained.predict(batch)
+        found, z = points.summarize_with(density, grid, points.LEVELS, levels[trained.interval_bins(batch)])
+        found |= dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True))
+        estimates = {name: value.cpu().numpy() for name, value in found.items()}
+        ood = trained.ood(batch)
+        seconds += time.perf_counter() - started
+        for name, values in (estimates | {"ood": ood}).items():
+            columns[name].append(values)
+        scores.append(metrics.pdf_scores(density, grid, rows.z[part]))
+        total += density.double().sum(0).cpu().numpy()
+    joined = {name: np.concatenate(values) for name, values in columns.items()}
+    return Predicted(joined, PdfScores.join(scores), total, seconds)
 
 
 def predict_sample(
@@ -55,32 +102,13 @@ def predict_sample(
     context = trained.context
     labelled = Labelled.from_arrow(sample, context.bands, context.extra_names)
     photometry = labelled.photometry
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*points.COLUMNS, *conformal.COLUMNS, "ood")}
-    scores: list[PdfScores] = []
-    stacked = np.zeros(context.grid.size)
-    levels = trained.conformal.levels(trained.model.device)
-    seconds = 0.0
-    size = BATCH_CPU if trained.model.device.type == "cpu" else BATCH_GPU
-    for rows in batches(max(len(sample), 1), size):
-        batch = photometry[rows]
-        started = time.perf_counter()
-        density = trained.predict(batch)
-        found, z = points.summarize_with(density, context.grid, points.LEVELS, levels[trained.interval_bins(batch)])
-        found |= dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True))
-        estimates = {name: value.cpu().numpy() for name, value in found.items()}
-        ood = trained.ood(batch)
-        seconds += time.perf_counter() - started
-        for name, values in (estimates | {"ood": ood}).items():
-            columns[name].append(values)
-        scores.append(metrics.pdf_scores(density, context.grid, labelled.z[rows]))
-        stacked += density.double().sum(0).cpu().numpy()
-    joined = PdfScores.join(scores)
+    found = predict_rows(trained, labelled)
     table = {
         "object_id": sample.column("object_id"),
         "split": pa.array([split] * len(sample), pa.string()),
         "redshift": pa.array(labelled.z),
-        **{name: pa.array(np.concatenate(values)) for name, values in columns.items()},
-        **{name: pa.array(getattr(joined, name)) for name in SCORES},
+        **{name: pa.array(values) for name, values in found.columns.items()},
+        **{name: pa.array(getattr(found.scores, name)) for name in SCORES},
         "mag_reference": pa.array(photometry.mag[:, context.reference]),
         "undetected": pa.array(photometry.undetected),
         "unobserved": pa.array(photometry.unobserved),
@@ -88,7 +116,7 @@ def predict_sample(
         "weight": pa.array(labelled.weight),
         "block": pa.array(_blocks(sample, block_order)),
     }
-    return pa.table(table), stacked / max(len(sample), 1), seconds
+    return pa.table(table), found.density / max(len(sample), 1), found.seconds
 
 
 def _blocks(sample: pa.Table, order: int) -> NDArray[np.int64]:
@@ -102,31 +130,43 @@ def _blocks(sample: pa.Table, order: int) -> NDArray[np.int64]:
 
 
 class Rows:
-    """Predictions of a split as arrays, with the metrics of any of its rows."""
+    """Predictions of labelled rows as arrays, with the metrics of any of them.
 
-    def __init__(self, predictions: pa.Table) -> None:
-        self.column = {
-            name: predictions.column(name).to_numpy(zero_copy_only=False)
-            for name in predictions.schema.names
-            if name not in ("object_id", "split")
-        }
-        self.z_spec = self.column["redshift"].astype(np.float64)
-        self.weight = self.column["weight"].astype(np.float64)
-        self.scores = PdfScores(*(self.column[name] for name in SCORES))
+    Parameters
+    ----------
+    column : name -> (n,) the columns of `predictions.parquet` that metrics are made of.
+    """
+
+    def __init__(self, column: dict[str, NDArray[Any]]) -> None:
+        self.column = column
+        self.z_spec = column["redshift"].astype(np.float64)
+        self.weight = column["weight"].astype(np.float64)
+        self.scores = PdfScores(*(column[name] for name in SCORES))
+
+    @classmethod
+    def of(cls, predictions: pa.Table) -> Rows:
+        """Rows of `predictions.parquet`."""
+        names = [name for name in predictions.schema.names if name not in ("object_id", "split")]
+        return cls({name: predictions.column(name).to_numpy(zero_copy_only=False) for name in names})
 
     def __len__(self) -> int:
         return len(self.z_spec)
 
-    def point(self, name: str, rows: NDArray[Any] | slice = slice(None), weighted: bool = False) -> Metrics:
+    def point(self, name: str) -> Metrics:
         """Point metrics of one estimate."""
-        weight = self.weight[rows] if weighted else None
-        return metrics.point_metrics(self.column[name][rows], self.z_spec[rows], weight)
+        return metrics.point_metrics(self.column[name], self.z_spec)
 
     def board(self, rows: NDArray[Any] | slice = slice(None), weighted: bool = False) -> Metrics:
-        """The leaderboard's metrics: Δz of the median, z of the mean, and the densities."""
-        mean = self.point("z_mean", rows, weighted)
-        found = self.point("z_median", rows, weighted) | {name: mean[name] for name in ON_REDSHIFT}
-        return found | metrics.pdf_metrics(self.scores[rows], self.weight[rows] if weighted else None)
+        """The leaderboard's metrics: z of the mean, Δz of the median, and the densities."""
+        z_spec, weight = self.z_spec[rows], self.weight[rows] if weighted else None
+        found = metrics.redshift_metrics(self.column["z_mean"][rows], z_spec, weight)
+        found |= metrics.delta_metrics(self.column["z_median"][rows], z_spec, weight)
+        return found | metrics.pdf_metrics(self.scores[rows], weight)
+
+    def binned(self, rows: NDArray[Any]) -> Metrics:
+        """The metrics that every bin has an interval of."""
+        found = metrics.delta_metrics(self.column["z_median"][rows], self.z_spec[rows])
+        return {**found, "crps": float(self.scores.crps[rows].mean())}
 
 
 def evaluate_split(
@@ -136,7 +176,7 @@ def evaluate_split(
 
     edges : edges of the bins in `mag_reference`, `redshift` and `z_median`.
     """
-    rows = Rows(predictions)
+    rows = Rows.of(predictions)
     if not len(rows):
         return {"n": 0}
     blocks = rows.column["block"]
@@ -147,7 +187,7 @@ def evaluate_split(
         "board": rows.board(),
         "points": {name: rows.point(name) for name in POINTS},
         "intervals": {"level": INTERVAL, "draws": DRAWS, "blocks": len(np.unique(blocks)), "metrics": intervals},
-        "binned": {name: _binned(rows, name, edges[name]) for name in edges},
+        "binned": {name: _binned(rows, name, edges[name], seed) for name in edges},
         "patterns": _patterns(rows, bands),
         "ood": {name: _some(rows, mask) for name, mask in _domains(rows).items()},
     }
@@ -197,12 +237,25 @@ def bin_edges(predictions: pa.Table, grid: Grid) -> dict[str, FloatArray]:
     return {name: edges for name, edges in (found | {"z_median": z_phot}).items() if len(edges) > 1}
 
 
-def _binned(rows: Rows, name: str, edges: FloatArray) -> list[dict[str, Any]]:
+def _binned(rows: Rows, name: str, edges: FloatArray, seed: int) -> list[dict[str, Any]]:
     masks = metrics.bins(rows.column[name].astype(np.float64), edges)
     return [
-        {"low": float(low), "high": float(high), **_some(rows, mask)}
+        {"low": float(low), "high": float(high), **_some(rows, mask), "intervals": _intervals(rows, mask, seed)}
         for low, high, mask in zip(edges[:-1], edges[1:], masks, strict=True)
     ]
+
+
+def _intervals(rows: Rows, mask: NDArray[np.bool_], seed: int) -> dict[str, tuple[float, float]] | None:
+    """Intervals of `BINNED` in a bin, from blocks of sky as for the whole split."""
+    inside = np.flatnonzero(mask)
+    if not len(inside):
+        return None
+
+    def metric(drawn: NDArray[np.int64]) -> Metrics:
+        found = rows.binned(inside[drawn])
+        return {name: found[name] for name in BINNED}
+
+    return metrics.bootstrap(metric, rows.column["block"][inside], DRAWS, seed, INTERVAL)
 
 
 def _some(rows: Rows, mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -216,17 +269,35 @@ def _domains(rows: Rows) -> dict[str, NDArray[np.bool_]]:
 
 def _patterns(rows: Rows, bands: tuple[str, ...]) -> list[dict[str, Any]]:
     """Metrics by the states of the bands, the commonest first; the bands that are not named are measured."""
-    keys = list(zip(*(rows.column[name].tolist() for name in ("undetected", "unobserved", "imputed")), strict=True))
+    keys = list(zip(*(rows.column[state].tolist() for state in patterns.STATES), strict=True))
     found = []
     for key, _ in Counter(keys).most_common(PATTERNS):
-        mask = np.logical_and.reduce(
-            [rows.column[name] == bits for name, bits in zip(("undetected", "unobserved", "imputed"), key, strict=True)]
-        )
-        names = {
-            state: [band for bit, band in enumerate(bands) if bits >> bit & 1]
-            for state, bits in zip(("undetected", "unobserved", "imputed"), key, strict=True)
-        }
+        states = list(zip(patterns.STATES, key, strict=True))
+        mask = np.logical_and.reduce([rows.column[state] == bits for state, bits in states])
+        names = {state: [band for bit, band in enumerate(bands) if bits >> bit & 1] for state, bits in states}
         found.append({**names, **_some(rows, mask)})
+    return found
+
+
+def evaluate_made(trained: TrainedModel, sample: pa.Table, gaps: Gaps, seed: int) -> list[dict[str, Any]]:
+    """Metrics of rows from which bands are taken away, pattern by pattern; patterns that concern no row are left out.
+
+    sample : rows of `sample/<split>.parquet`, of which at most `MADE_ROWS` are drawn, the same for every model.
+    """
+    context = trained.context
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(sample))[:MADE_ROWS])
+    rows = Labelled.from_arrow(sample.take(pa.array(drawn)), context.bands, context.extra_names)
+    found = []
+    for pattern in patterns.made(context.bands, context.reference):
+        mask = gaps.concerns(rows.photometry, pattern)
+        if not mask.any():
+            continue
+        lost = Labelled(gaps.apply(rows.photometry[mask], pattern), rows.z[mask], rows.weight[mask])
+        said = predict_rows(trained, lost)
+        column = {name: said.columns[name] for name in ("z_mean", "z_median")}
+        column |= {name: getattr(said.scores, name) for name in SCORES}
+        board = Rows({**column, "redshift": lost.z, "weight": lost.weight}).board()
+        found.append({"pattern": pattern.name, "n": len(lost), "board": board})
     return found
 
 
@@ -245,11 +316,17 @@ def jsonable(content: Any) -> Any:
 
 
 def evaluate(
-    trained: TrainedModel, samples: dict[str, pa.Table], block_order: int, seed: int
+    trained: TrainedModel,
+    held_out: TrainedModel,
+    samples: dict[str, pa.Table],
+    block_order: int,
+    seed: int,
+    gaps: Gaps,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Predict the samples of every split and measure.
 
-    samples : split -> rows of `sample/<split>.parquet`.
+    trained : the model that is applied to the survey, which has seen no test row. held_out : the same as it was fitted on
+    the training rows alone; judges itself on validation and calibration rows. samples : split -> rows of `sample/<split>.parquet`. gaps : how rows of this survey lose bands.
 
     Returns
     -------
@@ -257,7 +334,8 @@ def evaluate(
     """
     first = next(table for table in samples.values() if len(table))
     predict_sample(trained, first.slice(0, 256), "warm-up", block_order)
-    found = {split: predict_sample(trained, table, split, block_order) for split, table in samples.items()}
+    judged = {split: trained if split == "test" else held_out for split in samples}
+    found = {split: predict_sample(judged[split], table, split, block_order) for split, table in samples.items()}
     predictions = pa.concat_tables([table for table, _, _ in found.values()])
     edges = bin_edges(predictions, trained.context.grid)
     splits = {
@@ -266,6 +344,9 @@ def evaluate(
         | {"stated_coverage": stated_coverage(table, trained.conformal)}
         for split, (table, stacked, _) in found.items()
     }
+    for split in patterns.SPLITS:
+        if split in samples:
+            splits[split]["made"] = evaluate_made(judged[split], samples[split], gaps, seed)
     grid = trained.context.grid
     about = {
         "model": trained.name,
@@ -275,7 +356,7 @@ def evaluate(
         "reference_band": trained.context.bands[trained.context.reference],
         "device": str(trained.model.device),
         "threads": torch.get_num_threads(),
-        "train_seconds": trained.facts.get("train_seconds"),
+        "train_seconds": trained.facts["train_seconds"] + trained.facts.get("refit_seconds", 0.0),
         "rows_per_s": round(len(predictions) / max(sum(seconds for _, _, seconds in found.values()), 1e-9), 1),
         "splits": splits,
     }

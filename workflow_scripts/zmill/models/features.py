@@ -136,12 +136,12 @@ class Fluxes(NamedTuple):
         known = self.observed & ~self.undetected & (self.error > 0)
         return self._replace(flux=torch.where(known, self.flux + scale * self.error * noise, self.flux))
 
-    def blended(self, others: Fluxes, generator: torch.Generator) -> Fluxes:
-        """Each row with a random part of its light replaced by as much light of the other row's spectrum.
+    def blended(self, others: Fluxes, most: float, generator: torch.Generator) -> Fluxes:
+        """Each row with a random part of its light, up to `most`, replaced by as much light of the other row's spectrum.
 
         Rows of nearly the same redshift make a galaxy that could exist, whose photometry no network has seen.
         """
-        part = torch.rand((*self.flux.shape[:-1], 1), generator=generator, device=self.flux.device)
+        part = most * torch.rand((*self.flux.shape[:-1], 1), generator=generator, device=self.flux.device)
         both = self.observed & others.observed
         own, other = (torch.where(both, f.clamp_min(0), 0.0).sum(-1, keepdim=True) for f in (self.flux, others.flux))
         light = torch.where((own > 0) & (other > 0), own / other, 1.0)
@@ -173,7 +173,9 @@ class Luptitudes(nn.Module):
     def __init__(self, bands: int, others: int) -> None:
         super().__init__()
         self.bands, self.others = bands, others
-        self.size = bands + (bands - 1) + bands + bands + bands + others
+        self.plain = bands + (bands - 1)
+        """Luptitudes and colors: the first of the inputs."""
+        self.size = self.plain + bands + bands + bands + others
         self.register_buffer("softening", torch.ones(bands))
         self.register_buffer("offset", torch.zeros(self.size))
         self.register_buffer("scale", torch.ones(self.size))

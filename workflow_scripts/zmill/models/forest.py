@@ -50,28 +50,8 @@ class Forest(Model):
     NAMES = ("roots", "feature", "threshold", "left", "right", "start", "count", "members", "z", "weight")
 
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
-        from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
-
-        s, grid = self.settings, self.context.grid
-        train, valid = train.inside(grid), valid.inside(grid)
-        self.inputs = TreeInputs.fit(train.photometry, s.extra)
-        x = self.inputs(train.photometry).numpy()
-        grow = ExtraTreesRegressor if s.kind == "extra" else RandomForestRegressor
-        forest = grow(
-            s.trees,
-            min_samples_leaf=s.leaf_rows,
-            max_features=s.features,
-            random_state=self.context.seed,
-            n_jobs=torch.get_num_threads(),
-        ).fit(x, np.log1p(train.z), sample_weight=train.weight)
-        self._keep([tree.tree_ for tree in forest.estimators_])
-        self.z = torch.as_tensor(train.z, dtype=torch.float32)
-        self.weight = torch.as_tensor(train.weight / train.weight.mean(), dtype=torch.float32)
-        self.start, self.count = torch.zeros_like(self.feature), torch.zeros_like(self.feature)
-        self.members = torch.zeros(1, dtype=torch.int64)
-        self.to(device)
-        self._settle(self._leaves(torch.from_numpy(x).to(device)))
-        self.to(device)
+        grid, valid = self.context.grid, valid.inside(self.context.grid)
+        self._grow(train, device)
         judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
         z = torch.as_tensor(valid.z[judged], dtype=torch.float32, device=device)
         histogram = self._histogram(valid.photometry[judged])
@@ -80,8 +60,35 @@ class Forest(Model):
         ]
         self.width = min(curve, key=lambda point: point["crps"])["width"]
         self._kernel = kernel(grid, self.width, device)
-        say(f"{s.trees} trees of {len(self.feature):,} nodes in all; kernel {self.width:g} (1 + z)")
+        say(f"{self.settings.trees} trees of {len(self.feature):,} nodes in all; kernel {self.width:g} (1 + z)")
         return {"nodes": len(self.feature), "width": self.width, "curve": curve}
+
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        self._grow(rows, device)
+
+    def _grow(self, rows: Labelled, device: torch.device) -> None:
+        """Grow the trees on rows and keep which of them is in which leaf."""
+        from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+
+        s, rows = self.settings, rows.inside(self.context.grid)
+        self.inputs = TreeInputs.fit(rows.photometry, s.extra)
+        x = self.inputs(rows.photometry).numpy()
+        kind = ExtraTreesRegressor if s.kind == "extra" else RandomForestRegressor
+        forest = kind(
+            s.trees,
+            min_samples_leaf=s.leaf_rows,
+            max_features=s.features,
+            random_state=self.context.seed,
+            n_jobs=torch.get_num_threads(),
+        ).fit(x, np.log1p(rows.z), sample_weight=rows.weight)
+        self._keep([tree.tree_ for tree in forest.estimators_])
+        self.z = torch.as_tensor(rows.z, dtype=torch.float32)
+        self.weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32)
+        self.start, self.count = torch.zeros_like(self.feature), torch.zeros_like(self.feature)
+        self.members = torch.zeros(1, dtype=torch.int64)
+        self.to(device)
+        self._settle(self._leaves(torch.from_numpy(x).to(device)))
+        self.to(device)
 
     def _keep(self, trees: list[Any]) -> None:
         """All nodes in one array; a leaf is a node that leads to itself."""

@@ -62,13 +62,28 @@ class BoostedDensity(Model):
     settings: GBDTSettings
 
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+        valid = valid.inside(self.context.grid)
+        self._boost(train, valid, [self.settings.rounds] * (self.settings.bases - 1))
+        self.bump, self.sharpen = 0.0, 1.0
+        self._prepare()
+        curve = self._curve(self._coefficients(valid.photometry), torch.as_tensor(valid.z, dtype=torch.float32))
+        best = min(curve, key=lambda point: point["cde_loss"])
+        self.bump, self.sharpen = best["bump"], best["sharpen"]
+        trees = sum(booster.num_trees() for booster in self.boosters)
+        say(f"{trees:,} trees; densities cut at {self.bump:g} of their peak, to the power {self.sharpen:g}")
+        return {"trees": trees, "bump": self.bump, "sharpen": self.sharpen, "curve": curve}
+
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        self._boost(rows, None, [booster.num_trees() for booster in self.boosters])
+
+    def _boost(self, rows: Labelled, valid: Labelled | None, rounds: list[int]) -> None:
+        """Grow the trees of every coefficient: at most so many, or just as many without validation rows to stop by."""
         import lightgbm
 
         s, grid = self.settings, self.context.grid
-        train, valid = train.inside(grid), valid.inside(grid)
-        self.inputs = TreeInputs.fit(train.photometry, s.extra)
-        x, valid_x = self.inputs(train.photometry).numpy(), self.inputs(valid.photometry).numpy()
-        target, valid_target = basis(grid, train.z, s.bases), basis(grid, valid.z, s.bases)
+        rows = rows.inside(grid)
+        self.inputs = TreeInputs.fit(rows.photometry, s.extra)
+        x, target = self.inputs(rows.photometry).numpy(), basis(grid, rows.z, s.bases)
         parameters = {
             "objective": "l2",
             "learning_rate": s.lr,
@@ -83,23 +98,21 @@ class BoostedDensity(Model):
             "num_threads": torch.get_num_threads(),
             "verbose": -1,
         }
-        data = lightgbm.Dataset(x, target[:, 0], weight=train.weight, params=parameters, free_raw_data=False)
-        judge = lightgbm.Dataset(valid_x, valid_target[:, 0], reference=data, free_raw_data=False)
+        data = lightgbm.Dataset(x, target[:, 0], weight=rows.weight, params=parameters, free_raw_data=False)
+        judges, judged = [], np.zeros((0, s.bases))
+        if valid is not None:
+            judged = basis(grid, valid.z, s.bases)
+            seen = self.inputs(valid.photometry).numpy()
+            judges = [lightgbm.Dataset(seen, judged[:, 0], reference=data, free_raw_data=False)]
         self.boosters: list[lightgbm.Booster] = []
-        for number in range(1, s.bases):
+        for number, most in enumerate(rounds, 1):
             data.set_label(target[:, number])
-            judge.set_label(valid_target[:, number])
-            stop = lightgbm.early_stopping(s.patience, verbose=False)
-            booster = lightgbm.train(parameters, data, s.rounds, valid_sets=[judge], callbacks=[stop])
-            self.boosters.append(_reloaded(booster.model_to_string(num_iteration=booster.best_iteration)))
-        self.bump, self.sharpen = 0.0, 1.0
-        self._prepare()
-        curve = self._curve(self._coefficients(valid.photometry), torch.as_tensor(valid.z, dtype=torch.float32))
-        best = min(curve, key=lambda point: point["cde_loss"])
-        self.bump, self.sharpen = best["bump"], best["sharpen"]
-        trees = sum(booster.num_trees() for booster in self.boosters)
-        say(f"{trees:,} trees; densities cut at {self.bump:g} of their peak, to the power {self.sharpen:g}")
-        return {"trees": trees, "bump": self.bump, "sharpen": self.sharpen, "curve": curve}
+            for judge in judges:
+                judge.set_label(judged[:, number])
+            stops: list[Callable[..., Any]] = [lightgbm.early_stopping(s.patience, verbose=False) for _ in judges]
+            booster = lightgbm.train(parameters, data, most, valid_sets=judges, callbacks=stops)
+            kept = booster.best_iteration if judges else most
+            self.boosters.append(_reloaded(booster.model_to_string(num_iteration=kept)))
 
     def _curve(self, coefficients: Tensor, z: Tensor) -> list[dict[str, float]]:
         """CDE loss of validation rows for every bump threshold and sharpening (Izbicki & Lee 2017, eq. 7)."""

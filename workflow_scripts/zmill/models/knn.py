@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, field_validator
 from scipy.spatial import cKDTree
 from torch import Tensor
+from torch.nn import functional
 
 from zmill.models import base, scaling
 from zmill.models.base import Labelled, Model
@@ -67,15 +68,8 @@ class Neighbours(Model):
     settings: KNNSettings
 
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
-        s, grid = self.settings, self.context.grid
-        train, valid = train.inside(grid), valid.inside(grid)
-        self.columns = Columns.fit(train.photometry, s.extra, s.colors)
-        raw = self.columns(train.photometry)
-        self.scaler = scaling.fit(s.scaling, raw)
-        self.inputs = self.scaler(raw)
-        self.z = torch.as_tensor(train.z, dtype=torch.float32)
-        self.weight = torch.as_tensor(train.weight / train.weight.mean(), dtype=torch.float32)
-        self.to(device)
+        s, valid = self.settings, valid.inside(self.context.grid)
+        self._learn(train, device)
         judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
         curve = self._curve(valid.photometry[judged], torch.as_tensor(valid.z[judged], dtype=torch.float32))
         best = min(curve, key=lambda point: (point[s.choose], point["k"]))
@@ -84,6 +78,20 @@ class Neighbours(Model):
         say(f"k = {self.k}, kernel width {self.width:g} (1 + z), chosen by {s.choose} on {len(judged):,} rows")
         return {"k": self.k, "width": self.width, "curve": curve}
 
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        self._learn(rows, device)
+
+    def _learn(self, rows: Labelled, device: torch.device) -> None:
+        """Keep the rows, scaled, to be the neighbours."""
+        rows = rows.inside(self.context.grid)
+        self.columns = Columns.fit(rows.photometry, self.settings.extra, self.settings.colors)
+        raw = self.columns(rows.photometry)
+        self.scaler = scaling.fit(self.settings.scaling, raw)
+        self.inputs = self.scaler(raw)
+        self.z = torch.as_tensor(rows.z, dtype=torch.float32)
+        self.weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32)
+        self.to(device)
+
     def _curve(self, batch: Photometry, z: Tensor) -> list[dict[str, float]]:
         """Scores of every K on validation rows, each with its best kernel width (by CRPS)."""
         grid, z = self.context.grid, z.to(self.device)
@@ -91,24 +99,26 @@ class Neighbours(Model):
         distance, neighbour = self._search(batch, usable[-1])
         curve = []
         for k in usable:
-            histogram, mean = self._histogram(distance[:, :k], neighbour[:, :k])
-            scores = {width: mean_crps(histogram @ kernel(grid, width, self.device), z, grid) for width in WIDTHS}
+            near, weight = neighbour[:, :k], self._weights(distance[:, :k], neighbour[:, :k])
+            scores = {
+                width: mean_crps(self._mixture(near, weight, kernel(grid, width, self.device)), z, grid)
+                for width in WIDTHS
+            }
             width = min(scores, key=lambda w: scores[w])
-            mse = float((mean - z).square().mean())
+            mse = float(((weight * self.z[near]).sum(1) - z).square().mean())
             curve.append({"k": k, "mse": mse, "crps": scores[width], "width": width})
         return curve
 
     @torch.inference_mode()
     def predict(self, batch: Photometry) -> Tensor:
-        histogram, _ = self._histogram(*self._search(batch, self.k))
-        return histogram @ self._kernel
+        distance, neighbour = self._search(batch, self.k)
+        return self._mixture(neighbour, self._weights(distance, neighbour), self._kernel)
 
     def _search(self, batch: Photometry, k: int) -> tuple[Tensor, Tensor]:
         """Distances (n, k), nearest first, and training row numbers (n, k)."""
         x = self.scaler(self.columns(batch).to(self.device))
         if self.device.type == "cpu":
-            distance, neighbour = self._tree.query(x.numpy(), np.arange(1, k + 1), workers=torch.get_num_threads())
-            return torch.from_numpy(distance).float(), torch.from_numpy(neighbour)
+            return self._tree.query(x, k)
         squared = self.inputs.square().sum(1)
         parts = []
         for part in x.split(max(1, PAIRS // len(self.inputs))):
@@ -120,18 +130,19 @@ class Neighbours(Model):
         distances, neighbours = zip(*parts, strict=True)
         return torch.cat(distances), torch.cat(neighbours)
 
-    def _histogram(self, distance: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, size) weights of the neighbours on the grid points, each row summing to 1, and their mean redshift (n,)."""
+    def _weights(self, distance: Tensor, neighbour: Tensor) -> Tensor:
+        """(n, k) weights of the neighbours, each row summing to 1."""
         weight = self.weight[neighbour]
         if self.settings.weights == "distance":
             weight = weight / distance.clamp_min(1e-6)
-        weight = weight / weight.sum(1, keepdim=True)
+        return weight / weight.sum(1, keepdim=True)
+
+    def _mixture(self, neighbour: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
+        """(n, size) densities: rows of the kernel, those of the two grid points around each neighbour's redshift."""
         right = weight * self._fraction[neighbour]
         cell = self._cell[neighbour]
-        histogram = torch.zeros(len(neighbour), self.context.grid.size, device=self.device)
-        histogram.scatter_add_(1, cell, weight - right)
-        histogram.scatter_add_(1, cell + 1, right)
-        return histogram, (weight * self.z[neighbour]).sum(1)
+        rows, shares = torch.cat([cell, cell + 1], 1), torch.cat([weight - right, right], 1)
+        return functional.embedding_bag(rows, kernel, per_sample_weights=shares, mode="sum")
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {
@@ -161,12 +172,40 @@ class Neighbours(Model):
         self._cell = position.long().clamp(0, grid.size - 2)
         self._fraction = position - self._cell
         if device.type == "cpu":
-            self._tree = cKDTree(self.inputs.double().numpy(), leafsize=32, balanced_tree=False)
+            self._tree = Tree(self.inputs)
         if hasattr(self, "width"):
             self._prepare()
 
     def _prepare(self) -> None:
         self._kernel = kernel(self.context.grid, self.width, self.device)
+
+
+class Tree:
+    """Exact neighbours from a k-d tree along the principal axes of the points.
+
+    A rotation keeps distances and lets the tree look into fewer leaves. Directions in which the points do not differ (colors beside
+    their magnitudes) are left out: along these a query is equally far from all.
+    """
+
+    FLAT = 1e-5
+    """Directions with less than this part of the largest spread."""
+
+    def __init__(self, points: Tensor) -> None:
+        values = points.double().numpy()
+        self.center = values.mean(0)
+        _, spread, axes = np.linalg.svd(values - self.center, full_matrices=False)
+        self.axes = axes[(spread > self.FLAT * spread[0]) | (np.arange(len(spread)) == 0)].T
+        self.tree = cKDTree((values - self.center) @ self.axes, leafsize=32)
+
+    def query(self, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Distances (n, k) float32, nearest first, and row numbers (n, k) of the nearest to each of the points."""
+        values = points.double().numpy() - self.center
+        inside = values @ self.axes
+        distance, neighbour = self.tree.query(inside, np.arange(1, k + 1), workers=torch.get_num_threads())
+        if self.axes.shape[1] < self.axes.shape[0]:
+            outside = np.square(values).sum(1) - np.square(inside).sum(1)
+            distance = np.sqrt(np.square(distance) + outside.clip(0)[:, None])
+        return torch.from_numpy(distance).float(), torch.from_numpy(neighbour)
 
 
 def kernel(grid: Grid, width: float, device: torch.device) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zmill.models.base import Settings
+from zmill.models.watch import State, Watch
 
 
 class TrainingError(RuntimeError):
@@ -40,6 +42,23 @@ class Schedule(Settings):
     """Products in bfloat16 where the device has instructions for them; the weights stay in float32."""
     look_every: int = Field(1, ge=1)
     """Epochs between two looks at the validation rows."""
+
+
+class Residual(Settings):
+    """Shape of a residual network."""
+
+    width: int = Field(256, ge=8)
+    """Numbers in each layer."""
+    blocks: int = Field(3, ge=0)
+    """Residual blocks of two layers."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of a block's inner numbers that a training step leaves out."""
+    waves: int = Field(16, ge=0)
+    """Sines, and as many cosines, that each luptitude and color is given as beside itself; 0: none."""
+    embedding: int = Field(8, ge=1)
+    """Numbers that the waves of one input become."""
+    frequency: float = Field(0.1, gt=0)
+    """Standard deviation of the waves' first frequencies, in periods per standard deviation of the input."""
 
 
 class Linear(nn.Module):
@@ -74,24 +93,51 @@ class FullyConnected(nn.Module):
         return self.head(x)
 
 
+class Waves(nn.Module):
+    """Numbers as sines and cosines of learned frequencies, then a linear layer with ReLU of their own each.
+
+    Redshift is a rapidly varying function of color, which a network of ReLU alone learns slowly (Gorishniy, Rubachev &
+    Babenko 2022, eq. 2, "PLR").
+    """
+
+    def __init__(self, members: int, settings: Residual, values: int) -> None:
+        super().__init__()
+        frequencies, numbers = settings.waves, settings.embedding
+        self.frequency = nn.Parameter(settings.frequency * torch.randn(members, 1, values, frequencies))
+        bound = math.sqrt(1.5 / frequencies)
+        self.weight = nn.Parameter(torch.empty(members, values, 2 * frequencies, numbers).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(members, 1, values * numbers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(members, n, values) -> (members, n, values * numbers)."""
+        phase = (2 * math.pi) * self.frequency * x[..., None]
+        waves = torch.cat([phase.sin(), phase.cos()], -1)  # (members, n, values, 2 * frequencies)
+        mixed = torch.einsum("mnvf,mvfd->mnvd", waves, self.weight.to(waves.dtype))
+        return functional.relu(mixed.flatten(2) + self.bias)
+
+
 class ResidualMLP(nn.Module):
-    """Residual blocks x + W2 relu(W1 x) between a linear stem and a linear head.
+    """Residual blocks x + W2 relu(W1 x) between a linear stem and a linear head; the first inputs also as waves.
 
     The second matrix of a block starts at zero, so that the untrained network is shallow and depth needs no
     normalisation layers, which would cost more than the products when a survey is predicted.
     """
 
-    def __init__(self, members: int, inputs: int, width: int, blocks: int, outputs: int, dropout: float = 0.0) -> None:
+    def __init__(self, members: int, inputs: int, waved: int, outputs: int, settings: Residual) -> None:
         super().__init__()
-        self.members = members
-        self.stem = Linear(members, inputs, width)
+        self.members, self.waved = members, waved
+        width, blocks = settings.width, settings.blocks
+        self.waves = Waves(members, settings, waved) if settings.waves else None
+        self.stem = Linear(members, inputs + (waved * settings.embedding if settings.waves else 0), width)
         self.first = nn.ModuleList(Linear(members, width, width) for _ in range(blocks))
         self.second = nn.ModuleList(Linear(members, width, width, gain=0.0) for _ in range(blocks))
         self.head = Linear(members, width, outputs, gain=0.1)
-        self.dropout = dropout
+        self.dropout = settings.dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(members, n, inputs) -> (members, n, outputs)."""
+        if self.waves is not None:
+            x = torch.cat([x, self.waves(x[..., : self.waved])], -1)
         x = functional.relu(self.stem(x))
         for first, second in zip(self.first, self.second, strict=True):
             inner = functional.relu(first(x))
@@ -104,12 +150,13 @@ class ResidualMLP(nn.Module):
 class Applied:
     """A trained `ResidualMLP` member by member, in bfloat16 where the processor multiplies it: only predicts.
 
-    The stem, whose inputs carry the colors, stays in float32.
+    Waves and stem, which see the colors, stay in float32.
     """
 
     def __init__(self, network: ResidualMLP) -> None:
         device = network.stem.weight.device
         self.dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+        self.waved = network.waved
 
         def layers(linear: nn.Module, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
             assert isinstance(linear, Linear)
@@ -119,29 +166,67 @@ class Applied:
         stem, head = layers(network.stem, torch.float32), layers(network.head, self.dtype)
         pairs = zip(network.first, network.second, strict=True)
         blocks = [(layers(a, self.dtype), layers(b, self.dtype)) for a, b in pairs]
+        waves = [None] * network.members if network.waves is None else _wave_products(network.waves)
         self.members = [
-            (stem[m], [(first[m], second[m]) for first, second in blocks], head[m]) for m in range(network.members)
+            (waves[m], stem[m], [(first[m], second[m]) for first, second in blocks], head[m])
+            for m in range(network.members)
         ]
+
+    def outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """(n, inputs) -> (n, outputs) of each member."""
+        for waves, stem, blocks, head in self.members:
+            inputs = x
+            if waves is not None:
+                frequency, mix, bias = waves
+                phase = x[:, : self.waved] @ frequency
+                mixed = torch.cat([phase.sin(), phase.cos_()], 1)
+                inputs = torch.cat([x, torch.addmm(bias, mixed, mix).relu_()], 1)
+            h = functional.linear(inputs, *stem).relu_().to(self.dtype)
+            for first, second in blocks:
+                h = h.add_(functional.linear(functional.linear(h, *first).relu_(), *second))
+            yield functional.linear(h.relu_(), *head)
 
     def probability(self, x: Tensor) -> Tensor:
         """(n, inputs) -> (n, outputs) float32: softmax of the outputs, averaged over the members."""
         total = None
-        for stem, blocks, head in self.members:
-            h = functional.linear(x, *stem).relu_().to(self.dtype)
-            for first, second in blocks:
-                h = h.add_(functional.linear(functional.linear(h, *first).relu_(), *second))
-            p = functional.linear(h.relu_(), *head).float().softmax(-1)
+        for outputs in self.outputs(x):
+            p = outputs.float().softmax(-1)
             total = p if total is None else total.add_(p)
         assert total is not None
-        return total.div_(len(self.members))
+        return total if len(self.members) == 1 else total.div_(len(self.members))
+
+
+def _wave_products(waves: Waves) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Each member's waves as two plain products: inputs to phases, sines and cosines to numbers; and the bias."""
+    found = []
+    for frequency, weight, bias in zip(
+        waves.frequency.detach(), waves.weight.detach(), waves.bias.detach(), strict=True
+    ):
+        sines, cosines = weight.chunk(2, dim=1)
+        mix = torch.cat([torch.block_diag(*sines), torch.block_diag(*cosines)])
+        phases = torch.block_diag(*((2 * math.pi) * frequency[0]).unsqueeze(1))
+        found.append((phases.contiguous(), mix.contiguous(), bias[0]))
+    return found
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for products of bfloat16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     there = torch.cpu.get_capabilities()
     return bool(there.get("avx512_bf16") or there.get("amx_bf16"))
+
+
+def tensors_of(**modules: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of modules, under `<name>.<parameter>`."""
+    return {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+
+
+def load_tensors(tensors: dict[str, Tensor], **modules: nn.Module) -> None:
+    """The reverse of `tensors_of`."""
+    for name, module in modules.items():
+        prefix = f"{name}."
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
 
 
 def adamw(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
@@ -149,26 +234,96 @@ def adamw(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Opt
     return torch.optim.AdamW(parameters, schedule.lr, weight_decay=schedule.weight_decay, fused=True)
 
 
+class _Training:
+    """All that changes while a network is trained: what its result depends on from here."""
+
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, ema: bool, generators: dict[str, torch.Generator]
+    ) -> None:
+        self.network, self.optimizer, self.generators = network, optimizer, generators
+        self.average = copy.deepcopy(network) if ema else network
+        self.best_state = copy.deepcopy(self.average.state_dict())
+        self.best, self.best_epoch, self.unimproved, self.epoch, self.step = math.inf, 0, 0, 0, 0
+        self.history: list[dict[str, Any]] = []
+        self.ended = False
+
+    def judge(self, loss: float, score: float) -> None:
+        """Take the mean loss of an epoch and the validation score after it."""
+        told = round(score, 6) if math.isfinite(score) else None
+        self.history.append({"epoch": self.epoch, "loss": round(loss, 6), "score": told})
+        self.unimproved += 1
+        if score < self.best:
+            self.best, self.best_epoch, self.unimproved = score, self.epoch, 0
+            self.best_state = copy.deepcopy(self.average.state_dict())
+
+    def state(self) -> State:
+        """All of it, on whatever device it is and not copied; of a training that has ended, what came out."""
+        parts = {"best": self.best_state, "random": {n: g.get_state() for n, g in self.generators.items()}}
+        if not self.ended:
+            parts["network"] = self.network.state_dict()
+            parts |= {f"optimizer{number}": found for number, found in self.optimizer.state_dict()["state"].items()}
+            if self.average is not self.network:
+                parts["average"] = self.average.state_dict()
+        tensors = {f"{part}/{name}": value for part, found in parts.items() for name, value in found.items()}
+        counters = ("epoch", "step", "unimproved", "best_epoch", "history", "ended")
+        best = self.best if math.isfinite(self.best) else None
+        return tensors, {"best": best, **{name: getattr(self, name) for name in counters}}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """The reverse of `state`."""
+        for name, value in facts.items():
+            setattr(self, name, value)
+        self.best = math.inf if facts["best"] is None else facts["best"]
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for key, value in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = value
+        for name, generator in self.generators.items():
+            generator.set_state(parts["random"][name])
+        own = self.network.state_dict()
+        self.best_state = {name: value.to(own[name].device) for name, value in parts["best"].items()}
+        if self.ended:
+            return
+        self.network.load_state_dict(parts["network"])
+        if self.average is not self.network:
+            self.average.load_state_dict(parts["average"])
+        optimizer = self.optimizer.state_dict()
+        of = "optimizer"
+        optimizer["state"] = {int(part.removeprefix(of)): found for part, found in parts.items() if part.startswith(of)}
+        self.optimizer.load_state_dict(optimizer)
+
+
 def train(
     network: nn.Module,
     rows: int,
     members: int,
     loss: Callable[[nn.Module, Tensor], Tensor],
-    score: Callable[[nn.Module], float],
+    score: Callable[[nn.Module], float] | None,
     schedule: Schedule,
     seed: int,
     say: Callable[[str], None],
     optimizer_of: Callable[[list[nn.Parameter], Schedule], torch.optim.Optimizer] = adamw,
+    watch: Watch | None = None,
+    phase: str = "network",
+    generators: tuple[torch.Generator, ...] = (),
+    until: int | None = None,
 ) -> dict[str, Any]:
     """Train in place; the network ends with the weights that scored best on the validation rows.
+
+    A training that goes on from what `watch` kept of it ends as if it had never been interrupted: the same weights to
+    the bit.
 
     Parameters
     ----------
     network : with parameters of `members` members along their first axis.
     rows : number of training rows, all of them on the network's device.
     loss : of the network and row numbers (members, batch): the mean loss of each member, summed.
-    score : of a network, smaller is better, on the validation rows.
+    score : of a network, smaller is better, on the validation rows; None: the weights after the last epoch are kept.
     optimizer_of : the optimizer of given parameters.
+    watch : is shown every score, and keeps what a killed job goes on from.
+    phase : name of this training among those of its model.
+    generators : of the random numbers that `loss` draws, beside torch's own.
+    until : epoch after which to stop, the learning rate being that of the whole schedule.
 
     Returns
     -------
@@ -179,61 +334,79 @@ def train(
     TrainingError
         If the loss is not finite.
     """
+    watch = watch or Watch()
     device = next(network.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     batch = min(schedule.batch, rows)
     steps = rows // batch
     total = schedule.epochs * steps
+    last = min(schedule.epochs, until or schedule.epochs)
     amp = schedule.amp and multiplies_bfloat16(device)
     optimizer = optimizer_of(list(network.parameters()), schedule)
-    average = copy.deepcopy(network) if schedule.ema else network
-    best, best_epoch, best_state, unimproved, step = math.inf, 0, copy.deepcopy(average.state_dict()), 0, 0
-    history = []
-    for epoch in range(1, schedule.epochs + 1):
+    now = _Training(network, optimizer, schedule.ema > 0, _named((generator, *generators), device))
+    kept = watch.kept(phase)
+    if kept is not None:
+        now.restore(*kept)
+        say(f"{phase}: going on after epoch {now.epoch} of at most {schedule.epochs}, where an earlier job was stopped")
+    while not now.ended:
+        now.epoch += 1
         network.train()
         order = torch.stack([torch.randperm(rows, generator=generator, device=device) for _ in range(members)])
         running = torch.zeros((), device=device)
         for place in range(steps):
             if schedule.one_cycle:
                 for group in optimizer.param_groups:
-                    group["lr"] = schedule.lr * _one_cycle(step / total)
+                    group["lr"] = schedule.lr * _one_cycle(now.step / total)
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 value = loss(network, order[:, place * batch : (place + 1) * batch])
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             optimizer.step()
-            step += 1
+            now.step += 1
             running += value.detach()
             if schedule.ema:
-                weight = 1 - min(schedule.ema, (1 + step) / (10 + step))
+                weight = 1 - min(schedule.ema, (1 + now.step) / (10 + now.step))
                 with torch.no_grad():
-                    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
+                    torch._foreach_lerp_(list(now.average.parameters()), list(network.parameters()), weight)
         mean_loss = float(running) / steps / members
         if not math.isfinite(mean_loss):
             raise TrainingError(
-                f"the loss became {mean_loss} in epoch {epoch} of {schedule.epochs} (learning rate {schedule.lr:g}, "
+                f"the loss became {mean_loss} in epoch {now.epoch} of {schedule.epochs} (learning rate {schedule.lr:g}, "
                 f"batch {batch}): lower the learning rate of this model in config.yaml, or scale its inputs"
             )
-        if epoch % schedule.look_every and epoch < schedule.epochs:
-            continue
-        average.eval()
-        with torch.inference_mode():
-            now = score(average)
-        history.append({"epoch": epoch, "loss": round(mean_loss, 6), "score": round(now, 6)})
-        unimproved += 1
-        if now < best:
-            best, best_epoch, unimproved = now, epoch, 0
-            best_state = copy.deepcopy(average.state_dict())
-        if epoch == 1 or epoch % max(1, schedule.epochs // 10) == 0:
-            say(f"epoch {epoch}: loss {mean_loss:.5g}, validation {now:.5g}, best {best:.5g} in epoch {best_epoch}")
-        if unimproved >= schedule.patience:
-            say(f"stopped in epoch {epoch}: no better since epoch {best_epoch}")
-            break
-    if not math.isfinite(best):
-        raise TrainingError("the validation score was never finite: lower the learning rate, or scale the inputs")
-    network.load_state_dict(best_state)
+        now.ended = now.epoch == last
+        if score is not None and (now.ended or now.epoch % schedule.look_every == 0):
+            now.average.eval()
+            with torch.inference_mode():
+                found = score(now.average)
+            now.judge(mean_loss, found)
+            if now.epoch == 1 or now.epoch % max(1, schedule.epochs // 10) == 0:
+                say(
+                    f"epoch {now.epoch}: loss {mean_loss:.5g}, validation {found:.5g}, best {now.best:.5g} in epoch "
+                    f"{now.best_epoch}"
+                )
+            watch.look(phase, now.epoch, found)
+            if now.unimproved >= schedule.patience:
+                say(f"stopped in epoch {now.epoch}: no better since epoch {now.best_epoch}")
+                now.ended = True
+        if score is None:
+            if now.ended:
+                now.best_state = now.average.state_dict()
+        elif now.ended and not math.isfinite(now.best):
+            raise TrainingError("the validation score was never finite: lower the learning rate, or scale the inputs")
+        watch.keep(phase, now.state, now.ended)
+    network.load_state_dict(now.best_state)
     network.eval()
-    return {"history": history, "best_epoch": best_epoch, "best_score": best}
+    return {"history": now.history, "best_epoch": now.best_epoch, "best_score": now.best}
+
+
+def _named(generators: tuple[torch.Generator, ...], device: torch.device) -> dict[str, torch.Generator]:
+    """The given generators and those that torch draws from itself (dropout), by name."""
+    every = {str(number): generator for number, generator in enumerate(generators)}
+    every["cpu"] = torch.default_generator
+    if device.type == "cuda":
+        every["cuda"] = torch.cuda.default_generators[device.index]
+    return every
 
 
 def _one_cycle(progress: float) -> float:

@@ -59,33 +59,50 @@ class PointNetwork(LocatedModel):
     def fit(
         self, train_rows: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]
     ) -> dict[str, Any]:
-        s, grid = self.settings, self.context.grid
-        train_rows, valid = train_rows.inside(grid), valid.inside(grid)
-        self.columns = Columns.fit(train_rows.photometry, s.extra, s.colors)
-        raw = self.columns(train_rows.photometry)
-        self.scaler = scalers.fit(s.scaling, raw)
-        torch.manual_seed(self.context.seed)
-        self.network = self.build()
-        self.kernel = ResidualKernel(50.0, torch.zeros(6), torch.zeros(2), torch.ones(2))
-        self.to(device)
-        x = self.scaler(raw.to(device))
-        z = torch.as_tensor(train_rows.z, dtype=torch.float32, device=device)
-        weight = torch.as_tensor(train_rows.weight / train_rows.weight.mean(), dtype=torch.float32, device=device)
-        valid_x, magnitude = self._inputs_of(valid.photometry)
+        valid = valid.inside(self.context.grid)
         valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
-
-        def loss(network: nn.Module, rows: Tensor) -> Tensor:
-            error = network(x[rows])[..., 0].float() - z[rows]
-            return (error.square() * weight[rows]).mean(-1).sum()
-
-        def score(network: nn.Module) -> float:
-            return float((network(valid_x[None])[0, :, 0] - valid_z).square().mean())
-
-        facts = train(self.network, len(train_rows), 1, loss, score, s, self.context.seed, say, self.optimizer)
+        self.kernel = ResidualKernel(50.0, torch.zeros(6), torch.zeros(2), torch.ones(2))
+        facts = self._learn(train_rows, (valid.photometry, valid_z), device, say)
+        self.epochs = int(facts["best_epoch"])
+        valid_x, magnitude = self._inputs_of(valid.photometry)
         with torch.inference_mode():
             z_hat = self.network(valid_x[None])[0, :, 0]
         self.kernel = ResidualKernel.fit(z_hat.clone(), magnitude.clone(), valid_z).to(device)
         return facts | {"residuals": {"student_nu": self.kernel.nu}}
+
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        self._learn(rows, None, device, say)
+
+    def _learn(
+        self, rows: Labelled, valid: tuple[Photometry, Tensor] | None, device: torch.device, say: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Train from the start; without validation rows for as many epochs as they have chosen."""
+        s, seed, rows = self.settings, self.context.seed, rows.inside(self.context.grid)
+        self.columns = Columns.fit(rows.photometry, s.extra, s.colors)
+        raw = self.columns(rows.photometry)
+        self.scaler = scalers.fit(s.scaling, raw)
+        torch.manual_seed(seed)
+        self.network = self.build()
+        self.to(device)
+        x = self.scaler(raw.to(device))
+        z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
+        weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
+
+        def loss(network: nn.Module, chosen: Tensor) -> Tensor:
+            error = network(x[chosen])[..., 0].float() - z[chosen]
+            return (error.square() * weight[chosen]).mean(-1).sum()
+
+        if valid is None:
+            phase, until = "network, refitted", self.epochs
+            return train(
+                self.network, len(rows), 1, loss, None, s, seed, say, self.optimizer, self.watch, phase, until=until
+            )
+        valid_x, _ = self._inputs_of(valid[0])
+
+        def score(network: nn.Module) -> float:
+            return float((network(valid_x[None])[0, :, 0] - valid[1]).square().mean())
+
+        return train(self.network, len(rows), 1, loss, score, s, seed, say, self.optimizer, self.watch)
 
     @torch.inference_mode()
     def locate(self, batch: Photometry) -> tuple[Tensor, Tensor]:

@@ -1,31 +1,44 @@
-"""A trained model as a folder: `tensors.safetensors`, and `model.json`, which is written last. No pickle."""
+"""A trained model as a folder: `tensors.safetensors`, and `model.json`, which is written last. No pickle.
+
+A training that may be killed is one file, `Checkpoint`.
+"""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import xxhash
-from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized  # its `save_file` leaves temporary files where it is killed
 from torch import Tensor
 
 import zmill
 from zmill.catalog.files import file_hash, read_json, whole, write_json
-from zmill.models.base import Context
+from zmill.models.base import Context, Labelled
 from zmill.models.ood import Domain
 from zmill.models.registry import model_class
 from zmill.models.trained import ModelError, TrainedModel
+from zmill.models.watch import State, Watch
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
-from zmill.pdf.grid import Grid
 
 FORMAT = 2
 """Raised when a folder written before can no longer be read."""
 TENSORS, DESCRIPTION = "tensors.safetensors", "model.json"
+HELD_OUT = "held_out"
+"""Folder, below that of a model that was fitted again on all rows, of the model before: fitted on the training rows alone."""
+CHECKPOINT_FORMAT = 1
+"""Raised when a checkpoint written before can no longer be gone on from."""
+ABOUT = "zmill"
+"""Where a checkpoint's JSON is in the metadata of its file."""
 
 
 def save(folder: Path, trained: TrainedModel) -> None:
@@ -37,7 +50,7 @@ def save(folder: Path, trained: TrainedModel) -> None:
     named = {f"model.{key}": value for key, value in tensors.items()}
     named |= {f"domain.{key}": value for key, value in domain_tensors.items()}
     with whole(folder / TENSORS) as temporary:
-        save_file({key: _storable(value) for key, value in named.items()}, temporary)
+        temporary.write_bytes(serialized({key: _storable(value) for key, value in named.items()}))
     context = trained.context
     description = {
         "format": FORMAT,
@@ -86,14 +99,8 @@ def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...
             f"{folder}: its settings do not fit the model type {description['type']} of zmill {zmill.__version__} "
             f"(written by {description['versions']['zmill']}): train it again. {error}"
         ) from None
-    context = Context(
-        bands=tuple(description["bands"]),
-        reference=description["bands"].index(description["reference"]),
-        grid=Grid(**description["grid"]),
-        seed=description["seed"],
-        extra_names=tuple(description["extra_names"]),
-        filters=description["filters"],
-    )
+    keys = ("bands", "reference", "grid", "seed", "extra_names", "filters")
+    context = Context.named(**{key: description[key] for key in keys})
     model = cls(settings, context)
     model.restore(_part(tensors, "model."), description["state"])
     domain = Domain.restore(_part(tensors, "domain."), description["domain"])
@@ -130,6 +137,92 @@ def describe(folder: Path) -> dict[str, Any]:
             "the folder was changed or copied in part; train the model again or copy it again"
         )
     return description
+
+
+class Checkpoint(Watch):
+    """A training on disk, for a job to go on from where a killed one stopped: one safetensors file, replaced whole.
+
+    Used as a context: the file is removed when the block ends well, that is, once the model is saved.
+
+    Parameters
+    ----------
+    path : the file; it must be no output of the job, or Snakemake removes it with what a killed job left.
+    identity : of what is trained (`identity`); what is on disk of anything else is not used.
+    say : takes a line for the log.
+    every : seconds between two writings, at least.
+    """
+
+    def __init__(self, path: Path, identity: str, say: Callable[[str], None], every: float = 60.0) -> None:
+        self.path, self.identity, self.say, self.every = path, identity, say, every
+        self._phases: dict[str, State] = {}
+        self._started = self._written = time.monotonic()
+        if path.is_file():
+            self._read()
+
+    def keep(self, phase: str, state: Callable[[], State], ended: bool = False) -> None:
+        due = time.monotonic() - self._written >= self.every
+        if not due and not ended:
+            return
+        tensors, facts = state()
+        self._phases[phase] = {name: _storable(value) for name, value in tensors.items()}, facts
+        if due:
+            self._write()
+
+    def kept(self, phase: str) -> State | None:
+        return self._phases.get(phase)
+
+    def remove(self) -> None:
+        """Leave nothing behind, neither of this job nor of killed ones."""
+        for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.tmp")):
+            path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed is None:
+            self.remove()
+
+    def _write(self) -> None:
+        named = {
+            f"{phase}/{name}": value for phase, (found, _) in self._phases.items() for name, value in found.items()
+        }
+        about = {
+            "format": CHECKPOINT_FORMAT,
+            "identity": self.identity,
+            "seconds": self.earlier_seconds + time.monotonic() - self._started,
+            "phases": {phase: facts for phase, (_, facts) in self._phases.items()},
+        }
+        with whole(self.path) as temporary:
+            temporary.write_bytes(serialized(named, {ABOUT: json.dumps(about)}))
+        self._written = time.monotonic()
+
+    def _read(self) -> None:
+        try:
+            with safe_open(self.path, "pt") as file:
+                about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+                if (about.get("format"), about.get("identity")) != (CHECKPOINT_FORMAT, self.identity):
+                    self.say(f"{self.path}: left by a training with other settings, rows or version: starting afresh")
+                    return
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            self.say(f"{self.path}: cannot be read ({error}): starting afresh")
+            return
+        self._phases = {phase: (_part(tensors, f"{phase}/"), facts) for phase, facts in about["phases"].items()}
+        self.earlier_seconds = about["seconds"]
+
+
+def identity(type_: str, settings: BaseModel, context: Context, rows: Iterable[Labelled], device: torch.device) -> str:
+    """Hash of all that a training depends on: settings, seed, bands, grid, every row, the versions, the kind of device."""
+    about = {
+        "type": type_,
+        "settings": settings.model_dump(mode="json"),
+        "context": asdict(context),
+        "rows": [part.content_hash for part in rows],
+        "device": device.type,
+        "versions": [zmill.__version__, torch.__version__],
+    }
+    return xxhash.xxh3_128_hexdigest(json.dumps(about, sort_keys=True).encode())
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

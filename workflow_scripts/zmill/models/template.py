@@ -194,17 +194,10 @@ class TemplateFit(Model):
             filters = sed.load_filters([names[band] for band in context.bands])
         except ValueError as error:
             raise ConfigError(f"the survey definition's filters: {error}") from None
-        table = template_fluxes(filters, context.grid.z, s.per_gap, s.igm)
-        self.columns = Columns.fit(train.photometry, (), False)
-        self.table = torch.from_numpy(table).float()
-        self.zero_points = torch.zeros(len(context.bands))
+        self.table = torch.from_numpy(template_fluxes(filters, context.grid.z, s.per_gap, s.igm)).float()
         self.floor, self.smooth = s.floor[len(s.floor) // 2], 0.0
-        self.to(device)
-        train, valid = train.inside(context.grid), valid.inside(context.grid)
-        fitted = s.zero_points and len(train) >= ENOUGH
-        if fitted:
-            self.zero_points = self._fit_zero_points(train).cpu()
-            self.to(device)
+        self.refit(train, device, say)
+        valid = valid.inside(context.grid)
         judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
         curve = self._curve(valid.photometry[judged], torch.as_tensor(valid.z[judged], dtype=torch.float32))
         best = min(curve, key=lambda point: point["crps"])
@@ -214,11 +207,20 @@ class TemplateFit(Model):
         say(f"zero points {offsets}; error floor {self.floor:g} mag, smoothing {self.smooth:g}")
         return {
             "templates": self.table.shape[1],
-            "zero_points": offsets if fitted else None,
+            "zero_points": offsets if self.zero_points.any() else None,
             "floor": self.floor,
             "smooth": self.smooth,
             "curve": curve,
         }
+
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        self.columns = Columns.fit(rows.photometry, (), False)
+        self.zero_points = torch.zeros(len(self.context.bands))
+        self.to(device)
+        rows = rows.inside(self.context.grid)
+        if self.settings.zero_points and len(rows) >= ENOUGH:
+            self.zero_points = self._fit_zero_points(rows).cpu()
+            self.to(device)
 
     def _curve(self, batch: Photometry, z: Tensor) -> list[dict[str, float]]:
         """CRPS of validation rows for every error floor and smoothing."""

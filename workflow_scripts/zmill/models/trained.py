@@ -16,6 +16,7 @@ from zmill import metrics
 from zmill.models import ood
 from zmill.models.base import Context, Labelled, Model
 from zmill.models.registry import model_class
+from zmill.models.watch import Watch
 from zmill.pdf import calibration_fit, conformal
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
@@ -91,6 +92,7 @@ def fit_and_calibrate(
     calib: Labelled,
     device: torch.device,
     say: Callable[[str], None],
+    watch: Watch | None = None,
 ) -> TrainedModel:
     """Fit a model on `train` (choosing on `valid`), calibrate its densities on `calib`, learn its domain on `train`.
 
@@ -98,6 +100,7 @@ def fit_and_calibrate(
     ----------
     settings : the model type's own `Settings`.
     say : takes a line for the log.
+    watch : looks on while networks are trained.
 
     Raises
     ------
@@ -125,9 +128,10 @@ def fit_and_calibrate(
     say(f"{name}: fitting {type_} on {len(train):,} rows, choosing on {len(valid):,}, on {device}")
     started = time.monotonic()
     model = cls(settings, context)
+    model.watch = watch or model.watch
     fitted = model.fit(train, valid, device, say)
     model.to(device)
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - started + model.watch.earlier_seconds
     with torch.inference_mode():
         found, pit = calibration_fit.fit(_densities(model, calib), grid, calib.z, calib.weight)
         magnitude = calib.photometry.mag[:, context.reference].astype(np.float64)
@@ -151,6 +155,23 @@ def fit_and_calibrate(
         "rows": {"train": len(train), "valid": len(valid), "calib": len(calib)},
     }
     return TrainedModel(name, type_, model, found, intervals, domain, facts)
+
+
+def refit(trained: TrainedModel, rows: Labelled, say: Callable[[str], None]) -> None:
+    """Let a fitted and calibrated model learn again, from all of `rows`: those that chose and calibrated it, too.
+
+    What validation rows chose and calibration rows corrected stays as it is, so that the model is judged and calibrated as
+    it was without them; what it knows of redshifts comes from every labelled row but the test rows.
+    """
+    model, context = trained.model, trained.context
+    say(f"{trained.name}: fitting again on all {len(rows):,} labelled rows that are not tested on")
+    started = time.monotonic()
+    model.refit(rows, model.device, say)
+    model.to(model.device)
+    trained.domain = ood.fit(rows.photometry, context.reference, context.seed)
+    trained.domain.to(model.device)
+    trained.facts["rows"]["refit"] = len(rows)
+    trained.facts["refit_seconds"] = round(time.monotonic() - started, 3)
 
 
 def _densities(model: Model, rows: Labelled) -> Tensor:

@@ -28,13 +28,16 @@ class TrainZ(Model):
     min_train = 1
 
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
-        grid = self.context.grid
-        position = np.clip((train.z - grid.z_min) / grid.step, 0, grid.size - 1)
-        cell = np.minimum(position.astype(np.int64), grid.size - 2)
-        right = (position - cell) * train.weight
-        counts = np.bincount(cell, train.weight - right, grid.size) + np.bincount(cell + 1, right, grid.size)
-        self.density = grid.normalize(torch.as_tensor(counts, dtype=torch.float32)[None])
+        self.refit(train, device, say)
         return {}
+
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        grid = self.context.grid
+        position = np.clip((rows.z - grid.z_min) / grid.step, 0, grid.size - 1)
+        cell = np.minimum(position.astype(np.int64), grid.size - 2)
+        right = (position - cell) * rows.weight
+        counts = np.bincount(cell, rows.weight - right, grid.size) + np.bincount(cell + 1, right, grid.size)
+        self.density = grid.normalize(torch.as_tensor(counts, dtype=torch.float32)[None])
 
     def predict(self, batch: Photometry) -> Tensor:
         return self.density.expand(len(batch), -1).contiguous()

@@ -82,7 +82,7 @@ def gather(results: Path) -> Contents:
         "report.html": results / "report.html",
         "leaderboard.csv": results / "evaluation" / "leaderboard.csv",
         "best.json": results / "evaluation" / "best.json",
-        **{f"model/{path.relative_to(model)}": path for path in _visible_files(model)},
+        **{f"model/{path.name}": path for path in model.iterdir() if path.is_file() and _visible(path)},
     }
     for name in found:
         catalog = results / name

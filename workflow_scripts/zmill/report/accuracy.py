@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from zmill.metrics import COVERAGES
+from zmill.metrics import COVERAGES, badness
 from zmill.report import figures
 from zmill.report.binned import Floats, trend
-from zmill.report.blocks import Cell, Note, Section, Table, count, number, percent, picture, text
+from zmill.report.blocks import Cell, Note, Picture, Section, Table, count, number, percent, picture, text
 from zmill.report.sources import Sources
 
 HEADLINE = {
@@ -236,29 +236,73 @@ def _calibration_table(calibrated: dict[str, dict[str, Any]], models: dict[str, 
     return Table("Calibration: scores of the validation rows before → after", headers, rows)
 
 
-def kinds_section(split: dict[str, Any]) -> Section:
-    """Metrics by what was known of a row: its bands' states, and whether training rows are near."""
+def kinds_section(sources: Sources, split: dict[str, Any], metric: str) -> Section:
+    """Metrics by what was known of a row: its bands' states, and whether training rows are near.
+
+    split : the test rows in the chosen model's `metrics.json`.
+    metric : what the model was chosen by.
+    """
     section = Section("kinds", "By what was measured", "By bands")
     names = ("sigma_mad", "eta_015", "bias", "crps")
     headers = ["rows", *(HEADLINE[name] for name in names)]
-    rows = []
-    for entry in split["patterns"]:
-        told = "; ".join(
-            f"{state} {' '.join(entry[state])}" for state in ("undetected", "unobserved", "imputed") if entry[state]
-        )
-        rows.append([text(told or "all bands measured"), *_some(entry, names)])
+    patterns: dict[str, dict[str, dict[str, str]]] = {}
+    for row in sources.patterns:
+        if row["split"] == "test":
+            patterns.setdefault(row["pattern"], {})[row["model"]] = row
+    natural = {name: found[sources.chosen] for name, found in patterns.items() if _any(found)["kind"] == "natural"}
+    states = [
+        [text(name), *_some({"n": int(row["n"]), "board": {key: _float(row[key]) for key in names}}, names)]
+        for name, row in natural.items()
+    ]
     domains = {"inside": "training rows are near", "outside": "far from every training row"}
     near = [[text(domains.get(name, name)), *_some(entry, names)] for name, entry in split["ood"].items() if entry["n"]]
+    enough = {name: found for name, found in patterns.items() if int(_any(found)["n"]) >= FEWEST}
     section.blocks += [
-        Table("Test rows by the state of their bands, the commonest first", ["bands", *headers], rows),
+        Table("Test rows by the state of their bands, the commonest first", ["bands", *headers], states),
         Table("Test rows inside and outside of the training domain", ["domain", *headers], near),
+        Note(
+            f"The tables above are of {sources.chosen}, those below of every model, the best in bold. Below the patterns of the "
+            "test rows themselves are patterns that were made: bands taken away from rows that have them, or written as "
+            "undetected at the survey's usual limit, however bright the row is there."
+        ),
+        *(
+            _pattern_table(enough, sources.names, name)
+            for name in dict.fromkeys((metric, "sigma_mad", "eta_015"))
+            if enough
+        ),
     ]
     return section
 
 
+def _any(found: dict[str, dict[str, str]]) -> dict[str, str]:
+    """One of the rows of a pattern: what it is of is the same for all models."""
+    return next(iter(found.values()))
+
+
+def _pattern_table(patterns: dict[str, dict[str, dict[str, str]]], models: list[str], metric: str) -> Table:
+    """One metric of every model in every pattern of bands.
+
+    patterns : pattern -> model -> its row of `patterns.csv`.
+    """
+    rows = []
+    for name, found in patterns.items():
+        values = [_float(found[model][metric]) for model in models]
+        badnesses = [badness(metric, value) if isinstance(value, float) else np.inf for value in values]
+        cells = [
+            replace(_metric(metric, value), best=bad == min(badnesses) < np.inf)
+            for value, bad in zip(values, badnesses, strict=True)
+        ]
+        rows.append([text(name), count(int(_any(found)["n"])), *cells])
+    return Table(f"{HEADLINE.get(metric, metric)} of every model by pattern of bands", ["bands", "rows", *models], rows)
+
+
+def _metric(name: str, value: Any) -> Cell:
+    return (percent if name in SHARES or name.startswith("coverage") else number)(value)
+
+
 def _some(entry: dict[str, Any], names: tuple[str, ...]) -> list[Cell]:
     board = entry["board"] if entry["n"] >= FEWEST else {}
-    return [count(entry["n"]), *((percent if name in SHARES else number)(board.get(name)) for name in names)]
+    return [count(entry["n"]), *(_metric(name, board.get(name)) for name in names)]
 
 
 def leaderboard_section(sources: Sources, metric: str) -> Section:
@@ -277,29 +321,46 @@ def leaderboard_section(sources: Sources, metric: str) -> Section:
             "mean. A click on a header sorts the table."
         ),
         Table("Every model on every split", headers, table, marked=0 if table else None),
+        *_weighted(sources, metric),
     ]
     for name, described in sources.models().items():
         section.blocks += _training(name, described)
     return section
 
 
+def _weighted(sources: Sources, metric: str) -> list[Note | Table]:
+    """Metrics of labelled rows as they are, and weighed to stand for the survey."""
+    names = list(dict.fromkeys((metric, "sigma_mad", "eta_015", "bias")))
+    rows = []
+    for split in ("test", "valid"):
+        for model in sources.names:
+            found = sources.metrics(model)["splits"][split]
+            if "weighted" not in found:
+                continue
+            boards = found["board"], found["weighted"]["board"]
+            cells = [_metric(name, board[name]) for name in names for board in boards]
+            rows.append([text(model), text(split), count(found["weighted"]["effective_rows"]), *cells])
+    if not rows:
+        return [Note("Labelled rows are not weighed: all metrics are of the labelled rows as they are.")]
+    told = [f"{HEADLINE.get(name, name)}, {how}" for name in names for how in ("as they are", "weighed")]
+    return [
+        Note(
+            "Labelled rows are brighter and nearer than the survey. Weighed, they stand for its rows in magnitude and color, and a "
+            "metric says more of what to expect of the catalogue, from as many rows as are called effective."
+        ),
+        Table(
+            "Labelled rows as they are, and weighed to stand for the survey",
+            ["model", "split", "effective rows", *told],
+            rows,
+        ),
+    ]
+
+
 def _training(name: str, described: dict[str, Any]) -> list[Any]:
     """Curves of a model's training, where it tells of any."""
     fit = described.get("facts", {}).get("fit") or {}
-    found = []
-    history = [entry for entry in fit.get("history", []) if "epoch" in entry]
-    if len(history) > 1:
-        x = np.array([entry["epoch"] for entry in history], np.float64)
-        series = _series(history, {"loss": "training loss", "score": "validation score"})
-        best = fit.get("best_epoch")
-        found.append(
-            picture(
-                f"history-{name}",
-                f"{name}: training loss and validation score (lower is better) by epoch.",
-                f"Learning curve of {name} over {int(x[-1])} epochs; the chosen epoch is {best}.",
-                lambda: figures.model_curve(x, series, "epoch", best),
-            )
-        )
+    phases = {name: fit} | {f"{name}, {key}": part for key, part in fit.items() if isinstance(part, dict)}
+    found = [_learning(told, part) for told, part in phases.items() if len(part.get("history", [])) > 1]
     curve = [entry for entry in fit.get("curve", []) if "k" in entry]
     if len(curve) > 1:
         x = np.array([entry["k"] for entry in curve], np.float64)
@@ -316,11 +377,24 @@ def _training(name: str, described: dict[str, Any]) -> list[Any]:
     return found
 
 
+def _learning(told: str, phase: dict[str, Any]) -> Picture:
+    """Learning curve of one phase of a model's training."""
+    x = np.array([entry["epoch"] for entry in phase["history"]], np.float64)
+    series = _series(phase["history"], {"loss": "training loss", "score": "validation score"})
+    best = phase["best_epoch"]
+    return picture(
+        f"history-{told}",
+        f"{told}: training loss and validation score (lower is better) by epoch.",
+        f"Learning curve of {told} over {int(x[-1])} epochs; the chosen epoch is {best}.",
+        lambda: figures.model_curve(x, series, "epoch", best),
+    )
+
+
 def _series(entries: list[dict[str, Any]], names: dict[str, str]) -> dict[str, Floats]:
     return {
-        told: np.array([entry[key] for entry in entries], np.float64)
+        told: np.array([np.nan if entry[key] is None else entry[key] for entry in entries], np.float64)
         for key, told in names.items()
-        if all(isinstance(entry.get(key), int | float) for entry in entries)
+        if all(isinstance(entry.get(key), int | float | None) for entry in entries)
     }
 
 
@@ -337,4 +411,4 @@ def _leader_cell(name: str, value: str) -> Cell:
         return text(value)
     if name == "n" or name == "rows_per_s":
         return Cell(f"{found:,.0f}" if np.isfinite(found) else "–", found)
-    return percent(found) if name in SHARES or name.startswith("coverage") else number(found)
+    return _metric(name, found)

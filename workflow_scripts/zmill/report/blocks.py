@@ -24,10 +24,11 @@ class Note:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, and the number that its column is sorted by (None: by its text)."""
+    """What a cell shows, and the number that its column is sorted by (None: by its text). `best` sets it apart."""
 
     text: str
     value: float | None = None
+    best: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -21,7 +22,9 @@ LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"))
 COUNTS = ListedColormap(colormaps["viridis"](np.linspace(0.25, 0.97, 256)), "counts")
 """viridis without its ends, which would be lost on a dark or a white page."""
 WHOLE = FuncFormatter(lambda value, _: f"{value:,.0f}")
-"""Ticks of a logarithmic axis as plain numbers."""
+"""Ticks of a logarithmic axis of counts as plain numbers."""
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+"""Ticks of any logarithmic axis."""
 
 
 def redshift_plane(z_spec: Floats, z_phot: Floats, z_min: float, z_max: float, outlier: float = 0.15) -> Figure:
@@ -163,4 +166,90 @@ def model_curve(x: Floats, series: dict[str, Floats], label: str, chosen: float 
         panels[-1].set_xticks(x[:: -(-len(x) // 8)])
     else:
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def search_course(scores: Floats, so_far: Floats, metric: str) -> Figure:
+    """Scores of the trials of a search in the order in which they ended, NaN without one, and the best so far."""
+    figure = Figure()
+    axes = figure.subplots()
+    place = np.arange(1, len(scores) + 1)
+    axes.plot(place, scores, color=BLUE, marker="o", markersize=4, linestyle="none")
+    axes.step(place, so_far, where="post", color=ORANGE)
+    lost = place[np.isnan(scores)]
+    foot = axes.get_xaxis_transform()
+    axes.plot(lost, np.full(len(lost), 0.02), color=MUTED, marker="|", markersize=8, linestyle="none", transform=foot)
+    axes.set(xlabel="trial, in the order of ending", ylabel=metric, xlim=(0.5, len(scores) + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _logarithmic_if_wide(axes, scores)
+    return figure
+
+
+def bars(shares: dict[str, float]) -> Figure:
+    """Shares of something by name, the first on top."""
+    figure = Figure(figsize=(4.8, 1.2 + 0.32 * len(shares)))
+    axes = figure.subplots()
+    axes.barh(list(shares), list(shares.values()), color=BLUE, alpha=0.85)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
+def search_settings(
+    values: dict[str, list[Any]], scores: Floats, best: int, metric: str, logarithmic: set[str]
+) -> Figure:
+    """Scores of the trials of a search against each setting, a panel each; words and lists are places on the line."""
+    rows = -(-len(values) // 2)
+    figure = Figure(figsize=(4.8, 0.4 + 2.0 * rows))
+    panels = list(figure.subplots(rows, min(2, len(values)), sharey=True, squeeze=False).flat)
+    for axes, (name, tried) in zip(panels, values.items(), strict=False):
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in tried):
+            x = np.array(tried, np.float64)
+            if name in logarithmic:
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(PLAIN)
+                axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            words = sorted({str(value) for value in tried})
+            x = np.array([words.index(str(value)) for value in tried], np.float64)
+            axes.set_xticks(range(len(words)), words, rotation=20, ha="right")
+            axes.set_xlim(-0.5, len(words) - 0.5)
+        axes.plot(x, scores, color=BLUE, marker="o", markersize=3.5, linestyle="none", alpha=0.8)
+        axes.plot(x[best], scores[best], color=ORANGE, marker="D", markersize=6)
+        axes.set_xlabel(name)
+        _logarithmic_if_wide(axes, scores)
+    for axes in panels[len(values) :]:
+        axes.set_visible(False)
+    for axes in panels[:: min(2, len(values))]:
+        axes.set_ylabel(metric)
+    return figure
+
+
+def _logarithmic_if_wide(axes: Axes, scores: Floats) -> None:
+    """Scores that differ by more than tenfold on a logarithmic axis."""
+    if np.nanmin(scores) > 0 and np.nanmax(scores) > 10 * np.nanmin(scores):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(PLAIN)
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def distributions(axes: list[dict[str, Any]], names: dict[str, str]) -> Figure:
+    """Distributions of several things, a panel each.
+
+    axes : name and edges of each, and the share of rows in each bin under every key of `names`, which says what the
+        curves are called.
+    """
+    lines = -(-len(axes) // 2)
+    figure = Figure(figsize=(4.8, 0.6 + 1.5 * lines))
+    panels = figure.subplots(lines, 2, squeeze=False).ravel()
+    for panel, axis in zip(panels, axes, strict=False):
+        for (key, told), (color, dash) in zip(names.items(), LINES, strict=False):
+            panel.stairs(axis[key], axis["edges"], color=color, linestyle=dash, label=told)
+        panel.set(xlabel=axis["name"], ylabel="share of rows", xlim=(axis["edges"][0], axis["edges"][-1]))
+        panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_locator(MaxNLocator(3))
+    for panel in panels[len(axes) :]:
+        panel.remove()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names))
     return figure

@@ -30,6 +30,7 @@ from zmill.report.river import (
     sample_section,
     time_section,
 )
+from zmill.report.searches import searches_section
 from zmill.report.sources import Sources
 
 BINS = 50
@@ -50,6 +51,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
     grid = survey["redshift_grid"]
     edges = np.linspace(grid["min"], grid["max"], BINS + 1)
     reference = survey["reference_band"] or survey["bands"][len(survey["bands"]) // 2]
+    metric = config["select"]["metric"]
     split = sources.metrics(sources.chosen)["splits"]["test"]
     tested = Tested(sources.predictions(sources.chosen, "test"), grid["max"], reference)
     predicted = sources.predicted(edges) if sources.has_catalog else None
@@ -57,8 +59,9 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
         accuracy_section(tested),
         pdf_section(sources.pits("test"), split, sources.models(), reference),
         distribution_section(sources, tested, predicted, edges),
-        leaderboard_section(sources, config["select"]["metric"]),
-        kinds_section(split),
+        leaderboard_section(sources, metric),
+        searches_section(sources),
+        kinds_section(sources, split, metric),
         rows_section(predicted),
         removed_section(sources),
         sample_section(sources),
@@ -71,7 +74,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
         "model": sources.chosen,
         "rows": predicted.rows if predicted else None,
         "test_rows": tested.table.num_rows,
-        "metric": config["select"]["metric"],
+        "metric": metric,
         "cards": headline(split),
     }
     page = render(head, [section for section in sections if section])

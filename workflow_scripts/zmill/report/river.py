@@ -185,10 +185,61 @@ def sample_section(sources: Sources) -> Section:
             for source, counts in sorted(by_source.items(), key=lambda item: -sum(item[1].values()))
         ]
         section.blocks.append(Table("Where the redshifts come from", ["label_source", *splits], table))
+    section.blocks += _weights(sources)
     imputation = sources.json("imputation.json")
     if imputation:
         section.blocks.append(Details("Mean colors that missing bands are filled with", _pretty(imputation)))
     return section
+
+
+def _weights(sources: Sources) -> list[Block]:
+    """How labelled rows are weighed to stand for the survey, and how near that comes."""
+    weights = sources.json("sample/weights.json")
+    if weights is None:
+        return [
+            Note("This survey is given as tables: there is no catalogue to weigh labelled rows to, and all weigh 1.")
+        ]
+    if weights["method"] == "none":
+        return [Note("Labelled rows are not weighed (weights.method: none): all weigh 1.")]
+    splits = [
+        [
+            text(name),
+            count(told["rows"]),
+            count(told["effective_rows"]),
+            number(told["largest"]),
+            count(told["clipped"]),
+        ]
+        for name, told in sorted(weights["splits"].items(), key=lambda item: list(SPLITS).index(item[0]))
+    ]
+    axes = weights["axes"]
+    near = [[text(axis["name"]), number(axis["ks"]), number(axis["ks_weighted"])] for axis in axes]
+    curves = {"survey": "survey", "labelled": "training rows", "weighted": "weighed"}
+    return [
+        Note(
+            f"Labelled rows are weighed by the density of the survey's rows over their own, in {axes[0]['name']} and adjacent "
+            f"colors (Lima et al. 2008, {weights['neighbors']} neighbors, {weights['rows']['drawn']:,} rows of the survey that pass "
+            f"its cuts). {percent(weights['far']).text} of the survey's rows are far from every training row: no weight makes "
+            "training rows stand for those."
+        ),
+        Table(
+            "Weights; effective rows are (Σw)² / Σw²",
+            ["split", "rows", "effective rows", "largest weight", "clipped"],
+            splits,
+        ),
+        Table(
+            "Largest difference of the cumulative distributions of training rows and survey",
+            ["", "training rows", "weighed"],
+            near,
+        ),
+        picture(
+            "weights",
+            "Distributions of the survey's rows, of the training rows, and of the training rows with their weights.",
+            "Histograms of magnitude and colors of the survey, the training rows and the weighed training rows; the largest "
+            f"difference of any is {number(max(axis['ks'] for axis in axes)).text} without weights and "
+            f"{number(max(axis['ks_weighted'] for axis in axes)).text} with them.",
+            lambda: figures.distributions(axes, curves),
+        ),
+    ]
 
 
 def time_section(sources: Sources) -> Section | None:

@@ -81,12 +81,21 @@ class Sources:
     @cached_property
     def leaderboard(self) -> list[dict[str, str]]:
         """Rows of the leaderboard as they are written."""
-        with open(self.results / "evaluation" / "leaderboard.csv", newline="", encoding="utf-8") as handle:
-            return list(csv.DictReader(handle))
+        return _csv(self.results / "evaluation" / "leaderboard.csv")
+
+    @cached_property
+    def patterns(self) -> list[dict[str, str]]:
+        """Rows of the leaderboard by pattern of bands as they are written."""
+        return _csv(self.results / "evaluation" / "patterns.csv")
 
     def models(self) -> dict[str, dict[str, Any]]:
         """`model.json` of each model, by name."""
         found = sorted((self.results / "models").glob("*/model.json"))
+        return {path.parent.name: read_json(path) for path in found}
+
+    def searches(self) -> dict[str, dict[str, Any]]:
+        """`search.json` of each model whose settings were searched, by name."""
+        found = sorted((self.results / "tune").glob("*/search.json"))
         return {path.parent.name: read_json(path) for path in found}
 
     def predictions(self, model: str, split: str) -> pa.Table:
@@ -99,11 +108,15 @@ class Sources:
         found: dict[str, Any] = read_json(self.results / "evaluation" / model / "metrics.json")
         return found
 
+    @property
+    def names(self) -> list[str]:
+        """The models, the chosen one first, the others as they stand on the leaderboard."""
+        names = list(dict.fromkeys(row["model"] for row in self.leaderboard))
+        return sorted(names, key=lambda name: name != self.chosen)
+
     def pits(self, split: str) -> dict[str, Floats]:
         """PIT of the labelled rows of a split by model, the chosen one first."""
-        names = list(dict.fromkeys(row["model"] for row in self.leaderboard))
-        names.sort(key=lambda name: name != self.chosen)
-        return {name: self.predictions(name, split).column("pit").to_numpy() for name in names}
+        return {name: self.predictions(name, split).column("pit").to_numpy() for name in self.names}
 
     def rejected(self) -> dict[str, dict[str, int]]:
         """Rows that were set aside: table -> reason -> rows."""
@@ -174,6 +187,11 @@ class Sources:
         for path in sorted(folder.rglob("*.tsv"), key=lambda path: path.stat().st_mtime):
             found[path.relative_to(folder).parts[0].removesuffix(".tsv")].append(path)
         return [_work(rule, paths) for rule, paths in found.items()]
+
+
+def _csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
 
 
 def _work(rule: str, paths: list[Path]) -> Work:

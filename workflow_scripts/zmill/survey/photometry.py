@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +51,13 @@ class Photometry:
         """Some of the rows."""
         arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("bands", "extra_names")}
         return replace(self, **arrays)
+
+    @classmethod
+    def join(cls, parts: Sequence[Photometry]) -> Photometry:
+        """Rows of the same bands, one part after another."""
+        names = [f.name for f in fields(cls) if f.name not in ("bands", "extra_names")]
+        arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return replace(parts[0], **arrays)
 
     @property
     def measured(self) -> NDArray[np.bool_]:

@@ -1,0 +1,81 @@
+# Searching the settings of the models under `tune:`. A job per trial: Snakemake then counts the budget, runs as many side
+# by side as there are GPUs or cores, and starts again what was killed, which goes on from its checkpoint. The trials share
+# a journal; journal and checkpoints are no outputs, as Snakemake would remove them with what a killed job left.
+
+
+rule tune:
+    """The best settings of every model under `tune:`, searched with the validation rows."""
+    input:
+        searched,
+
+
+rule tune_trial:
+    message:
+        "Trial {wildcards.trial} of the search for settings of {wildcards.model}"
+    input:
+        train=f"{RESULTS}/sample/train.parquet",
+        valid=f"{RESULTS}/sample/valid.parquet",
+        calib=f"{RESULTS}/sample/calib.parquet",
+    output:
+        f"{RESULTS}/progress/tune/{{model}}/{{trial}}.json",
+    params:
+        type=rules.train_model.params.type,
+        settings=settings_beside,
+        search=search_of,
+        metric=lambda wildcards: settings.tune[wildcards.model].metric or settings.select.metric,
+        seed=lambda wildcards: (
+            settings.seed if settings.tune[wildcards.model].seed is None else settings.tune[wildcards.model].seed
+        ),
+        bands=rules.train_model.params.bands,
+        reference=rules.train_model.params.reference,
+        filters=rules.train_model.params.filters,
+        grid=rules.train_model.params.grid,
+        weighted=settings.weights.train,
+        model_seed=settings.seed,
+        journal=f"{RESULTS}/tune/{{model}}/journal.jsonl",
+        checkpoint=f"{RESULTS}/progress/tune/{{model}}/{{trial}}.safetensors",
+    log:
+        f"{LOGS}/tune_trial/{{model}}/{{trial}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tune_trial/{{model}}/{{trial}}.tsv"
+    conda:
+        "../envs/models.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, input: 3000 + int(20 * input.size_mb),
+        runtime=240,
+    script:
+        "../workflow_scripts/tune_trial.py"
+
+
+rule tune_model:
+    message:
+        "Gathering the trials of {wildcards.model}"
+    input:
+        lambda wildcards: expand(
+            f"{RESULTS}/progress/tune/{wildcards.model}/{{trial}}.json",
+            trial=range(settings.tune[wildcards.model].trials),
+        ),
+    output:
+        best=f"{RESULTS}/tune/{{model}}/best.yaml",
+        trials=f"{RESULTS}/tune/{{model}}/trials.csv",
+        search=f"{RESULTS}/tune/{{model}}/search.json",
+    params:
+        type=rules.train_model.params.type,
+        settings=settings_beside,
+        search=search_of,
+        metric=rules.tune_trial.params.metric,
+        seed=rules.tune_trial.params.seed,
+    log:
+        f"{LOGS}/tune_model/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tune_model/{{model}}.tsv"
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../workflow_scripts/tune_model.py"

@@ -1,0 +1,155 @@
+"""Accuracy beside RAIL's estimators and published figures, on the same test rows and by the same metrics.
+
+    python tests/benchmarks/accuracy.py --data FOLDER [--surveys lsst_dc2 zcosmos …] [--results FOLDER] [--peers ENV] [--all]
+
+For each survey the leaderboard that `snakemake evaluate` wrote is read; where there is none, the workflow is run with the models
+of config.yaml. Ours is the model that validation rows chose. RAIL's estimators get the rows of `sample/`, twice: the training
+rows alone, and with the validation and calibration rows (`+`), of which RAIL has no use of its own. Their densities are
+taken on the survey's redshift grid and judged by zmill.metrics, as ours are: median of the density (mode in brackets) for the
+scatter and the outliers, mean for rms. Extremely randomised trees on magnitudes and colors (scikit-learn, untuned) stand for a point
+estimate that takes a minute to write.
+
+Prints a table per survey and writes `<survey>_<metric>` of the chosen model, and `<survey>_<peer>_<metric>`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench import DATA, ROOT, context_of, joined, read, report
+from peers import LEARNERS, rail, suffix
+from sklearn.ensemble import ExtraTreesRegressor
+from torch import Tensor
+
+from zmill import metrics
+from zmill.models.base import Context, Labelled
+from zmill.models.evaluate import ON_REDSHIFT
+from zmill.models.features import Columns
+from zmill.pdf import points
+
+SURVEYS = ("lsst_dc2", "sdss_edr", "zcosmos", "demo")
+METRICS = ("cde_loss", "crps", "sigma_iqr", "eta_015", "pit_ks", "sigma_nmad", "rms")
+BY_MODE = ("sigma_iqr", "eta_015", "sigma_nmad")
+PUBLISHED = {
+    "sdss_edr": "ANNz, rms 0.023 (Collister & Lahav 2004: SDSS DR1, 0 < z < 0.7, other and more rows of the same kind)",
+    "lsst_dc2": "no publication has these rows; Schmidt et al. 2020 on DC1: FlexZBoost sigma_iqr 0.0154, cde_loss -10.6",
+}
+Board = dict[str, Any]
+
+
+def evaluated(survey: str, data: Path, results: Path) -> Path:
+    """The survey's folder of results, with a leaderboard."""
+    folder = results / survey
+    if not (folder / "evaluation" / "leaderboard.csv").is_file():
+        command = [sys.executable, "-m", "snakemake", "--cores", "all", "evaluate", "--config", f"survey={survey}"]
+        found = subprocess.run([*command, f"data_dir={data}", f"results_dir={results}"], cwd=ROOT, check=False)
+        if found.returncode:
+            raise SystemExit(f"snakemake evaluate failed for {survey}: see above, or leave it out of --surveys")
+    return folder
+
+
+def boards(folder: Path, every: bool) -> dict[str, Board]:
+    """The test metrics of the chosen model, first, and of the others if wanted."""
+    with (folder / "evaluation" / "leaderboard.csv").open(encoding="utf-8") as file:
+        names = list(dict.fromkeys(row["model"] for row in csv.DictReader(file)))
+    chosen = json.loads((folder / "evaluation" / "best.json").read_text(encoding="utf-8"))["model"]
+    found = {}
+    for name in dict.fromkeys([chosen, *names] if every else [chosen]):
+        about = json.loads((folder / "evaluation" / name / "metrics.json").read_text(encoding="utf-8"))
+        test = about["splits"]["test"]
+        found[name] = test["board"] | {"mode": test["points"]["z_mode"]}
+    return found
+
+
+def judge(density: Tensor, rows: Labelled, context: Context) -> Board:
+    """The metrics of densities on labelled rows, as the leaderboard has them."""
+    found = {name: value.numpy() for name, value in points.summarize(density, context.grid).items()}
+    board: Board = metrics.point_metrics(found["z_median"], rows.z)
+    mean = metrics.point_metrics(found["z_mean"], rows.z)
+    board |= {name: mean[name] for name in ON_REDSHIFT} | {"mode": metrics.point_metrics(found["z_mode"], rows.z)}
+    return board | metrics.pdf_metrics(metrics.pdf_scores(density, context.grid, rows.z))
+
+
+def extra_trees(train: Labelled, test: Labelled) -> Board:
+    """Point estimates alone."""
+    columns = Columns.fit(train.photometry, (), colors=True)
+    forest = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=1)
+    forest.fit(columns(train.photometry).numpy(), train.z)
+    return metrics.point_metrics(forest.predict(columns(test.photometry).numpy()), test.z)
+
+
+def peers_of(
+    environment: Path | None, estimators: list[str], sample: dict[str, Labelled], context: Context
+) -> dict[str, Board]:
+    """Every peer's metrics on the test rows."""
+    every = joined(sample["train"], sample["valid"], sample["calib"])
+    found = {
+        "extra_trees": extra_trees(sample["train"], sample["test"]),
+        "extra_trees+": extra_trees(every, sample["test"]),
+    }
+    if environment:
+        # RAIL has the filter curves of LSST alone
+        names = [name for name in estimators if name != "bpz" or suffix(context)]
+        for name, variant in [
+            (name, variant) for name in names for variant in ("", "+") if variant or name in LEARNERS
+        ]:
+            answer = rail(environment, name, every if variant else sample["train"], sample["test"], context)
+            assert answer.density is not None
+            cost = answer.inform["seconds"], answer.estimate["seconds"]
+            print(f"rail {name}{variant}: informed in {cost[0]:.1f} s, applied in {cost[1]:.1f} s", flush=True)
+            found[f"rail_{name}{variant}"] = judge(answer.density, sample["test"], context)
+    return found
+
+
+def show(survey: str, found: dict[str, Board], sample: dict[str, Labelled]) -> None:
+    """A table of the metrics."""
+    rows = ", ".join(f"{len(part):,} {split}" for split, part in sample.items())
+    print(f"\n{survey}: {rows} rows\n{'':20s}" + "".join(f"{name:>20s}" for name in METRICS))
+    for name, board in found.items():
+        line = f"{name:20s}"
+        for metric in METRICS:
+            value = f"{board[metric]:.4g}" if metric in board else ""
+            if metric in BY_MODE and "mode" in board:
+                value += f" ({board['mode'][metric]:.4g})"
+            line += f"{value:>20s}"
+        print(line)
+    if survey in PUBLISHED:
+        print(f"published: {PUBLISHED[survey]}")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, default=DATA, help="data_dir of the surveys")
+    options.add_argument("--surveys", nargs="+", default=list(SURVEYS))
+    options.add_argument("--results", type=Path, default=ROOT / "results")
+    options.add_argument("--peers", type=Path, help="environment of the peers, made by peers.sh")
+    options.add_argument(
+        "--all", action="store_true", help="print every model of the leaderboard, not the chosen one alone"
+    )
+    options.add_argument("--estimators", nargs="+", default=[*LEARNERS, "bpz", "trainz"], help="of RAIL")
+    arguments = options.parse_args()
+    figures: dict[str, float | str | None] = {}
+    for survey in arguments.surveys:
+        folder = evaluated(survey, arguments.data.resolve(), arguments.results.resolve())
+        context = context_of(survey)
+        sample = read(folder / "sample", context.bands)
+        ours = boards(folder, arguments.all)
+        peers = peers_of(arguments.peers, arguments.estimators, sample, context)
+        show(survey, ours | peers, sample)
+        chosen = next(iter(ours))
+        figures[f"{survey}_model"] = chosen
+        figures |= {f"{survey}_{metric}": ours[chosen][metric] for metric in METRICS}
+        for name, board in peers.items():
+            label = name.replace("+", "_all_rows")
+            figures |= {f"{survey}_{label}_{metric}": board[metric] for metric in METRICS if metric in board}
+    report("accuracy", figures)
+
+
+if __name__ == "__main__":
+    main()

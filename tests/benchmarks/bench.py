@@ -1,0 +1,100 @@
+"""What several benchmarks share: the rows of LSST DC2, processor time, and how figures are printed and written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "workflow_scripts"))
+
+from zmill.catalog.files import write_json  # noqa: E402
+from zmill.clean.tables import sample_tables  # noqa: E402
+from zmill.config import Split, load_survey  # noqa: E402
+from zmill.models.base import Context, Labelled  # noqa: E402
+from zmill.pdf.grid import Grid  # noqa: E402
+
+RESULTS = ROOT / "results" / "benchmarks"
+SPLITS = ("train", "valid", "calib", "test")
+DATA = Path(os.environ.get("ZMILL_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """Options that these benchmarks have in common."""
+    options = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument(
+        "--data", type=Path, default=DATA, help="folder that has lsst_dc2/ (default: $ZMILL_TEST_DATA)"
+    )
+    options.add_argument("--peers", type=Path, help="environment of the peers, made by peers.sh")
+    return options
+
+
+def lsst_dc2(data: Path) -> dict[str, Labelled]:
+    """Labelled rows of every split, as the river makes them of RAIL's sample with its default settings."""
+    survey = load_survey("lsst_dc2", ROOT / "surveys")
+    assert survey.tables
+    train, test = ([data / file for file in files] for files in (survey.tables.train, survey.tables.test))
+    absent = [str(file) for file in (*train, *test) if not file.is_file()]
+    if absent:
+        raise SystemExit(f"no {', '.join(absent)}: name the folder that has lsst_dc2/ with --data")
+    with tempfile.TemporaryDirectory() as folder:
+        sample_tables(train, test, survey, Split(), "mean_color", 1, Path(folder))
+        return read(Path(folder, "sample"), tuple(survey.bands))
+
+
+def read(sample: Path, bands: tuple[str, ...]) -> dict[str, Labelled]:
+    """Labelled rows of every split of a `sample/` folder."""
+    return {split: Labelled.from_arrow(pq.read_table(sample / f"{split}.parquet"), bands) for split in SPLITS}
+
+
+def first(rows: Labelled, number: int) -> Labelled:
+    """At most so many rows."""
+    return Labelled(rows.photometry[:number], rows.z[:number], rows.weight[:number])
+
+
+def context_of(name: str) -> Context:
+    """What models are told of a survey of `surveys/`."""
+    survey = load_survey(name, ROOT / "surveys")
+    grid = Grid(survey.redshift_grid.min, survey.redshift_grid.max, survey.redshift_grid.points)
+    bands = tuple(survey.bands)
+    return Context(bands, bands.index(survey.reference), grid, seed=1, filters=dict(survey.filters))
+
+
+def joined(*parts: Labelled) -> Labelled:
+    """All rows of several parts."""
+    first = parts[0].photometry
+    arrays = {
+        f.name: np.concatenate([getattr(part.photometry, f.name) for part in parts])
+        for f in fields(first)
+        if f.name not in ("bands", "extra_names")
+    }
+    z, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("z", "weight"))
+    return Labelled(replace(first, **arrays), z, weight)
+
+
+def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Processor seconds of all threads for the cheapest of several runs: other work on the machine hardly counts."""
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.process_time()
+        work()
+        best = min(best, time.process_time() - started)
+    return best
+
+
+def report(name: str, figures: Mapping[str, float | str | None]) -> None:
+    """Print the figures and write `results/benchmarks/<name>.json`."""
+    figures = {**figures, "load_average": round(os.getloadavg()[0], 1)}
+    for key, value in figures.items():
+        print(f"{key:32s} {value:>14,.4g}" if isinstance(value, int | float) else f"{key:32s} {value!s:>14s}")
+    rounded = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in figures.items()}
+    write_json(RESULTS / f"{name}.json", rounded)

@@ -1,0 +1,101 @@
+"""A search that cannot be done is refused before any job, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from zmill.config import Config, ConfigError, Dimension, load, parse
+from zmill.tune.space import check_searches, combination, further_inputs, values
+
+MODELS = {"cnn": {}, "fcnn": {}, "other": {"type": "knn"}}
+
+
+def check(tune: dict, extra: tuple[str, ...] = ("size",)) -> None:
+    check_searches(parse(Config, {"models": MODELS, "tune": tune}, "config.yaml"), extra)
+
+
+def space(**dimensions: object) -> dict[str, Dimension]:
+    return {
+        name: parse(Dimension, value, name) if isinstance(value, dict) else Dimension(choices=value)
+        for name, value in dimensions.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("tune", "message"),
+    [
+        ({"cn": {"space": {"lr": [1e-3]}}}, "config.yaml: tune.cn: there is no 'cn' under models:; did you mean 'cnn'?"),
+        ({"knn": {"space": {"k": [3]}}}, "there is no 'knn' under models:"),
+        ({"cnn": {"space": {"lrr": [1e-3]}}}, "config.yaml: tune.cnn.space: lrr: unknown key; did you mean 'lr'?"),
+        ({"cnn": {"space": {"type": ["knn"]}}}, "config.yaml: tune.cnn.space: type: unknown key"),
+        ({"cnn": {"space": {"optimizer": ["adam", "lion"]}}}, "'adam', 'sgd' or 'rmsprop' (found 'lion')"),
+        ({"cnn": {"space": {"lr": {"low": 0, "high": 1}}}}, "tune.cnn.space: lr: Input should be greater than 0 (found 0.0)"),
+        ({"fcnn": {"space": {"ema": {"low": 0.5, "high": 1}}}}, "ema: Input should be less than 1 (found 1.0)"),
+        ({"cnn": {"space": {"batch": {"low": 0.5, "high": 64}}}}, "tune.cnn.space.batch: batch is a whole number, found 0.5"),
+        ({"cnn": {"space": {"colors": {"low": 0, "high": 1}}}}, "tune.cnn.space.colors: colors is not a number: give a list"),
+        ({"other": {"space": {"k": {"low": 1, "high": 9}}}}, "k is not a number: give a list of choices"),
+        ({"cnn": {"space": {"extra": [[], ["sizes"]]}}}, "'sizes' is no input there is; did you mean 'size'?"),
+        ({"cnn": {"space": {"lr": [1e-3]}, "metric": "crsp"}}, "config.yaml: tune.cnn.metric: there is no metric 'crsp'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_search_is_named(tune: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check(tune)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"space": {"lr": 5}}, "tune.cnn.space.lr: expected a list of choices or {low: …, high: …}, found 5"),
+        ({"space": {"lr": {"lo": 1, "high": 2}}}, "tune.cnn.space.lr.lo: unknown key; did you mean 'low'?"),
+        ({"space": {"lr": {"low": 3, "high": 2}}}, "with low below high"),
+        ({"space": {"lr": {"low": 0, "high": 2, "log": True}}}, "log needs low above 0"),
+        ({"space": {"lr": {"low": 1, "high": 2, "log": True, "step": 0.5}}}, "log or step, not both"),
+        ({"space": {"lr": {"low": 1, "high": 2, "step": 0.3}}}, "plus whole steps of 0.3"),
+        ({"space": {"lr": [1, 2, 1]}}, "choices that differ"),
+        ({"space": {}}, "at least 1 item"),
+        ({"space": {"lr": [1]}, "trails": 3}, "tune.cnn.trails: unknown key; did you mean 'trials'?"),
+    ],
+)
+def test_what_is_no_search_is_named(search: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(Config, {"tune": {"cnn": search}}, "config.yaml")
+    assert message in str(error.value)
+
+
+def test_the_published_studies_are_valid(root: Path) -> None:
+    config = yaml.safe_load((root / "config.yaml").read_text())
+    studies = yaml.safe_load((root / "docs/models/studies.yaml").read_text())
+    config["models"] |= studies.pop("models")
+    settings, survey = load({**config, **studies}, root / "surveys")
+    check_searches(settings, survey.columns.extra)
+    assert {"cnn", "fcnn", "knn", "gat", "gbdt", "resmlp"} == set(settings.tune)
+    assert settings.tune["cnn"].space["lr"].model_dump(exclude_none=True, exclude_defaults=True) == {
+        "low": 1e-6,
+        "high": 1e-2,
+        "log": True,
+    }
+
+
+def test_lists_are_choices_and_come_back_as_they_were() -> None:
+    dimensions = space(hidden=[[8], [16, 16]], lr={"low": 1e-4, "high": 1e-2})
+    assert values(dimensions, {"hidden": "[16, 16]", "lr": 0.005}) == {"hidden": [16, 16], "lr": 0.005}
+
+
+def test_few_choices_are_gone_through_once_each() -> None:
+    dimensions = space(scaling=["minmax", "standard", "robust"], weights=["uniform", "distance"])
+    tried = [combination(dimensions, 1, place) for place in range(8)]
+    assert len({tuple(one.items()) for one in tried[:6]}) == 6
+    assert tried[6:] == [{}, {}]
+    assert tried != [combination(dimensions, 2, place) for place in range(8)]
+    assert combination(space(lr={"low": 1e-4, "high": 1e-2}, batch=[8, 16]), 1, 0) is None
+    assert combination(space(a=list(range(65))), 1, 0) is None
+
+
+def test_columns_that_any_trial_may_take_are_read() -> None:
+    assert further_inputs({"extra": ["size"]}, {}) == ("size",)
+    assert further_inputs({"extra": ["size"]}, space(extra=[[], ["ebv", "size"], ["shape"]])) == ("size", "shape")

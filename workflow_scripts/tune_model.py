@@ -1,0 +1,22 @@
+"""All trials of a search in; its winner as an entry of `models:`, a table of the trials, and what the report tells out."""
+
+from zmill.catalog.files import read_json, whole, write_json
+from zmill.config import Search, parse
+from zmill.job import job
+from zmill.tune import result
+
+with job(snakemake.log[0]) as log:
+    found = result.describe(
+        snakemake.wildcards.model,
+        snakemake.params.type,
+        snakemake.params.settings,
+        parse(Search, snakemake.params.search, f"config.yaml: tune.{snakemake.wildcards.model}"),
+        snakemake.params.metric,
+        snakemake.params.seed,
+        [read_json(path) for path in snakemake.input],
+    )
+    for path, text in ((snakemake.output.best, result.entry(found)), (snakemake.output.trials, result.table(found))):
+        with whole(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    write_json(snakemake.output.search, found)
+    log.info("%s", result.entry(found))

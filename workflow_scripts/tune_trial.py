@@ -1,0 +1,44 @@
+"""Training, validation and calibration rows in; one trial of a search for the settings of a model out."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+
+from zmill.catalog.files import write_json
+from zmill.config import Search, parse
+from zmill.job import job
+from zmill.models.base import Context
+from zmill.models.device import choose, reproducible
+from zmill.tune.space import further_inputs
+from zmill.tune.trial import Task, run
+
+with job(snakemake.log[0]) as log:
+    search = parse(Search, snakemake.params.search, f"config.yaml: tune.{snakemake.wildcards.model}")
+    torch.set_num_threads(snakemake.threads)
+    context = Context.named(
+        snakemake.params.bands,
+        snakemake.params.reference,
+        snakemake.params.grid,
+        snakemake.params.model_seed,
+        further_inputs(snakemake.params.settings, search.space),
+        snakemake.params.filters,
+    )
+    task = Task(
+        model=snakemake.wildcards.model,
+        type=snakemake.params.type,
+        settings=snakemake.params.settings,
+        search=search,
+        metric=snakemake.params.metric,
+        seed=snakemake.params.seed,
+        context=context,
+        sample={split: pq.read_table(snakemake.input[split]) for split in ("train", "valid", "calib")},
+        weighted=snakemake.params.weighted,
+        device=choose(),
+        say=log.info,
+    )
+    with reproducible():
+        outcome = run(
+            task, int(snakemake.wildcards.trial), Path(snakemake.params.journal), Path(snakemake.params.checkpoint)
+        )
+    write_json(snakemake.output[0], outcome)

@@ -1,0 +1,213 @@
+"""The flagship for tables: residual networks and neighbors under a learned metric, averaged, then distilled into one network.
+
+The two err differently: a softmax interpolates, neighbors keep the lines and clusters of the training redshifts. One small
+network learns to answer as their average does, so that a survey is predicted at the cost of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from zmill.models import base
+from zmill.models.base import Labelled, Model
+from zmill.models.features import Fluxes, Luptitudes
+from zmill.models.losses import cross_entropy, mean_crps
+from zmill.models.nca import MetricNeighbors, NCASettings
+from zmill.models.network import Applied, Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
+from zmill.models.resmlp import ROWS, ResidualEnsemble, ResMLPSettings, probability
+from zmill.survey.photometry import Photometry
+
+PARTNERS = 20
+"""Rows up to this many places away in redshift are blended."""
+BLEND = 0.5
+"""Largest part of a galaxy's light that is replaced in a blend."""
+NOISE = 0.5
+"""Blends are drawn again from their errors times this."""
+ENOUGH = 400_000
+"""Blends that the distilled network learns from, unless there are even more training rows."""
+PER_ROW = 40
+"""Blends of a training row, at most."""
+
+
+class Distilled(Residual, Schedule):
+    """The network that answers as the ensemble does, and how it is trained."""
+
+    blocks: int = Field(2, ge=0)
+    waves: int = Field(8, ge=0)
+    embedding: int = Field(4, ge=1)
+    epochs: int = Field(6, ge=1)
+    """Passes over the blends, of which there are 40 of every training row."""
+    lr: float = Field(4e-3, gt=0)
+    ema: float = Field(0.998, ge=0, lt=1)
+
+
+class EnsembleSettings(base.Settings):
+    """Settings of the ensemble."""
+
+    networks: ResMLPSettings = ResMLPSettings.model_validate({})
+    """The residual networks: the keys of `resmlp`."""
+    neighbors: NCASettings = NCASettings.model_validate({})
+    """The learned neighbors: the keys of `nca`."""
+    distill: bool = True
+    """Train one network on the densities of all and keep that one alone."""
+    distilled: Distilled = Distilled.model_validate({})
+    """That network."""
+    extra: tuple[str, ...] = ()
+    """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
+
+    @model_validator(mode="after")
+    def _same_inputs(self) -> EnsembleSettings:
+        if self.networks.extra or self.neighbors.extra:
+            raise ValueError("give `extra` once, beside networks and neighbors: both take the same inputs")
+        return self
+
+
+class Ensemble(Model):
+    """Mean of the densities of `resmlp` and `nca`, or one network that was taught by it."""
+
+    Settings = EnsembleSettings
+    min_train = 200
+
+    settings: EnsembleSettings
+
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+        grid = self.context.grid
+        self._start()
+        facts: dict[str, Any] = {name: model.fit(train, valid, device, say) for name, model in self._parts().items()}
+        if self.settings.distill:
+            valid = valid.inside(grid)
+            fluxes = Fluxes.of(valid.photometry, self.settings.extra, device)
+            valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
+
+            def score(network: nn.Module) -> float:
+                found = probability(network, self.networks.features(fluxes))
+                return mean_crps(grid.normalize(found), valid_z, grid)
+
+            facts["distilled"] = self._distill(train, score, device, say)
+        self.to(device)
+        return facts
+
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        for model in self._parts().values():
+            model.refit(rows, device, say)
+        if self.settings.distill:
+            self._distill(rows, None, device, say)
+        self.to(device)
+
+    def _start(self) -> None:
+        """Untrained teachers, which take the ensemble's further inputs and tell its watch."""
+        s = self.settings
+        self.networks = ResidualEnsemble(s.networks.model_copy(update={"extra": s.extra}), self.context)
+        self.neighbors = MetricNeighbors(s.neighbors.model_copy(update={"extra": s.extra}), self.context)
+        self.networks.watch = self.neighbors.watch = self.watch
+
+    def _teach(self, fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
+        """(n, grid.size) mean densities of both, each row without some of the neighbors."""
+        return self.networks.densities(fluxes).add_(self.neighbors.densities(fluxes, without)).mul_(0.5)
+
+    def _distill(
+        self,
+        rows: Labelled,
+        score: Callable[[nn.Module], float] | None,
+        device: torch.device,
+        say: Callable[[str], None],
+    ) -> dict[str, Any]:
+        """One network that answers as the ensemble does.
+
+        It is asked about blends of training rows of nearly the same redshift, redrawn from their errors, and neither of
+        the two is a neighbor then: on the training rows themselves the ensemble knows the answer too well to teach
+        what it would say of a new row.
+        """
+        s, seed = self.settings, self.context.seed + 1
+        rows = rows.inside(self.context.grid)
+        generator = torch.Generator(device).manual_seed(seed)
+        inputs, answers = self._lessons(rows, device, generator)
+        say(f"distilling into one network of width {s.distilled.width}, by {len(inputs):,} blends")
+        torch.manual_seed(seed)
+        network = self._network(self.networks.features).to(device)
+
+        def loss(network: nn.Module, chosen: Tensor) -> Tensor:
+            return cross_entropy(network(inputs[chosen]).float(), answers[chosen].float()).mean(-1).sum()
+
+        facts = train(
+            network, len(inputs), 1, loss, score, s.distilled, seed, say, watch=self.watch,
+            phase="distilled" if score else "distilled, refitted",
+        )  # fmt: skip
+        self.features, self.network = self.networks.features, network
+        return facts
+
+    @torch.inference_mode()
+    def _lessons(self, rows: Labelled, device: torch.device, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(blends, inputs) of the network and (blends, grid.size) probabilities that the ensemble gives them."""
+        fluxes = Fluxes.of(rows.photometry, self.settings.extra, device)
+        by_redshift = torch.from_numpy(np.argsort(rows.z, kind="stable")).to(device)
+        rank = by_redshift.argsort()
+        place = torch.full((len(rows),), -1, device=device)
+        place[self.neighbors.rows] = torch.arange(len(self.neighbors.rows), device=device)
+        count = max(len(rows), min(PER_ROW * len(rows), ENOUGH))
+        inputs, answers = [], []
+        for part in torch.arange(count, device=device).split(ROWS):
+            own = part % len(rows)
+            steps = torch.randint(-PARTNERS, PARTNERS + 1, own.shape, generator=generator, device=device)
+            partner = by_redshift[(rank[own] + steps).clamp(0, len(rank) - 1)]
+            drawn = fluxes.rows(own).blended(fluxes.rows(partner), BLEND, generator)
+            drawn = drawn.resampled(NOISE, generator).dropped(self.settings.networks.drop, generator)
+            density = self._teach(drawn, place[torch.stack([own, partner], 1)])
+            inputs.append(self.networks.features(drawn))
+            answers.append((density / density.sum(1, keepdim=True)).to(torch.bfloat16))
+        return torch.cat(inputs).clone(), torch.cat(answers).clone()
+
+    def _network(self, features: Luptitudes) -> ResidualMLP:
+        return ResidualMLP(1, features.size, features.plain, self.context.grid.size, self.settings.distilled)
+
+    @torch.inference_mode()
+    def predict(self, batch: Photometry) -> Tensor:
+        fluxes, grid = Fluxes.of(batch, self.settings.extra, self.device), self.context.grid
+        if not self.settings.distill:
+            return self._teach(fluxes)
+        density = torch.empty(len(batch), grid.size, device=self.device)
+        for start in range(0, len(batch), ROWS):
+            inputs = self.features(fluxes.rows(slice(start, start + ROWS)))
+            density[start : start + ROWS] = grid.normalize(self._applied.probability(inputs))
+        return density
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        if self.settings.distill:
+            return tensors_of(features=self.features, network=self.network), {}
+        parts = {name: model.state() for name, model in self._parts().items()}
+        tensors = {f"{name}.{key}": value for name, (found, _) in parts.items() for key, value in found.items()}
+        return tensors, {name: facts for name, (_, facts) in parts.items()}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        if self.settings.distill:
+            self.features = Luptitudes(len(self.context.bands), len(self.settings.extra))
+            self.network = self._network(self.features)
+            load_tensors(tensors, features=self.features, network=self.network)
+        else:
+            self._start()
+            for name, model in self._parts().items():
+                prefix = f"{name}."
+                own = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+                model.restore(own, facts[name])
+        self.to(torch.device("cpu"))
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        if self.settings.distill:
+            self.features.to(device)
+            self._applied = Applied(self.network.to(device).eval())
+        else:
+            for model in self._parts().values():
+                model.to(device)
+
+    def _parts(self) -> dict[str, Model]:
+        return {"networks": self.networks, "neighbors": self.neighbors}
+
+
+MODEL = Ensemble

@@ -1,0 +1,191 @@
+"""Neighbors under a learned metric: a network puts galaxies where near ones have the redshift of each other.
+
+Neighborhood component analysis (Goldberger et al. 2004) in its deep form with sampled neighbors (Ye et al. 2024,
+"ModernNCA"), for densities: each neighbor adds its label, spread by a Gaussian, in proportion to exp(-distance²).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from zmill.models.base import Labelled, Model
+from zmill.models.features import Fluxes, Luptitudes
+from zmill.models.losses import crps_of_probabilities, mean_crps, soft_labels
+from zmill.models.network import Applied, Residual, ResidualMLP, load_tensors, tensors_of, train
+from zmill.models.resmlp import Augmented
+from zmill.survey.photometry import Photometry
+
+ROWS = 1024
+"""Rows compared with all neighbors at a time."""
+SMALLEST = 1e-5
+"""Probability of a grid point below which the cross-entropy no longer punishes: far neighbors alone are no evidence."""
+
+
+class NCASettings(Residual, Augmented):
+    """Settings of the learned neighbors."""
+
+    epochs: int = Field(60, ge=1)
+    batch: int = Field(512, ge=1)
+    blocks: int = Field(1, ge=0)
+    waves: int = Field(8, ge=0)
+    embedding: int = Field(4, ge=1)
+    frequency: float = Field(0.05, gt=0)
+    members: int = Field(2, ge=1)
+    """Networks whose densities are averaged, trained one after the other."""
+    dimensions: int = Field(32, ge=1)
+    """Of the space in which neighbors are near."""
+    candidates: int = Field(4096, ge=2)
+    """Training rows, drawn anew in every step, among which a step looks for neighbors."""
+    bank: int = Field(20_000, ge=2)
+    """At most this many training rows are kept as the neighbors of what is predicted."""
+
+
+class MetricNeighbors(Model):
+    """Softmax over the training rows of the negative squared distances in the learned space."""
+
+    Settings = NCASettings
+    min_train = 200
+
+    settings: NCASettings
+
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+        grid = self.context.grid
+        train, valid = train.inside(grid), valid.inside(grid)
+        self._prepare(train, device)
+        valid_inputs = self.features(Fluxes.of(valid.photometry, self.settings.extra, device))
+        valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
+
+        def score(network: nn.Module) -> float:
+            bank = network(self._bank[None])[0].float()
+            parts = [self._mixture(network(part[None])[0].float(), bank) for part in valid_inputs.split(ROWS)]
+            return mean_crps(grid.normalize(torch.cat(parts)), valid_z, grid)
+
+        facts = [self._train(number, score, say) for number in range(self.settings.members)]
+        self.epochs = [int(fact["best_epoch"]) for fact in facts]
+        self.to(device)
+        return facts[0] | {"best_epochs": self.epochs}
+
+    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+        self._prepare(rows.inside(self.context.grid), device)
+        for number in range(self.settings.members):
+            self._train(number, None, say)
+        self.to(device)
+
+    def _prepare(self, rows: Labelled, device: torch.device) -> None:
+        """Inputs scaled by the training rows, and those of them that are kept as neighbors."""
+        s = self.settings
+        self._fluxes = Fluxes.of(rows.photometry, s.extra, device)
+        self.features = Luptitudes(len(self.context.bands), len(s.extra)).to(device)
+        self.features.fit(self._fluxes)
+        self._z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
+        self._weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
+        shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.context.seed))
+        self.rows = shuffled[: s.bank].sort().values.to(device)
+        self._bank = self.features(self._fluxes.rows(self.rows))
+        self.z, self.log_weight = self._z[self.rows], self._weight[self.rows].log()
+        self._label = soft_labels(self.z, self.context.grid, s.smooth)
+        self.networks: list[ResidualMLP] = []
+
+    def _train(
+        self, number: int, score: Callable[[nn.Module], float] | None, say: Callable[[str], None]
+    ) -> dict[str, Any]:
+        s, grid, device = self.settings, self.context.grid, self._z.device
+        seed = self.context.seed + 1000 * (number + 1)
+        torch.manual_seed(seed)
+        network = self._network().to(device)
+        self.networks.append(network)
+        generator = torch.Generator(device).manual_seed(seed)
+        inputs = self.features(self._fluxes)
+        label = soft_labels(self._z, grid, s.smooth)
+        among = min(s.candidates, len(inputs))
+
+        def loss(network: nn.Module, chosen: Tensor) -> Tensor:
+            rows = chosen[0]
+            drawn = self._fluxes.rows(rows).resampled(s.noise, generator).dropped(s.drop, generator)
+            others = torch.randperm(len(inputs), generator=generator, device=device)[:among]
+            placed = network(torch.cat([self.features(drawn), inputs[others]])[None])[0]
+            nearness = near(placed[: len(rows)].float(), placed[len(rows) :].float()) + self._weight[others].log()
+            share = nearness.masked_fill(rows[:, None] == others, -torch.inf).softmax(1)
+            found = (share.to(placed.dtype) @ label[others].to(placed.dtype)).float()
+            value = -(label[rows] * found.clamp_min(SMALLEST).log()).sum(1)
+            if s.crps:
+                value = value + s.crps * crps_of_probabilities(found, self._z[rows], grid)
+            return (value * self._weight[rows]).mean()
+
+        return train(
+            network, len(inputs), 1, loss, score, s, seed, say, watch=self.watch,
+            phase=f"neighbors {number + 1}" + ("" if score else ", refitted"), generators=(generator,),
+            until=None if score else self.epochs[number],
+        )  # fmt: skip
+
+    def _network(self) -> ResidualMLP:
+        return ResidualMLP(1, self.features.size, self.features.plain, self.settings.dimensions, self.settings)
+
+    def _mixture(self, placed: Tensor, bank: Tensor, without: Tensor | None = None) -> Tensor:
+        """(n, size) probabilities of the grid points, from places in the learned space.
+
+        without : (n, r) places in the bank that are no neighbors of a row; -1 for none.
+        """
+        nearness = near(placed, bank) + self.log_weight
+        if without is not None:
+            row, column = (without >= 0).nonzero(as_tuple=True)
+            nearness[row, without[row, column]] = -torch.inf
+        return nearness.softmax(1).to(self._label.dtype) @ self._label
+
+    @torch.inference_mode()
+    def predict(self, batch: Photometry) -> Tensor:
+        return self.densities(Fluxes.of(batch, self.settings.extra, self.device))
+
+    def densities(self, fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
+        """(n, grid.size) normalised densities of fluxes on the model's device.
+
+        without : (n, r) places in the bank whose rows are not to be neighbors; -1 for none.
+        """
+        rows, grid = len(fluxes.flux), self.context.grid
+        density = torch.empty(rows, grid.size, device=self.device)
+        for start in range(0, rows, ROWS):
+            part = slice(start, start + ROWS)
+            inputs = self.features(fluxes.rows(part))
+            hidden = None if without is None else without[part]
+            found = [
+                self._mixture(next(applied.outputs(inputs)).float(), bank, hidden)
+                for applied, bank in zip(self._applied, self._banks, strict=True)
+            ]
+            density[part] = grid.normalize(torch.stack(found).mean(0).float())
+        return density
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        networks = {f"network{number}": network for number, network in enumerate(self.networks)}
+        tensors = tensors_of(features=self.features, **networks)
+        return tensors | {"bank": self._bank, "z": self.z, "log_weight": self.log_weight}, {"epochs": self.epochs}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.features = Luptitudes(len(self.context.bands), len(self.settings.extra))
+        self.networks = [self._network() for _ in facts["epochs"]]
+        networks = {f"network{number}": network for number, network in enumerate(self.networks)}
+        load_tensors(tensors, features=self.features, **networks)
+        self._bank, self.z, self.log_weight = tensors["bank"], tensors["z"], tensors["log_weight"]
+        self.epochs = [int(epoch) for epoch in facts["epochs"]]
+        self.to(torch.device("cpu"))
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self.features.to(device)
+        self._bank, self.z, self.log_weight = (t.to(device) for t in (self._bank, self.z, self.log_weight))
+        self._applied = [Applied(network.to(device).eval()) for network in self.networks]
+        self._label = soft_labels(self.z, self.context.grid, self.settings.smooth).to(self._applied[0].dtype)
+        with torch.inference_mode():
+            self._banks = [next(applied.outputs(self._bank)).float() for applied in self._applied]
+
+
+def near(one: Tensor, other: Tensor) -> Tensor:
+    """(n, m) negative squared distances of (n, d) and (m, d), up to a number for each of the n."""
+    return torch.addmm(-other.square().sum(1), one, other.T, alpha=2.0)
+
+
+MODEL = MetricNeighbors

@@ -1,0 +1,156 @@
+"""What a search found: the winner as an entry of `models:`, every trial, and which settings mattered."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import create_trial
+
+from zmill.config import Search
+from zmill.metrics import badness
+from zmill.models.registry import model_class
+from zmill.tune.space import label
+from zmill.tune.study import TuneError, distributions
+from zmill.tune.trial import COMPLETE, LEFT_OUT
+
+Outcome = dict[str, Any]
+"""What `zmill.tune.trial.run` gives."""
+FEWEST = 6
+"""Scored trials below which nothing is said of the importance of settings."""
+
+
+def ranked(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
+    """The scored trials, the best first; of equals the one that came first in the budget.
+
+    Raises
+    ------
+    TuneError
+        If there is none.
+    """
+    scored = [outcome for outcome in outcomes if outcome["state"] == COMPLETE]
+    if not scored:
+        why = next((outcome["why"] for outcome in outcomes if outcome.get("why")), "")
+        raise TuneError(
+            f"none of {len(outcomes)} trials has a score{f'; the first failed: {why}' if why else ''}: narrow the space, or "
+            "give more trials or hours"
+        )
+    return sorted(scored, key=lambda outcome: (badness(metric, outcome["score"]), outcome["place"]))
+
+
+def describe(
+    model: str,
+    type_: str,
+    settings: Mapping[str, Any],
+    search: Search,
+    metric: str,
+    seed: int,
+    outcomes: Sequence[Outcome],
+) -> dict[str, Any]:
+    """Everything that the report tells of a search, JSON-ready.
+
+    Parameters
+    ----------
+    model, type_, settings : of the entry of `models:`.
+    outcomes : of all places of the budget.
+
+    Raises
+    ------
+    TuneError
+        If no trial was scored, or not all are of one search.
+    """
+    if len({outcome["study"] for outcome in outcomes}) > 1:
+        raise TuneError(
+            f"{model}: its trials are of different searches (rows or settings changed between them): remove "
+            f"progress/tune/{model} from the results and run again; trials of this search are not done twice"
+        )
+    begun = [outcome for outcome in outcomes if outcome["state"] != LEFT_OUT]
+    best = ranked(begun, metric)[0]
+    return {
+        "model": model,
+        "type": type_,
+        "metric": metric,
+        "space": {
+            name: dimension.model_dump(mode="json", exclude_none=True) for name, dimension in search.space.items()
+        },
+        "budget": len(outcomes),
+        "entry": {"type": type_, **settings, **best["values"]},
+        "best": best["place"],
+        "importance": importance(type_, search, metric, seed, begun),
+        "trials": sorted(begun, key=lambda outcome: outcome["ended"]),
+    }
+
+
+def entry(found: Mapping[str, Any]) -> str:
+    """`best.yaml`: the winner as an entry of `models:`, to paste or to give with --configfile."""
+    best = next(trial for trial in found["trials"] if trial["place"] == found["best"])
+    head = (
+        f"# {found['model']}: the best of {len(found['trials'])} trials by {found['metric']} on the validation rows, "
+        f"{best['score']:.6g} (trial {best['place']}).\n"
+    )
+    return head + yaml.safe_dump({"models": {found["model"]: found["entry"]}}, sort_keys=False)
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """`trials.csv`: a row per trial in the order in which they ended; empty where a trial has no such number."""
+    boards = [trial["board"] for trial in found["trials"] if trial.get("board")]
+    metrics = [name for name in boards[0] if name != found["metric"]]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "state", found["metric"], *found["space"], "seconds", *metrics, "why"])
+    for trial in found["trials"]:
+        board = trial.get("board") or {}
+        writer.writerow(
+            [
+                trial["place"],
+                trial["state"],
+                _text(trial.get("score")),
+                *(label(trial["values"][name]) for name in found["space"]),
+                trial["seconds"],
+                *(_text(board.get(name)) for name in metrics),
+                trial.get("why", ""),
+            ]
+        )
+    return text.getvalue()
+
+
+def importance(type_: str, search: Search, metric: str, seed: int, outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Share of each setting in what the settings by themselves explain of the score's variance over the space.
+
+    fANOVA (Hutter et al. 2014) on the scored trials; settings that are searched on a logarithmic scale count on that
+    scale. Empty with too few trials to say.
+    """
+    scored = [outcome for outcome in outcomes if outcome["state"] == COMPLETE]
+    if len(scored) < FEWEST or len({outcome["score"] for outcome in scored}) < 2:
+        return {}
+    study = optuna.create_study()
+    space = distributions(search.space, model_class(type_).Settings)
+    straight = {
+        name: FloatDistribution(math.log(values.low), math.log(values.high))
+        if isinstance(values, IntDistribution | FloatDistribution) and values.log
+        else values
+        for name, values in space.items()
+    }
+    for outcome in scored:
+        tried = {
+            name: label(value)
+            if isinstance(space[name], CategoricalDistribution)
+            else math.log(value)
+            if straight[name] is not space[name]
+            else value
+            for name, value in outcome["values"].items()
+        }
+        study.add_trial(create_trial(params=tried, distributions=straight, value=badness(metric, outcome["score"])))
+    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
+    return {name: round(share, 4) for name, share in found.items()}
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

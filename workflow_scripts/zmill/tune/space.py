@@ -1,0 +1,109 @@
+"""What a search may try, held against the settings of its model before any job, and read back from a trial."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from zmill.config import Config, ConfigError, Dimension, nearest, parse
+from zmill.metrics import check_metric
+from zmill.models.base import Settings
+from zmill.models.features import check_extra
+from zmill.models.registry import model_class
+
+GONE_THROUGH = 64
+"""Most combinations of choices that are tried one after the other instead of being proposed."""
+
+
+def check_searches(settings: Config, extra: Sequence[str]) -> None:
+    """Refuse a search of what is no model or no setting, or that tries a value which the model would refuse.
+
+    Parameters
+    ----------
+    extra : the survey's `columns.extra`.
+
+    Raises
+    ------
+    ConfigError
+        Naming the search, the setting, what was found and what was expected.
+    """
+    for name, search in settings.tune.items():
+        where = f"config.yaml: tune.{name}"
+        entry = settings.models.get(name)
+        if entry is None:
+            known = list(settings.models)
+            raise ConfigError(
+                f"{where}: there is no {name!r} under models:{nearest(name, known)}; the models there are: {', '.join(known)}"
+            )
+        if search.metric is not None:
+            check_metric(search.metric, f"{where}.metric")
+        own = model_class(entry.type or name).Settings
+        for setting, dimension in search.space.items():
+            for value in _extremes(own, setting, dimension, f"{where}.space"):
+                checked = parse(own, {**(entry.model_extra or {}), setting: value}, f"{where}.space")
+                check_extra(checked, extra, name)
+
+
+def further_inputs(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> tuple[str, ...]:
+    """Every column of `columns.extra` that a trial may take as an input."""
+    tried = space["extra"].choices if "extra" in space else [settings.get("extra", ())]
+    return tuple(dict.fromkeys(name for names in tried or () for name in names if name != "ebv"))
+
+
+def is_whole(own: type[Settings], setting: str) -> bool:
+    """Whether a setting that is a number is a whole one."""
+    return own.model_fields[setting].annotation is int
+
+
+def _extremes(own: type[Settings], setting: str, dimension: Dimension, where: str) -> list[Any]:
+    """Values between which all others are: what the model takes of these it takes of all."""
+    if dimension.choices is not None:
+        return dimension.choices
+    field = own.model_fields.get(setting)
+    if field is None:
+        return [dimension.low]
+    if field.annotation not in (int, float):
+        raise ConfigError(f"{where}.{setting}: {setting} is not a number: give a list of choices")
+    ends = [dimension.low, dimension.high]
+    if not is_whole(own, setting):
+        return ends
+    for number in (*ends, dimension.step or 1):
+        if not float(number or 0).is_integer():
+            raise ConfigError(f"{where}.{setting}: {setting} is a whole number, found {number:g}")
+    return [int(number or 0) for number in ends]
+
+
+def combination(space: Mapping[str, Dimension], seed: int, place: int) -> dict[str, Any] | None:
+    """What the trial of a place tries of a space that is gone through: one of few choices, each combination once.
+
+    Returns
+    -------
+    Choices as Optuna keeps them, in an order drawn from the seed; an empty dictionary where all were tried at places
+    before; None where the space is too large, or has ranges.
+    """
+    choices = [[label(choice) for choice in dimension.choices or ()] for dimension in space.values()]
+    if not all(choices) or math.prod(map(len, choices)) > GONE_THROUGH:
+        return None
+    every = list(itertools.product(*choices))
+    if place >= len(every):
+        return {}
+    return dict(zip(space, every[np.random.default_rng(seed).permutation(len(every))[place]], strict=True))
+
+
+def label(choice: Any) -> Any:
+    """A choice as Optuna keeps it: numbers and words as they are, lists as their JSON."""
+    return json.dumps(choice) if isinstance(choice, list | dict) else choice
+
+
+def values(space: Mapping[str, Dimension], tried: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial tried as values of settings."""
+    found = dict(tried)
+    for setting, dimension in space.items():
+        if dimension.choices is not None:
+            found[setting] = next(choice for choice in dimension.choices if label(choice) == tried[setting])
+    return found
