@@ -73,12 +73,12 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
         log.info("finished in %.1f s", time.monotonic() - started)
     except Exception as error:
         said = [traceback.format_exc().rstrip(), f"{type(error).__name__}: {error}"]
+        for line in said:
+            log.error("%s", line)
         if same_again(error):
             temporary = cause.with_suffix(".tmp")
             temporary.write_text(json.dumps(said), encoding="utf-8")
             temporary.replace(cause)
-        for line in said:
-            log.error("%s", line)
         raise SystemExit(1) from None
     finally:
         for handler in handlers:
