@@ -179,7 +179,7 @@ def _modes(tile: Floats, size: int, place: Floats) -> None:
 
 
 @_compiled
-def _below(tile: Floats, cdf: Floats, size: int, lane: int, place: float) -> float:
+def _below(tile: Floats, cdf: Floats, size: int, lane: int, place: float) -> np.float32:
     """Probability below a place of a lane, in steps from the grid's start."""
     if place <= _f(0):
         return _f(0)
@@ -315,4 +315,4 @@ def _kernel(size: int, degree: int, eighths: int, local: bool) -> Kernel:
                 upper = _below(tile, cdf, size, lane, mode[lane] + width)
                 found[3, row] = upper - _below(tile, cdf, size, lane, mode[lane] - width)
 
-    return run  # type: ignore[no-any-return]
+    return run
