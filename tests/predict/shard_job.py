@@ -56,4 +56,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "once":
         once(Path(sys.argv[2]))
     else:
-        print(kill(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
+        sys.stdout.write(f"{kill(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))}\n")
