@@ -33,9 +33,11 @@ def snakemake(folder: Path, *arguments: str) -> tuple[float, float, str]:
     command += ["--workflow-profile", str(ROOT / "profiles" / "default"), "--configfile", str(ROOT / "config.yaml")]
     command += ["--rerun-triggers", "mtime", "--cores", "2", "--config", "demo={area: 0.4}", *arguments]
     started = time.perf_counter()
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        with PeakMemory(process.pid) as memory:
-            said = process.communicate()[0]
+    with (
+        subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        PeakMemory(process.pid) as memory,
+    ):
+        said = process.communicate()[0]
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{said[-3000:]}")
     return time.perf_counter() - started, memory.gib, said

@@ -35,8 +35,8 @@ Stored = Literal["none"] | arrow.Kind
 COLUMNS = (*points.COLUMNS, *conformal.COLUMNS)
 """Columns of numbers in `photoz/`."""
 
-CPU_ROWS = 2048
-"""Rows that a thread computes at a time: their densities on the grid stay within the processor's cache."""
+CPU_ROWS = 4096
+"""Rows that a thread computes at a time: enough that operations cost more than their calls, few enough for the cache."""
 
 
 class Inference:
@@ -119,9 +119,9 @@ class Inference:
         ood, bins = self.model.ood(rows), self.model.interval_bins(rows)
         if self._located is not None and self._table is not None:
             with self._precision():
-                located = self._located.locate(rows)
-            numbers = self._table(*located, bins)
-            lost = ~torch.isfinite(numbers.sum(1))
+                place, log_width = self._located.locate(rows)
+            numbers = self._table(place, log_width, bins)
+            lost = ~torch.isfinite(place + log_width)
             if bool(lost.any()):
                 numbers[lost] = self._describe(self._flat(1).expand(int(lost.sum()), -1), bins[lost])
             of_points, quantiles, ends = numbers.tensor_split([len(points.COLUMNS), -len(conformal.COLUMNS)], 1)
