@@ -134,6 +134,7 @@ def measure(folder: Path, rows: int, partition_rows: int, repeats: int) -> dict[
         "ratio": best["one"] / best["pass"],
         "scaling": best["one_worker"] / best["two_workers"],
         "peak_gib": memory.gib,
+        "bytes_per_row_survey": sum(hats.sidecar(survey, one)["bytes"] for one in partitions) / rows,
         "ratio_two_workers": best["two"] / best["pass"],
         "rows_per_s": rows / best["one"],
         "rows_per_s_two_workers": rows / best["two_workers"],

@@ -165,6 +165,11 @@ def alone(results: Path, work: str, name: str, threads: int) -> dict[str, float]
     return found
 
 
+def stored(catalog: Path) -> int:
+    """Bytes of all partitions."""
+    return sum(hats.sidecar(catalog, partition)["bytes"] for partition in hats.partitions(catalog.parent / "clean"))
+
+
 def measure(results: Path, options: argparse.Namespace) -> dict[str, float]:
     """All figures; every way is run `repeats` times in turn and its fastest run counts."""
     write_clean(results, options.rows, options.partition_rows)
@@ -181,12 +186,14 @@ def measure(results: Path, options: argparse.Namespace) -> dict[str, float]:
                 cpu[f"cpu_us_per_row_{name}_{work}"] = min(used, cpu.get(f"cpu_us_per_row_{name}_{work}", used))
                 peak = max(peak, found["peak_gib"] if work == "ours" else 0.0)
     best = {name: {work: min(values) for work, values in ways.items()} for name, ways in seconds.items()}
+    # The last run of ours wrote compact PDFs; its folders are still there.
+    size = {f"bytes_per_row_{name}": stored(results / name) / options.rows for name in ("clean", "photoz", "pdf")}
     figures: dict[str, float] = {"rows": options.rows, "threads": options.threads, "peak_gib": peak}
     for name, ways in best.items():
         figures[f"ratio_{name}"] = ways["ours"] / ways["pass"]
         figures[f"rows_per_s_{name}"] = options.rows / ways["ours"]
         figures[f"rows_per_s_pass_{name}"] = options.rows / ways["pass"]
-    return figures | cpu
+    return figures | cpu | size
 
 
 def main() -> None:
