@@ -9,13 +9,21 @@ from zmill.catalog.files import whole
 from zmill.catalog.hats import Partition, partitions, sidecar
 
 
+MOST_SHARDS = 2000
+"""About how many shards there are at most: two jobs each, which Snakemake plans in half a minute."""
+
+
 def plan(catalog: Path, shard_rows: int) -> list[list[Partition]]:
-    """Group a catalogue's partitions, in the order of the sky, into shards of about `shard_rows` rows."""
+    """Group a catalogue's partitions, in the order of the sky, into shards of about `shard_rows` rows.
+
+    Shards are larger where there would be more than `MOST_SHARDS` of them.
+    """
+    sizes = {partition: int(sidecar(catalog, partition)["rows"]) for partition in partitions(catalog)}
+    most = max(shard_rows, sum(sizes.values()) // MOST_SHARDS)
     shards: list[list[Partition]] = []
     count = 0
-    for partition in partitions(catalog):
-        rows = sidecar(catalog, partition)["rows"]
-        if not shards or count + rows > shard_rows:
+    for partition, rows in sizes.items():
+        if not shards or count + rows > most:
             shards.append([])
             count = 0
         shards[-1].append(partition)
