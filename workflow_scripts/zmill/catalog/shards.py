@@ -8,7 +8,6 @@ from pathlib import Path
 from zmill.catalog.files import whole
 from zmill.catalog.hats import Partition, partitions, sidecar
 
-
 MOST_SHARDS = 2000
 """About how many shards there are at most: two jobs each, which Snakemake plans in half a minute."""
 
