@@ -12,11 +12,16 @@ from snakemake.utils import min_version
 
 from zmill.check import check
 from zmill.config import ConfigError, dump, load
+from zmill.job import failed, forget
 
 min_version("9.20")
 
 
 configfile: "config.yaml"
+
+
+# The image of envs/zmill.def, built beside the results; used with --sdm apptainer alone.
+container: "zmill.sif"
 
 
 try:
@@ -94,6 +99,10 @@ rule evaluate:
         f"{RESULTS}/evaluation/leaderboard.csv",
 
 
+onstart:
+    forget(LOGS)
+
+
 onsuccess:
     print(f"\nzmill: survey {settings.survey} is done. Where the results are:")
     for what, place in {
@@ -108,6 +117,7 @@ onsuccess:
 
 
 onerror:
-    print(
-        f"\nzmill: a job failed; its log is in {LOGS}/ and its last line is the cause. Finished work is kept: run again."
-    )
+    print("\nzmill: a job failed. Finished work is kept: run again to go on.")
+    for file, message in failed(LOGS).items():
+        print(f"  {file}\n    {message}")
+    print(f"The last line of a log in {LOGS}/ is the cause; of jobs that were killed, the messages above say more.")

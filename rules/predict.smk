@@ -29,8 +29,6 @@ rule predict_shard:
     threads: 16
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
     script:
         "../workflow_scripts/predict_shard.py"
 
@@ -58,8 +56,5 @@ rule photoz_catalog:
     conda:
         "../envs/models.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     script:
         "../workflow_scripts/photoz_catalog.py"

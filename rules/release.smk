@@ -26,9 +26,6 @@ rule release:
     conda:
         "../envs/data.yaml"
     threads: 2
-    resources:
-        mem_mb=2000,
-        runtime=120,
     script:
         "../workflow_scripts/release.py"
 
@@ -44,9 +41,6 @@ rule rollback:
     conda:
         "../envs/data.yaml"
     threads: 2
-    resources:
-        mem_mb=1000,
-        runtime=60,
     localrule: True
     script:
         "../workflow_scripts/rollback.py"

@@ -23,9 +23,6 @@ rule split:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     script:
         "../workflow_scripts/split.py"
 
@@ -48,9 +45,6 @@ rule colors:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     script:
         "../workflow_scripts/colors.py"
 
@@ -82,8 +76,5 @@ rule sample:
     conda:
         "../envs/data.yaml"
     threads: 2
-    resources:
-        mem_mb=4000,
-        runtime=60,
     script:
         "../workflow_scripts/sample.py"

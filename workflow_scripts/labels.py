@@ -6,7 +6,7 @@ from zmill.config import Labels, LabelSource, Partitions
 from zmill.job import job
 from zmill.labels.build import build
 
-with job(snakemake.log[0]):
+with job(snakemake):
     build(
         [LabelSource.model_validate(source) for source in snakemake.params.sources],
         Labels.model_validate(snakemake.params.labels),

@@ -7,7 +7,7 @@ from zmill.config import Predict
 from zmill.job import job
 from zmill.predict.shard import predict_shard
 
-with job(snakemake.log[0]):
+with job(snakemake):
     shard = int(snakemake.wildcards.shard)
     predict_shard(
         results=Path(snakemake.params.results),
