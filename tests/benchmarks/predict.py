@@ -105,8 +105,7 @@ def train(results: Path) -> None:
 def ours(results: Path, name: str, threads: int) -> None:
     """The shard's job, as `workflow_scripts/predict_shard.py` runs it."""
     model, pdf = PASSES[name]
-    write_json(results / "evaluation" / "best.json", {"model": model})
-    predict_shard(results, 0, hats.partitions(results / "clean"), BANDS, Predict(pdf=pdf), threads)
+    predict_shard(results, results / "models" / model, 0, hats.partitions(results / "clean"), BANDS, Predict(pdf=pdf), threads)
 
 
 def pyarrow_pass(results: Path, name: str, threads: int) -> None:
