@@ -158,6 +158,9 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "results" / "demo"
 
 
+INTERVALS = ("z_c025", "z_c160", "z_c840", "z_c975")
+
+
 def whole(catalog: Path, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables(hats.read_columns(catalog, part, columns) for part in hats.partitions(catalog))
 
@@ -167,10 +170,11 @@ def test_every_row_of_the_survey_has_a_photoz_in_its_place(sky: Path) -> None:
     survey, photoz = whole(sky / "survey", ["object_id"]), whole(sky / "current" / "photoz")
     assert len(hats.partitions(sky / "survey")) > 2
     assert survey["object_id"].equals(photoz["object_id"])
-    for name in ("z_mode", "z_mean", "z_median", "z_std", "z_p025", "z_p160", "z_p840", "z_p975", "odds"):
+    for name in ("z_mode", "z_mean", "z_median", "z_std", "z_p025", "z_p160", "z_p840", "z_p975", "odds", *INTERVALS):
         assert np.isfinite(photoz[name].to_numpy()).all(), name
     ordered = np.stack([photoz[name].to_numpy() for name in ("z_p025", "z_p160", "z_median", "z_p840", "z_p975")])
     assert (np.diff(ordered, axis=0) >= -1e-5).all()
+    assert (np.diff([photoz[name].to_numpy() for name in INTERVALS], axis=0) >= -1e-5).all()
 
 
 @pytest.mark.workflow

@@ -5,11 +5,11 @@
 For each survey the leaderboard that `snakemake evaluate` wrote is read; where there is none, the workflow is run with the models
 of config.yaml. Ours is the model that validation rows chose. RAIL's estimators get the rows of `sample/`, twice: the training
 rows alone, and with the validation and calibration rows (`+`), of which RAIL has no use of its own. Their densities are
-taken on the survey's redshift grid and judged by zmill.metrics, as ours are: median of the density (mode in brackets) for the
-scatter and the outliers, mean for rms. Extremely randomised trees on magnitudes and colors (scikit-learn, untuned) stand for a point
+taken on the survey's redshift grid and judged by zmill.metrics, as ours are: median of the density for the scatter (of the
+mode in brackets) and the outliers, mean for rms. Extremely randomised trees on magnitudes and colors (scikit-learn, untuned) stand for a point
 estimate that takes a minute to write.
 
-Prints a table per survey and writes `<survey>_<metric>` of the chosen model, and `<survey>_<peer>_<metric>`.
+Prints a Markdown table per survey and writes `<survey>_<metric>` of the chosen model, and `<survey>_<peer>_<metric>`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,17 @@ from zmill.models.features import Columns
 from zmill.pdf import points
 
 SURVEYS = ("lsst_dc2", "sdss_edr", "zcosmos", "demo")
-METRICS = ("cde_loss", "crps", "sigma_iqr", "eta_015", "pit_ks", "sigma_nmad", "rms")
-BY_MODE = ("sigma_iqr", "eta_015", "sigma_nmad")
+WRITTEN = {
+    "cde_loss": "{:.2f}",
+    "crps": "{:.4f}",
+    "sigma_iqr": "{:.4f}",
+    "eta_015": "{:.2%}",
+    "pit_ks": "{:.3f}",
+    "sigma_nmad": "{:.4f}",
+    "rms": "{:.4f}",
+}
+METRICS = tuple(WRITTEN)
+BY_MODE = "sigma_iqr"
 PUBLISHED = {
     "sdss_edr": "ANNz, rms 0.023 (Collister & Lahav 2004: SDSS DR1, 0 < z < 0.7, other and more rows of the same kind)",
     "lsst_dc2": "no publication has these rows; Schmidt et al. 2020 on DC1: FlexZBoost sigma_iqr 0.0154, cde_loss -10.6",
@@ -108,19 +117,20 @@ def peers_of(
 
 
 def show(survey: str, found: dict[str, Board], sample: dict[str, Labelled]) -> None:
-    """A table of the metrics."""
+    """A Markdown table of the metrics."""
     rows = ", ".join(f"{len(part):,} {split}" for split, part in sample.items())
-    print(f"\n{survey}: {rows} rows\n{'':20s}" + "".join(f"{name:>20s}" for name in METRICS))
+    print(f"\n{survey}: {rows} rows\n\n| | " + " | ".join(METRICS) + " |\n|" + "---|" * (len(METRICS) + 1))
     for name, board in found.items():
-        line = f"{name:20s}"
+        cells = []
         for metric in METRICS:
-            value = f"{board[metric]:.4g}" if metric in board else ""
-            if metric in BY_MODE and "mode" in board:
-                value += f" ({board['mode'][metric]:.4g})"
-            line += f"{value:>20s}"
-        print(line)
+            shown = WRITTEN[metric]
+            cell = shown.format(board[metric]) if metric in board else ""
+            if metric == BY_MODE and "mode" in board:
+                cell += f" ({shown.format(board['mode'][metric])})"
+            cells.append(cell.replace("-", "−"))
+        print(f"| `{name}` | " + " | ".join(cells) + " |")
     if survey in PUBLISHED:
-        print(f"published: {PUBLISHED[survey]}")
+        print(f"\npublished: {PUBLISHED[survey]}")
 
 
 def main() -> None:

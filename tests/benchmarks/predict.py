@@ -105,7 +105,9 @@ def train(results: Path) -> None:
 def ours(results: Path, name: str, threads: int) -> None:
     """The shard's job, as `workflow_scripts/predict_shard.py` runs it."""
     model, pdf = PASSES[name]
-    predict_shard(results, results / "models" / model, 0, hats.partitions(results / "clean"), BANDS, Predict(pdf=pdf), threads)
+    predict_shard(
+        results, results / "models" / model, 0, hats.partitions(results / "clean"), BANDS, Predict(pdf=pdf), threads
+    )
 
 
 def pyarrow_pass(results: Path, name: str, threads: int) -> None:

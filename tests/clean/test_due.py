@@ -17,7 +17,9 @@ SIDES = ("train", "valid", "calib", "test")
 
 def labels(folder: Path, rows: list[tuple[int, str, float, str]]) -> None:
     names = ("object_id", "split", "redshift", "excluded")
-    pq.write_table(pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), folder / "split.parquet")
+    pq.write_table(
+        pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), folder / "split.parquet"
+    )
 
 
 def learn(folder: Path) -> None:

@@ -14,7 +14,7 @@ from zmill import metrics
 from zmill.models import evaluate, registry
 from zmill.models.patterns import AS_OBSERVED, Gaps
 from zmill.models.trained import TrainedModel, fit_and_calibrate
-from zmill.pdf import points
+from zmill.pdf import conformal, points
 
 GAPS = Gaps.of(labelled(50, 1).photometry, None)
 
@@ -38,7 +38,9 @@ def test_every_labelled_row_is_predicted_in_its_order(evaluation: tuple) -> None
         mine = predictions.filter(pa.compute.equal(predictions.column("split"), split))
         assert mine.column("object_id").equals(sample.column("object_id"))
         assert mine.column("redshift").equals(sample.column("redshift"))
-    assert set(points.COLUMNS) | {"pit", "ood", "mag_reference", "block"} <= set(predictions.schema.names)
+    assert set(points.COLUMNS) | set(conformal.COLUMNS) | {"pit", "ood", "mag_reference", "block"} <= set(
+        predictions.schema.names
+    )
     assert predictions.schema.field("z_mode").type == pa.float32()
     assert predictions.schema.field("ood").type == pa.bool_()
 
@@ -57,6 +59,24 @@ def test_the_metrics_are_those_of_the_predictions(evaluation: tuple) -> None:
     low, high = found["splits"]["test"]["intervals"]["metrics"]["crps"]
     assert low < board["crps"] < high
     assert found["splits"]["test"]["intervals"]["blocks"] <= 48
+
+
+def test_intervals_hold_the_truth_as_often_as_they_state(evaluation: tuple, trained: TrainedModel) -> None:
+    predictions, found, samples = evaluation
+    for split, sample in samples.items():
+        mine = predictions.filter(pa.compute.equal(predictions.column("split"), split))
+        everything, *bins = found["splits"][split]["stated_coverage"]
+        assert everything["rows"] == "all" and everything["n"] == len(sample) == sum(bin_["n"] for bin_ in bins)
+        assert bins[0]["low"] is None and bins[-2]["high"] is None
+        assert [bin_["high"] for bin_ in bins[:-2]] == list(trained.conformal.edges)
+        for coverage in conformal.COVERAGES:
+            low, high = (mine.column(name).to_numpy() for name in conformal.ends(coverage))
+            z = mine.column("redshift").to_numpy()
+            measured = everything[f"{coverage:.0%}"]
+            assert measured["found"] == pytest.approx(np.mean((low <= z) & (z <= high)), abs=0.006)
+            assert measured["error"] == pytest.approx(np.sqrt(measured["found"] * (1 - measured["found"]) / len(z)))
+            # 500 calibration rows in five bins, and 200 to 400 rows to measure on
+            assert measured["found"] == pytest.approx(coverage, abs=0.08)
 
 
 def test_parts_hold_every_row(evaluation: tuple) -> None:

@@ -123,7 +123,7 @@ def test_an_unknown_input_is_refused_with_the_nearest() -> None:
 def test_a_blend_lies_between_the_spectra_and_keeps_the_light() -> None:
     fluxes = Fluxes.of(labelled(500, 1).photometry, ())
     others = fluxes.rows(torch.arange(499, -1, -1))
-    blend = fluxes.blended(others, torch.Generator().manual_seed(1))
+    blend = fluxes.blended(others, 0.5, torch.Generator().manual_seed(1))
     torch.testing.assert_close(blend.flux.sum(1), fluxes.flux.sum(1), rtol=1e-4, atol=1e-3)
     share = [f.flux / f.flux.sum(1, keepdim=True) for f in (fluxes, others, blend)]
     assert (share[2] >= torch.minimum(share[0], share[1]) - 1e-5).all()
@@ -133,6 +133,6 @@ def test_a_blend_lies_between_the_spectra_and_keeps_the_light() -> None:
 def test_a_blend_takes_nothing_from_bands_that_one_of_both_lacks() -> None:
     batch = labelled(100, 1).photometry
     without = replace(batch, unobserved=np.full(100, 1, np.int32))
-    blend = Fluxes.of(batch, ()).blended(Fluxes.of(without, ()), torch.Generator().manual_seed(1))
+    blend = Fluxes.of(batch, ()).blended(Fluxes.of(without, ()), 0.5, torch.Generator().manual_seed(1))
     assert torch.equal(blend.flux[:, 0], Fluxes.of(batch, ()).flux[:, 0])
     assert torch.isfinite(blend.flux).all()

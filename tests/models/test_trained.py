@@ -14,10 +14,13 @@ from zmill.models.trained import ModelError, TrainedModel, batches, fit_and_cali
 CPU = torch.device("cpu")
 
 
-def fitted(train: Labelled, calib: Labelled, said: list[str] | None = None) -> TrainedModel:
+def fitted(
+    train: Labelled, calib: Labelled, said: list[str] | None = None, valid: Labelled | None = None
+) -> TrainedModel:
     lines = said if said is not None else []
     settings = registry.model_class("trainz").Settings()
-    return fit_and_calibrate("floor", "trainz", settings, CONTEXT, train, labelled(150, 2), calib, CPU, lines.append)
+    valid = valid or labelled(150, 2)
+    return fit_and_calibrate("floor", "trainz", settings, CONTEXT, train, valid, calib, CPU, lines.append)
 
 
 def test_densities_are_calibrated_on_the_calibration_rows() -> None:
@@ -35,12 +38,35 @@ def test_densities_are_calibrated_on_the_calibration_rows() -> None:
     assert abs(expected - test.z.mean()) < 0.3 * abs(before - test.z.mean())
 
 
+def test_calibration_and_intervals_are_learned_from_the_calibration_rows_alone() -> None:
+    train, calib = labelled(3000, 1), labelled(600, 3)
+    off = Labelled(train.photometry, train.z * 0.8, train.weight)
+    trained, again = fitted(off, calib), fitted(off, calib, valid=labelled(300, 9))
+    assert trained.calibration.remap
+    assert trained.calibration == again.calibration
+    assert trained.conformal == again.conformal
+    other = fitted(off, labelled(600, 4))
+    assert trained.calibration != other.calibration
+    assert trained.conformal != other.conformal
+
+
+def test_intervals_have_levels_by_the_reference_magnitude() -> None:
+    trained = fitted(labelled(3000, 1), labelled(1500, 3))
+    test = labelled(4000, 4)
+    bins = trained.interval_bins(test.photometry)
+    assert trained.conformal.bins == 11
+    magnitude = test.photometry.mag[:, CONTEXT.reference]
+    assert np.array_equal(bins.numpy(), np.searchsorted(np.float32(trained.conformal.edges), magnitude, side="right"))
+
+
 def test_the_facts_and_the_log_say_what_was_done() -> None:
     said: list[str] = []
     trained = fitted(labelled(300, 1), labelled(200, 3), said)
     assert trained.facts["rows"] == {"train": 300, "valid": 150, "calib": 200}
     assert trained.facts["train_seconds"] >= 0
     assert any("fitting trainz on 300 rows" in line for line in said)
+    for scores in (trained.facts["calibration"][when] for when in ("before", "after")):
+        assert sum(scores["pit_histogram"]) == 150 and scores["crps"] > 0
     assert trained.ood(labelled(20, 5).photometry).dtype == np.bool_
 
 

@@ -80,7 +80,11 @@ class Sky:
     def killed_after(self, seconds: float) -> int:
         """Run the workflow and end it, and every process it started, by `kill -9`."""
         process = subprocess.Popen(
-            self.command(), cwd=self.folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self.command(),
+            cwd=self.folder,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         try:
             return process.wait(seconds)

@@ -55,6 +55,17 @@ def test_quantiles_invert_the_cumulative_distribution(rows: np.ndarray) -> None:
         assert torch.allclose(cdf_at(density, cdf, grid, z[:, number]), level.expand(4), atol=1e-9)
 
 
+def test_levels_of_each_row_and_what_is_beyond_them() -> None:
+    density = gaussians(np.full(3, 1.5), np.full(3, 0.1))
+    levels = torch.tensor([[0.5, 0.16], [0.84, -0.5], [1.5, 0.0]])
+    found = points.quantile(density, GRID.cdf(density), GRID, levels).numpy()
+    assert np.allclose(found, [[1.5, 1.4006], [1.5994, 0.0], [3.0, 0.0]], atol=2e-3)
+    columns, z = points.summarize_with(density, GRID, points.LEVELS, levels)
+    assert np.array_equal(z[:, len(points.LEVELS) :].numpy(), found)
+    alone = points.summarize(density, GRID)
+    assert all(torch.equal(columns[name], alone[name]) for name in points.COLUMNS)
+
+
 @given(density_rows)
 @settings(max_examples=20, deadline=None)
 def test_moments_are_those_of_the_piecewise_linear_density(rows: np.ndarray) -> None:

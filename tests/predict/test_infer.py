@@ -18,14 +18,17 @@ from zmill.catalog.hats import Partition
 from zmill.models import base, ood
 from zmill.models.base import Context, Labelled
 from zmill.models.trained import TrainedModel
-from zmill.pdf import compact, points
-from zmill.pdf.calibration import Calibration
+from zmill.pdf import compact, conformal, points
+from zmill.pdf.calibration import Calibration, Local
+from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
 from zmill.predict import infer
 from zmill.predict.infer import Inference
 from zmill.survey.photometry import Photometry
 
 GRID = Grid(0.0, 3.0, 301)
+INTERVALS = Conformal((22.0, 24.0), ((0.5, 0.9), (0.7, 0.97), (0.6, 1.0), (1.0, 1.0)))
+"""Two edges of bins; the faintest rows, and those without a magnitude, get whole grids."""
 
 
 class Line(base.Model):
@@ -69,7 +72,7 @@ class Bell(Line, base.LocatedModel):
 def line() -> TrainedModel:
     model = Line(base.Settings(), Context(BANDS, 3, GRID, seed=1))
     train = Photometry.from_arrow(clean_rows(Partition(4, 7), 2000), BANDS)
-    return TrainedModel("line", "line", model, Calibration(), ood.fit(train, 3, 1))
+    return TrainedModel("line", "line", model, Calibration(), INTERVALS, ood.fit(train, 3, 1))
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,15 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def batch_of(rows: int, seed: int = 0) -> pa.RecordBatch:
     return clean_rows(Partition(4, 7), rows, seed).combine_chunks().to_batches()[0]
+
+
+def numbers(model: TrainedModel, rows: Photometry, density: Tensor, sure: NDArray[np.bool_]) -> dict[str, Tensor]:
+    """Point estimates and ends of intervals of some rows, from their densities."""
+    contents = np.array(INTERVALS.contents)[model.interval_bins(rows).numpy()]
+    half = torch.as_tensor(np.where(contents < 1, contents / 2, 1)[sure])
+    own = torch.cat([0.5 - half.flip(1), 0.5 + half], 1).float()
+    found, z = points.summarize_with(density[sure], GRID, points.LEVELS, own)
+    return found | dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True))
 
 
 def values(batch: pa.RecordBatch, column: str) -> NDArray[Any]:
@@ -94,8 +106,8 @@ def test_every_row_is_what_the_model_says_of_it(line: TrainedModel, pool: Thread
     density = line.predict(rows)
     sure = torch.isfinite(density).all(1).numpy()
     assert 0.2 < sure.mean() < 1
-    expected = points.summarize(density[sure], GRID)
-    for name in points.COLUMNS:
+    expected = numbers(line, rows, density, sure)
+    for name in infer.COLUMNS:
         assert out[0].schema.field(name).type == pa.float32()
         np.testing.assert_allclose(
             values(out[0], name)[sure], expected[name].numpy(), atol=2e-4
@@ -155,8 +167,9 @@ def test_rows_without_any_band_get_a_flat_density_and_flags_but_never_nan(
         if name == "unobserved":
             table = table.set_column(number, name, pa.array(np.full(40, 63, np.int32)))
     photoz, pdf = Inference(line, kind, pool)(table.to_batches()[0])
-    for name in points.COLUMNS:
+    for name in infer.COLUMNS:
         assert np.isfinite(values(photoz, name)).all()
+    assert (values(photoz, "z_c160") == 0).all() and (values(photoz, "z_c840") == 3).all()
     np.testing.assert_allclose(values(photoz, "z_median"), 1.5, atol=1e-3)
     np.testing.assert_allclose(values(photoz, "z_std"), 3 / np.sqrt(12), rtol=1e-3)
     assert (values(photoz, "flags") & (infer.OOD | infer.FEW_BANDS) == infer.OOD | infer.FEW_BANDS).all()
@@ -170,12 +183,18 @@ def test_a_catalogue_without_cuts_and_limits_is_enough(line: TrainedModel, pool:
     assert not (values(photoz, "flags") & infer.FAILS_CUT).any()
 
 
-@pytest.mark.parametrize("remap", [(), (0.05, 0.4, 0.0, 0.3)])
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        Calibration(1.25),
+        Calibration(0.75, (0.05, 0.4, 0.25, 0.3)),
+        Calibration(0.75, (0.05, 0.4, 0.25, 0.3), Local(((0.2, 0.0, 0.0, -0.2),) * 2, (1.5, -2.0), (0.5, 1.0))),
+    ],
+)
 def test_what_is_looked_up_in_a_table_is_what_the_density_says(
-    line: TrainedModel, pool: ThreadPoolExecutor, remap: tuple[float, ...]
+    line: TrainedModel, pool: ThreadPoolExecutor, calibration: Calibration
 ) -> None:
-    calibration = Calibration(1.2, remap)
-    model = TrainedModel("bell", "bell", Bell(base.Settings(), line.context), calibration, line.domain)
+    model = TrainedModel("bell", "bell", Bell(base.Settings(), line.context), calibration, INTERVALS, line.domain)
     batch = batch_of(5000)
     rows = Photometry.from_arrow(batch, BANDS)
     photoz, pdf = Inference(model, "compact", pool)(batch)
@@ -185,8 +204,9 @@ def test_what_is_looked_up_in_a_table_is_what_the_density_says(
     sure = np.isfinite(place + log_width)
     assert ((place[sure] < 0) | (place[sure] > 3)).mean() > 0.02
     assert (log_width[sure] < np.log(0.01)).mean() > 0.02
-    expected, codes = compact.summarize_and_encode(density[sure], GRID)
-    for name in points.COLUMNS:
+    codes = compact.encode(density[sure], GRID)
+    expected = numbers(model, rows, density, sure)
+    for name in infer.COLUMNS:
         np.testing.assert_allclose(values(photoz, name)[sure], expected[name].numpy(), atol=2e-3, err_msg=name)
         np.testing.assert_allclose(values(alone, name), values(photoz, name), atol=1e-4)
         assert np.isfinite(values(photoz, name)).all()

@@ -23,8 +23,9 @@ from zmill.models.store import model_hash
 from zmill.models.trained import ModelError, fit_and_calibrate
 from zmill.pdf import arrow, points
 from zmill.pdf.grid import Grid
-from zmill.predict.finish import finish
 from zmill.predict import champion
+from zmill.predict.finish import finish
+from zmill.predict.infer import COLUMNS
 from zmill.predict.shard import predict_shard
 from zmill.survey.photometry import Photometry
 
@@ -93,8 +94,8 @@ def test_every_row_of_the_survey_has_its_redshift(results: Path, pdf: str) -> No
     photoz, clean = table_of(results / "photoz"), table_of(results / "clean")
     for name in ("_healpix_29", "object_id", "ra", "dec"):
         assert photoz.column(name).equals(clean.column(name))
-    assert photoz.schema.names[4:] == [*points.COLUMNS, "ood", "flags"]
-    for name in points.COLUMNS:
+    assert photoz.schema.names[4:] == [*COLUMNS, "ood", "flags"]
+    for name in COLUMNS:
         assert np.isfinite(photoz.column(name).to_numpy()).all()
     model = store.load(results / "models" / "net")
     expected = points.summarize(model.predict(Photometry.from_arrow(clean, BANDS)), GRID)

@@ -42,7 +42,9 @@ def night(results: Path, rows: int = 400, shift: float = 0.0, z: float = 0.5, mi
     for catalog in ("survey", "photoz"):
         hats.finish(results / catalog, catalog, SKY)
     (results / "pdf" / "partition_info.csv").unlink(missing_ok=True)
-    write_json(results / "champion.json", {"model": "knn", "hash": "ab12", "test": {"crps": 0.08, "r2": 0.7, "bias": -0.02}})
+    write_json(
+        results / "champion.json", {"model": "knn", "hash": "ab12", "test": {"crps": 0.08, "r2": 0.7, "bias": -0.02}}
+    )
 
 
 def release(results: Path, settings: dict[str, Any] = SETTINGS, **gates: Any) -> dict[str, Any]:
@@ -75,7 +77,12 @@ def test_small_changes_are_published(results: Path) -> None:
     release(results)
     night(results, rows=402, shift=0.01, z=0.505)
     record = release(results)
-    assert [check["gate"] for check in record["gates"]["checks"]] == ["rows_lost", "magnitudes.i", "measured.i", "n_of_z"]
+    assert [check["gate"] for check in record["gates"]["checks"]] == [
+        "rows_lost",
+        "magnitudes.i",
+        "measured.i",
+        "n_of_z",
+    ]
 
 
 @pytest.mark.parametrize("metrics", [{"crps": 0.07}, {"r2": 0.8}, {"bias": 0.01}])

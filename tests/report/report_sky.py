@@ -17,10 +17,14 @@ from zmill.clean.weights import SurveyDensity, compare
 from zmill.config import Search, parse
 from zmill.models import evaluate, patterns, selection
 from zmill.pdf import arrow, compact
+from zmill.pdf.calibration import Calibration
+from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
 from zmill.tune import result
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>$\\frac{1}{2}$"
+ENDS = {"z_c025": -3.5, "z_c160": -1.2, "z_c840": 1.2, "z_c975": 3.5}
+INTERVALS = Conformal((21.0, 23.0), ((0.6, 0.9), (0.7, 0.95), (0.8, 0.97), (1.0, 1.0)))
 BANDS = ("u", "g", "r", "i", "z", "y")
 GRID = Grid(0.0, 3.0, 301)
 CONFIG: dict[str, Any] = {"seed": 1, "select": {"metric": "crps"}, "predict": {"pdf": "compact"}}
@@ -57,6 +61,7 @@ def predictions(n: int = 3000, seed: int = 1) -> pa.Table:
             "redshift": z,
             **{f"z_{name}": phot.astype(np.float32) for name in ("mode", "mean", "median")},
             "z_std": width.astype(np.float32),
+            **{name: (phot + k * width).astype(np.float32) for name, k in ENDS.items()},
             "ood": random.random(n) < 0.03,
             "pit": random.beta(1.05 + 0.2 * seed, 1.0, n),
             "crps": width * seed,
@@ -76,8 +81,10 @@ def metrics_of(model: str, table: pa.Table) -> dict[str, Any]:
     """`metrics.json` of predictions."""
     edges = evaluate.bin_edges(table, GRID)
     splits = {
-        split: evaluate.evaluate_split(table.filter(pa.compute.equal(table["split"], split)), BANDS, edges, 1)
+        split: evaluate.evaluate_split(rows, BANDS, edges, 1)
+        | {"stated_coverage": evaluate.jsonable(evaluate.stated_coverage(rows, INTERVALS))}
         for split in ("valid", "test")
+        for rows in [table.filter(pa.compute.equal(table["split"], split))]
     }
     for split in splits.values():
         split["made"] = [{"pattern": "without u", "n": 900, "board": split["board"]}]
@@ -174,8 +181,22 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
     ]
     distilled = {"history": history[:20], "best_epoch": 18}
     fits = {"fcnn": {"history": history, "best_epoch": 30, "distilled": distilled}, "knn": {"curve": curve, "k": 9}}
+    taken = {"fcnn": Calibration(0.75, (0.2, 0.5, 0.3)), "knn": Calibration()}
     for name, fit in fits.items():
-        write_json(results / "models" / name / "model.json", {"facts": {"fit": fit}, "tensors_hash": "ab12"})
+        scores = {
+            when: {
+                "crps": crps,
+                "log_score": 1.2,
+                "cde_loss": -8.1,
+                "pit_ks": ks,
+                "coverage_68": 0.7,
+                "pit_histogram": [25] * 20,
+            }
+            for when, crps, ks in (("before", 0.0512, 0.0832), ("after", 0.0487, 0.0311))
+        }
+        facts = {"fit": fit, "calibration": {"measured_on": "valid", **scores}}
+        said = {"calibration": {**taken[name].state(), "conformal": INTERVALS.state()}, "facts": facts}
+        write_json(results / "models" / name / "model.json", {**said, "tensors_hash": "ab12"})
     write_json(results / "tune" / "fcnn" / "search.json", search())
     splits = {
         name: {

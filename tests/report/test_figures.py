@@ -20,6 +20,7 @@ DRAWN = {
     "trend": lambda: figures.error_trend(trend(Z, PHOT, Z, np.arange(800)), "redshift"),
     "errors": lambda: figures.error_histogram(PHOT - Z, 0.1),
     "pit": lambda: figures.pit_histogram({"knn": RANDOM.random(800), "fcnn": RANDOM.random(800)}),
+    "counts": lambda: figures.pit_counts({"a": np.full(20, 40.0), "b": np.arange(20.0)}),
     "qq": lambda: figures.pit_quantiles({"knn": RANDOM.random(800)}),
     "nz": lambda: figures.redshift_distributions(
         {"a": (np.linspace(0, 1, 9), np.ones(9)), "b": (np.linspace(0, 1, 9), np.ones(8))}, 1

@@ -12,6 +12,7 @@ import pytest
 from report_sky import CONFIG, HOSTILE, SURVEY, fill
 
 from zmill.catalog.files import read_json, write_json
+from zmill.report.blocks import percent
 from zmill.report.page import build
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
@@ -126,6 +127,16 @@ def test_every_figure_can_be_read_without_seeing_it(page: Page) -> None:
 )  # fmt: skip
 def test_what_each_stage_found_is_there(page: Page, told: str) -> None:
     assert told in page.text
+
+
+def test_calibration_and_stated_intervals_are_shown_as_they_were_measured(results: Path, page: Page) -> None:
+    assert "power 0.75, remap of the PIT" in page.text and "none: nothing helped" in page.text
+    assert "0.0512 → 0.0487" in page.text and "0.0832 → 0.0311" in page.text
+    stated = read_json(results / "evaluation/fcnn/metrics.json")["splits"]["test"]["stated_coverage"]
+    assert [entry["rows"] for entry in stated] == ["all", "bin", "bin", "bin", "no magnitude"]
+    for entry, told in zip(stated, ("all", "i < 21.00", "21.00 ≤ i < 23.00", "i ≥ 23.00"), strict=False):
+        found = entry["68%"]
+        assert f"{told} {entry['n']:,} {percent(found['found']).text} ± {percent(found['error']).text}" in page.text
 
 
 def test_every_phase_of_a_training_has_its_curve(page: Page) -> None:

@@ -38,10 +38,10 @@ PER_ROW = 40
 class Distilled(Residual, Schedule):
     """The network that answers as the ensemble does, and how it is trained."""
 
+    width: int = Field(128, ge=8)
     blocks: int = Field(2, ge=0)
-    waves: int = Field(8, ge=0)
-    embedding: int = Field(4, ge=1)
-    epochs: int = Field(6, ge=1)
+    waves: int = Field(0, ge=0)
+    epochs: int = Field(12, ge=1)
     """Passes over the blends, of which there are 40 of every training row."""
     lr: float = Field(4e-3, gt=0)
     ema: float = Field(0.998, ge=0, lt=1)

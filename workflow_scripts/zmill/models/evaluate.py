@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from zmill.models import patterns
 from zmill.models.base import Labelled
 from zmill.models.patterns import Gaps
 from zmill.models.trained import TrainedModel, batches
-from zmill.pdf import points
+from zmill.pdf import conformal, points
+from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
 
 BATCH_CPU, BATCH_GPU = 4096, 65_536
@@ -46,7 +48,7 @@ MADE_ROWS = 2_000
 class Predicted:
     """What a model says of labelled rows.
 
-    columns : name -> (n,) point estimates, odds and `ood`; density : (grid.size,) sum of all densities; seconds : that
+    columns : name -> (n,) point estimates, odds, ends of stated intervals and `ood`; density : (grid.size,) sum of all densities; seconds : that
     densities and point estimates took.
     """
 
@@ -59,16 +61,19 @@ class Predicted:
 def predict_rows(trained: TrainedModel, rows: Labelled) -> Predicted:
     """Predict labelled rows and score their densities."""
     grid = trained.context.grid
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*points.COLUMNS, "ood")}
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*points.COLUMNS, *conformal.COLUMNS, "ood")}
     scores: list[PdfScores] = []
     total = np.zeros(grid.size)
+    levels = trained.conformal.levels(trained.model.device)
     seconds = 0.0
     size = BATCH_CPU if trained.model.device.type == "cpu" else BATCH_GPU
     for part in batches(max(len(rows), 1), size):
         batch = rows.photometry[part]
         started = time.perf_counter()
         density = trained.predict(batch)
-        estimates = {name: value.cpu().numpy() for name, value in points.summarize(density, grid).items()}
+        found, z = points.summarize_with(density, grid, points.LEVELS, levels[trained.interval_bins(batch)])
+        found |= dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True))
+        estimates = {name: value.cpu().numpy() for name, value in found.items()}
         ood = trained.ood(batch)
         seconds += time.perf_counter() - started
         for name, values in (estimates | {"ood": ood}).items():
@@ -191,6 +196,34 @@ def evaluate_split(
     return jsonable(found)
 
 
+def stated_coverage(predictions: pa.Table, intervals: Conformal) -> list[dict[str, Any]]:
+    """How often the intervals of stated coverage hold the true redshift: of all rows, then by the bins they were found in.
+
+    Each entry has `rows` (`all`, `bin` or `no magnitude`), `low` and `high` in reference magnitude (None: open), `n`, and by
+    coverage the share of rows `found`, its binomial standard `error` and the median `width` of the intervals in redshift.
+    """
+    column = {name: predictions.column(name).to_numpy() for name in ("redshift", "weight", "mag_reference")}
+    end = {name: predictions.column(name).to_numpy() for name in conformal.COLUMNS}
+    # Rounded as the ends are: a redshift at the end of the grid is within an interval that reaches to it.
+    z = column["redshift"].astype(np.float32)
+    number = intervals.bin_of(torch.from_numpy(column["mag_reference"].copy())).numpy()
+    edges = [None, *intervals.edges, None]
+    parts: list[tuple[str, Any, Any, NDArray[np.bool_]]] = [("all", None, None, np.ones(len(z), bool))]
+    parts += [("bin", low, high, number == bin_) for bin_, (low, high) in enumerate(pairwise(edges))]
+    parts += [("no magnitude", None, None, number == intervals.bins - 1)]
+    found = []
+    for name, low, high, rows in parts:
+        entry: dict[str, Any] = {"rows": name, "low": low, "high": high, "n": int(rows.sum())}
+        weight = column["weight"][rows]
+        for coverage in conformal.COVERAGES if weight.sum() > 0 else ():
+            left, right = (end[name][rows] for name in conformal.ends(coverage))
+            share = np.average((left <= z[rows]) & (z[rows] <= right), weights=weight)
+            error = np.sqrt(share * (1 - share) / conformal.effective(weight))
+            entry[f"{coverage:.0%}"] = {"found": share, "error": error, "width": np.median(right - left)}
+        found.append(entry)
+    return found
+
+
 def bin_edges(predictions: pa.Table, grid: Grid) -> dict[str, FloatArray]:
     """Edges of the bins, from the labelled rows alone, so that all models share them."""
     found = {}
@@ -308,6 +341,7 @@ def evaluate(
     splits = {
         split: evaluate_split(table, trained.context.bands, edges, seed)
         | {"n_of_z": {"stacked": [round(float(value), 6) for value in stacked]}}
+        | {"stated_coverage": stated_coverage(table, trained.conformal)}
         for split, (table, stacked, _) in found.items()
     }
     for split in patterns.SPLITS:

@@ -28,8 +28,9 @@ from zmill.models.registry import model_class
 from zmill.models.trained import ModelError, TrainedModel
 from zmill.models.watch import State, Watch
 from zmill.pdf.calibration import Calibration
+from zmill.pdf.conformal import Conformal
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a folder written before can no longer be read."""
 TENSORS, DESCRIPTION = "tensors.safetensors", "model.json"
 HELD_OUT = "held_out"
@@ -64,7 +65,7 @@ def save(folder: Path, trained: TrainedModel) -> None:
         "seed": context.seed,
         "settings": trained.model.settings.model_dump(mode="json"),
         "state": facts,
-        "calibration": trained.calibration.state(),
+        "calibration": {**trained.calibration.state(), "conformal": trained.conformal.state()},
         "domain": domain_facts,
         "facts": trained.facts,
         "versions": {"zmill": zmill.__version__, "torch": torch.__version__},
@@ -104,7 +105,10 @@ def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...
     model.restore(_part(tensors, "model."), description["state"])
     domain = Domain.restore(_part(tensors, "domain."), description["domain"])
     calibration = Calibration.restore(description["calibration"])
-    trained = TrainedModel(description["name"], description["type"], model, calibration, domain, description["facts"])
+    intervals = Conformal.restore(description["calibration"]["conformal"])
+    trained = TrainedModel(
+        description["name"], description["type"], model, calibration, intervals, domain, description["facts"]
+    )
     return trained.to(device or torch.device("cpu"))
 
 

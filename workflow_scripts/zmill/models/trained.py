@@ -17,11 +17,15 @@ from zmill.models import ood
 from zmill.models.base import Context, Labelled, Model
 from zmill.models.registry import model_class
 from zmill.models.watch import Watch
-from zmill.pdf import calibration
+from zmill.pdf import calibration_fit, conformal
 from zmill.pdf.calibration import Calibration
+from zmill.pdf.conformal import Conformal
+from zmill.pdf.grid import Grid
 from zmill.survey.photometry import Photometry
 
 BATCH = 65_536
+PIT_BINS = 20
+"""Bins of the histograms of the PIT before and after calibration."""
 
 
 class ModelError(Exception):
@@ -30,7 +34,7 @@ class ModelError(Exception):
 
 @dataclass
 class TrainedModel:
-    """A fitted model with its calibration and its domain.
+    """A fitted model with its calibration, its intervals of stated coverage and its domain.
 
     name : the entry of `models:`; type : its file in `zmill/models/`; facts : JSON-ready facts of the training.
     """
@@ -39,6 +43,7 @@ class TrainedModel:
     type: str
     model: Model
     calibration: Calibration
+    conformal: Conformal
     domain: ood.Domain
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -50,7 +55,15 @@ class TrainedModel:
     def predict(self, batch: Photometry) -> Tensor:
         """Calibrated densities, (n, grid.size) float32 on the model's device, each integrating to 1."""
         with torch.inference_mode():
-            return self.calibration(self.model.predict(batch), self.context.grid)
+            density = self.model.predict(batch).float()
+            # The model may be asked for bfloat16 products; the few of the calibration need every digit.
+            with torch.autocast(density.device.type, enabled=False):
+                return self.calibration(density, self.context.grid)
+
+    def interval_bins(self, batch: Photometry) -> Tensor:
+        """(n,) number of each row's bin of `conformal`, on the model's device."""
+        magnitude = torch.as_tensor(batch.mag[:, self.context.reference], device=self.model.device)
+        return self.conformal.bin_of(magnitude)
 
     def ood(self, batch: Photometry) -> NDArray[np.bool_]:
         """(n,) True where no training row is near: the density is an extrapolation."""
@@ -120,14 +133,17 @@ def fit_and_calibrate(
     model.to(device)
     seconds = time.monotonic() - started + model.watch.earlier_seconds
     with torch.inference_mode():
-        found = calibration.fit(_densities(model, calib), context.grid, calib.z, calib.weight)
+        found, pit = calibration_fit.fit(_densities(model, calib), grid, calib.z, calib.weight)
+        magnitude = calib.photometry.mag[:, context.reference].astype(np.float64)
+        intervals = conformal.fit(pit, magnitude, calib.weight)
         plain = _densities(model, valid)
         scores = {
-            when: metrics.pdf_metrics(metrics.pdf_scores(density, context.grid, valid.z))
-            for when, density in (("before", plain), ("after", found(plain, context.grid)))
+            when: _scores(density, grid, valid) for when, density in (("before", plain), ("after", found(plain, grid)))
         }
     say(
-        f"{name}: fitted in {seconds:.1f} s; temperature {found.temperature:.3f}, PIT remap of degree {max(len(found.remap) - 1, 0)}"
+        f"{name}: fitted in {seconds:.1f} s; calibration: power {found.power:g}, remap of degree "
+        f"{max(len(found.remap) - 1, 0)}, {'by row' if found.local else 'the same for all rows'}; "
+        f"intervals in {intervals.bins - 1} bins of magnitude"
     )
     domain = ood.fit(train.photometry, context.reference, context.seed)
     domain.to(device)
@@ -138,7 +154,7 @@ def fit_and_calibrate(
         "calibration": {"measured_on": "valid", **scores},
         "rows": {"train": len(train), "valid": len(valid), "calib": len(calib)},
     }
-    return TrainedModel(name, type_, model, found, domain, facts)
+    return TrainedModel(name, type_, model, found, intervals, domain, facts)
 
 
 def refit(trained: TrainedModel, rows: Labelled, say: Callable[[str], None]) -> None:
@@ -161,3 +177,10 @@ def refit(trained: TrainedModel, rows: Labelled, say: Callable[[str], None]) -> 
 def _densities(model: Model, rows: Labelled) -> Tensor:
     """(n, grid.size) densities before calibration."""
     return torch.cat([model.predict(rows.photometry[part]) for part in batches(len(rows))])
+
+
+def _scores(density: Tensor, grid: Grid, rows: Labelled) -> dict[str, Any]:
+    """Metrics of densities, and how many PITs are in each of 20 bins."""
+    scores = metrics.pdf_scores(density, grid, rows.z)
+    histogram = np.histogram(scores.pit, PIT_BINS, (0, 1))[0].tolist()
+    return {**metrics.pdf_metrics(scores), "pit_histogram": histogram}

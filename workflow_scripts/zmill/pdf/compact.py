@@ -17,8 +17,7 @@ LEVELS = _LOWER + tuple(round(1 - level, 6) for level in reversed(_LOWER))
 """Cumulative probabilities of the stored quantiles."""
 STEPS = 65_535
 
-_WITH_POINTS = tuple(sorted({*LEVELS, *points.LEVELS}))
-_STORED = [_WITH_POINTS.index(level) for level in LEVELS]
+_WITH_POINTS = (*LEVELS, *sorted(set(points.LEVELS) - set(LEVELS)))
 
 
 def encode(density: Tensor, grid: Grid) -> Tensor:
@@ -26,10 +25,15 @@ def encode(density: Tensor, grid: Grid) -> Tensor:
     return summarize_and_encode(density, grid)[1]
 
 
-def summarize_and_encode(density: Tensor, grid: Grid) -> tuple[dict[str, Tensor], Tensor]:
-    """`points.summarize` and `encode` at once, sharing the cumulative distribution and the search in it."""
-    columns, z = points.summarize_with(density, grid, _WITH_POINTS)
-    return columns, pack(z[:, _STORED], grid)
+def summarize_and_encode(
+    density: Tensor, grid: Grid, own: Tensor | None = None
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """`points.summarize`, `encode` and (n, k) quantiles at each row's own levels at once, from one search.
+
+    own : (n, k) levels; see `points.summarize_with`.
+    """
+    columns, z = points.summarize_with(density, grid, _WITH_POINTS, own)
+    return columns, pack(z[:, : len(LEVELS)], grid), z[:, len(_WITH_POINTS) :]
 
 
 def pack(quantiles: Tensor, grid: Grid) -> Tensor:

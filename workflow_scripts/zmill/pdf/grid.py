@@ -33,22 +33,25 @@ class Grid:
         """(size,) float32 redshifts on a device."""
         return torch.as_tensor(self.z, dtype=torch.float32, device=device)
 
-    def normalize(self, density: Tensor) -> Tensor:
+    def normalize(self, density: Tensor, out: Tensor | None = None) -> Tensor:
         """Scale (n, size) non-negative values so that each row's trapezoidal integral is 1.
 
         A row that is zero throughout has no shape to scale; it becomes flat, so that no PDF is ever empty.
+        out : where to write them, `density` itself for example.
         """
         area = self.integral(density)
         empty = area <= 0
-        area = torch.where(empty, torch.full_like(area, self.z_max - self.z_min), area)
-        return (density + empty[:, None]).div_(area[:, None])
+        if bool(empty.any()):
+            density = density.masked_fill(empty[:, None], 1.0)
+            area = area.masked_fill(empty, self.z_max - self.z_min)
+        return torch.div(density, area[:, None], out=out)
 
     def integral(self, density: Tensor) -> Tensor:
         """(n,) trapezoidal integrals."""
         return (density.sum(1) - 0.5 * (density[:, 0] + density[:, -1])) * self.step
 
     def cdf(self, density: Tensor) -> Tensor:
-        """(n, size) cumulative distribution of a normalised density; 0 at the first point, 1 at the last."""
+        """(n, size) cumulative distribution of a density of any scale; 0 at the first point, 1 at the last."""
         cdf = torch.empty_like(density)
         cdf[:, 0] = 0
         torch.cumsum(density[:, 1:] + density[:, :-1], dim=1, out=cdf[:, 1:])

@@ -26,6 +26,7 @@ from zmill.metrics import badness
 from zmill.models import store
 from zmill.models.device import choose
 from zmill.models.evaluate import Rows, jsonable, predict_sample
+from zmill.models.trained import ModelError
 
 HISTORY = 100
 """Decisions that are remembered."""
@@ -51,8 +52,8 @@ def contend(
 ) -> dict[str, Any]:
     """Hold the model that was chosen among those trained last against the champion, on test rows that neither has seen.
 
-    It becomes champion if it is better by the margin; or without a contest if there is no champion yet, or if
-    settings changed: then another model was asked for.
+    It becomes champion if it is better by the margin; or without a contest if there is no champion yet or one that this
+    version cannot read, or if settings changed: then another model was asked for.
 
     Parameters
     ----------
@@ -78,8 +79,11 @@ def contend(
     elif before["asked"] != told:
         won, why = True, "settings changed"
     else:
-        old = measure(folder(results, before["hash"]), test, block_order)
-        won, why = verdict(metric, board[metric], old[metric], margin)
+        try:
+            old = measure(folder(results, before["hash"]), test, block_order)
+            won, why = verdict(metric, board[metric], old[metric], margin)
+        except ModelError as error:
+            won, why = True, f"the champion cannot be used any more: {error}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
     decision = {
         **{"when": now, "challenger": name, "hash": hash_, "rows": len(test), "metric": metric},
@@ -104,7 +108,10 @@ def verdict(metric: str, challenger: float, champion: float, margin: float) -> t
     bar = badness(metric, champion) - margin * abs(badness(metric, champion))
     won = badness(metric, challenger) < bar or not math.isfinite(champion)
     better = "better than" if won else "not better than"
-    return won, f"{metric} {challenger:.5g} on test rows is {better} the champion's {champion:.5g} by {100 * margin:g} %"
+    return (
+        won,
+        f"{metric} {challenger:.5g} on test rows is {better} the champion's {champion:.5g} by {100 * margin:g} %",
+    )
 
 
 def measure(model: Path, test: pa.Table, block_order: int) -> dict[str, float]:
@@ -115,7 +122,9 @@ def measure(model: Path, test: pa.Table, block_order: int) -> dict[str, float]:
 
 def _adopt(model: Path, target: Path) -> None:
     """Copy a model; `model.json` comes last, so that a folder that has it is whole."""
-    files = sorted((path for path in model.iterdir() if path.is_file()), key=lambda path: path.name == store.DESCRIPTION)
+    files = sorted(
+        (path for path in model.iterdir() if path.is_file()), key=lambda path: path.name == store.DESCRIPTION
+    )
     if (target / store.DESCRIPTION).is_file():
         return
     for path in files:
@@ -163,7 +172,10 @@ def _may_wait(results: Path, said: dict[str, Any], now: str) -> bool:
     made = said.get("model", {}).get("hash")
     if made in (None, now) or not (folder(results, made) / store.DESCRIPTION).is_file():
         return False
-    grids = [store.describe(folder(results, one))["grid"] for one in (made, now)]
+    try:
+        grids = [store.describe(folder(results, one))["grid"] for one in (made, now)]
+    except ModelError:  # of another version of zmill: it can make no further row
+        return False
     return bool(grids[0] == grids[1])
 
 

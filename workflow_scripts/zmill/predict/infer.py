@@ -17,7 +17,7 @@ from torch import Tensor
 from zmill.models.base import LocatedModel
 from zmill.models.network import multiplies_bfloat16
 from zmill.models.trained import TrainedModel
-from zmill.pdf import arrow, compact, points
+from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.grid import Grid
 from zmill.predict.read import IDENTITY
 from zmill.predict.table import Table
@@ -30,6 +30,9 @@ MIN_BANDS = 2
 
 Stored = Literal["none"] | arrow.Kind
 """What becomes of the PDFs: `predict.pdf`."""
+
+COLUMNS = (*points.COLUMNS, *conformal.COLUMNS)
+"""Columns of numbers in `photoz/`."""
 
 CPU_ROWS = 2048
 """Rows that a thread computes at a time: their densities on the grid stay within the processor's cache."""
@@ -50,12 +53,13 @@ class Inference:
         self._bf16 = model.model.bf16 and multiplies_bfloat16(self.device)
         # A density on the whole grid must be computed all the same where it is to be stored.
         self._located = model.model if isinstance(model.model, LocatedModel) and kind != "full" else None
+        self._levels = model.conformal.levels(self.device)
         self._table = None if self._located is None else self._tabulate(self._located)
         self._lane = threading.local()
 
     def photoz_schema(self, clean: pa.Schema) -> pa.Schema:
         """Columns of `photoz/`."""
-        floats = [pa.field(name, pa.float32()) for name in points.COLUMNS]
+        floats = [pa.field(name, pa.float32()) for name in COLUMNS]
         return pa.schema([*_identity(clean), *floats, pa.field("ood", pa.bool_()), pa.field("flags", pa.int32())])
 
     def pdf_schema(self, clean: pa.Schema) -> pa.Schema:
@@ -108,44 +112,49 @@ class Inference:
 
     @torch.inference_mode()
     def _compute(self, rows: Photometry) -> tuple[Tensor, Tensor | None, NDArray[np.bool_]]:
-        """(9, n) points, (n, width) PDF and (n,) ood of rows; flat and ood where the model has no answer, never NaN."""
-        ood = self.model.ood(rows)
+        """(13, n) numbers, (n, width) PDF and (n,) ood of rows; flat and ood where the model has no answer, never NaN."""
+        ood, bins = self.model.ood(rows), self.model.interval_bins(rows)
         if self._located is not None and self._table is not None:
             with self._precision():
                 located = self._located.locate(rows)
-            numbers = self._table(*located)
+            numbers = self._table(*located, bins)
             lost = ~torch.isfinite(numbers.sum(1))
             if bool(lost.any()):
-                numbers = torch.where(lost[:, None], self._describe(self._flat(1)), numbers)
-            estimates, pdf = numbers[:, : len(points.COLUMNS)].T, self._pack(numbers)
+                numbers[lost] = self._describe(self._flat(1).expand(int(lost.sum()), -1), bins[lost])
+            of_points, quantiles, ends = numbers.tensor_split([len(points.COLUMNS), -len(conformal.COLUMNS)], 1)
+            found = torch.cat([of_points, ends], 1).T
+            pdf = compact.pack(quantiles, self.grid) if self.kind == "compact" else None
         else:
             with self._precision():
-                density = self.model.predict(rows).float()
+                density = self.model.predict(rows)
             lost = ~torch.isfinite(density.sum(1))
             if bool(lost.any()):
                 density = torch.where(lost[:, None], self._flat(1), density)
-            estimates, pdf = self._summarize(density)
-        return estimates, pdf, ood | lost.cpu().numpy()
+            found, pdf = self._summarize(density, self._levels[bins])
+        return found, pdf, ood | lost.cpu().numpy()
 
-    def _summarize(self, density: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(9, n) points and (n, width) PDF of densities."""
+    def _summarize(self, density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(9 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities."""
         grid, pdf = self.grid, None
         if self.kind == "compact":
-            columns, pdf = compact.summarize_and_encode(density, grid)
+            columns, pdf, ends = compact.summarize_and_encode(density, grid, own)
         else:
-            columns = points.summarize(density, grid)
+            columns, z = points.summarize_with(density, grid, points.LEVELS, own)
+            ends = z[:, len(points.LEVELS) :]
         if self.kind == "full":
             pdf = density.half()
-        return torch.stack([columns[name] for name in points.COLUMNS]), pdf
+        return torch.cat([torch.stack([columns[name] for name in points.COLUMNS]), ends.T]), pdf
 
-    def _describe(self, density: Tensor) -> Tensor:
-        """(n, k) points and, for compact PDFs, quantiles as redshifts: what a table holds of a density."""
-        estimates, codes = self._summarize(density)
-        return estimates.T if codes is None else torch.cat([estimates.T, compact.unpack(codes, self.grid)], 1)
+    def _describe(self, density: Tensor, bins: Tensor | None) -> Tensor:
+        """(n, 9 + 32 + k) points, for compact PDFs quantiles as redshifts, and ends of intervals: what a table holds.
 
-    def _pack(self, numbers: Tensor) -> Tensor | None:
-        quantiles = numbers[:, len(points.COLUMNS) :]
-        return compact.pack(quantiles, self.grid) if self.kind == "compact" else None
+        The ends are those of each row's bin, or of all bins one after the other.
+        """
+        own = self._levels.flatten().expand(len(density), -1) if bins is None else self._levels[bins]
+        found, codes = self._summarize(density, own)
+        of_points, ends = found.T.tensor_split([len(points.COLUMNS)], 1)
+        between = [] if codes is None else [compact.unpack(codes, self.grid)]
+        return torch.cat([of_points, *between, ends], 1)
 
     def _flat(self, rows: int) -> Tensor:
         """(rows, grid.size) densities that know nothing."""
@@ -153,10 +162,11 @@ class Inference:
 
     def _tabulate(self, model: LocatedModel) -> Table:
         @torch.inference_mode()
-        def describe(place: Tensor, log_width: Tensor) -> Tensor:
-            return self._describe(self.model.calibration(model.density_at(place, log_width), self.grid))
+        def describe(place: Tensor, log_width: Tensor, bins: Tensor | None) -> Tensor:
+            return self._describe(self.model.calibration(model.density_at(place, log_width), self.grid), bins)
 
-        return Table.build(describe, self.grid, self.device, self.pool)
+        own, bins = len(conformal.COLUMNS), len(self._levels)
+        return Table.build(describe, self.grid, own, bins, self.device, self.pool)
 
     def _precision(self) -> AbstractContextManager[object]:
         """bfloat16 products where the model allows them and the processor has them."""
@@ -173,7 +183,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class _Found:
-    """points : (9, n) float32; ood : (n,) bool; pdf : (n, width) or None."""
+    """points : (13, n) float32; ood : (n,) bool; pdf : (n, width) or None."""
 
     points: NDArray[np.float32]
     ood: NDArray[np.bool_]
@@ -182,7 +192,7 @@ class _Found:
     @classmethod
     def empty(cls, n: int, width: int, pdf_type: type) -> _Found:
         pdf: NDArray[Any] | None = np.empty((n, width), pdf_type) if width else None
-        return cls(np.empty((len(points.COLUMNS), n), np.float32), np.empty(n, np.bool_), pdf)
+        return cls(np.empty((len(COLUMNS), n), np.float32), np.empty(n, np.bool_), pdf)
 
 
 def _identity(clean: pa.Schema) -> list[pa.Field]:

@@ -4,6 +4,8 @@ A regression's density is one shape, put at a place and stretched to a width. Bu
 nine numbers from it, costs many times what the network costs. Between the nodes of a table the numbers are bilinear;
 where that would not do (places outside the grid, widths below a grid step, a mode that jumps or
 meets the end of the grid) the density itself is asked.
+
+Some numbers depend on a third thing, the bin that a row is in (the ends of its intervals): these are kept for every bin.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -23,42 +26,50 @@ PLACES_PER_STEP = 2
 LOG_WIDTH_STEP = 0.05
 CHUNK = 2048
 
-Describe = Callable[[Tensor, Tensor], Tensor]
-"""(n, k) numbers that describe the densities at places and log widths (n,); column 0 is the mode."""
+Describe = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(n, k) numbers that describe the densities at places, log widths and bins (n,). Column 0 is the mode; those that depend on
+the bin are the last, and without bins they are there for all bins one after the other."""
 
 
 @dataclass(frozen=True)
 class Table:
     """Values at nodes (places × log widths), and the cells in which they may be interpolated.
 
-    values : (places · widths, k) float32; smooth : (places · widths,) bool, by the cell's lower node.
+    values : (places · widths, k − own) float32; of_bins : (bins · places · widths, own) float32, the columns that depend on
+    the bin; smooth : (places · widths,) bool, by the cell's lower node.
     """
 
     describe: Describe
     grid: Grid
     widths: int
     values: Tensor
+    of_bins: Tensor
     smooth: Tensor
 
     @classmethod
-    def build(cls, describe: Describe, grid: Grid, device: torch.device, pool: Executor) -> Table:
-        """Describe the densities of all nodes, in the threads of `pool`."""
+    def build(cls, describe: Describe, grid: Grid, own: int, bins: int, device: torch.device, pool: Executor) -> Table:
+        """Describe the densities of all nodes, in the threads of `pool`.
+
+        own : columns that depend on the bin; bins : number of bins.
+        """
         places = (grid.size - 1) * PLACES_PER_STEP + 1
         widths = math.floor(math.log((grid.z_max - grid.z_min) / grid.step) / LOG_WIDTH_STEP) + 1
         node = torch.arange(places * widths, device=device)
         place = grid.z_min + (node // widths) * (grid.step / PLACES_PER_STEP)
         log_width = math.log(grid.step) + (node % widths) * LOG_WIDTH_STEP
-        values = torch.cat(list(pool.map(describe, place.split(CHUNK), log_width.split(CHUNK))))
+        values = torch.cat(list(pool.map(describe, place.split(CHUNK), log_width.split(CHUNK), repeat(None))))
+        values, of_bins = values[:, : -own * bins].contiguous(), values[:, -own * bins :]
         mode = values[:, 0].reshape(places, widths)
         corners = torch.stack([mode[:-1, :-1], mode[1:, :-1], mode[:-1, 1:], mode[1:, 1:]])
         smooth = torch.zeros(places, widths, dtype=torch.bool, device=device)
         low, high = corners.amin(0), corners.amax(0)
         inner = (low > grid.z_min + 1.5 * grid.step) & (high < grid.z_max - 1.5 * grid.step)
         smooth[:-1, :-1] = inner & (high - low < 2 * grid.step)
-        return cls(describe, grid, widths, values, smooth.flatten())
+        of_bins = of_bins.reshape(-1, bins, own).transpose(0, 1).reshape(-1, own)
+        return cls(describe, grid, widths, values, of_bins, smooth.flatten())
 
-    def __call__(self, place: Tensor, log_width: Tensor) -> Tensor:
-        """(n, k) numbers of densities at places and log widths (n,)."""
+    def __call__(self, place: Tensor, log_width: Tensor, bins: Tensor) -> Tensor:
+        """(n, k) numbers of densities at places, log widths and bins (n,)."""
         x = (place - self.grid.z_min) * (PLACES_PER_STEP / self.grid.step)
         y = (log_width - math.log(self.grid.step)) / LOG_WIDTH_STEP
         last = len(self.values) // self.widths - 1
@@ -70,8 +81,15 @@ class Table:
         node = i * self.widths + j
         nodes = torch.stack([node, node + 1, node + self.widths, node + self.widths + 1], 1)
         shares = torch.stack([(1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b], 1)
-        found = functional.embedding_bag(nodes, self.values, per_sample_weights=shares, mode="sum")
+        place_in_bin = nodes + (bins * len(self.values))[:, None]
+        found = torch.cat(
+            [
+                functional.embedding_bag(rows, values, per_sample_weights=shares, mode="sum")
+                for rows, values in ((nodes, self.values), (place_in_bin, self.of_bins))
+            ],
+            1,
+        )
         rough = torch.nonzero(~(inside & self.smooth[node]))[:, 0]
         if len(rough):
-            found[rough] = self.describe(place[rough], log_width[rough])
+            found[rough] = self.describe(place[rough], log_width[rough], bins[rough])
         return found

@@ -84,9 +84,7 @@ def measure(results: Path, bands: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _limits(
-    measured: dict[str, float | None], gates: Gates, direction: Mapping[str, int]
-) -> Iterator[dict[str, Any]]:
+def _limits(measured: dict[str, float | None], gates: Gates, direction: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     for name, limit in gates.metrics.items():
         found = measured[name]
         passed = found is not None and _as_good(found, limit, direction[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -127,17 +128,26 @@ def accuracy_section(tested: Tested) -> Section:
     return section
 
 
-def pdf_section(pits: dict[str, Floats], board: dict[str, Any]) -> Section:
-    """Whether probabilities mean what they say.
+def pdf_section(
+    pits: dict[str, Floats], split: dict[str, Any], models: dict[str, dict[str, Any]], reference: str
+) -> Section:
+    """Whether probabilities mean what they say, and what calibration did.
 
-    pits : PIT of the test rows by model, the chosen one first.
+    pits : PIT of the test rows by model, the chosen one first; split : metrics of the chosen model on the test rows;
+    models : `model.json` by name; reference : name of the reference band.
     """
     section = Section("pdfs", "Do the PDFs mean what they say?", "PDFs")
+    board = split["board"]
     rows = [
         [text(f"central {level} %"), percent(level / 100), percent(board.get(f"coverage_{level}"))]
         for level in COVERAGES
     ]
     chosen, pit = next(iter(pits.items()))
+    calibrated = {name: models[name]["facts"]["calibration"] for name in pits}
+    counts = {
+        f"{chosen}, {when} calibration": np.array(calibrated[chosen][when]["pit_histogram"], np.float64)
+        for when in ("before", "after")
+    }
     section.blocks += [
         Note(
             "The PIT is the probability that a PDF puts below the true redshift. Over many galaxies it is uniform if the PDFs "
@@ -157,9 +167,73 @@ def pdf_section(pits: dict[str, Floats], board: dict[str, Any]) -> Section:
             f"{number(board.get('pit_ks')).text}.",
             lambda: figures.pit_quantiles(pits),
         ),
+        picture(
+            "calibrated",
+            f"PIT of the validation rows by {chosen}, before and after calibration.",
+            f"Histogram of the probability integral transform by {chosen} of {sum(calibrated[chosen]['after']['pit_histogram']):,} validation rows; its "
+            f"distance from uniform is {number(calibrated[chosen]['before']['pit_ks']).text} before and "
+            f"{number(calibrated[chosen]['after']['pit_ks']).text} after calibration.",
+            lambda: figures.pit_counts(counts),
+        ),
         Table(f"How often the true redshift lies in an interval of {chosen}", ["interval", "expected", "found"], rows),
+        _stated_table(split["stated_coverage"], reference),
+        _calibration_table(calibrated, models),
     ]
     return section
+
+
+def _stated_table(entries: list[dict[str, Any]], reference: str) -> Table:
+    """Intervals of stated coverage, as they turned out."""
+    named = [key for key in entries[0] if key.endswith("%")]
+    rows = []
+    for entry in entries:
+        if not entry["n"]:
+            continue
+        found = [cell for name in named for cell in _stated_cells(entry.get(name))]
+        rows.append([text(_magnitudes(entry, reference)), count(entry["n"]), *found])
+    headers = [header for name in named for header in (f"stated {name}: found", "median width in z")]
+    caption = "Intervals z_c025 to z_c975 and z_c160 to z_c840: how often they hold the true redshift, with the standard error of that share"
+    return Table(caption, ["test rows", "number", *headers], rows)
+
+
+def _stated_cells(found: dict[str, Any] | None) -> list[Cell]:
+    if found is None:
+        return [text("–"), text("–")]
+    return [
+        Cell(f"{percent(found['found']).text} ± {percent(found['error']).text}", found["found"]),
+        number(found["width"]),
+    ]
+
+
+def _magnitudes(entry: dict[str, Any], reference: str) -> str:
+    low, high = entry["low"], entry["high"]
+    if entry["rows"] != "bin":
+        return str(entry["rows"])
+    if low is None and high is None:
+        return "any magnitude"
+    if low is None:
+        return f"{reference} < {high:.2f}"
+    return f"{reference} ≥ {low:.2f}" if high is None else f"{low:.2f} ≤ {reference} < {high:.2f}"
+
+
+def _calibration_table(calibrated: dict[str, dict[str, Any]], models: dict[str, dict[str, Any]]) -> Table:
+    """What calibration did to every model's PDFs, on the validation rows."""
+    shown: dict[str, Callable[[Any], Cell]] = {
+        **dict.fromkeys(("crps", "log_score", "cde_loss", "pit_ks"), number),
+        "coverage_68": percent,
+    }
+    rows = []
+    for name, scores in calibrated.items():
+        taken = models[name]["calibration"]
+        steps = [f"power {taken['power']:g}"] if taken["power"] != 1 else []
+        steps += ["remap of the PIT" + (" by row" if taken["local"] else "")] if taken["remap"] else []
+        pairs = [
+            Cell(" → ".join(write(scores[when][metric]).text for when in ("before", "after")), scores["after"][metric])
+            for metric, write in shown.items()
+        ]
+        rows.append([text(name), text(", ".join(steps) or "none: nothing helped"), *pairs])
+    headers = ["model", "calibration", *(name if name != "coverage_68" else "in central 68 %" for name in shown)]
+    return Table("Calibration: scores of the validation rows before → after", headers, rows)
 
 
 def kinds_section(sources: Sources, split: dict[str, Any], metric: str) -> Section:

@@ -78,18 +78,24 @@ def error_histogram(dz: Floats, half_width: float) -> Figure:
 
 def pit_histogram(pits: dict[str, Floats], bins: int = 20) -> Figure:
     """Histogram of the probability integral transform: flat, within the band, where PDFs are calibrated."""
+    return pit_counts({name: np.histogram(pit, bins, (0, 1))[0].astype(np.float64) for name, pit in pits.items()})
+
+
+def pit_counts(counts: dict[str, Floats]) -> Figure:
+    """The same from the numbers of rows in bins of equal width."""
     figure = Figure()
     axes = figure.subplots()
-    n = min(len(pit) for pit in pits.values())
+    bins = len(next(iter(counts.values())))
+    n = min(count.sum() for count in counts.values())
     spread = 2 * np.sqrt((bins - 1) / max(n, 1))
     axes.axhspan(1 - spread, 1 + spread, color=MUTED, alpha=0.2, linewidth=0)
     axes.axhline(1, color=INK, linewidth=0.9)
-    for (name, pit), (color, dash) in zip(pits.items(), LINES, strict=False):
-        density, edges = np.histogram(pit, bins=bins, range=(0, 1), density=True)
-        axes.stairs(density, edges, color=color, linestyle=dash, label=name, linewidth=1.6)
+    for (name, count), (color, dash) in zip(counts.items(), LINES, strict=False):
+        density = bins * count / max(count.sum(), 1)
+        axes.stairs(density, np.linspace(0, 1, bins + 1), color=color, linestyle=dash, label=name, linewidth=1.6)
     axes.set(xlabel="PIT: probability below the spectroscopic redshift", ylabel="density", xlim=(0, 1))
     axes.set_ylim(bottom=0)
-    if len(pits) > 1:
+    if len(counts) > 1:
         axes.legend()
     return figure
 

@@ -57,7 +57,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
     predicted = sources.predicted(edges) if sources.has_catalog else None
     sections = [
         accuracy_section(tested),
-        pdf_section(sources.pits("test"), split["board"]),
+        pdf_section(sources.pits("test"), split, sources.models(), reference),
         distribution_section(sources, tested, predicted, edges),
         leaderboard_section(sources, metric),
         searches_section(sources),

@@ -146,9 +146,7 @@ def _stands(partition: Partition, before: Before, catalog: Path) -> bool:
     return bool(said["xxh3_128"] == told and path.is_file() and path.stat().st_size == said["bytes"])
 
 
-def _other_owners(
-    found: Sequence[Piece], now: dict[str, str], owners: Owners, before: Before, work: Work
-) -> set[str]:
+def _other_owners(found: Sequence[Piece], now: dict[str, str], owners: Owners, before: Before, work: Work) -> set[str]:
     """Keys of pieces with an identifier that was repeated, or is, and is kept from another place than before."""
     differ = {value for value in owners.keys() | before.owners.keys() if owners.get(value) != before.owners.get(value)}
     if not differ:
