@@ -28,7 +28,7 @@ ORDER = 9
 SETTINGS: dict[str, Any] = {
     "survey": "night",
     "data_dir": "data",
-    "partitions": {"max_rows": 1, "max_order": ORDER, "shard_rows": 1},
+    "partitions": {"max_rows": 1, "max_order": ORDER, "shard_rows": 4000},
     "split": {"by": "sky", "block_order": 11, "train": 0.5, "valid": 0.15, "calib": 0.15, "test": 0.2},
     "models": {"knn": {"k": [11]}},
     "weights": {"method": "none"},

@@ -8,7 +8,6 @@ from pathlib import Path
 from zmill.catalog.files import whole
 from zmill.catalog.hats import Partition, partitions, sidecar
 
-
 Shards = dict[int, list[Partition]]
 """Number of a shard -> its partitions."""
 

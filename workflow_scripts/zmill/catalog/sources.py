@@ -7,7 +7,6 @@ that a night in which nothing came looks at no file's content, and a file that w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def _stamp(path: Path) -> str:
         return "absent"
     told = []
     for file in _files(path):
-        there = os.stat(file)
+        there = file.stat()
         told.append(f"{file.relative_to(path)}:{there.st_size}:{there.st_mtime_ns}")
     return told[0] if not path.is_dir() else xxhash.xxh3_128_hexdigest("\n".join(told).encode())
 

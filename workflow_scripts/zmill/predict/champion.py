@@ -71,7 +71,7 @@ def contend(
     hash_, told = store.model_hash(challenger), xxhash.xxh3_128_hexdigest(json.dumps(asked, sort_keys=True).encode())
     before: dict[str, Any] | None = read_json(state(results)) if state(results).is_file() else None
     board = measure(challenger, test, block_order)
-    old = None
+    old: dict[str, float] | None = None
     if before is None:
         won, why = True, "it is the first"
     elif before["hash"] == hash_:
@@ -85,7 +85,7 @@ def contend(
         except ModelError as error:
             won, why = True, f"the champion cannot be used any more: {error}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    decision = {
+    decision: dict[str, Any] = {
         **{"when": now, "challenger": name, "hash": hash_, "rows": len(test), "metric": metric},
         **{"value": board[metric], "champion": old[metric] if old else None, "won": won, "why": why},
     }
@@ -93,7 +93,7 @@ def contend(
     if won:
         _adopt(challenger, folder(results, hash_))
         since = before["since"] if before and before["hash"] == hash_ else now
-        record = {"model": name, "hash": hash_, "since": since, "asked": told, "test": board}
+        record: dict[str, Any] = {"model": name, "hash": hash_, "since": since, "asked": told, "test": board}
     else:
         assert before is not None
         record = {key: before[key] for key in ("model", "hash", "since", "asked")} | {"test": old}

@@ -56,7 +56,7 @@ def read(folder: Path, settings: str) -> Before:
     return Before(
         settings=settings,
         pieces=said["pieces"],
-        owners={key: identity for key, identity in said["owners"]},
+        owners=dict(said["owners"]),
         partitions={Partition(order, pixel): told for order, pixel, told in said["partitions"]},
         shards={int(number): [Partition(*one) for one in kept] for number, kept in said["shards"].items()},
         unfinished_pieces=frozenset(said["unfinished_pieces"]),
