@@ -84,7 +84,7 @@ def nights(sky: Sky) -> list[tuple[str, Callable[[], int]]]:
         ("a file comes", comes),
         ("a file goes", goes),
         ("it is back", back),
-        ("1 % new labels", labels(0, 10)),
+        ("1 % new labels, 8 % with those in the file that came", labels(0, 10)),
         ("40 % new labels", labels(10, len(late))),
         ("a file changes; `kill -9` after 20 s; again", killed),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -69,10 +68,14 @@ class Sky:
         return [sys.executable, "-m", "snakemake", *named, target, *arguments]
 
     def refresh(self, *arguments: str, target: str = "refresh", **settings: Any) -> Night:
-        """Run the workflow."""
-        given = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        """Run the workflow, from now on with other settings where there are any."""
+        path = self.folder / "config.yaml"
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for key, values in settings.items():
+            config[key] = config[key] | values
+        path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         started = time.monotonic()
-        command = self.command(*arguments, *(["--config", *given] if given else []), target=target)
+        command = self.command(*arguments, target=target)
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, timeout=3000, check=False)
         text = done.stdout + done.stderr
         return Night(done.returncode, jobs(text), time.monotonic() - started, text)
