@@ -13,7 +13,7 @@ checkpoint champion:
     output:
         f"{RESULTS}/champion.json",
     params:
-        results=RESULTS,
+        results=subpath(output[0], parent=True),
         metric=settings.select.metric,
         margin=settings.refresh.margin,
         asked={

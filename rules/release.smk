@@ -15,7 +15,7 @@ rule gates:
     output:
         f"{RESULTS}/gates.json",
     params:
-        results=RESULTS,
+        results=subpath(output[0], parent=True),
         gates=dump(settings.gates),
         bands=survey.bands,
         settings={"config": settings.model_dump(mode="json", exclude=NIGHTLY), "survey": dump(survey)},
