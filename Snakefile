@@ -14,11 +14,16 @@ from snakemake.utils import min_version
 from zmill.catalog.lock import Locked, hold
 from zmill.check import check
 from zmill.config import ConfigError, dump, load
+from zmill.job import failed, forget
 
 min_version("9.20")
 
 
 configfile: "config.yaml"
+
+
+# The image of envs/zmill.def, built beside the results; used with --sdm apptainer alone.
+container: "zmill.sif"
 
 
 try:
@@ -110,6 +115,7 @@ onstart:
         run_lock = hold(Path(RESULTS, ".lock"))
     except Locked as holder:
         raise WorkflowError(f"{RESULTS}: another run is under way (process {holder}): wait for its end") from None
+    forget(LOGS)
 
 
 onsuccess:
@@ -126,6 +132,7 @@ onsuccess:
 
 
 onerror:
-    print(
-        f"\nzmill: a job failed; its log is in {LOGS}/ and its last line is the cause. Finished work is kept: run again."
-    )
+    print("\nzmill: a job failed. Finished work is kept: run again to go on.")
+    for file, message in failed(LOGS).items():
+        print(f"  {file}\n    {message}")
+    print(f"The last line of a log in {LOGS}/ is the cause; of jobs that were killed, the messages above say more.")

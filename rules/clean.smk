@@ -22,9 +22,6 @@ rule clean_shard:
     conda:
         "../envs/data.yaml"
     threads: 2
-    resources:
-        mem_mb=lambda wildcards, threads: 1000 * threads,
-        runtime=120,
     script:
         "../workflow_scripts/clean_shard.py"
 
@@ -47,8 +44,5 @@ rule clean_catalog:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     script:
         "../workflow_scripts/clean_catalog.py"

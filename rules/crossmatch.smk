@@ -18,8 +18,5 @@ rule crossmatch:
     conda:
         "../envs/data.yaml"
     threads: 2
-    resources:
-        mem_mb=2000,
-        runtime=120,
     script:
         "../workflow_scripts/crossmatch.py"

@@ -18,8 +18,5 @@ rule demo_data:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     script:
         "../workflow_scripts/demo_data.py"

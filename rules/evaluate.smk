@@ -31,8 +31,6 @@ rule evaluate_model:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, input: 2000 + int(20 * input.size_mb),
-        runtime=60,
     script:
         "../workflow_scripts/evaluate_model.py"
 
@@ -57,8 +55,6 @@ rule select_model:
     conda:
         "../envs/models.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
+    localrule: True
     script:
         "../workflow_scripts/select_model.py"

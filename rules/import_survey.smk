@@ -28,8 +28,5 @@ checkpoint import_survey:
     conda:
         "../envs/data.yaml"
     threads: 16
-    resources:
-        mem_mb=lambda wildcards, threads: 500 + 750 * threads,
-        runtime=1440,
     script:
         "../workflow_scripts/import_survey.py"

@@ -26,8 +26,5 @@ rule labels:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        mem_mb=3000,
-        runtime=120,
     script:
         "../workflow_scripts/labels.py"

@@ -33,8 +33,6 @@ checkpoint champion:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, input: 3000 + int(20 * input.size_mb),
-        runtime=60,
     script:
         "../workflow_scripts/champion.py"
 
@@ -68,8 +66,6 @@ rule predict_shard:
     threads: 16
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
     script:
         "../workflow_scripts/predict_shard.py"
 
@@ -98,8 +94,5 @@ rule photoz_catalog:
     conda:
         "../envs/models.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     script:
         "../workflow_scripts/photoz_catalog.py"

@@ -26,9 +26,6 @@ rule gates:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     script:
         "../workflow_scripts/gates.py"
 
@@ -60,9 +57,6 @@ rule release:
     conda:
         "../envs/data.yaml"
     threads: 2
-    resources:
-        mem_mb=2000,
-        runtime=120,
     script:
         "../workflow_scripts/release.py"
 
@@ -78,9 +72,6 @@ rule rollback:
     conda:
         "../envs/data.yaml"
     threads: 2
-    resources:
-        mem_mb=1000,
-        runtime=60,
     localrule: True
     script:
         "../workflow_scripts/rollback.py"

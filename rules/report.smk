@@ -48,8 +48,5 @@ rule report:
     conda:
         "../envs/models.yaml"
     threads: 1
-    resources:
-        mem_mb=3000,
-        runtime=60,
     script:
         "../workflow_scripts/report.py"

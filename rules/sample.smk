@@ -24,9 +24,6 @@ rule split:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     script:
         "../workflow_scripts/split.py"
 
@@ -52,9 +49,6 @@ checkpoint due:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     script:
         "../workflow_scripts/due.py"
 
@@ -78,9 +72,6 @@ rule colors:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     script:
         "../workflow_scripts/colors.py"
 
@@ -114,8 +105,5 @@ rule sample:
     conda:
         "../envs/data.yaml"
     threads: 2
-    resources:
-        mem_mb=4000,
-        runtime=60,
     script:
         "../workflow_scripts/sample.py"

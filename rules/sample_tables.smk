@@ -28,8 +28,5 @@ rule sample_tables:
     conda:
         "../envs/data.yaml"
     threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
     script:
         "../workflow_scripts/sample_tables.py"

@@ -33,7 +33,5 @@ rule train_model:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, input: 3000 + int(20 * input.size_mb),
-        runtime=240,
     script:
         "../workflow_scripts/train_model.py"

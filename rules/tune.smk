@@ -44,8 +44,6 @@ rule tune_trial:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, input: 3000 + int(20 * input.size_mb),
-        runtime=240,
     script:
         "../workflow_scripts/tune_trial.py"
 
@@ -75,8 +73,6 @@ rule tune_model:
     conda:
         "../envs/models.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
+    localrule: True
     script:
         "../workflow_scripts/tune_model.py"

@@ -149,6 +149,33 @@ def test_labels_elsewhere_on_the_sky_are_said_with_both_footprints_before_any_jo
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.workflow
+def test_a_run_that_fails_ends_with_the_log_and_the_cause_and_goes_on_when_the_data_are_right(tmp_path: Path) -> None:
+    own_survey(tmp_path)
+    ra = [f"{10 + number / 100_000:.5f}" for number in range(100_000)]
+    rows = [f"{number},{place},0,20,19\n" for number, place in enumerate(ra)]
+    survey = tmp_path / "mine.csv"
+    survey.write_text("".join(["id,ra,dec,mag_g,mag_r\n", *rows, "100000,10,0,20,faint\n"]))
+    (tmp_path / "spectra.csv").write_text("ra,dec,z\n" + "".join(f"{place},0,0.1\n" for place in ra[:5_000]))
+    imported = "results/mine/survey/partition_info.csv"
+    command = ("--cores", "1", "--retries", "1", imported)
+
+    answer = snakemake(tmp_path, *command)
+    assert answer.returncode == 1
+    log = "results/mine/logs/import_survey.log"
+    end = (answer.stdout + answer.stderr).split("zmill: a job failed")[1]
+    assert log in end and "'faint'" in end
+    last = (tmp_path / log).read_text().splitlines()
+    assert any("attempt 2 is not made" in line for line in last)
+    assert "'faint'" in last[-1]
+
+    survey.write_text("".join(["id,ra,dec,mag_g,mag_r\n", *rows]))
+    answer = snakemake(tmp_path, *command)
+    assert answer.returncode == 0, answer.stderr[-4000:]
+    assert (tmp_path / imported).is_file()
+    assert not list((tmp_path / "results").rglob("*.cause"))
+
+
 @pytest.fixture(scope="module")
 def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of a small demo sky, run to the end in a folder with a space and an accent in its name."""

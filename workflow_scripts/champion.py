@@ -10,7 +10,7 @@ from zmill.catalog.files import read_json, whole
 from zmill.job import job
 from zmill.predict.champion import contend, state
 
-with job(snakemake.log[0]):
+with job(snakemake):
     torch.set_num_threads(snakemake.threads)
     results = Path(snakemake.params.results)
     contend(

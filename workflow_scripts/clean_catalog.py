@@ -5,7 +5,7 @@ from pathlib import Path
 from zmill.clean.shard import finish_catalog
 from zmill.job import job
 
-with job(snakemake.log[0]) as log:
+with job(snakemake) as log:
     rows = finish_catalog(
         survey=Path(snakemake.input.survey).parent,
         clean=Path(snakemake.output[0]).parent,

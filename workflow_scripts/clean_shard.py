@@ -8,7 +8,7 @@ from zmill.config import Survey
 from zmill.job import job
 
 if __name__ == "__main__":  # Dask's workers import this file again: they must not do its work
-    with job(snakemake.log[0]):
+    with job(snakemake):
         clean_shard(
             survey=Path(snakemake.input.shards).parent,
             clean=Path(snakemake.params.clean),
@@ -20,6 +20,6 @@ if __name__ == "__main__":  # Dask's workers import this file again: they must n
             ),
             progress=Path(snakemake.output[0]),
             workers=snakemake.threads,
-            memory_mb=snakemake.resources.mem_mb,
+            memory_mb=snakemake.resources.get("mem_mb", 4000),
             tmpdir=snakemake.resources.tmpdir,
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 from zmill.clean.split import learn_colors
 from zmill.job import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     learn_colors(
         split=Path(snakemake.input.split),
         survey_catalog=Path(snakemake.input.survey).parent,

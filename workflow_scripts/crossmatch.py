@@ -5,7 +5,7 @@ from pathlib import Path
 from zmill.crossmatch.catalogs import crossmatch
 from zmill.job import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     crossmatch(
         Path(snakemake.input.survey).parent,
         Path(snakemake.input.specz).parent,

@@ -5,7 +5,7 @@ from pathlib import Path
 from zmill.job import job
 from zmill.simulate import demo
 
-with job(snakemake.log[0]):
+with job(snakemake):
     demo.write(
         demo.simulate(snakemake.params.seed, snakemake.params.area),
         tracts=[Path(path) for path in snakemake.output.survey],

@@ -6,7 +6,7 @@ from zmill.clean.due import decide
 from zmill.config import Refresh
 from zmill.job import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     decide(
         split=Path(snakemake.input.split),
         sample=Path(snakemake.params.sample),

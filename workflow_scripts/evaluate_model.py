@@ -15,7 +15,7 @@ from zmill.models.evaluate import evaluate
 from zmill.models.patterns import Gaps
 from zmill.survey.photometry import Photometry
 
-with job(snakemake.log[0]) as log:
+with job(snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     bands, device = tuple(snakemake.params.bands), choose()
     trained = store.load(Path(snakemake.input.model).parent, device, bands)

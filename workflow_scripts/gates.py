@@ -7,7 +7,7 @@ from zmill.job import job
 from zmill.metrics import SELECTABLE
 from zmill.release.gates import judge
 
-with job(snakemake.log[0]):
+with job(snakemake):
     judge(
         Path(snakemake.params.results),
         Gates.model_validate(snakemake.params.gates),

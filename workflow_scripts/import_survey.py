@@ -7,7 +7,7 @@ from zmill.job import job
 from zmill.survey.importer import import_survey
 
 if __name__ == "__main__":  # worker processes import this file again: they must not do its work
-    with job(snakemake.log[0]):
+    with job(snakemake):
         import_survey(
             files=[Path(file) for file in snakemake.input.files],
             survey=Survey.model_validate(snakemake.params.survey),

@@ -7,7 +7,7 @@ from zmill.config import Labels, LabelSource, Partitions
 from zmill.job import job
 from zmill.labels.build import build
 
-with job(snakemake.log[0]):
+with job(snakemake):
     manifest = Path(snakemake.params.manifest)
     looked = sources.look(snakemake.input.files, manifest)
     build(

@@ -5,5 +5,5 @@ from pathlib import Path
 from zmill.job import job
 from zmill.predict.finish import finish
 
-with job(snakemake.log[0]):
+with job(snakemake):
     finish(Path(snakemake.params.results), snakemake.params.survey, snakemake.params.pdf)

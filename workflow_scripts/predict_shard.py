@@ -8,7 +8,7 @@ from zmill.job import job
 from zmill.predict.champion import folder
 from zmill.predict.shard import predict_shard
 
-with job(snakemake.log[0]):
+with job(snakemake):
     shard = int(snakemake.wildcards.shard)
     predict_shard(
         results=Path(snakemake.params.results),

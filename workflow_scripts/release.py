@@ -5,7 +5,7 @@ from pathlib import Path
 from zmill.job import job
 from zmill.release.publish import publish
 
-with job(snakemake.log[0]) as log:
+with job(snakemake) as log:
     publish(
         Path(snakemake.params.results),
         snakemake.params.keep,

@@ -5,7 +5,7 @@ from pathlib import Path
 from zmill.job import job
 from zmill.report.page import build
 
-with job(snakemake.log[0]) as log:
+with job(snakemake) as log:
     build(
         Path(snakemake.params.results),
         snakemake.params.name,

@@ -5,5 +5,5 @@ from pathlib import Path
 from zmill.job import job
 from zmill.release.rollback import rollback
 
-with job(snakemake.log[0]) as log:
+with job(snakemake) as log:
     rollback(Path(snakemake.params.results), log.info, snakemake.threads)

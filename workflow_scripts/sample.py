@@ -6,7 +6,7 @@ from zmill.clean.labelled import build_sample
 from zmill.config import Weights
 from zmill.job import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     build_sample(
         split=Path(snakemake.input.split),
         clean=Path(snakemake.input.clean).parent,

@@ -6,7 +6,7 @@ from zmill.clean.tables import sample_tables
 from zmill.config import Split, Survey
 from zmill.job import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     sample_tables(
         train=[Path(path) for path in snakemake.input.train],
         test=[Path(path) for path in snakemake.input.test],

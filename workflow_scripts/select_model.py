@@ -7,7 +7,7 @@ from zmill.job import job
 from zmill.models.patterns import table
 from zmill.models.selection import choose, leaderboard
 
-with job(snakemake.log[0]) as log:
+with job(snakemake) as log:
     evaluations = {Path(path).parent.name: read_json(path) for path in snakemake.input.metrics}
     best = choose(evaluations, snakemake.params.metric)
     with whole(snakemake.output.leaderboard) as temporary:

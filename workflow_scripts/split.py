@@ -6,7 +6,7 @@ from zmill.clean.split import split_matches
 from zmill.config import Split, Survey
 from zmill.job import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     split_matches(
         matches=Path(snakemake.input.matches),
         survey_catalog=Path(snakemake.input.survey).parent,

@@ -14,7 +14,7 @@ from zmill.models.features import check_extra
 from zmill.models.registry import model_class
 from zmill.models.trained import fit_and_calibrate, refit
 
-with job(snakemake.log[0]) as log:
+with job(snakemake) as log:
     torch.set_num_threads(snakemake.threads)
     cls = model_class(snakemake.params.type)
     settings = cls.Settings.model_validate(snakemake.params.settings)

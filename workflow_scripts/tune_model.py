@@ -5,7 +5,7 @@ from zmill.config import Search, parse
 from zmill.job import job
 from zmill.tune import result
 
-with job(snakemake.log[0]) as log:
+with job(snakemake) as log:
     found = result.describe(
         snakemake.wildcards.model,
         snakemake.params.type,

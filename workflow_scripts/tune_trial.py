@@ -13,7 +13,7 @@ from zmill.models.device import choose, reproducible
 from zmill.tune.space import further_inputs
 from zmill.tune.trial import Task, run
 
-with job(snakemake.log[0]) as log:
+with job(snakemake) as log:
     search = parse(Search, snakemake.params.search, f"config.yaml: tune.{snakemake.wildcards.model}")
     torch.set_num_threads(snakemake.threads)
     context = Context.named(

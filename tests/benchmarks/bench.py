@@ -6,12 +6,14 @@ import argparse
 import os
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,9 +94,56 @@ def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def report(name: str, figures: Mapping[str, float | str | None]) -> None:
-    """Print the figures and write `results/benchmarks/<name>.json`."""
+    """Print the figures as a Markdown table and write `results/benchmarks/<name>.json`."""
     figures = {**figures, "load_average": round(os.getloadavg()[0], 1)}
-    for key, value in figures.items():
-        print(f"{key:32s} {value:>14,.4g}" if isinstance(value, int | float) else f"{key:32s} {value!s:>14s}")
+    table(["figure", "value"], [[key, value] for key, value in figures.items()])
     rounded = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in figures.items()}
     write_json(RESULTS / f"{name}.json", rounded)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[float | str | None]]) -> None:
+    """Print a Markdown table."""
+    print("| " + " | ".join(head) + " |")
+    print("|---" * len(head) + "|")
+    for row in rows:
+        print("| " + " | ".join(said(value) for value in row) + " |", flush=True)
+
+
+def said(value: float | str | None) -> str:
+    """A figure with as many digits as say something."""
+    if not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"
+
+
+class PeakMemory(threading.Thread):
+    """The most proportional memory (PSS) of a process and its children together, sampled while a block runs."""
+
+    def __init__(self, process: int | None = None) -> None:
+        super().__init__(daemon=True)
+        self.gib = 0.0
+        self._process = psutil.Process(process)
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.1):
+            try:
+                family = [self._process, *self._process.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                return
+            self.gib = max(self.gib, sum(map(_pss, family)) / 2**30)
+
+    def __enter__(self) -> PeakMemory:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.NoSuchProcess:
+        return 0

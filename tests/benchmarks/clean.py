@@ -14,29 +14,23 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from bench import PeakMemory, report
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "workflow_scripts"))
-
-from zmill.catalog import hats  # noqa: E402
-from zmill.catalog.files import write_json  # noqa: E402
-from zmill.catalog.hats import Partition  # noqa: E402
-from zmill.clean.impute import MeanColors  # noqa: E402
-from zmill.clean.partition import BATCH_ROWS, Recipe  # noqa: E402
-from zmill.clean.shard import clean_shard, local_client  # noqa: E402
-from zmill.config import Cut  # noqa: E402
-from zmill.survey.photometry import mask_of  # noqa: E402
+from zmill.catalog import hats
+from zmill.catalog.hats import Partition
+from zmill.clean.impute import MeanColors
+from zmill.clean.partition import BATCH_ROWS, Recipe
+from zmill.clean.shard import clean_shard, local_client
+from zmill.config import Cut
+from zmill.survey.photometry import mask_of
 
 BANDS = ("u", "g", "r", "i", "z", "y")
 ORDER = 6
@@ -102,33 +96,6 @@ def pyarrow_pass(survey: Path, out: Path, partitions: list[Partition]) -> None:
                     writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, zeros, zeros], schema=schema))
 
 
-class PeakMemory(threading.Thread):
-    """The most proportional memory (PSS) of this process and its children together, sampled."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.bytes = 0
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        while not self._ended.wait(0.1):
-            me = psutil.Process()
-            self.bytes = max(self.bytes, sum(_pss(process) for process in [me, *me.children(recursive=True)]))
-
-    def stop(self) -> float:
-        """GiB."""
-        self._ended.set()
-        self.join()
-        return self.bytes / 2**30
-
-
-def _pss(process: psutil.Process) -> int:
-    try:
-        return process.memory_full_info().pss
-    except psutil.NoSuchProcess:
-        return 0
-
-
 def timed(work: Callable[[], object]) -> float:
     """Wall seconds."""
     os.sync()
@@ -152,23 +119,22 @@ def measure(folder: Path, rows: int, partition_rows: int, repeats: int) -> dict[
         return timed(work)
 
     seconds: dict[str, list[float]] = {"pass": [], "one": [], "one_worker": [], "two_workers": [], "two": []}
-    memory = PeakMemory()
-    memory.start()
-    for _ in range(repeats):
-        seconds["pass"].append(fresh(lambda: pyarrow_pass(survey, folder / "clean", partitions)))
-        seconds["one"].append(fresh(lambda: ours(1)))
-        seconds["two"].append(fresh(lambda: ours(2)))
-        for name, workers in (("one_worker", 1), ("two_workers", 2)):
-            with local_client(workers, 4000, folder) as client:
-                client.run(_import)
-                seconds[name].append(fresh(lambda client=client, workers=workers: ours(workers, client)))
+    with PeakMemory() as memory:
+        for _ in range(repeats):
+            seconds["pass"].append(fresh(lambda: pyarrow_pass(survey, folder / "clean", partitions)))
+            seconds["one"].append(fresh(lambda: ours(1)))
+            seconds["two"].append(fresh(lambda: ours(2)))
+            for name, workers in (("one_worker", 1), ("two_workers", 2)):
+                with local_client(workers, 4000, folder) as client:
+                    client.run(_import)
+                    seconds[name].append(fresh(lambda client=client, workers=workers: ours(workers, client)))
     best = {name: min(values) for name, values in seconds.items()}
-    print("seconds:", {name: [round(value, 2) for value in values] for name, values in seconds.items()})
     return {
         "rows": rows,
         "ratio": best["one"] / best["pass"],
         "scaling": best["one_worker"] / best["two_workers"],
-        "peak_gib": memory.stop(),
+        "peak_gib": memory.gib,
+        "bytes_per_row_survey": sum(hats.sidecar(survey, one)["bytes"] for one in partitions) / rows,
         "ratio_two_workers": best["two"] / best["pass"],
         "rows_per_s": rows / best["one"],
         "rows_per_s_two_workers": rows / best["two_workers"],
@@ -187,13 +153,10 @@ def main() -> None:
     parser.add_argument("--partition-rows", type=int, default=500_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the catalogues are written and removed again")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks" / "clean.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         figures = measure(Path(folder), options.rows, options.partition_rows, options.repeats)
-    for name, value in figures.items():
-        print(f"{name:24s} {value:14,.3f}")
-    write_json(options.out, {name: round(value, 4) for name, value in figures.items()})
+    report("clean", figures)
 
 
 if __name__ == "__main__":

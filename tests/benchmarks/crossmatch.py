@@ -37,10 +37,11 @@ ZMILL = """
 import sys
 sys.path.insert(0, {scripts!r})
 from pathlib import Path
+from types import SimpleNamespace
 from zmill.crossmatch.catalogs import crossmatch
 from zmill.job import job
 work = Path({work!r})
-with job(work / "zmill.log"):
+with job(SimpleNamespace(log=[work / "zmill.log"], resources={{}})):
     crossmatch(work / "survey", work / "specz", work / "matches.parquet", work / "matches.json", threads=2)
 status = Path("/proc/self/status").read_text()
 (work / "peak_kib").write_text(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))

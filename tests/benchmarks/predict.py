@@ -23,28 +23,27 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from bench import report
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "workflow_scripts"))
-
-from zmill.catalog import hats  # noqa: E402
-from zmill.catalog.files import write_json  # noqa: E402
-from zmill.catalog.hats import Partition  # noqa: E402
-from zmill.config import Predict  # noqa: E402
-from zmill.models import store  # noqa: E402
-from zmill.models.base import Context, Labelled  # noqa: E402
-from zmill.models.registry import model_class  # noqa: E402
-from zmill.models.trained import fit_and_calibrate  # noqa: E402
-from zmill.pdf.grid import Grid  # noqa: E402
-from zmill.predict.read import IDENTITY  # noqa: E402
-from zmill.predict.shard import predict_shard  # noqa: E402
-from zmill.survey import photometry  # noqa: E402
-from zmill.survey.photometry import Photometry, mask_of  # noqa: E402
+from zmill.catalog import hats
+from zmill.catalog.files import write_json
+from zmill.catalog.hats import Partition
+from zmill.config import Predict
+from zmill.models import store
+from zmill.models.base import Context, Labelled
+from zmill.models.registry import model_class
+from zmill.models.trained import fit_and_calibrate
+from zmill.pdf.grid import Grid
+from zmill.predict.read import IDENTITY
+from zmill.predict.shard import predict_shard
+from zmill.survey import photometry
+from zmill.survey.photometry import Photometry, mask_of
 
 BANDS = ("u", "g", "r", "i", "z", "y")
 SLOPES = np.array([0.9, 0.6, 0.2, 0.0, -0.1, -0.15])
@@ -85,8 +84,11 @@ def write_clean(results: Path, rows: int, partition_rows: int) -> list[Partition
     return found
 
 
-def train(results: Path) -> None:
-    """Both models, fitted in a hurry, calibrated, saved."""
+def train(results: Path, student: dict[str, Any]) -> None:
+    """Both models, fitted in a hurry, calibrated, saved.
+
+    student : settings of the distilled network.
+    """
     parts = []
     for number, n in ((900, 3000), (901, 500), (902, 1000)):
         table, z = rows_of(number, n)
@@ -95,7 +97,7 @@ def train(results: Path) -> None:
     brief = {"epochs": 1, "members": 1}
     for name, values in (
         ("fcnn", {"lr": 1e-3, "epochs": 30}),
-        ("ensemble", {"networks": brief, "neighbors": brief, "distilled": {"epochs": 1}}),
+        ("ensemble", {"networks": brief, "neighbors": brief, "distilled": {"epochs": 1, **student}}),
     ):
         chosen = model_class(name).Settings.model_validate(values)
         trained = fit_and_calibrate(name, name, chosen, context, *parts, torch.device("cpu"), lambda line: None)
@@ -164,10 +166,15 @@ def alone(results: Path, work: str, name: str, threads: int) -> dict[str, float]
     return found
 
 
+def stored(catalog: Path) -> int:
+    """Bytes of all partitions."""
+    return sum(hats.sidecar(catalog, partition)["bytes"] for partition in hats.partitions(catalog.parent / "clean"))
+
+
 def measure(results: Path, options: argparse.Namespace) -> dict[str, float]:
     """All figures; every way is run `repeats` times in turn and its fastest run counts."""
     write_clean(results, options.rows, options.partition_rows)
-    train(results)
+    train(results, json.loads(options.student))
     seconds: dict[str, dict[str, list[float]]] = {name: {"ours": [], "pass": []} for name in PASSES}
     cpu: dict[str, float] = {}
     peak = 0.0
@@ -180,12 +187,14 @@ def measure(results: Path, options: argparse.Namespace) -> dict[str, float]:
                 cpu[f"cpu_us_per_row_{name}_{work}"] = min(used, cpu.get(f"cpu_us_per_row_{name}_{work}", used))
                 peak = max(peak, found["peak_gib"] if work == "ours" else 0.0)
     best = {name: {work: min(values) for work, values in ways.items()} for name, ways in seconds.items()}
+    # The last run of ours wrote compact PDFs; its folders are still there.
+    size = {f"bytes_per_row_{name}": stored(results / name) / options.rows for name in ("clean", "photoz", "pdf")}
     figures: dict[str, float] = {"rows": options.rows, "threads": options.threads, "peak_gib": peak}
     for name, ways in best.items():
         figures[f"ratio_{name}"] = ways["ours"] / ways["pass"]
         figures[f"rows_per_s_{name}"] = options.rows / ways["ours"]
         figures[f"rows_per_s_pass_{name}"] = options.rows / ways["pass"]
-    return figures | cpu
+    return figures | cpu | size
 
 
 def main() -> None:
@@ -195,7 +204,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--folder", type=Path, help="where the catalogues are written and removed again")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks" / "predict.json")
+    parser.add_argument(
+        "--student", default="{}", help="settings of the distilled network as JSON: its size, for example"
+    )
     parser.add_argument("--alone", nargs=2, metavar=("WORK", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
@@ -208,9 +219,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         figures = measure(Path(folder), options)
-    for name, value in figures.items():
-        print(f"{name:24s} {value:14,.3f}")
-    write_json(options.out, {name: round(value, 4) for name, value in figures.items()})
+    report("predict", figures)
 
 
 if __name__ == "__main__":

@@ -145,3 +145,21 @@ def test_finishing_removes_what_earlier_runs_left(tmp_path: Path) -> None:
     assert hats.partitions(folder) == found[:1]
     assert sorted(folder.rglob("*=*/*=*/*")) == [found[0].file(folder)]
     assert sorted((folder / "sidecars").rglob("*.json")) == [found[0].sidecar(folder)]
+
+
+def test_shards_of_a_very_large_catalogue_stay_few(tmp_path: Path) -> None:
+    found = [Partition(8, number) for number in range(0, 5000, 5)]
+    for partition in found:
+        write_json(partition.sidecar(tmp_path), {"rows": 1_000_000_000})
+    (tmp_path / "partition_info.csv").write_text(
+        "Norder,Npix\n" + "".join(f"{partition.order},{partition.pixel}\n" for partition in found), encoding="utf-8"
+    )
+    assert [len(shard) for shard in shards.plan(tmp_path, 1).values()] == [1] * 1000
+    for partition in found:
+        write_json(partition.sidecar(tmp_path), {"rows": 10})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "MOST_SHARDS", 100)
+        plan = shards.plan(tmp_path, 1)
+        assert [partition for shard in plan.values() for partition in shard] == found
+        assert len(plan) == 100
+        assert len(shards.plan(tmp_path, 1000)) == 10

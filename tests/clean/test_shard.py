@@ -11,8 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import dask
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from clean.small import BANDS, survey, write_survey
 from zmill.catalog import hats
@@ -79,6 +80,31 @@ def test_a_running_cluster_is_used(tmp_path: Path) -> None:
         )
         assert client.status == "running"
     assert total["rows"] == 70
+
+
+def test_a_running_cluster_is_found_by_its_address_and_left_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = write_survey(tmp_path / "in", [40, 30])
+    clean_shard(tmp_path / "in", tmp_path / "alone", parts, RECIPE, tmp_path / "alone.json")
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as running:
+        monkeypatch.setattr(module, "local_client", None)
+        with dask.config.set({"scheduler-address": running.scheduler_address}):
+            clean_shard(tmp_path / "in", tmp_path / "out", parts, RECIPE, tmp_path / "p.json", workers=2)
+        assert len(running.workers) == 1
+        with Client(running) as client:
+            assert client.submit(sum, [1, 2]).result() == 3
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "alone")
+
+
+def test_an_address_that_nobody_answers_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = write_survey(tmp_path / "in", [40])
+    monkeypatch.setattr(module, "CONNECT", "1s")
+    with (
+        dask.config.set({"scheduler-address": "tcp://127.0.0.1:9"}),
+        pytest.raises(CatalogError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9 .*DASK_SCHEDULER_ADDRESS"),
+    ):
+        clean_shard(tmp_path / "in", tmp_path / "out", parts, RECIPE, tmp_path / "p.json")
 
 
 def test_what_is_whole_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

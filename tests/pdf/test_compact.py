@@ -77,16 +77,6 @@ def test_any_density_comes_back_as_a_density(rows: np.ndarray) -> None:
     assert difference.abs().max() < 0.15
 
 
-def test_points_and_codes_together_are_points_and_codes_apart() -> None:
-    density, _ = mixtures(300, 2)
-    own = torch.linspace(0.05, 0.95, 300)[:, None]
-    columns, codes, ends = compact.summarize_and_encode(density, GRID, own)
-    alone = points.summarize(density, GRID)
-    assert torch.equal(ends, points.quantile(density, GRID.cdf(density), GRID, own))
-    assert all(torch.equal(columns[name], alone[name]) for name in points.COLUMNS)
-    assert torch.equal(codes, compact.encode(density, GRID))
-
-
 @pytest.mark.parametrize("kind", ["compact", "full"])
 def test_a_file_and_qp_give_back_the_densities(tmp_path: Path, kind: arrow.Kind) -> None:
     density, _ = mixtures(200, 3)

@@ -18,7 +18,7 @@ from zmill.catalog.hats import Partition
 from zmill.models import base, ood
 from zmill.models.base import Context, Labelled
 from zmill.models.trained import TrainedModel
-from zmill.pdf import compact, conformal, points
+from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.calibration import Calibration, Local
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
@@ -118,7 +118,7 @@ def test_every_row_is_what_the_model_says_of_it(line: TrainedModel, pool: Thread
     if kind == "none":
         assert len(out) == 1
         return
-    pdf = np.stack(values(out[1], "pdf"))
+    pdf = arrow.stored(out[1]).numpy()
     if kind == "compact":
         np.testing.assert_allclose(pdf[sure], compact.encode(density[sure], GRID).numpy(), rtol=0, atol=2)
     else:
@@ -173,7 +173,7 @@ def test_rows_without_any_band_get_a_flat_density_and_flags_but_never_nan(
     np.testing.assert_allclose(values(photoz, "z_median"), 1.5, atol=1e-3)
     np.testing.assert_allclose(values(photoz, "z_std"), 3 / np.sqrt(12), rtol=1e-3)
     assert (values(photoz, "flags") & (infer.OOD | infer.FEW_BANDS) == infer.OOD | infer.FEW_BANDS).all()
-    assert np.isfinite(np.stack(values(pdf, "pdf")).astype(float)).all()
+    assert np.isfinite(arrow.stored(pdf).numpy().astype(float)).all()
 
 
 def test_a_catalogue_without_cuts_and_limits_is_enough(line: TrainedModel, pool: ThreadPoolExecutor) -> None:
@@ -210,6 +210,6 @@ def test_what_is_looked_up_in_a_table_is_what_the_density_says(
         np.testing.assert_allclose(values(photoz, name)[sure], expected[name].numpy(), atol=2e-3, err_msg=name)
         np.testing.assert_allclose(values(alone, name), values(photoz, name), atol=1e-4)
         assert np.isfinite(values(photoz, name)).all()
-    off = np.stack(values(pdf, "pdf"))[sure].astype(float) - codes.numpy().astype(float)
+    off = arrow.stored(pdf).numpy()[sure].astype(float) - codes.numpy().astype(float)
     assert np.abs(off).max() * 3 / 65535 < 0.5 * GRID.step
     assert (values(photoz, "z_median")[~sure] == 1.5).all()

@@ -1,17 +1,20 @@
 """A real SLURM on this one machine: installed from Debian, configured in a scratch folder, started and stopped.
 
-Two GPUs are declared by device files that are no GPUs, so that `--gpus` and `CUDA_VISIBLE_DEVICES` are SLURM's own.
+Two GPUs are declared by device files that are no GPUs, so that `--gpus` and `CUDA_VISIBLE_DEVICES` are SLURM's own. Jobs of
+the partition `urgent` pre-empt those of the other two.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
+
+import psutil
 
 PACKAGES = ("slurm-wlm", "slurm-client", "munge")
 
@@ -41,6 +44,8 @@ JobAcctGatherParams=OverMemoryKill
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerType=sched/backfill
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 SchedulerParameters=batch_sched_delay=0,sched_interval=5,sched_min_interval=100000,bf_interval=5
 SlurmdParameters=config_overrides
 InactiveLimit=0
@@ -58,6 +63,7 @@ MailProg=/bin/true
 NodeName={host} NodeAddr=127.0.0.1 CPUs=8 Boards=1 SocketsPerBoard=1 CoresPerSocket=8 ThreadsPerCore=1 RealMemory={memory} Gres=gpu:h200:2 State=UNKNOWN
 PartitionName=cpu Nodes={host} Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes={host} MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes={host} PriorityTier=10 MaxTime=INFINITE State=UP
 """
 
 
@@ -78,6 +84,7 @@ class Cluster:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.host = socket.gethostname().split(".")[0]
+        self.munge: psutil.Process | None = None
 
     def __enter__(self) -> Cluster:
         for folder in ("state", "spool", "log", "run", "dev"):
@@ -109,8 +116,11 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for daemon in ("slurmd", "slurmctld"):
-            self.stop_daemon(daemon)
+        subprocess.run(["scancel", "--user=root"], timeout=30, check=False)
+        self.crash()
+        self.stop_daemon("slurmctld")
+        if self.munge is not None:
+            self.munge.terminate()
 
     def start_daemon(self, name: str) -> None:
         """Start slurmctld or slurmd."""
@@ -118,19 +128,33 @@ class Cluster:
 
     def stop_daemon(self, name: str) -> None:
         """Stop slurmctld or slurmd, by its pid file."""
+        daemon = self._daemon(name)
+        if daemon is not None:
+            daemon.terminate()
+            psutil.wait_procs([daemon], timeout=10)
+
+    def crash(self) -> None:
+        """What a power cut of the node does: slurmd and all that it started end at once."""
+        slurmd = self._daemon("slurmd")
+        if slurmd is not None:
+            processes = [slurmd, *slurmd.children(recursive=True)]
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(processes, timeout=10)
+
+    def _daemon(self, name: str) -> psutil.Process | None:
         file = self.home / "run" / f"{name}.pid"
-        if not file.exists():
-            return
-        pid = int(file.read_text())
-        for sent in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.kill(pid, sent)
-            except ProcessLookupError:
-                return
-            for _ in range(50):
-                if not Path(f"/proc/{pid}").exists():
-                    return
-                time.sleep(0.1)
+        try:
+            process = psutil.Process(int(file.read_text()))
+            return process if process.name() == name else None
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            return None
+
+    def lost(self) -> None:
+        """What slurmctld says of a node that did not answer for SlurmdTimeout; it is up again when its slurmd is."""
+        command = ["scontrol", "update", f"NodeName={self.host}", "State=DOWN", "Reason=Not responding"]
+        subprocess.run(command, check=True, timeout=30)
 
     def state(self) -> str:
         """The node's state, as sinfo says it."""
@@ -169,3 +193,4 @@ class Cluster:
             check=True,
             timeout=30,
         )
+        self.munge = psutil.Process(int((run / "munged.pid").read_text()))

@@ -45,7 +45,7 @@ def test_each_training_has_its_own_gpu_allocation(
     assert len(trainings) == len(TINY["models"])
     for job in trainings:
         assert job["Partition"] == "gpu"
-        assert "gpu" in job.get("TresPerJob", "") + job.get("GRES", "") + job.get("JOB_GRES", "")
+        assert (job["TresPerJob"], job["JOB_GRES"]) == ("gres:gpu:1", "gpu:h200:1")
     others = [job for job in jobs if any(rule in job.get("Comment", "") for rule in NO_GPU_RULES)]
     assert others
     for job in others:

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 log = logging.getLogger("zmill")
 
+CAUSE = ".cause"
+"""Suffix of the file beside a log that keeps an error which would come again."""
+
+PASSING = {
+    *("BrokenExecutor", "KilledWorker", "CommClosedError", "CancelledError"),  # a child process was killed
+    *("OutOfMemoryError", "AcceleratorError"),  # a GPU is full or failed
+    *("RequestException", "Transient"),  # a service on the network
+}
+"""Names of errors of libraries, and of those derived from them, that may not come again; imported here they would cost
+every job seconds."""
+WRONG_PATH = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+class Asked(Protocol):
+    """What `job` reads of the object `snakemake` that a rule's script is given."""
+
+    log: Sequence[str]
+    resources: Mapping[str, Any]
+
 
 @contextmanager
-def job(path: str | Path) -> Iterator[logging.Logger]:
-    """Log to `path` and to standard error while the block runs.
+def job(snakemake: Asked) -> Iterator[logging.Logger]:
+    """Log to the rule's log and to standard error while the block runs.
 
     An exception is logged with its traceback and then, as the last line, its message alone; the process ends with
-    status 1.
+    status 1. Where the exception would come again (`same_again`), what was logged of it is also kept beside the log: as
+    Snakemake itself submits whatever failed again, later attempts of the same run end at once with the same lines. A new
+    run asks afresh (`forget`).
+
+    The attempt, 1 the first time, is read from the resource of that name, which the profiles set.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path = Path(snakemake.log[0])
+    attempt = snakemake.resources.get("attempt", 1)
+    cause = path.with_suffix(CAUSE)
+    path.parent.mkdir(parents=True, exist_ok=True)
     layout = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
     handlers: list[logging.Handler] = [
         logging.FileHandler(path, mode="w", encoding="utf-8"),
@@ -32,16 +62,76 @@ def job(path: str | Path) -> Iterator[logging.Logger]:
     log.setLevel(logging.INFO)
     started = time.monotonic()
     try:
-        yield log
+        if attempt > 1 and cause.exists():
+            log.error("attempt %d is not made: the one before it ended with an error that would come again", attempt)
+            for line in json.loads(cause.read_text(encoding="utf-8")):
+                log.error("%s", line)
+            raise SystemExit(1)
+        cause.unlink(missing_ok=True)
+        with _last_word():
+            yield log
         log.info("finished in %.1f s", time.monotonic() - started)
     except Exception as error:
-        log.error("%s", traceback.format_exc().rstrip())
-        log.error("%s: %s", type(error).__name__, error)
+        said = [traceback.format_exc().rstrip(), f"{type(error).__name__}: {error}"]
+        for line in said:
+            log.error("%s", line)
+        if same_again(error):
+            temporary = cause.with_suffix(".tmp")
+            temporary.write_text(json.dumps(said), encoding="utf-8")
+            temporary.replace(cause)
         raise SystemExit(1) from None
     finally:
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+
+
+def same_again(error: BaseException) -> bool:
+    """Whether an error is of the data, the settings or the program, and not of the machine that the job ran on.
+
+    Memory, a lost child process, a GPU, a disk or a network may be better at the next attempt; what such an error led
+    to is judged by it.
+    """
+    if error.__cause__ is not None and not same_again(error.__cause__):
+        return False
+    if PASSING & {cls.__name__ for cls in type(error).__mro__}:
+        return False
+    if isinstance(error, MemoryError | TimeoutError | ConnectionError):
+        return False
+    # Libraries raise OSError without a number for broken files.
+    return isinstance(error, WRONG_PATH) or not (isinstance(error, OSError) and error.errno is not None)
+
+
+def failed(logs: str | Path) -> dict[Path, str]:
+    """Logs under `logs` of the jobs that ended with an error that would come again, and their messages."""
+    return {
+        cause.with_suffix(".log"): json.loads(cause.read_text(encoding="utf-8"))[-1]
+        for cause in sorted(Path(logs).rglob(f"*{CAUSE}"))
+    }
+
+
+def forget(logs: str | Path) -> None:
+    """At the beginning of a run: what failed in an earlier one may be tried again."""
+    for cause in Path(logs).rglob(f"*{CAUSE}"):
+        cause.unlink(missing_ok=True)
+
+
+@contextmanager
+def _last_word() -> Iterator[None]:
+    """Let a job that is told to end, by SIGTERM, say so as the last line of its log."""
+    me = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() == me:  # a forked child is ended by its parent
+            log.error("told to end by signal %d: time limit, pre-emption or scancel", number)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Progress:

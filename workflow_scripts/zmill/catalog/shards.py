@@ -8,6 +8,8 @@ from pathlib import Path
 from zmill.catalog.files import whole
 from zmill.catalog.hats import Partition, partitions, sidecar
 
+MOST_SHARDS = 2000
+"""About how many shards there are at most: two jobs each, which Snakemake plans in half a minute."""
 Shards = dict[int, list[Partition]]
 """Number of a shard -> its partitions."""
 
@@ -15,23 +17,24 @@ Shards = dict[int, list[Partition]]
 def plan(catalog: Path, shard_rows: int, before: Shards | None = None) -> Shards:
     """Group a catalogue's partitions, in the order of the sky, into shards of about `shard_rows` rows.
 
+    Shards are larger where there would be more than `MOST_SHARDS` of them.
+
     Parameters
     ----------
     before : the plan that was: partitions stay in their shard, and new ones fill the last shard and then further ones,
         so that what comes or goes in one place leaves the work of all other shards as it is.
     """
-    there = partitions(catalog)
-    present = set(there)
-    shards = {number: [one for one in kept if one in present] for number, kept in (before or {}).items()}
+    sizes = {partition: int(sidecar(catalog, partition)["rows"]) for partition in partitions(catalog)}
+    most = max(shard_rows, sum(sizes.values()) // MOST_SHARDS)
+    shards = {number: [one for one in kept if one in sizes] for number, kept in (before or {}).items()}
     shards = {number: kept for number, kept in shards.items() if kept}
     placed = {one for kept in shards.values() for one in kept}
     last = max(shards, default=-1)
-    count = sum(sidecar(catalog, one)["rows"] for one in shards.get(last, []))
-    for partition in there:
+    count = sum(sizes[one] for one in shards.get(last, []))
+    for partition, rows in sizes.items():
         if partition in placed:
             continue
-        rows = sidecar(catalog, partition)["rows"]
-        if last < 0 or count + rows > shard_rows:
+        if last < 0 or count + rows > most:
             last, count = last + 1, 0
             shards[last] = []
         shards[last].append(partition)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SMALL_ROWS = 3_000_000
 """Below this a shard is done sooner than a cluster starts."""
+CONNECT = "30s"
+"""How long a running cluster is waited for."""
 
 
 def recipe(survey: Survey, impute: str, imputation: Path) -> Recipe:
@@ -65,6 +67,42 @@ def local_client(workers: int, memory_mb: int, folder: str | Path | None) -> Ite
         yield client
 
 
+@contextmanager
+def cluster(workers: int, memory_mb: int, folder: str | Path | None) -> Iterator[Client]:
+    """The running Dask cluster whose scheduler Dask's own setting names, else `local_client`.
+
+    Raises
+    ------
+    CatalogError
+        Where no scheduler answers there.
+    """
+    address = scheduler_address()
+    if not address:
+        with local_client(workers, memory_mb, folder) as client:
+            yield client
+        return
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECT)
+    except (OSError, ValueError) as error:
+        raise CatalogError(
+            f"no Dask scheduler answers at {address} ({error}): start it, correct DASK_SCHEDULER_ADDRESS, or unset it "
+            "for a cluster of this machine"
+        ) from error
+    with client:
+        log.info("using the Dask cluster at %s", address)
+        yield client
+
+
+def scheduler_address() -> str | None:
+    """Dask's setting `scheduler-address`: the environment's DASK_SCHEDULER_ADDRESS or a file of Dask's configuration."""
+    import dask.config
+
+    found: str | None = dask.config.get("scheduler-address", None)
+    return found
+
+
 def clean_shard(
     survey: Path,
     clean: Path,
@@ -82,7 +120,7 @@ def clean_shard(
 
     Parameters
     ----------
-    client : of a running Dask cluster; without one a local cluster is started, or none where the work is small.
+    client : of a running Dask cluster; without one that of `cluster`, or none where the work is small.
 
     Raises
     ------
@@ -95,12 +133,12 @@ def clean_shard(
     if counts:
         log.info("%d of %d partitions are whole already", len(counts), len(partitions))
     rows = sum(hats.sidecar(survey, partition)["rows"] for partition in todo)
-    small = workers == 1 or len(todo) < 2 or rows < SMALL_ROWS
+    small = not todo or (not scheduler_address() and (workers == 1 or len(todo) < 2 or rows < SMALL_ROWS))
     for partition in todo:
         hats.remove_unfinished(clean, partition)
     said = Progress("clean", rows)
     failures: dict[Partition, BaseException] = {}
-    with nullcontext(client) if client or small else local_client(min(workers, len(todo)), memory_mb, tmpdir) as pool:
+    with nullcontext(client) if client or small else cluster(min(workers, len(todo)), memory_mb, tmpdir) as pool:
         for partition, result in _results(survey, clean, todo, recipe, pool):
             if isinstance(result, BaseException):
                 log.error("%s: %s", partition.name, result)

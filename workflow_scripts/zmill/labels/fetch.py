@@ -223,7 +223,7 @@ class Service:
         raise LabelsError(
             f"labels: {self.name}: no answer for {report}. The answers of {len(pieces) + len(used)} other tiles are kept in "
             f"{cache.folder}: run again, and only the missing tiles are asked for"
-        )
+        ) from missing[0].why
 
     def _report(self, failures: list[Failure]) -> str:
         named = "; ".join(f"{failure.tile}: {failure.why}" for failure in failures[:SHOWN])

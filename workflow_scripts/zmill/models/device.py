@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
 import torch
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+_held: list[IO[str]] = []
+"""Locked files of the GPUs that this process has taken: they stay locked until it ends, however it ends."""
+
 
 def choose() -> torch.device:
-    """The first GPU that the job may see (`CUDA_VISIBLE_DEVICES` is the scheduler's), else the CPU."""
+    """A GPU of those that the job may see, one that no other job of this machine has taken if there is one; else the CPU.
+
+    SLURM gives a job its own GPU. Snakemake on one machine counts GPUs but hands none out: jobs side by side would all take
+    the first.
+    """
+    if not _held:
+        given = os.environ.get(VISIBLE)
+        # Counted without a word to the driver, which reads the variable once.
+        names = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
+        if len(names) > 1:
+            os.environ[VISIBLE] = take(names, Path(tempfile.gettempdir()))
     return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+
+
+def take(names: Sequence[str], folder: Path) -> str:
+    """The first of several GPUs that is free, now taken by this process; one that is shared if none is.
+
+    folder : where the files are that jobs of this machine lock.
+    """
+    for name in names:
+        file = open(folder / f"zmill-gpu-{os.getuid()}-{name.strip()}.lock", "w", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        _held.append(file)
+        return name.strip()
+    return names[os.getpid() % len(names)].strip()
 
 
 @contextmanager

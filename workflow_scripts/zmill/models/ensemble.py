@@ -174,7 +174,7 @@ class Ensemble(Model):
         density = torch.empty(len(batch), grid.size, device=self.device)
         for start in range(0, len(batch), ROWS):
             inputs = self.features(fluxes.rows(slice(start, start + ROWS)))
-            density[start : start + ROWS] = grid.normalize(self._applied.probability(inputs))
+            grid.normalize(self._applied.probability(inputs), out=density[start : start + ROWS])
         return density
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

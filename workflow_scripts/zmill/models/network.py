@@ -150,7 +150,7 @@ class ResidualMLP(nn.Module):
 class Applied:
     """A trained `ResidualMLP` member by member, in bfloat16 where the processor multiplies it: only predicts.
 
-    Waves and stem, which see the colors, stay in float32.
+    The stem, which sees the colors, is then given them twice, rounded and what the rounding left; phases stay in float32.
     """
 
     def __init__(self, network: ResidualMLP) -> None:
@@ -158,30 +158,35 @@ class Applied:
         self.dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
         self.waved = network.waved
 
-        def layers(linear: nn.Module, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        def layers(linear: nn.Module) -> list[tuple[Tensor, Tensor]]:
             assert isinstance(linear, Linear)
-            weight, bias = linear.weight.detach(), linear.bias.detach()
-            return [(w.T.contiguous().to(dtype), b[0].to(dtype)) for w, b in zip(weight, bias, strict=True)]
+            weight, bias = linear.weight.detach().to(self.dtype), linear.bias.detach().to(self.dtype)
+            return [(w.T.contiguous(), b[0]) for w, b in zip(weight, bias, strict=True)]
 
-        stem, head = layers(network.stem, torch.float32), layers(network.head, self.dtype)
+        waves = [None] * network.members if network.waves is None else _wave_products(network.waves, self.dtype)
+        mixed = 0 if network.waves is None else network.waves.bias.shape[-1]
+        stem = layers(network.stem)
+        if self.dtype == torch.bfloat16:
+            stem = [(torch.cat([w[:, : w.shape[1] - mixed], w], 1), b) for w, b in stem]
         pairs = zip(network.first, network.second, strict=True)
-        blocks = [(layers(a, self.dtype), layers(b, self.dtype)) for a, b in pairs]
-        waves = [None] * network.members if network.waves is None else _wave_products(network.waves)
+        blocks = [(layers(a), layers(b)) for a, b in pairs]
         self.members = [
-            (waves[m], stem[m], [(first[m], second[m]) for first, second in blocks], head[m])
-            for m in range(network.members)
+            (waves[m], stem[m], [(first[m], second[m]) for first, second in blocks], head)
+            for m, head in enumerate(layers(network.head))
         ]
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """(n, inputs) -> (n, outputs) of each member."""
+        rounded = x.to(self.dtype)
+        given = [x] if self.dtype == torch.float32 else [rounded, (x - rounded).to(self.dtype)]
         for waves, stem, blocks, head in self.members:
-            inputs = x
+            inputs = list(given)
             if waves is not None:
-                frequency, mix, bias = waves
+                frequency, mix = waves
                 phase = x[:, : self.waved] @ frequency
-                mixed = torch.cat([phase.sin(), phase.cos_()], 1)
-                inputs = torch.cat([x, torch.addmm(bias, mixed, mix).relu_()], 1)
-            h = functional.linear(inputs, *stem).relu_().to(self.dtype)
+                both = torch.cat([phase.sin(), phase.cos_()], 1).to(self.dtype)
+                inputs.append(functional.linear(both, *mix).relu_())
+            h = functional.linear(torch.cat(inputs, 1), *stem).relu_()
             for first, second in blocks:
                 h = h.add_(functional.linear(functional.linear(h, *first).relu_(), *second))
             yield functional.linear(h.relu_(), *head)
@@ -196,8 +201,8 @@ class Applied:
         return total if len(self.members) == 1 else total.div_(len(self.members))
 
 
-def _wave_products(waves: Waves) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Each member's waves as two plain products: inputs to phases, sines and cosines to numbers; and the bias."""
+def _wave_products(waves: Waves, dtype: torch.dtype) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
+    """Each member's waves as two plain products: inputs to phases, and sines and cosines to numbers, with its bias."""
     found = []
     for frequency, weight, bias in zip(
         waves.frequency.detach(), waves.weight.detach(), waves.bias.detach(), strict=True
@@ -205,7 +210,7 @@ def _wave_products(waves: Waves) -> list[tuple[Tensor, Tensor, Tensor]]:
         sines, cosines = weight.chunk(2, dim=1)
         mix = torch.cat([torch.block_diag(*sines), torch.block_diag(*cosines)])
         phases = torch.block_diag(*((2 * math.pi) * frequency[0]).unsqueeze(1))
-        found.append((phases.contiguous(), mix.contiguous(), bias[0]))
+        found.append((phases.contiguous(), (mix.T.contiguous().to(dtype), bias[0].to(dtype))))
     return found
 
 

@@ -122,7 +122,7 @@ class ResidualEnsemble(Model):
         density = torch.empty(rows, grid.size, device=self.device)
         for start in range(0, rows, ROWS):
             inputs = self.features(fluxes.rows(slice(start, start + ROWS)))
-            density[start : start + ROWS] = grid.normalize(self._applied.probability(inputs))
+            grid.normalize(self._applied.probability(inputs), out=density[start : start + ROWS])
         return density
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

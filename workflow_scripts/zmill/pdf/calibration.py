@@ -70,7 +70,7 @@ class Calibration:
 
     def _coefficients(self, density: Tensor, grid: Grid) -> list[Tensor]:
         """Coefficients of u^0 … u^d of the remap: d + 1 numbers, or columns (n, 1) where they depend on the row."""
-        matrix, remap = (_tensor(v, density) for v in (_to_powers(len(self.remap) - 1), self.remap))
+        matrix, remap = (_tensor(v, density) for v in (to_powers(len(self.remap) - 1), self.remap))
         if self.local is None:
             return list((matrix @ remap).unbind())
         x = self.local.standardized(features(density, grid))
@@ -119,7 +119,7 @@ def _tensor(values: Any, like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)
 
 
-def _to_powers(degree: int) -> list[list[int]]:
+def to_powers(degree: int) -> list[list[int]]:
     """(d + 1) × (d + 1): weights of the mixture to coefficients of u^0 … u^d.
 
     C(d, k) u^k (1 − u)^(d − k) = sum_j (−1)^(j − k) C(d, j) C(j, k) u^j.

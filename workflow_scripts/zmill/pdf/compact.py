@@ -17,23 +17,13 @@ LEVELS = _LOWER + tuple(round(1 - level, 6) for level in reversed(_LOWER))
 """Cumulative probabilities of the stored quantiles."""
 STEPS = 65_535
 
-_WITH_POINTS = (*LEVELS, *sorted(set(points.LEVELS) - set(LEVELS)))
+WITH_POINTS = (*LEVELS, *sorted(set(points.LEVELS) - set(LEVELS)))
+"""`LEVELS`, and behind them those that point estimates need beside."""
 
 
 def encode(density: Tensor, grid: Grid) -> Tensor:
-    """(n, 32) uint16 codes of normalised densities (n, grid.size)."""
-    return summarize_and_encode(density, grid)[1]
-
-
-def summarize_and_encode(
-    density: Tensor, grid: Grid, own: Tensor | None = None
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """`points.summarize`, `encode` and (n, k) quantiles at each row's own levels at once, from one search.
-
-    own : (n, k) levels; see `points.summarize_with`.
-    """
-    columns, z = points.summarize_with(density, grid, _WITH_POINTS, own)
-    return columns, pack(z[:, : len(LEVELS)], grid), z[:, len(_WITH_POINTS) :]
+    """(n, 32) uint16 codes of normalized densities (n, grid.size)."""
+    return pack(points.summarize_with(density, grid, WITH_POINTS)[1][:, : len(LEVELS)], grid)
 
 
 def pack(quantiles: Tensor, grid: Grid) -> Tensor:

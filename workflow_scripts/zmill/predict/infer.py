@@ -18,6 +18,7 @@ from zmill.models.base import LocatedModel
 from zmill.models.network import multiplies_bfloat16
 from zmill.models.trained import TrainedModel
 from zmill.pdf import arrow, compact, conformal, points
+from zmill.pdf.fused import Fused
 from zmill.pdf.grid import Grid
 from zmill.predict.read import IDENTITY
 from zmill.predict.table import Table
@@ -34,8 +35,8 @@ Stored = Literal["none"] | arrow.Kind
 COLUMNS = (*points.COLUMNS, *conformal.COLUMNS)
 """Columns of numbers in `photoz/`."""
 
-CPU_ROWS = 2048
-"""Rows that a thread computes at a time: their densities on the grid stay within the processor's cache."""
+CPU_ROWS = 4096
+"""Rows that a thread computes at a time: enough that operations cost more than their calls, few enough for the cache."""
 
 
 class Inference:
@@ -55,6 +56,8 @@ class Inference:
         self._located = model.model if isinstance(model.model, LocatedModel) and kind != "full" else None
         self._levels = model.conformal.levels(self.device)
         self._table = None if self._located is None else self._tabulate(self._located)
+        on_grid = self._located is None and kind != "full" and self.device.type == "cpu"
+        self._fused = Fused(model.calibration, self.grid, self._asked) if on_grid else None
         self._lane = threading.local()
 
     def photoz_schema(self, clean: pa.Schema) -> pa.Schema:
@@ -116,9 +119,9 @@ class Inference:
         ood, bins = self.model.ood(rows), self.model.interval_bins(rows)
         if self._located is not None and self._table is not None:
             with self._precision():
-                located = self._located.locate(rows)
-            numbers = self._table(*located, bins)
-            lost = ~torch.isfinite(numbers.sum(1))
+                place, log_width = self._located.locate(rows)
+            numbers = self._table(place, log_width, bins)
+            lost = ~torch.isfinite(place + log_width)
             if bool(lost.any()):
                 numbers[lost] = self._describe(self._flat(1).expand(int(lost.sum()), -1), bins[lost])
             of_points, quantiles, ends = numbers.tensor_split([len(points.COLUMNS), -len(conformal.COLUMNS)], 1)
@@ -126,24 +129,29 @@ class Inference:
             pdf = compact.pack(quantiles, self.grid) if self.kind == "compact" else None
         else:
             with self._precision():
-                density = self.model.predict(rows)
+                density = (self.model.predict if self._fused is None else self.model.model.predict)(rows).float()
             lost = ~torch.isfinite(density.sum(1))
             if bool(lost.any()):
                 density = torch.where(lost[:, None], self._flat(1), density)
-            found, pdf = self._summarize(density, self._levels[bins])
+            found, pdf = self._summarize(density, self._levels[bins], self._fused)
         return found, pdf, ood | lost.cpu().numpy()
 
-    def _summarize(self, density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(9 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities."""
-        grid, pdf = self.grid, None
-        if self.kind == "compact":
-            columns, pdf, ends = compact.summarize_and_encode(density, grid, own)
+    def _summarize(self, density: Tensor, own: Tensor, fused: Fused | None = None) -> tuple[Tensor, Tensor | None]:
+        """(9 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities.
+
+        fused : calibrates `density` as well; without it that was done.
+        """
+        if fused is None:
+            columns, z = points.summarize_with(density, self.grid, self._asked, own)
+            of_points = torch.stack([columns[name] for name in points.COLUMNS])
         else:
-            columns, z = points.summarize_with(density, grid, points.LEVELS, own)
-            ends = z[:, len(points.LEVELS) :]
+            of_points, z = fused(density, own)
+        pdf = None
+        if self.kind == "compact":
+            pdf = compact.pack(z[:, : len(compact.LEVELS)], self.grid)
         if self.kind == "full":
             pdf = density.half()
-        return torch.cat([torch.stack([columns[name] for name in points.COLUMNS]), ends.T]), pdf
+        return torch.cat([of_points, z[:, len(self._asked) :].T]), pdf
 
     def _describe(self, density: Tensor, bins: Tensor | None) -> Tensor:
         """(n, 9 + 32 + k) points, for compact PDFs quantiles as redshifts, and ends of intervals: what a table holds.
@@ -171,6 +179,11 @@ class Inference:
     def _precision(self) -> AbstractContextManager[object]:
         """bfloat16 products where the model allows them and the processor has them."""
         return torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext()
+
+    @property
+    def _asked(self) -> tuple[float, ...]:
+        """Levels of the quantiles that every row is asked for; those of compact PDFs first."""
+        return compact.WITH_POINTS if self.kind == "compact" else points.LEVELS
 
     @property
     def _pdf_width(self) -> int:

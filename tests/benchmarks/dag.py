@@ -1,0 +1,106 @@
+"""What Snakemake itself costs: `python tests/benchmarks/dag.py [--shards N]`.
+
+A survey of N shards whose import, labels and models are there: the survey's files are those of a small demo sky, what follows from
+them is empty, the plan of shards and the sidecars are real. Then the time of a dry run of `predict` (two jobs a shard), and of `--touch`, which takes
+every job through the scheduler and runs none.
+
+`dry_run_s`, `scheduling_s`, `total_s`   seconds; `jobs`   jobs of the run; `peak_gib`   memory of Snakemake
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench import ROOT, PeakMemory, report
+
+from zmill.catalog import shards
+from zmill.catalog.files import write_json
+from zmill.catalog.hats import Partition
+
+OLD, NEW = 1_000_000_000, 1_700_000_000
+"""Times of what is to be made again and of what it is made from."""
+
+
+def snakemake(folder: Path, *arguments: str) -> tuple[float, float, str]:
+    """Wall seconds, memory in GiB and what was said."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    command += ["--workflow-profile", str(ROOT / "profiles" / "default"), "--configfile", str(ROOT / "config.yaml")]
+    command += ["--rerun-triggers", "mtime", "--cores", "2", "--config", "demo={area: 0.4}", *arguments]
+    started = time.perf_counter()
+    with (
+        subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        PeakMemory(process.pid) as memory,
+    ):
+        said = process.communicate()[0]
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{said[-3000:]}")
+    return time.perf_counter() - started, memory.gib, said
+
+
+def place(path: Path, changed: int) -> None:
+    """A file that was changed at a time; empty where it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (changed, changed))
+
+
+def prepare(folder: Path, count: int) -> None:
+    """Everything that prediction starts from."""
+    results = folder / "results" / "demo"
+    plan = [[Partition(7, number)] for number in range(count)]
+    snakemake(folder, "--", "demo_data")
+    for file in (folder / "data").rglob("*"):
+        os.utime(file, (NEW, NEW))
+    while True:
+        # Jobs behind the checkpoint are known only once its files are there.
+        summary = snakemake(folder, "--summary", "--", "predict")[2].splitlines()
+        files = [
+            folder / line.split("\t")[0] for line in summary if "\t" in line and not line.startswith("output_file")
+        ]
+        absent = [file for file in files if not file.exists()]
+        if not absent:
+            break
+        for file in absent:
+            place(file, NEW)
+        if results / "survey" / "shards.csv" in absent:
+            shards.write(results / "survey" / "shards.csv", plan)
+            place(results / "survey" / "shards.csv", NEW)
+            for (partition,) in plan:
+                write_json(partition.sidecar(results / "survey"), {"rows": 1})
+                place(partition.sidecar(results / "survey"), NEW)
+    for stage in ("clean", "predict"):
+        for number in range(count):
+            place(results / "progress" / stage / f"{number}.json", OLD)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=int, default=2000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        prepare(folder, options.shards)
+        dry, _, said = snakemake(folder, "--dry-run", "--quiet", "rules", "--", "predict")
+        touch, peak, _ = snakemake(folder, "--touch", "--quiet", "rules", "--", "predict")
+    jobs = [line.split()[-1] for line in said.splitlines() if line.startswith("total")]
+    report(
+        "dag",
+        {
+            "shards": options.shards,
+            "jobs": int(jobs[-1]) if jobs else None,
+            "dry_run_s": dry,
+            "scheduling_s": touch,
+            "total_s": dry + touch,
+            "peak_gib": peak,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

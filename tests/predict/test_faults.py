@@ -1,0 +1,144 @@
+"""A shard's job, with a real network, when things go wrong: killed, bad input, a place that is full, elsewhere or closed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from predict_sky import clean_rows, contents, write_rows
+from test_shard import made  # noqa: F401 (a fixture)
+
+from zmill.catalog import hats
+from zmill.catalog.hats import Partition
+from zmill.predict.finish import finish
+
+ROWS = [700, 0, 1, 2500, 1800, 900]
+FAULTY = [Partition(4, 7 + 5 * number) for number in range(len(ROWS))]
+
+
+@pytest.fixture
+def results(made: Path, tmp_path: Path) -> Path:  # noqa: F811
+    """Results up to the choice of the model, of a few more partitions, in a folder with spaces and accents."""
+    folder = Path(shutil.copytree(made, tmp_path / "résultats d'été ★ 1"))
+    for partition, rows in zip(FAULTY, ROWS, strict=True):
+        table = clean_rows(partition, rows)
+        write_rows(folder / "clean", partition, table)
+        write_rows(folder / "survey", partition, table.drop_columns(["imputed", "cut"]))
+    for name in ("clean", "survey"):
+        hats.finish(folder / name, name, FAULTY)
+    return folder
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own of 2 MB."""
+    folder = tmp_path / "a small disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "zmill", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def job(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The shard's job in a process of its own."""
+    library = Path(__file__).resolve().parents[2] / "workflow_scripts"
+    return subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("shard_job.py")), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(library)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def outputs(results: Path) -> dict[str, bytes]:
+    """Every file of both catalogues and of what the job says when it has ended."""
+    return {
+        f"{place}/{name}": content
+        for place in ("photoz", "pdf", "progress")
+        for name, content in contents(results / place).items()
+    }
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_it_ends_with_the_same_bytes(results: Path) -> None:
+    assert job("once", results).returncode == 0
+    expected = outputs(results)
+    assert len(expected) == 2 * 2 * len(ROWS) + 1
+    for place in ("photoz", "pdf", "progress"):
+        shutil.rmtree(results / place)
+    killed = job("kill", results, 20, 3)
+    assert int(killed.stdout.splitlines()[-1]) >= 10, killed.stderr
+    there = outputs(results)
+    assert all(there[name] == expected[name] for name in there if not name.endswith(".tmp"))
+    again = job("once", results)
+    assert again.returncode == 0, again.stderr
+    assert outputs(results) == expected
+
+
+@pytest.mark.parametrize("fault", ["truncated", "corrupt"])
+def test_a_bad_partition_is_named_the_others_are_done_and_the_status_says_so(
+    results: Path,
+    fault: str,
+) -> None:
+    file = FAULTY[3].file(results / "clean")
+    content = file.read_bytes()
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + (b"" if fault == "truncated" else b"\0\1\2" + content[middle + 3 :]))
+    ended = job("once", results)
+    assert ended.returncode == 1
+    last = (results / "logs" / "predict_shard.log").read_text().splitlines()
+    assert any(FAULTY[3].name in line and "its content is not what its sidecar" in line for line in last[-3:])
+    assert not (results / "progress").exists()
+    written = {partition for partition in FAULTY if partition.file(results / "pdf").is_file()}
+    assert written == set(FAULTY) - {FAULTY[3]}
+    file.write_bytes(content)
+    assert job("once", results).returncode == 0
+    assert finish(results, "demo", "compact") == sum(ROWS)
+
+
+def test_a_disk_that_fills_up_and_has_space_again(results: Path, disk: Path) -> None:
+    for place in ("photoz", "pdf"):
+        (disk / place).mkdir()
+        (results / place).symlink_to(disk / place)
+    (disk / "someone else's").write_bytes(bytes(1_500_000))
+    ended = job("once", results)
+    assert ended.returncode == 1
+    assert "the disk is full" in ended.stderr.splitlines()[-1]
+    left = outputs(results)
+    assert not [name for name in left if name.endswith(".tmp")]
+    (disk / "someone else's").unlink()
+    again = job("once", results)
+    assert again.returncode == 0, again.stderr
+    assert "partitions are there already" in again.stderr
+    assert left.items() <= outputs(results).items()
+    assert finish(results, "demo", "compact") == sum(ROWS)
+
+
+def test_a_place_that_may_only_be_read(results: Path, disk: Path) -> None:
+    (results / "photoz").symlink_to(disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    ended = job("once", results)
+    assert ended.returncode == 1
+    assert os.strerror(errno.EROFS) in ended.stderr.splitlines()[-1]
+    assert str(disk) in ended.stderr.splitlines()[-1] or "photoz" in ended.stderr.splitlines()[-1]
+
+
+def test_an_output_on_another_file_system(results: Path) -> None:
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == results.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    with tempfile.TemporaryDirectory(dir=shared) as elsewhere:
+        (results / "photoz").symlink_to(elsewhere)
+        assert job("once", results).returncode == 0
+        assert finish(results, "demo", "compact") == sum(ROWS)
