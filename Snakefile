@@ -68,6 +68,11 @@ rule refresh:
 
 
 include: "rules/demo_data.smk"
+
+
+MADE = set(rules.demo_data.output)
+
+
 include: "rules/common.smk"
 
 

@@ -11,7 +11,6 @@ from zmill.survey.importer import import_settings, manifest
 # What split and cleaning use of the survey definition: a new description, label source or redshift grid reruns neither.
 ROW_SETTINGS = {**import_settings(survey), "cuts": dump(survey)["cuts"]}
 
-MADE = set(rules.demo_data.output)
 # Of what models learn: with another of these, other models were asked for.
 SAMPLE_SETTINGS = {
     "survey": ROW_SETTINGS,
@@ -25,12 +24,12 @@ PERIOD = int(time.time() // (86400 * settings.refresh.every)) if settings.refres
 
 
 def by_content(files: list) -> list:
-    """Files that did not come from a rule count as changed where their content is, which `content_of` tells: not their time."""
+    """Files that no job has made count as changed where their content is, which `content_of` tells: not their time."""
     return [file if file in MADE else ancient(file) for file in files]
 
 
 def content_of(files: list, known: Path) -> str:
-    """The content of files that did not come from a rule."""
+    """The content of files that no job has made."""
     return sources.digest([file for file in files if file not in MADE], known)
 
 

@@ -24,7 +24,7 @@ rule gates:
     benchmark:
         f"{RESULTS}/benchmarks/gates.tsv"
     conda:
-        "../envs/data.yaml"
+        "../envs/models.yaml"
     threads: 1
     script:
         "../workflow_scripts/gates.py"

@@ -32,7 +32,6 @@ import torch
 from bench import report
 
 from zmill.catalog import hats
-from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
 from zmill.models import store
