@@ -1,7 +1,7 @@
 """What Snakemake itself costs: `python tests/benchmarks/dag.py [--shards N]`.
 
 A survey of N shards whose import, labels and models are there: the survey's files are those of a small demo sky, what follows from
-them is empty, the plan of shards and the sidecars are real. Then the time of a dry run of `predict` (two jobs a shard), and of `--touch`, which takes
+them is empty, the plan of shards is real. Then the time of a dry run of `predict` (two jobs a shard), and of `--touch`, which takes
 every job through the scheduler and runs none.
 
 `dry_run_s`, `scheduling_s`, `total_s`   seconds; `jobs`   jobs of the run; `peak_gib`   memory of Snakemake
@@ -20,7 +20,6 @@ from pathlib import Path
 from bench import ROOT, PeakMemory, report
 
 from zmill.catalog import shards
-from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
 
 OLD, NEW = 1_000_000_000, 1_700_000_000
@@ -53,12 +52,11 @@ def place(path: Path, changed: int) -> None:
 def prepare(folder: Path, count: int) -> None:
     """Everything that prediction starts from."""
     results = folder / "results" / "demo"
-    plan = [[Partition(7, number)] for number in range(count)]
     snakemake(folder, "--", "demo_data")
     for file in (folder / "data").rglob("*"):
         os.utime(file, (NEW, NEW))
     while True:
-        # Jobs behind the checkpoint are known only once its files are there.
+        # Jobs behind the checkpoint are known only once its files are there; one shard is enough to name them.
         summary = snakemake(folder, "--summary", "--", "predict")[2].splitlines()
         files = [
             folder / line.split("\t")[0] for line in summary if "\t" in line and not line.startswith("output_file")
@@ -69,13 +67,18 @@ def prepare(folder: Path, count: int) -> None:
         for file in absent:
             place(file, NEW)
         if results / "survey" / "shards.csv" in absent:
-            shards.write(results / "survey" / "shards.csv", plan)
-            place(results / "survey" / "shards.csv", NEW)
-            for (partition,) in plan:
-                write_json(partition.sidecar(results / "survey"), {"rows": 1})
-                place(partition.sidecar(results / "survey"), NEW)
-    for stage in ("clean", "predict"):
-        for number in range(count):
+            plan(results, 1)
+    plan(results, count)
+
+
+def plan(results: Path, count: int) -> None:
+    """So many shards of one partition each, all of which are to be cleaned and predicted again."""
+    found = [Partition(7, number) for number in range(count)]
+    shards.write(results / "survey" / "shards.csv", [[partition] for partition in found])
+    place(results / "survey" / "shards.csv", NEW)
+    for number, partition in enumerate(found):
+        place(partition.sidecar(results / "survey"), NEW)
+        for stage in ("clean", "predict"):
             place(results / "progress" / stage / f"{number}.json", OLD)
 
 

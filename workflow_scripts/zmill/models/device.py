@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import IO
 
 import torch
+
+from zmill.catalog.files import hold
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -38,15 +39,10 @@ def take(names: Sequence[str], folder: Path) -> str:
 
     folder : where the files are that jobs of this machine lock.
     """
-    for name in names:
-        file = open(folder / f"zmill-gpu-{os.getuid()}-{name.strip()}.lock", "w", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            continue
-        _held.append(file)
-        return name.strip()
+    for name in map(str.strip, names):
+        if file := hold(folder / f"zmill-gpu-{os.getuid()}-{name}.lock"):
+            _held.append(file)
+            return name
     return names[os.getpid() % len(names)].strip()
 
 
