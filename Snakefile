@@ -1,6 +1,7 @@
 """zmill: a photometric redshift with a calibrated PDF for every row of a survey.
 
 snakemake --cores all                        the survey that config.yaml names, to the end
+snakemake --cores all refresh                the same every night: what changed, and nothing else
 snakemake --cores all --config survey=NAME   another one of surveys/
 snakemake --list-target-rules                what can be asked for
 """
@@ -10,6 +11,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from zmill.catalog.lock import Locked, hold
 from zmill.check import check
 from zmill.config import ConfigError, dump, load
 from zmill.job import failed, forget
@@ -34,6 +36,8 @@ DEMO = str(Path(DATA) / "demo")
 RESULTS = str(Path(settings.results_dir) / settings.survey)
 LOGS = f"{RESULTS}/logs"
 MODELS = list(settings.models)
+# When models are learned again; behind `ancient`, it makes Snakemake look anew at a job once that is decided.
+TRAINING = [] if survey.tables else ancient(f"{RESULTS}/training.json")
 
 
 wildcard_constraints:
@@ -44,6 +48,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    refresh,
     train,
     tune,
     evaluate,
@@ -56,8 +61,19 @@ rule all:
         [] if survey.tables else f"{RESULTS}/release.json",
 
 
-include: "rules/common.smk"
+rule refresh:
+    """One night: what the survey and the labels have that is new, predicted and released (docs/nightly.md)."""
+    input:
+        f"{RESULTS}/release.json",
+
+
 include: "rules/demo_data.smk"
+
+
+MADE = set(rules.demo_data.output)
+
+
+include: "rules/common.smk"
 
 
 try:
@@ -100,6 +116,10 @@ rule evaluate:
 
 
 onstart:
+    try:
+        run_lock = hold(Path(RESULTS, ".lock"))
+    except Locked as holder:
+        raise WorkflowError(f"{RESULTS}: another run is under way (process {holder}): wait for its end") from None
     forget(LOGS)
 
 

@@ -7,7 +7,7 @@ rule clean_shard:
         "Cleaning shard {wildcards.shard}"
     input:
         survey_sidecars,
-        shards=f"{RESULTS}/survey/shards.csv",
+        shards=ancient(f"{RESULTS}/survey/shards.csv"),
         imputation=f"{RESULTS}/imputation.json",
     output:
         f"{RESULTS}/progress/clean/{{shard}}.json",

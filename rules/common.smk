@@ -1,12 +1,36 @@
 # What several stages ask of the survey once it is imported, and what searches ask of the configuration.
 
+import time
 from functools import lru_cache
 
 from zmill.catalog import shards as shard_plan
-from zmill.survey.importer import import_settings
+from zmill.catalog import sources
+from zmill.predict import champion as champions
+from zmill.survey.importer import import_settings, manifest
 
 # What split and cleaning use of the survey definition: a new description, label source or redshift grid reruns neither.
 ROW_SETTINGS = {**import_settings(survey), "cuts": dump(survey)["cuts"]}
+
+# Of what models learn: with another of these, other models were asked for.
+SAMPLE_SETTINGS = {
+    "survey": ROW_SETTINGS,
+    "split": dump(settings.split),
+    "ambiguous": settings.crossmatch.ambiguous,
+    "impute": settings.clean.impute,
+    "seed": settings.seed,
+}
+# Number of the period of `refresh.every` days that it is: a parameter, so that its end is seen without a job.
+PERIOD = int(time.time() // (86400 * settings.refresh.every)) if settings.refresh.every else 0
+
+
+def by_content(files: list) -> list:
+    """Files that no job has made count as changed where their content is, which `content_of` tells: not their time."""
+    return [file if file in MADE else ancient(file) for file in files]
+
+
+def content_of(files: list, known: Path) -> str:
+    """The content of files that no job has made."""
+    return sources.digest([file for file in files if file not in MADE], known)
 
 
 def shard_numbers(wildcards) -> list[int]:
@@ -22,6 +46,20 @@ def shard_sidecars(path: str, changed: int) -> dict[int, list[str]]:
         shard: [str(partition.sidecar(catalog)) for partition in partitions]
         for shard, partitions in shard_plan.read(Path(path)).items()
     }
+
+
+@lru_cache(maxsize=1)
+def models_of_shards(plan: str, plan_changed: int, champion_changed: int) -> dict[int, str]:
+    return champions.assign(Path(RESULTS), shard_plan.read(Path(plan)), settings.refresh.budget)
+
+
+def model_of(wildcards) -> str:
+    """Hash of the model that a shard is predicted by: it is predicted again when this is another one."""
+    plan, state = Path(RESULTS, "survey", "shards.csv"), champions.state(Path(RESULTS))
+    if not (plan.is_file() and state.is_file()):
+        return ""  # asked for before there is a champion; asked again once there is one
+    assigned = models_of_shards(str(plan), plan.stat().st_mtime_ns, state.stat().st_mtime_ns)
+    return assigned.get(int(wildcards.shard), "")
 
 
 def survey_sidecars(wildcards) -> list[str]:

@@ -3,8 +3,8 @@ rule crossmatch:
     message:
         "Matching spectra with the survey"
     input:
-        survey=f"{RESULTS}/survey/partition_info.csv",
-        specz=f"{RESULTS}/specz/partition_info.csv",
+        survey=f"{RESULTS}/survey/content.json",
+        specz=f"{RESULTS}/specz/content.json",
     output:
         matches=f"{RESULTS}/matches.parquet",
         counts=f"{RESULTS}/matches.json",

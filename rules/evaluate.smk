@@ -5,6 +5,7 @@ rule evaluate_model:
     message:
         "Evaluating {wildcards.model}"
     input:
+        TRAINING,
         model=f"{RESULTS}/models/{{model}}/model.json",
         held_out=f"{RESULTS}/models/{{model}}/{'held_out/' if settings.refit else ''}model.json",
         train=f"{RESULTS}/sample/train.parquet",
@@ -39,7 +40,8 @@ rule select_model:
     message:
         "Choosing the model by {params.metric}"
     input:
-        expand(f"{RESULTS}/evaluation/{{model}}/metrics.json", model=MODELS),
+        TRAINING,
+        metrics=expand(f"{RESULTS}/evaluation/{{model}}/metrics.json", model=MODELS),
     output:
         leaderboard=f"{RESULTS}/evaluation/leaderboard.csv",
         patterns=f"{RESULTS}/evaluation/patterns.csv",

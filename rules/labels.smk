@@ -3,14 +3,17 @@ rule labels:
     message:
         "Merging spectroscopic redshifts"
     input:
-        files=SOURCES.labels,
+        files=by_content(SOURCES.labels),
         survey=f"{RESULTS}/survey/partition_info.csv",
     output:
         catalog=f"{RESULTS}/specz/partition_info.csv",
+        content=f"{RESULTS}/specz/content.json",
         counts=f"{RESULTS}/specz/labels.json",
         rejected=f"{RESULTS}/rejected/specz.parquet",
         conflicts=f"{RESULTS}/rejected/specz_conflicts.parquet",
     params:
+        content=lambda wildcards: content_of(SOURCES.labels, Path(RESULTS, "progress", "sources", "labels.json")),
+        manifest=f"{RESULTS}/progress/sources/labels.json",
         sources=[dump(source) for source in survey.labels],
         labels=dump(settings.labels),
         partitions=dump(settings.partitions),

@@ -1,6 +1,42 @@
 # Predicting: the chosen model on every row of the survey, shard by shard.
 
 
+checkpoint champion:
+    """Which model is applied to the survey: the one in use, or the best of those trained last if it is better."""
+    message:
+        "Holding the chosen model against the one in use"
+    input:
+        TRAINING,
+        best=f"{RESULTS}/evaluation/best.json",
+        models=expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS),
+        test=f"{RESULTS}/sample/test.parquet",
+    output:
+        f"{RESULTS}/champion.json",
+    params:
+        results=subpath(output[0], parent=True),
+        metric=settings.select.metric,
+        margin=settings.refresh.margin,
+        asked={
+            "models": {name: dump(model) for name, model in settings.models.items()},
+            "sample": SAMPLE_SETTINGS,
+            "grid": dump(survey.redshift_grid),
+            "filters": dict(survey.filters),
+            **settings.model_dump(mode="json", include={"refit", "select", "weights"}),
+        },
+        block_order=settings.split.block_order,
+    log:
+        f"{LOGS}/champion.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/champion.tsv"
+    conda:
+        "../envs/models.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+    script:
+        "../workflow_scripts/champion.py"
+
+
 rule predict:
     """A photo-z and a PDF for every row of the survey."""
     input:
@@ -12,11 +48,12 @@ rule predict_shard:
         "Predicting the redshifts of shard {wildcards.shard}"
     input:
         clean=f"{RESULTS}/progress/clean/{{shard}}.json",
-        shards=f"{RESULTS}/survey/shards.csv",
-        best=f"{RESULTS}/evaluation/best.json",
+        shards=ancient(f"{RESULTS}/survey/shards.csv"),
+        champion=ancient(f"{RESULTS}/champion.json"),
     output:
         f"{RESULTS}/progress/predict/{{shard}}.json",
     params:
+        model=model_of,
         results=subpath(output[0], ancestor=3),
         bands=survey.bands,
         predict=dump(settings.predict),
@@ -41,10 +78,11 @@ rule photoz_catalog:
         lambda wildcards: expand(f"{RESULTS}/progress/predict/{{shard}}.json", shard=shard_numbers(wildcards)),
         survey=f"{RESULTS}/survey/partition_info.csv",
         clean=f"{RESULTS}/clean/partition_info.csv",
-        best=f"{RESULTS}/evaluation/best.json",
+        champion=ancient(f"{RESULTS}/champion.json"),
     output:
         pdf=[] if settings.predict.pdf == "none" else f"{RESULTS}/pdf/partition_info.csv",
         photoz=f"{RESULTS}/photoz/partition_info.csv",
+        content=f"{RESULTS}/photoz/content.json",
     params:
         results=subpath(output.photoz, ancestor=2),
         survey=settings.survey,

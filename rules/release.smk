@@ -1,14 +1,45 @@
 # Publishing: an immutable release of what is finished, and the way back to the one before.
 
+# Settings that change no number: with others of these, the current release is still what a night is held against.
+NIGHTLY = {"results_dir", "data_dir", "refresh", "gates", "release", "tune"}
+
+
+rule gates:
+    """Whether this may be published: rows, magnitudes and n(z) beside the current release, and the model's metrics."""
+    message:
+        "Comparing with the current release"
+    input:
+        photoz=f"{RESULTS}/photoz/content.json",
+        survey=f"{RESULTS}/survey/content.json",
+        champion=f"{RESULTS}/champion.json",
+    output:
+        f"{RESULTS}/gates.json",
+    params:
+        results=subpath(output[0], parent=True),
+        gates=dump(settings.gates),
+        bands=survey.bands,
+        settings={"config": settings.model_dump(mode="json", exclude=NIGHTLY), "survey": dump(survey)},
+    log:
+        f"{LOGS}/gates.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/gates.tsv"
+    conda:
+        "../envs/models.yaml"
+    threads: 1
+    script:
+        "../workflow_scripts/gates.py"
+
 
 rule release:
     """Publish photo-z, PDFs, model and report as an immutable release, and switch `current` to it."""
     message:
         "Releasing the photo-z of every row"
     input:
-        photoz=f"{RESULTS}/photoz/partition_info.csv",
+        photoz=f"{RESULTS}/photoz/content.json",
         pdf=[] if settings.predict.pdf == "none" else f"{RESULTS}/pdf/partition_info.csv",
-        survey=f"{RESULTS}/survey/partition_info.csv",
+        survey=f"{RESULTS}/survey/content.json",
+        champion=f"{RESULTS}/champion.json",
+        gates=f"{RESULTS}/gates.json",
         report=f"{RESULTS}/report.html",
         leaderboard=f"{RESULTS}/evaluation/leaderboard.csv",
         best=f"{RESULTS}/evaluation/best.json",

@@ -27,7 +27,9 @@ rule report:
                 f"{RESULTS}/specz/labels.json",
                 f"{RESULTS}/matches.json",
                 f"{RESULTS}/matches.parquet",
-                f"{RESULTS}/photoz/partition_info.csv",
+                f"{RESULTS}/photoz/content.json",
+                f"{RESULTS}/champion.json",
+                f"{RESULTS}/gates.json",
             ]
         ),
     output:

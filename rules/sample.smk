@@ -1,4 +1,5 @@
-# Which labelled rows train, choose, calibrate and test the models, and their tables.
+# Which labelled rows train, choose, calibrate and test the models, and their tables: learned from and kept until it is due
+# to learn again. What is `ancient` comes with the nights and is taken up then.
 
 
 rule split:
@@ -7,7 +8,7 @@ rule split:
         "Splitting the labelled rows"
     input:
         matches=f"{RESULTS}/matches.parquet",
-        survey=f"{RESULTS}/survey/partition_info.csv",
+        survey=f"{RESULTS}/survey/content.json",
     output:
         split=f"{RESULTS}/split.parquet",
         counts=f"{RESULTS}/split.json",
@@ -27,17 +28,43 @@ rule split:
         "../workflow_scripts/split.py"
 
 
+checkpoint due:
+    """Whether models are learned again: when labels or settings changed, or time has passed."""
+    message:
+        "Comparing the labels with those that models have learned from"
+    input:
+        split=f"{RESULTS}/split.parquet",
+    output:
+        f"{RESULTS}/training.json",
+    params:
+        sample=f"{RESULTS}/sample",
+        state=f"{RESULTS}/progress/training.json",
+        settings=SAMPLE_SETTINGS,
+        refresh=settings.refresh.model_dump(mode="json", include={"labels_changed", "every"}),
+        period=PERIOD,
+    log:
+        f"{LOGS}/due.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/due.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    script:
+        "../workflow_scripts/due.py"
+
+
 rule colors:
-    """Mean colors of the training rows, for imputation."""
+    """Mean colors of the training rows, for imputation: learned once, they stay until the sample's settings change."""
     message:
         "Learning mean colors from the training rows"
     input:
-        split=f"{RESULTS}/split.parquet",
-        survey=f"{RESULTS}/survey/partition_info.csv",
+        split=ancient(f"{RESULTS}/split.parquet"),
+        survey=ancient(f"{RESULTS}/survey/partition_info.csv"),
     output:
         f"{RESULTS}/imputation.json",
     params:
         bands=survey.bands,
+        sample=SAMPLE_SETTINGS,
     log:
         f"{LOGS}/colors.log",
     benchmark:
@@ -54,9 +81,11 @@ rule sample:
     message:
         "Writing the training, validation, calibration and test tables"
     input:
-        split=f"{RESULTS}/split.parquet",
-        counts=f"{RESULTS}/split.json",
-        clean=f"{RESULTS}/clean/partition_info.csv",
+        due=f"{RESULTS}/training.json",
+        split=ancient(f"{RESULTS}/split.parquet"),
+        counts=ancient(f"{RESULTS}/split.json"),
+        clean=ancient(f"{RESULTS}/clean/partition_info.csv"),
+        imputation=f"{RESULTS}/imputation.json",
     output:
         tables=expand(
             f"{RESULTS}/sample/{{split}}.parquet",

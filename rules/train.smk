@@ -6,6 +6,7 @@ rule train_model:
     message:
         "Training {wildcards.model}"
     input:
+        TRAINING,
         train=f"{RESULTS}/sample/train.parquet",
         valid=f"{RESULTS}/sample/valid.parquet",
         calib=f"{RESULTS}/sample/calib.parquet",

@@ -13,6 +13,7 @@ rule tune_trial:
     message:
         "Trial {wildcards.trial} of the search for settings of {wildcards.model}"
     input:
+        TRAINING,
         train=f"{RESULTS}/sample/train.parquet",
         valid=f"{RESULTS}/sample/valid.parquet",
         calib=f"{RESULTS}/sample/calib.parquet",

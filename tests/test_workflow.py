@@ -33,6 +33,7 @@ def test_documented_targets_are_listed(tmp_path: Path) -> None:
         "predict",
         "report",
         "release",
+        "refresh",
     ):
         assert re.search(rf"^{target} \(.{{10,}}\)$", answer.stdout, flags=re.MULTILINE), f"{target} has no description"
 
@@ -45,6 +46,7 @@ def test_documented_targets_are_listed(tmp_path: Path) -> None:
         ({"models": {"knm": {}}}, "did you mean 'knn'?"),
         ({"models": {"knn": {"scalling": "minmax"}}}, "did you mean 'scaling'?"),
         ({"select": {"metric": "crsp"}}, "did you mean 'crps'?"),
+        ({"gates": {"metrics": {"crsp": 0.1}}}, "gates.metrics: there is no metric 'crsp'; did you mean 'crps'?"),
         ({"tune": {"fcn": {"space": {"lr": [0.001]}}}}, "there is no 'fcn' under models:; did you mean 'fcnn'?"),
         ({"tune": {"fcnn": {"space": {"lr": [0]}}}}, "tune.fcnn.space: lr: Input should be greater than 0 (found 0)"),
         ({"crossmatch": {"radius_arcsec": 30}}, "beyond crossmatch.margin_arcsec"),
@@ -301,24 +303,27 @@ def test_a_second_run_has_nothing_to_do(sky: Path) -> None:
     assert "Nothing to be done" in answer.stdout + answer.stderr, answer.stdout
 
 
-AFTER_SELECTION = {"select_model", "predict_shard", "photoz_catalog", "report", "release", "all"}
+PUBLISHED = {"gates", "report", "release", "all"}
+AFTER_TRAINING = PUBLISHED | {"evaluate_model", "select_model", "champion"}
+"""What is sure to run; shards are looked at again once it is known which model is champion."""
 
 
 @pytest.mark.workflow
 @pytest.mark.parametrize(
     ("config", "definition", "jobs"),
     [
-        ("select={metric: sigma_nmad}", {}, AFTER_SELECTION),
-        ("predict={pdf: full}", {}, AFTER_SELECTION - {"select_model"}),
+        ("select={metric: sigma_nmad}", {}, PUBLISHED | {"select_model", "champion"}),
+        ("predict={pdf: full}", {}, PUBLISHED | {"predict_shard", "photoz_catalog"}),
         ("release={keep: 2}", {}, {"report", "release", "all"}),
-        ("models={trainz: {}, knn: {k: [21]}}", {}, AFTER_SELECTION | {"train_model", "evaluate_model"}),
-        ("weights={train: true}", {}, AFTER_SELECTION | {"train_model", "evaluate_model"}),
-        ("weights={clip: 5}", {}, AFTER_SELECTION | {"train_model", "evaluate_model", "sample"}),
-        ("survey=demo", {"description": "another"}, {"report", "release", "all"}),
+        ("gates={n_of_z: 0.1}", {}, PUBLISHED),
+        ("models={trainz: {}, knn: {k: [21]}}", {}, AFTER_TRAINING | {"train_model"}),
+        ("weights={train: true}", {}, AFTER_TRAINING | {"train_model"}),
+        ("weights={clip: 5}", {}, AFTER_TRAINING | {"train_model", "sample"}),
+        ("survey=demo", {"description": "another"}, PUBLISHED),
         (
             "survey=demo",
             {"redshift_grid": {"min": 0, "max": 2, "points": 201}},
-            AFTER_SELECTION | {"train_model", "evaluate_model"},
+            AFTER_TRAINING | {"train_model"},
         ),
     ],
 )

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from zmill.catalog import sources
 from zmill.config import Labels, LabelSource, Partitions
 from zmill.job import job
 from zmill.labels.build import build
 
 with job(snakemake):
+    manifest = Path(snakemake.params.manifest)
+    looked = sources.look(snakemake.input.files, manifest)
     build(
         [LabelSource.model_validate(source) for source in snakemake.params.sources],
         Labels.model_validate(snakemake.params.labels),
@@ -15,3 +18,4 @@ with job(snakemake):
         Path(snakemake.params.data_dir),
         Path(snakemake.output.counts).parents[1],
     )
+    sources.keep(looked, manifest)

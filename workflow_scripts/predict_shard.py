@@ -5,12 +5,14 @@ from pathlib import Path
 from zmill.catalog import shards
 from zmill.config import Predict
 from zmill.job import job
+from zmill.predict.champion import folder
 from zmill.predict.shard import predict_shard
 
 with job(snakemake):
     shard = int(snakemake.wildcards.shard)
     predict_shard(
         results=Path(snakemake.params.results),
+        model_folder=folder(Path(snakemake.params.results), snakemake.params.model),
         shard=shard,
         partitions=shards.read(Path(snakemake.input.shards))[shard],
         bands=tuple(snakemake.params.bands),

@@ -8,7 +8,7 @@ from zmill.models.patterns import table
 from zmill.models.selection import choose, leaderboard
 
 with job(snakemake) as log:
-    evaluations = {Path(path).parent.name: read_json(path) for path in snakemake.input}
+    evaluations = {Path(path).parent.name: read_json(path) for path in snakemake.input.metrics}
     best = choose(evaluations, snakemake.params.metric)
     with whole(snakemake.output.leaderboard) as temporary:
         temporary.write_text(leaderboard(evaluations, snakemake.params.metric), encoding="utf-8")

@@ -32,7 +32,6 @@ import torch
 from bench import report
 
 from zmill.catalog import hats
-from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
 from zmill.models import store
@@ -107,8 +106,9 @@ def train(results: Path, student: dict[str, Any]) -> None:
 def ours(results: Path, name: str, threads: int) -> None:
     """The shard's job, as `workflow_scripts/predict_shard.py` runs it."""
     model, pdf = PASSES[name]
-    write_json(results / "evaluation" / "best.json", {"model": model})
-    predict_shard(results, 0, hats.partitions(results / "clean"), BANDS, Predict(pdf=pdf), threads)
+    predict_shard(
+        results, results / "models" / model, 0, hats.partitions(results / "clean"), BANDS, Predict(pdf=pdf), threads
+    )
 
 
 def pyarrow_pass(results: Path, name: str, threads: int) -> None:

@@ -48,7 +48,11 @@ def fill(results: Path, version: float = 1.0, sky: list[Partition] | None = None
     write_json(results / "pdf" / "pdf.json", {"kind": "compact", "quantiles": 32})
     write_json(results / "evaluation" / "best.json", {"model": "knn", "why": "lowest crps on valid"})
     (results / "evaluation" / "leaderboard.csv").write_text("model,split,crps\nknn,valid,0.1\n")
-    write_json(results / "models" / "knn" / "model.json", {"type": "knn"})
-    (results / "models" / "knn" / "tensors.safetensors").write_bytes(b"weights %g" % version)
+    write_json(results / "champion.json", {"model": "knn", "hash": "ab12"})
+    write_json(results / "champion" / "ab12" / "model.json", {"type": "knn"})
+    (results / "champion" / "ab12" / "tensors.safetensors").unlink(missing_ok=True)
+    (results / "champion" / "ab12" / "tensors.safetensors").write_bytes(b"weights %g" % version)
+    write_json(results / "imputation.json", {"color": [0.5]})
+    write_json(results / "gates.json", {"passed": True, "since": None, "checks": [], "measured": {}, "settings": "s"})
     (results / "report.html").write_text("<!doctype html><p>report</p>")
     return results

@@ -157,7 +157,7 @@ def test_rows_outside_their_pixel_are_refused(results: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["report.html", "evaluation/best.json", "models/knn/model.json", "photoz/hats.properties"]
+    "path", ["report.html", "evaluation/best.json", "champion/ab12/model.json", "photoz/hats.properties"]
 )
 def test_what_is_missing_is_named(results: Path, path: str) -> None:
     (results / path).unlink()

@@ -11,11 +11,11 @@ import numpy as np
 from zmill.catalog.footprint import Footprint
 from zmill.catalog.sky import healpix
 from zmill.clean.cuts import check_cuts
-from zmill.config import Config, ConfigError, Survey
+from zmill.config import Config, ConfigError, Survey, nearest
 from zmill.labels import base as labels
 from zmill.labels.base import LabelsError
 from zmill.labels.build import accepted_entries
-from zmill.metrics import check_metric
+from zmill.metrics import SELECTABLE, check_metric
 from zmill.models.features import check_extra
 from zmill.models.registry import check_models
 from zmill.survey.check import check_files, check_tables
@@ -52,6 +52,12 @@ def check(settings: Config, survey: Survey, made_by_workflow: Collection[Path]) 
     for name, (_, own) in check_models(settings.models).items():
         check_extra(own, survey.columns.extra, name)
     check_metric(settings.select.metric)
+    for name in settings.gates.metrics:
+        if name not in SELECTABLE:
+            known = sorted(SELECTABLE)
+            raise ConfigError(
+                f"config.yaml: gates.metrics: there is no metric {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
+            )
     check_searches(settings, survey.columns.extra)
     check_cuts(survey, settings.survey)
     if survey.tables:

@@ -142,10 +142,38 @@ class Predict(Section):
 
 
 class Release(Section):
-    """What a published release must satisfy and how many are kept."""
+    """How many releases are kept."""
 
     keep: Annotated[int, Field(ge=1)] = 5
     """Releases kept; older ones are removed once a new one is published."""
+
+
+class Refresh(Section):
+    """When models are learned again, what a new one must do to take the place of the old, and how fast it then does."""
+
+    labels_changed: Fraction = 0.05
+    """Models are learned again once more than this share of their labels came, went or changed."""
+    every: Annotated[float, Field(gt=0)] | None = 30.0
+    """They are learned again after so many days in any case; null: only when labels or settings change."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """A new model must be better than the old by more than this share of `select.metric`, both on the test rows."""
+    budget: Annotated[float, Field(gt=0)] | None = None
+    """Hours of prediction, all jobs together, that a new model may take in one run; the other shards wait for the next."""
+
+
+class Gates(Section):
+    """What a release must satisfy; drift is judged against the current release, where that was made with the same settings."""
+
+    rows_lost: Fraction = 0.001
+    """Largest share of rows that may be fewer."""
+    magnitudes: Annotated[float, Field(gt=0)] = 0.1
+    """Largest change of the median magnitude in any band."""
+    measured: Fraction = 0.05
+    """Largest change of the share of rows that are measured in a band."""
+    n_of_z: Fraction = 0.05
+    """Largest difference of the cumulative distributions of z_median."""
+    metrics: dict[str, float] = {}
+    """Worst value that metrics of the model on the test rows may have, by name: `crps: 0.1`."""
 
 
 class ModelSettings(BaseModel):
@@ -246,6 +274,8 @@ class Config(Section):
     """Models of `models:` whose settings `snakemake tune` searches for."""
     select: Select = Select()
     predict: Predict = Predict()
+    refresh: Refresh = Refresh()
+    gates: Gates = Gates()
     release: Release = Release()
 
 

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 ROW_GROUP_ROWS = 131_072
 """Rows in a row group: the piece of a partition that is read at a time and that statistics can skip."""
+CONTENT = "content.json"
+"""In a finished catalogue: its rows and a hash of all partitions, which changes where, and only where, a row does."""
 
 
 class CatalogError(Exception):
@@ -163,6 +165,12 @@ def sidecar(catalog: Path, partition: Partition) -> dict[str, Any]:
     return content
 
 
+def content_hash(catalog: Path, found: Iterable[Partition]) -> str:
+    """Hash of the content of partitions, by their sidecars: what is in the files, not when they were written."""
+    told = "".join(f"{partition.name} {sidecar(catalog, partition)['xxh3_128']}\n" for partition in found)
+    return xxhash.xxh3_128_hexdigest(told.encode())
+
+
 def partitions(catalog: Path) -> list[Partition]:
     """The partitions of a catalogue in the order of the sky (of their first index of order 29)."""
     path = catalog / "partition_info.csv"
@@ -215,6 +223,7 @@ def finish(catalog: Path, name: str, found: Iterable[Partition], ra: str = "ra",
             )
         count += sidecar(catalog, partition)["rows"]
     _remove_others(catalog, ordered)
+    write_json(catalog / CONTENT, {"rows": count, "xxh3_128": content_hash(catalog, ordered)})
     with whole(catalog / "dataset" / "_common_metadata") as temporary:
         pq.write_metadata(schema, temporary)
     area = sum(0.25**partition.order for partition in ordered) / 12

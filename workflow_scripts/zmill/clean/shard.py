@@ -155,7 +155,8 @@ def clean_shard(
         )
     total = tally(list(counts.values()), recipe)
     _tell(total)
-    write_json(progress, {"partitions": len(partitions), **total})
+    # The hash tells later stages of rows that changed where the counts did not.
+    write_json(progress, {"partitions": len(partitions), "xxh3_128": hats.content_hash(clean, partitions), **total})
     return total
 
 

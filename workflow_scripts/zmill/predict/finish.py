@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Container
 from pathlib import Path
 
 from zmill.catalog import hats
@@ -10,11 +11,10 @@ from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.job import log
 from zmill.models import store
-from zmill.models.store import model_hash
 from zmill.pdf import arrow
 from zmill.pdf.grid import Grid
+from zmill.predict import champion
 from zmill.predict.infer import Stored
-from zmill.predict.shard import best_model
 
 SHOWN = 5
 """Partitions named in a message; the rest are counted."""
@@ -36,11 +36,11 @@ def finish(results: Path, name: str, kind: Stored) -> int:
     Raises
     ------
     CatalogError
-        Where a partition is missing, was made from another input or not by the best model, or has lost or gained rows.
+        Where a partition is missing, was made from another input or not by a champion, or has lost or gained rows.
     """
     survey, clean, pdf = results / "survey", results / "clean", results / "pdf"
-    model = best_model(results)
-    made = {"model": model_hash(model), "pdf": kind}
+    model = champion.current(results)
+    by = champion.known(results)
     partitions = hats.partitions(survey)
     if partitions != hats.partitions(clean):
         raise CatalogError(f"{clean}: its partitions are not those of {survey}: clean the survey again")
@@ -48,7 +48,7 @@ def finish(results: Path, name: str, kind: Stored) -> int:
     for catalog in catalogs:
         # Until all is checked nothing says that the catalogue is whole.
         (catalog / "partition_info.csv").unlink(missing_ok=True)
-        faults = [fault for one in partitions if (fault := _fault(survey, clean, catalog, one, made))]
+        faults = [fault for one in partitions if (fault := _fault(survey, clean, catalog, one, kind, by))]
         if faults:
             more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
             raise CatalogError(
@@ -57,19 +57,22 @@ def finish(results: Path, name: str, kind: Stored) -> int:
             )
     rows = hats.rows(survey)
     if kind != "none":
-        about = {"name": model.name, "hash": made["model"]}
-        grid = Grid(**store.describe(model)["grid"])
+        described = store.describe(model)
+        about, grid = {"name": described["name"], "hash": model.name}, Grid(**described["grid"])
         write_json(pdf / "pdf.json", {**arrow.description(kind, grid), "model": about, "rows": rows})
     elif pdf.exists():
         log.warning("%s: removed, its PDFs are of an earlier run and predict.pdf is none", pdf)
         shutil.rmtree(pdf)
+    champion.forget(results, partitions)
     for catalog in catalogs:
         count = hats.finish(catalog, f"{name}_{catalog.name}", partitions)
         log.info("%s: %s rows in %d partitions", catalog, f"{count:,}", len(partitions))
     return rows
 
 
-def _fault(survey: Path, clean: Path, catalog: Path, partition: Partition, made: dict[str, str]) -> str | None:
+def _fault(
+    survey: Path, clean: Path, catalog: Path, partition: Partition, kind: Stored, by: Container[str]
+) -> str | None:
     """What is wrong with a partition of an output, or None."""
     file = partition.file(catalog)
     if not file.is_file() or not partition.sidecar(catalog).is_file():
@@ -79,7 +82,9 @@ def _fault(survey: Path, clean: Path, catalog: Path, partition: Partition, made:
         "rows": hats.sidecar(survey, partition)["rows"],
         "bytes": file.stat().st_size,
         "input": hats.sidecar(clean, partition)["xxh3_128"],
-        **made,
+        "pdf": kind,
     }
     wrong = [f"{key} is {said.get(key)}, expected {value}" for key, value in expected.items() if said.get(key) != value]
+    if said.get("model") not in by:
+        wrong.append(f"model is {said.get('model')}, which is in no folder of {catalog.parent / 'champion'}")
     return f"{file}: {'; '.join(wrong)}" if wrong else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import xxhash
 from threadpoolctl import threadpool_limits
 
 from zmill.catalog import hats
-from zmill.catalog.files import read_json, write_json
+from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
 from zmill.job import log
@@ -32,13 +33,20 @@ THREADS_PER_LANE = 4
 
 
 def predict_shard(
-    results: Path, shard: int, partitions: list[Partition], bands: tuple[str, ...], settings: Predict, threads: int
+    results: Path,
+    model_folder: Path,
+    shard: int,
+    partitions: list[Partition],
+    bands: tuple[str, ...],
+    settings: Predict,
+    threads: int,
 ) -> dict[str, Any]:
     """Write `photoz/` and `pdf/` partitions of a shard and `progress/predict/<shard>.json`, which it returns.
 
     Parameters
     ----------
-    results : the survey's folder of results; `evaluation/best.json` in it names the model.
+    results : the survey's folder of results.
+    model_folder : the model that predicts the shard.
     bands : the survey's.
 
     Raises
@@ -48,17 +56,21 @@ def predict_shard(
     PredictError
         Where not every partition could be predicted.
     """
-    folder = best_model(results)
     device = choose()
-    model = store.load(folder, device, bands)
-    hash_ = store.model_hash(folder)
+    model = store.load(model_folder, device, bands)
+    hash_ = store.model_hash(model_folder)
     log.info("model %s (%s) on %s, %d threads, PDFs: %s", model.name, hash_, device, threads, settings.pdf)
+    started = time.monotonic()
     with computing(threads, device) as pool:
-        run(shard_work(results, model, hash_, settings, pool), partitions, max(1, threads // THREADS_PER_LANE))
+        work = shard_work(results, model, hash_, settings, pool)
+        todo = work.missing(partitions)
+        run(work, partitions, max(1, threads // THREADS_PER_LANE))
     said = [hats.sidecar(results / "photoz", partition) for partition in partitions]
     done = {
         "shard": shard,
         "rows": sum(one["rows"] for one in said),
+        "predicted": sum(hats.sidecar(results / "photoz", partition)["rows"] for partition in todo),
+        "seconds": round(time.monotonic() - started, 3),
         "partitions": len(partitions),
         "model": {"name": model.name, "hash": hash_},
         "pdf": settings.pdf,
@@ -66,11 +78,6 @@ def predict_shard(
     }
     write_json(results / "progress" / "predict" / f"{shard}.json", done)
     return done
-
-
-def best_model(results: Path) -> Path:
-    """The folder of the model that `evaluation/best.json` names."""
-    return results / "models" / read_json(results / "evaluation" / "best.json")["model"]
 
 
 def shard_work(results: Path, model: TrainedModel, hash_: str, settings: Predict, pool: ThreadPoolExecutor) -> Work:

@@ -11,6 +11,7 @@ import xxhash
 
 from zmill.catalog.files import file_hash, read_json
 from zmill.catalog.hats import CatalogError, Partition, partitions, sidecar
+from zmill.release.gates import sentence
 from zmill.release.store import ReleaseError
 
 CATALOGS = ("photoz", "pdf")
@@ -24,7 +25,9 @@ class Contents:
     """A candidate for release."""
 
     model: str
-    """Name of the model that was chosen."""
+    """Name of the model that is applied."""
+    gates: dict[str, Any]
+    """What was measured of it and judged."""
     catalogs: dict[str, Sidecars]
     """Per catalogue, each partition's rows, bytes and content hash."""
     files: dict[str, Path]
@@ -65,10 +68,16 @@ def gather(results: Path) -> Contents:
     ReleaseError
         Where something is missing, or a catalogue has other partitions or row counts than the survey.
     """
-    best = _json(results / "evaluation" / "best.json")
-    model = results / "models" / best["model"]
+    champion, gates = _json(results / "champion.json"), _json(results / "gates.json")
+    if not gates["passed"]:
+        beyond = "; ".join(sentence(check) for check in gates["checks"] if not check["passed"])
+        raise ReleaseError(
+            f"not published: {beyond} (gates of config.yaml, held against release {gates['since']}); if it is right as it is, "
+            "widen the gate for one run: snakemake refresh --config 'gates={...}'"
+        )
+    model = results / "champion" / champion["hash"]
     if not (model / "model.json").is_file():
-        raise ReleaseError(f"{model / 'model.json'}: missing; evaluation/best.json names this model: train it again")
+        raise ReleaseError(f"{model / 'model.json'}: missing; champion.json names this model: train it again")
     survey = _sidecars(results / "survey")
     found = [name for name in CATALOGS if (results / name / "partition_info.csv").is_file()]
     if "photoz" not in found:
@@ -82,6 +91,8 @@ def gather(results: Path) -> Contents:
         "report.html": results / "report.html",
         "leaderboard.csv": results / "evaluation" / "leaderboard.csv",
         "best.json": results / "evaluation" / "best.json",
+        "champion.json": results / "champion.json",
+        "imputation.json": results / "imputation.json",
         **{f"model/{path.name}": path for path in model.iterdir() if path.is_file() and _visible(path)},
     }
     for name in found:
@@ -92,7 +103,8 @@ def gather(results: Path) -> Contents:
     if missing:
         raise ReleaseError(f"missing: {', '.join(missing)}; run the stages that write them again")
     files = dict(sorted(files.items()))
-    return Contents(best["model"], catalogs, files, {name: file_hash(path) for name, path in files.items()})
+    hashes = {name: file_hash(path) for name, path in files.items()}
+    return Contents(champion["model"], gates, catalogs, files, hashes)
 
 
 def _sidecars(catalog: Path) -> Sidecars:

@@ -177,6 +177,7 @@ def _record(
             "model": previous is None or previous["model"]["files"] != learned,
             **{name: _changes(entries, _known(previous, name)) for name, entries in contents.catalogs.items()},
         },
+        "gates": contents.gates,
         "code": code_revision(),
         "versions": versions(),
         "settings": settings,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zmill.catalog.files import read_json, whole
+from zmill.catalog.lock import Locked, hold
 
 RECORD = "release.json"
 """In every release: what it holds, with the hash of every file."""
@@ -67,19 +67,14 @@ def lock(results: Path) -> Iterator[None]:
     ReleaseError
         Where another process holds it. The lock ends with its process, however that ends.
     """
-    releases(results).mkdir(parents=True, exist_ok=True)
-    with open(releases(results) / ".lock", "a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise ReleaseError(
-                f"{releases(results)}: another release or rollback is under way (process {handle.read().strip() or '?'}); "
-                "wait for its end and start this one again"
-            ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+    try:
+        handle = hold(releases(results) / ".lock")
+    except Locked as holder:
+        raise ReleaseError(
+            f"{releases(results)}: another release or rollback is under way (process {holder}); "
+            "wait for its end and start this one again"
+        ) from None
+    with handle:
         yield
 
 

@@ -22,6 +22,7 @@ from zmill.report.accuracy import (
     pdf_section,
 )
 from zmill.report.blocks import Block, Section
+from zmill.report.nights import nights_section
 from zmill.report.river import (
     distribution_section,
     provenance_section,
@@ -63,6 +64,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
         searches_section(sources),
         kinds_section(sources, split, metric),
         rows_section(predicted),
+        nights_section(sources),
         removed_section(sources),
         sample_section(sources),
         time_section(sources),

@@ -6,7 +6,8 @@ Three passes, each parallel over pieces of the input or partitions of the output
 3. every partition is brought together, sorted and written.
 
 Memory per process is that of a block of rows or of a partition, whichever is larger. What is done is kept until the end:
-an interrupted import goes on where it stopped.
+an interrupted import goes on where it stopped. What the first pass found is kept for the next import, which reads only files
+that changed and those that share partitions with them, and writes these partitions alone (`zmill.survey.night`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,12 @@ import pyarrow.parquet as pq
 import xxhash
 
 from zmill import __version__
-from zmill.catalog import hats, shards
+from zmill.catalog import hats, shards, sources
 from zmill.catalog.files import read_json, whole, write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Partitions, Survey
 from zmill.job import Progress, log
-from zmill.survey import duplicates, pieces
+from zmill.survey import duplicates, night, pieces
 from zmill.survey.partitioning import choose, merge
 from zmill.survey.pieces import REJECTED, Piece, Work
 from zmill.survey.readers import format_of, open_table
@@ -87,40 +89,69 @@ def import_survey(
         Where no row can be used, `object_id` does not identify, or rows were lost on the way.
     """
     catalog, scratch = Path(catalog), Path(catalog).with_name(f".{Path(catalog).name}.scratch")
-    scratch.mkdir(parents=True, exist_ok=True)
+    kept = kept_folder(catalog.parent)
+    for folder in (scratch, kept):
+        folder.mkdir(parents=True, exist_ok=True)
     (catalog / "partition_info.csv").unlink(missing_ok=True)
-    found = split(files, survey, partitions.max_order)
-    work = Work(
-        layout=_layout(found, survey),
-        scratch=scratch,
-        order=partitions.max_order,
-        ebv_map=data_dir / survey.extinction.map if survey.extinction.map else None,
-    )
+    ebv_map = data_dir / survey.extinction.map if survey.extinction.map else None
+    looked = sources.look([*files, *([ebv_map] if ebv_map else [])], manifest(catalog.parent))
+    found = split(files, survey, partitions.max_order, looked)
+    work = Work(layout=_layout(found, survey), scratch=scratch, kept=kept, order=partitions.max_order, ebv_map=ebv_map)
+    before = night.read(kept, _everything(work, partitions, looked))
     small = sum(_bytes(Path(file)) for file in files) < SMALL_BYTES
     with _workers(1 if small else threads) as run:
-        plan, starts, owners, first_rows, chosen = _plan(found, work, partitions, run)
+        plan, starts, owners, first_rows, chosen, kept_by = _plan(found, work, partitions, run)
+        now = night.keys(found, first_rows, survey.columns.object_id is not None)
+        todo = night.todo(found, now, kept_by, before, work, chosen, catalog)
+        if before.settings:
+            log.info("%d of %d partitions are written, from %d of %d pieces", len(todo.partitions), len(chosen), len(todo.pieces), len(found))  # fmt: skip
+        unfinished = before.unfinished | todo.partitions
+        night.write(kept, replace(before, unfinished=unfinished, unfinished_pieces=todo.changed))
         _do(
             "rows sorted into partitions",
-            [p for p in found if not _grouped(p, work, plan)],
+            [p for p in todo.pieces if not _grouped(p, work, plan)],
             lambda p: (pieces.group, p, work, first_rows[p.number], starts, owners, plan),
             run,
         )
-        summary = _write(found, work, plan, chosen, catalog, run)
+        summary = _write(found, work, plan, chosen, todo, catalog, run)
     total = first_rows[-1]
     if summary.kept + sum(summary.rejected.values()) != total:
         raise ImportFailed(
             f"{total} rows were read, but {summary.kept} are in {catalog} and {sum(summary.rejected.values())} were set "
             "aside: the input changed while it was imported; run the import again"
         )
-    _write_rejected(found, work, plan, rejected)
+    _write_rejected(found, work, rejected)
     write_json(rejected.with_suffix(".json"), summary.rejected)
     hats.finish(catalog, catalog.parent.name, chosen)
-    shards.write(catalog / "shards.csv", shards.plan(catalog, partitions.shard_rows))
+    plan_of_shards = shards.plan(catalog, partitions.shard_rows, before.shards)
+    shards.write(catalog / "shards.csv", plan_of_shards)
+    sources.keep(looked, manifest(catalog.parent))
+    written = {partition: hats.sidecar(catalog, partition)["xxh3_128"] for partition in chosen}
+    settings = _everything(work, partitions, looked)
+    night.write(kept, night.Before(settings, now, kept_by, written, plan_of_shards))
+    night.forget(work, found)
     shutil.rmtree(scratch)
     for reason, number in sorted(summary.rejected.items()):
         log.warning("%s: %d rows set aside in %s", reason, number, rejected)
     log.info("%d rows of %d are in %d partitions", summary.kept, total, len(chosen))
     return summary
+
+
+def kept_folder(results: Path) -> Path:
+    """Where an import keeps what the next one goes on from."""
+    return results / "progress" / "import"
+
+
+def manifest(results: Path) -> Path:
+    """Where an import keeps which files it has read."""
+    return results / "progress" / "sources" / "survey.json"
+
+
+def _everything(work: Work, partitions: Partitions, looked: sources.Known) -> str:
+    """Hash of all that every partition depends on, beside the rows."""
+    ebv = looked[str(work.ebv_map)]["token"] if work.ebv_map else ""
+    told = [import_settings(work.survey), partitions.model_dump(), str(work.layout.schema), ebv, __version__]
+    return xxhash.xxh3_128_hexdigest(json.dumps(told, sort_keys=True).encode())
 
 
 def import_settings(survey: Survey) -> dict[str, Any]:
@@ -131,17 +162,18 @@ def import_settings(survey: Survey) -> dict[str, Any]:
     )
 
 
-def split(files: Sequence[Path], survey: Survey, order: int) -> list[Piece]:
+def split(files: Sequence[Path], survey: Survey, order: int, looked: sources.Known) -> list[Piece]:
     """The pieces of the input, in the order of the files, each with its identity."""
     settings = json.dumps([import_settings(survey), order, __version__, PIECE_ROWS], sort_keys=True)
     found: list[Piece] = []
+    times: Counter[Path] = Counter()
     for file in map(Path, files):
-        changed = max((p.stat().st_mtime_ns for p in file.rglob("*")), default=0) if file.is_dir() else 0
-        key = [settings, str(file.absolute()), _bytes(file), changed or file.stat().st_mtime_ns]
+        key = [settings, str(file.absolute()), looked[str(file)]["token"], times[file]]
+        times[file] += 1
         format = survey.format or format_of(file)
         for span in open_table(file, format, survey.group).spans(PIECE_ROWS):
             number = len(found)
-            identity = xxhash.xxh3_128_hexdigest(json.dumps([*key, span, number]).encode())
+            identity = xxhash.xxh3_128_hexdigest(json.dumps([*key, span]).encode())
             found.append(Piece(number, file, format, span, identity))
     return found
 
@@ -162,13 +194,13 @@ def _layout(found: list[Piece], survey: Survey) -> Any:
 
 def _plan(
     found: list[Piece], work: Work, partitions: Partitions, run: Any
-) -> tuple[str, Path, Path, list[int], list[Partition]]:
+) -> tuple[str, Path, Path, list[int], list[Partition], night.Owners]:
     """Count rows, choose the partitions and find repeated identifiers.
 
     Returns
     -------
     The plan's name; files of the partitions' starts and of the repeated identifiers' owners; the first row of each piece
-    and, last, the number of all rows; the partitions.
+    and, last, the number of all rows; the partitions; and the repeated identifiers with the piece that keeps each.
     """
     todo = [p for p in found if not work.counted(p).is_file()]
     _do("positions read", todo, lambda p: (pieces.count, p, work), run)
@@ -193,7 +225,8 @@ def _plan(
     with whole(starts) as path, open(path, "wb") as file:
         np.save(file, np.array([c.interval()[0] for c in chosen], np.int64))
     write_json(owners, {"object_ids": list(first_piece), "pieces": list(first_piece.values())})
-    return plan, starts, owners, first_rows, chosen
+    kept_by = {value: found[number].identity for value, number in first_piece.items()}
+    return plan, starts, owners, first_rows, chosen, kept_by
 
 
 def _repeated(found: list[Piece], work: Work, rows: int, run: Any) -> dict[int | str, int]:
@@ -231,19 +264,22 @@ def _grouped(piece: Piece, work: Work, plan: str) -> bool:
     return index.is_file() and rows.is_file() and rows.stat().st_size == read_json(index)["bytes"]
 
 
-def _write(found: list[Piece], work: Work, plan: str, chosen: list[Partition], catalog: Path, run: Any) -> Summary:
-    """Write every partition that is not there yet."""
+def _write(
+    found: list[Piece], work: Work, plan: str, chosen: list[Partition], todo: night.Todo, catalog: Path, run: Any
+) -> Summary:
+    """Write every partition that is to be written and is not there yet; partitions without rows are taken from `chosen`."""
     sources: list[list[tuple[Path, list[int]]]] = [[] for _ in chosen]
     rejected: dict[str, int] = {}
     read = expected = 0
     for piece in found:
-        index = read_json(work.index(piece, plan))
-        read += index["rows"]
-        expected += index["kept"]
-        for number, batches in index["batches"].items():
-            sources[int(number)].append((work.grouped(piece, plan), batches))
-        for reason, count in index["rejected"].items():
+        told = read_json(work.told(piece))
+        read += told["rows"]
+        expected += told["kept"]
+        for reason, count in told["rejected"].items():
             rejected[reason] = rejected.get(reason, 0) + count
+    for piece in todo.pieces:
+        for number, batches in read_json(work.index(piece, plan))["batches"].items():
+            sources[int(number)].append((work.grouped(piece, plan), batches))
     if not expected:
         raise ImportFailed(f"all {read} rows were set aside: {rejected}; the survey definition does not fit the files")
     repeated = rejected.get("duplicate_object_id", 0)
@@ -252,13 +288,13 @@ def _write(found: list[Piece], work: Work, plan: str, chosen: list[Partition], c
             f"columns.object_id = {work.survey.columns.object_id!r}: {repeated} of {read} rows repeat the identifier of an "
             "earlier one: it does not tell objects apart; name another column, or leave object_id out to use the row number"
         )
-    filled = [(partition, source) for partition, source in zip(chosen, sources, strict=True) if source]
-    chosen[:] = [partition for partition, _ in filled]
-    markers = {p: work.scratch / f"{plan}.{p.order}.{p.pixel}.written.json" for p in chosen}
-    todo = [(p, source) for p, source in filled if not _is_written(catalog, p, markers[p])]
-    progress = Progress("partitions written", expected)
-    for place, rows in run([(pieces.write, catalog, p, source, work.layout.schema) for p, source in todo]):
-        partition = todo[place][0]
+    filled = [(p, source) for p, source in zip(chosen, sources, strict=True) if source and p in todo.partitions]
+    chosen[:] = [p for p, source in zip(chosen, sources, strict=True) if source or p not in todo.partitions]
+    markers = {p: work.scratch / f"{plan}.{p.order}.{p.pixel}.written.json" for p in todo.partitions}
+    left = [(p, source) for p, source in filled if not _is_written(catalog, p, markers[p])]
+    progress = Progress("partitions written")
+    for place, rows in run([(pieces.write, catalog, p, source, work.layout.schema) for p, source in left]):
+        partition = left[place][0]
         write_json(markers[partition], hats.sidecar(catalog, partition))
         progress.add(rows)
     progress.end()
@@ -272,11 +308,11 @@ def _is_written(catalog: Path, partition: Partition, marker: Path) -> bool:
     return bool(read_json(marker) == hats.sidecar(catalog, partition))
 
 
-def _write_rejected(found: list[Piece], work: Work, plan: str, path: Path) -> None:
+def _write_rejected(found: list[Piece], work: Work, path: Path) -> None:
     """One table of the bad rows of all pieces, in the order of the files."""
     with whole(path) as temporary, pq.ParquetWriter(temporary, REJECTED, compression="zstd") as writer:
         for piece in found:
-            table = pq.read_table(work.rejected(piece, plan))
+            table = pq.read_table(work.rejected(piece))
             if table.num_rows:
                 writer.write_table(table)
 

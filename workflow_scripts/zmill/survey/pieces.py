@@ -1,7 +1,7 @@
 """The work of the import on one piece of the input, or on one partition of the output; each leaves whole files behind.
 
-A piece is a run of rows of one file. Names of what it leaves carry its identity (file, size, time of change, rows, settings),
-so that work that is done is found again after an interruption, and is not found where the input changed.
+A piece is a run of rows of one file. Names of what it leaves carry its identity (file, content, rows, settings), so that work
+that is done is found again, after an interruption or another night, and is not found where the input changed.
 """
 
 from __future__ import annotations
@@ -65,12 +65,14 @@ class Piece:
 class Work:
     """What every piece of work needs to know.
 
+    scratch, kept : folders for what is needed until the import ends, and until the next one.
     order : HEALPix order in which rows are counted: that of the smallest partition.
     ebv_map : file of E(B-V), or None.
     """
 
     layout: Layout
     scratch: Path
+    kept: Path
     order: int
     ebv_map: Path | None
 
@@ -81,11 +83,11 @@ class Work:
 
     def counted(self, piece: Piece) -> Path:
         """Rows, and rows per pixel."""
-        return self.scratch / f"{piece.identity}.counted.npz"
+        return self.kept / f"{piece.identity}.counted.npz"
 
     def hashes(self, piece: Piece) -> Path:
         """Sorted hashes of the identifiers."""
-        return self.scratch / f"{piece.identity}.hashes.npy"
+        return self.kept / f"{piece.identity}.hashes.npy"
 
     def grouped(self, piece: Piece, plan: str) -> Path:
         """Rows grouped by partition, Arrow IPC."""
@@ -95,9 +97,13 @@ class Work:
         """Which batches of the grouped rows belong to which partition; written last."""
         return self.scratch / f"{piece.identity}.{plan}.json"
 
-    def rejected(self, piece: Piece, plan: str) -> Path:
+    def rejected(self, piece: Piece) -> Path:
         """Bad rows."""
-        return self.scratch / f"{piece.identity}.{plan}.rejected.parquet"
+        return self.kept / f"{piece.identity}.rejected.parquet"
+
+    def told(self, piece: Piece) -> Path:
+        """Rows read and kept, and bad rows by reason."""
+        return self.kept / f"{piece.identity}.json"
 
 
 def naming_its_file(task: Callable[Concatenate[Piece, P], R]) -> Callable[Concatenate[Piece, P], R]:
@@ -185,7 +191,7 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
     offset = piece.span[0] if piece.span else 0
     with (
         _temporary(work.grouped(piece, plan)) as path,
-        _temporary(work.rejected(piece, plan)) as rejected_path,
+        _temporary(work.rejected(piece)) as rejected_path,
         pa.OSFile(str(path), "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
         pq.ParquetWriter(rejected_path, REJECTED) as rejected_writer,
@@ -222,8 +228,9 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
                 flush(block)
                 block, held = [], 0
         flush(block)
-    content = {"rows": rows, "kept": kept, "batches": index, "rejected": rejected}
-    content["bytes"] = work.grouped(piece, plan).stat().st_size
+    with _temporary(work.told(piece)) as path:
+        path.write_text(json.dumps({"rows": rows, "kept": kept, "rejected": rejected}), encoding="utf-8")
+    content = {"batches": index, "bytes": work.grouped(piece, plan).stat().st_size}
     with _temporary(work.index(piece, plan)) as path:
         path.write_text(json.dumps(content), encoding="utf-8")
     return rows

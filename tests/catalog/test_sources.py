@@ -1,0 +1,71 @@
+"""Files that changed are told by their content."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from zmill.catalog import sources
+from zmill.catalog.files import read_json
+from zmill.catalog.lock import Locked, hold
+
+
+def three(tmp_path: Path) -> tuple[list[Path], Path]:
+    files = [tmp_path / name for name in ("a.csv", "b.csv", "c")]
+    files[0].write_text("one")
+    files[1].write_text("two")
+    files[2].mkdir()
+    (files[2] / "part.csv").write_text("three")
+    return files, tmp_path / "known" / "manifest.json"
+
+
+def test_only_content_counts_and_bytes_are_read_only_where_a_file_looks_different(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, manifest = three(tmp_path)
+    first = sources.digest(files, manifest)
+    assert sources.digest(files, manifest) == first, "before a stage has read them"
+    sources.keep(sources.look(files, manifest), manifest)
+    assert sources.digest(files, manifest) == first
+    read: list[Path] = []
+    hash_of = sources.file_hash
+    monkeypatch.setattr(sources, "file_hash", lambda path: read.append(path) or hash_of(path))
+    os.utime(files[0], (1, 1))  # backwards
+    os.utime(files[2] / "part.csv", (2e9, 2e9))
+    assert sources.digest(files, manifest) == first
+    assert read == [files[0], files[2] / "part.csv"]
+    assert sources.digest(files, manifest) == first and len(read) == 2, "touched files are read once"
+    files[1].write_text("TWO")
+    assert sources.digest(files, manifest) != first
+    files[1].write_text("two")
+    assert sources.digest(files, manifest) == first
+    assert sources.digest(files[:2], manifest) != first != sources.digest(files[::-1], manifest)
+    (files[2] / "more.csv").write_text("")
+    assert sources.digest(files, manifest) != first
+
+
+def test_a_changed_file_keeps_its_token_once_it_was_read(tmp_path: Path) -> None:
+    files, manifest = three(tmp_path)
+    sources.keep(sources.look(files, manifest), manifest)
+    files[0].write_text("another")
+    told = sources.digest(files, manifest)
+    sources.keep(sources.look(files, manifest), manifest)
+    assert sources.digest(files, manifest) == told
+    assert all(entry["content"] for entry in read_json(manifest).values())
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    files, manifest = three(tmp_path)
+    looked = sources.look(files, manifest)
+    files[0].write_text("one more")
+    with pytest.raises(sources.SourceChanged, match=r"a\.csv: was written to while it was read"):
+        sources.keep(looked, manifest)
+    assert not manifest.exists()
+
+
+def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
+    with hold(tmp_path / "x" / ".lock"), pytest.raises(Locked, match=str(os.getpid())):
+        hold(tmp_path / "x" / ".lock")
+    hold(tmp_path / "x" / ".lock").close()

@@ -1,0 +1,81 @@
+"""When models are learned again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zmill.catalog.files import read_json
+from zmill.clean.due import decide
+from zmill.config import Refresh
+
+SIDES = ("train", "valid", "calib", "test")
+
+
+def labels(folder: Path, rows: list[tuple[int, str, float, str]]) -> None:
+    names = ("object_id", "split", "redshift", "excluded")
+    pq.write_table(
+        pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), folder / "split.parquet"
+    )
+
+
+def learn(folder: Path) -> None:
+    """Write the sample of the labels there are, as the stage does that is run when it is due."""
+    rows = pq.read_table(folder / "split.parquet").to_pylist()
+    (folder / "sample").mkdir(exist_ok=True)
+    for side in SIDES:
+        mine = [row for row in rows if row["split"] == side and not row["excluded"]]
+        table = pa.table({name: [row[name] for row in mine] for name in ("object_id", "redshift")})
+        pq.write_table(table, folder / "sample" / f"{side}.parquet")
+
+
+def due(folder: Path, settings: Any = 1, period: int = 0, **refresh: Any) -> bool:
+    """Whether the content that later stages go by is another one."""
+    path = folder / "training.json"
+    before = path.read_bytes() if path.is_file() else b""
+    path.unlink(missing_ok=True)
+    said = Refresh.model_validate(refresh)
+    decide(folder / "split.parquet", folder / "sample", folder / "kept.json", path, {"s": settings}, said, period)
+    return path.read_bytes() != before
+
+
+def base(count: int = 100) -> list[tuple[int, str, float, str]]:
+    return [(key, SIDES[key % 4], key / 100, "") for key in range(count)]
+
+
+def test_nothing_new_leaves_the_models(tmp_path: Path) -> None:
+    labels(tmp_path, base())
+    assert due(tmp_path) and read_json(tmp_path / "training.json")["why"] == "there was no sample yet"
+    learn(tmp_path)
+    assert not due(tmp_path)
+    labels(tmp_path, [*base(), (500, "train", 0.3, "ambiguous")])
+    assert not due(tmp_path), "labels that are not used do not count"
+
+
+def test_labels_that_come_go_or_change_count_until_models_have_learned_them(tmp_path: Path) -> None:
+    labels(tmp_path, base())
+    due(tmp_path)
+    learn(tmp_path)
+    labels(tmp_path, [*base(), (200, "train", 0.1, ""), (201, "train", 0.1, "")])
+    assert not due(tmp_path)
+    labels(tmp_path, [*base()[2:], (200, "train", 0.1, ""), (201, "train", 0.1, "")])
+    assert not due(tmp_path), "four of a hundred"
+    other = [(key, side, z + 0.5 if key in (10, 11) else z, no) for key, side, z, no in base()[2:]]
+    labels(tmp_path, [*other, (200, "train", 0.1, ""), (201, "train", 0.1, "")])
+    assert due(tmp_path), "six of a hundred"
+    assert due(tmp_path) is False
+    learn(tmp_path)
+    assert not due(tmp_path)
+
+
+def test_time_and_settings(tmp_path: Path) -> None:
+    labels(tmp_path, base())
+    due(tmp_path, period=5)
+    learn(tmp_path)
+    assert not due(tmp_path, period=4), "clocks may go backwards"
+    assert due(tmp_path, period=6) and not due(tmp_path, period=6)
+    assert not due(tmp_path, period=9, every=None)
+    assert due(tmp_path, period=9, settings=2, every=None)

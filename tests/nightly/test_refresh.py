@@ -1,0 +1,206 @@
+"""`snakemake refresh`, night after night: exactly what changed is done again, and a bad night leaves the old release."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import night_sky
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from night_sky import Sky, later_labels
+
+from zmill.catalog import hats, shards
+from zmill.catalog.lock import hold
+from zmill.release import store
+from zmill.release.verify import verify
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+FOLLOWS = {"clean_catalog", "photoz_catalog", "gates", "report", "release", "refresh"}
+"""What a night does once, wherever rows changed."""
+SURVEY = {"import_survey", "crossmatch", "split", "due"}
+TRAINING = {"sample", "train_model", "evaluate_model", "select_model", "champion"}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Sky:
+    """The first night."""
+    sky = night_sky.make(tmp_path_factory.mktemp("nights") / "sky")
+    night = sky.refresh()
+    assert night.code == 0, night.text[-4000:]
+    return sky
+
+
+@pytest.fixture
+def sky(base: Sky, tmp_path: Path) -> Sky:
+    """A copy of it that a test may change."""
+    return night_sky.copy(base, tmp_path / "sky")
+
+
+def shard_of(sky: Sky, tile: Path) -> int:
+    """The shard of the partition that a file fills."""
+    pixel = int(tile.stem.removeprefix("tile-"))
+    plan = shards.read(sky.results / "survey" / "shards.csv")
+    return next(number for number, kept in plan.items() if pixel in {partition.pixel for partition in kept})
+
+
+def hashes(sky: Sky, catalog: str) -> dict[int, str]:
+    found = hats.partitions(sky.results / catalog)
+    return {partition.pixel: hats.sidecar(sky.results / catalog, partition)["xxh3_128"] for partition in found}
+
+
+def record(sky: Sky) -> dict[str, Any]:
+    """The current release, verified."""
+    found = store.current(sky.results)
+    assert found is not None
+    verify(store.folder(sky.results, found["release"]), found)
+    return found
+
+
+def test_nothing_is_done_where_nothing_changed_and_files_were_touched(sky: Sky) -> None:
+    for path in [*sky.tiles, sky.spectra]:
+        os.utime(path)
+    night = sky.refresh()
+    assert (night.code, night.jobs) == (0, {})
+    assert "Nothing to be done" in night.text
+
+
+def test_one_changed_file_is_one_partition_of_work(sky: Sky) -> None:
+    tile, before = sky.tiles[5], {name: hashes(sky, name) for name in ("survey", "clean", "photoz")}
+    inodes = {path: path.stat().st_ino for path in (sky.results / "photoz" / "dataset").rglob("*.parquet")}
+    sky.change(tile)
+    night = sky.refresh()
+    assert night.code == 0, night.text[-3000:]
+    assert night.jobs == dict.fromkeys(SURVEY | FOLLOWS | {"clean_shard", "predict_shard"}, 1)
+    pixel = int(tile.stem.removeprefix("tile-"))
+    for name, told in before.items():
+        now = hashes(sky, name)
+        assert {one for one in now if now[one] != told[one]} == {pixel}, name
+    assert {path.stem for path, inode in inodes.items() if path.stat().st_ino != inode} == {f"Npix={pixel}"}
+    changes = record(sky)["changes"]
+    assert len(changes["photoz"]["changed"]) == 1 and not changes["model"]
+    assert (sky.refresh().code, sky.refresh().jobs) == (0, {})
+
+
+def test_files_that_come_and_go(sky: Sky) -> None:
+    tile = sky.tiles[7]
+    held, rows = tile.read_bytes(), record(sky)["rows"]
+    lost = pq.read_metadata(tile).num_rows
+    tile.unlink()
+    night = sky.refresh()
+    assert night.code == 1 and "not published: rows_lost" in night.text
+    assert record(sky)["rows"] == rows, "the old release stays"
+    assert sky.refresh().code == 1, "and is not published the night after either"
+    night = sky.refresh(gates={"rows_lost": 1, "magnitudes": 1, "n_of_z": 1, "measured": 1})
+    assert night.code == 0, night.text[-3000:]
+    assert rows - lost <= record(sky)["rows"] < rows
+    tile.write_bytes(held)
+    night = sky.refresh()
+    assert night.code == 0 and night.jobs["clean_shard"] == night.jobs["predict_shard"] == 1
+    assert record(sky)["rows"] == rows
+    assert sky.refresh(target="rollback").code == 0
+    assert record(sky)["rows"] < rows
+
+
+def test_a_night_whose_magnitudes_drift_is_not_published(sky: Sky) -> None:
+    before = record(sky)
+    for tile in sky.tiles:
+        sky.change(tile, by=0.7)
+    night = sky.refresh()
+    assert night.code == 1 and "not published: magnitudes.i" in night.text
+    assert record(sky) == before
+    assert "beyond its limit" in (sky.results / "report.html").read_text()
+
+
+def test_models_learn_again_once_labels_have_changed_enough_and_replace_the_old_only_if_better(sky: Sky) -> None:
+    late, first = later_labels(sky), json.loads((sky.results / "champion.json").read_text())
+    colors = (sky.results / "imputation.json").read_bytes()
+    test_rows = set(pq.read_table(sky.results / "sample" / "test.parquet")["object_id"].to_pylist())
+    sky.write_labels(pa.concat_tables([sky.labels(), late.slice(0, 8)]))
+    night = sky.refresh()
+    assert night.code == 0 and not TRAINING & set(night.jobs) and "predict_shard" not in night.jobs
+    sky.write_labels(pa.concat_tables([sky.labels(), late.slice(8)]))
+    night = sky.refresh(refresh={"margin": 0.9})
+    assert night.code == 0, night.text[-3000:]
+    assert set(night.jobs) >= TRAINING and not {"predict_shard", "clean_shard"} & set(night.jobs)
+    now = json.loads((sky.results / "champion.json").read_text())
+    assert now["hash"] == first["hash"] and not now["history"][0]["won"]
+    assert record(sky)["model"]["partitions_by_hash"] == {first["hash"]: len(hashes(sky, "photoz"))}
+    night = sky.refresh(refresh={"margin": 0})
+    assert night.code == 0, night.text[-3000:]
+    now = json.loads((sky.results / "champion.json").read_text())
+    decided = now["history"][0]
+    assert decided["won"] == (decided["value"] < decided["champion"]) == (now["hash"] != first["hash"])
+    assert ("predict_shard" in night.jobs) == decided["won"]
+    assert record(sky)["model"]["partitions_by_hash"] == {now["hash"]: len(hashes(sky, "photoz"))}
+    assert (sky.results / "imputation.json").read_bytes() == colors
+    assert test_rows <= set(pq.read_table(sky.results / "sample" / "test.parquet")["object_id"].to_pylist())
+
+
+def test_a_second_run_refuses(sky: Sky) -> None:
+    sky.change(sky.tiles[3])
+    with hold(sky.results / ".lock"):
+        night = sky.refresh()
+    assert night.code == 1 and f"another run is under way (process {os.getpid()})" in night.text
+    assert not night.jobs
+
+
+@pytest.mark.parametrize("seconds", [14, 19, 24, 30, 38])
+def test_a_night_that_is_killed_is_made_good_by_the_next(sky: Sky, base: Sky, seconds: float) -> None:
+    """However far it came. What follows another change must be what an undisturbed night gives."""
+    sky.change(sky.tiles[2])
+    sky.killed_after(seconds)
+    assert record(sky)["rows"] > 0
+    sky.change(sky.tiles[2], by=-0.01)
+    sky.change(sky.tiles[11], by=0.03)
+    night = sky.refresh()
+    assert night.code == 0, night.text[-3000:]
+    assert fresh(sky) == {name: hashes(sky, name) for name in CATALOGS}
+    assert set(record(sky)["catalogs"]["photoz"]["partitions"]) == {
+        partition.name for partition in hats.partitions(sky.results / "photoz")
+    }
+
+
+CATALOGS = ("survey", "specz", "clean", "photoz", "pdf")
+
+
+def fresh(sky: Sky) -> dict[str, dict[int, str]]:
+    """Content hashes of everything made anew from the files as they are, by the model and the colors that there are."""
+    from zmill.clean.shard import clean_shard, recipe
+    from zmill.config import load
+    from zmill.labels.build import build
+    from zmill.predict import champion
+    from zmill.predict.shard import predict_shard
+    from zmill.survey.importer import import_survey
+
+    settings, survey = load(yaml.safe_load((sky.folder / "config.yaml").read_text()), sky.folder / "surveys")
+    new, here = Sky(sky.folder / "fresh"), Path.cwd()
+    results = new.results
+    results.mkdir(parents=True)
+    os.chdir(sky.folder)
+    try:
+        files = [Path("data", tile.name) for tile in sky.tiles]
+        import_survey(files, survey, settings.partitions, results / "survey", results / "rejected" / "survey.parquet")
+        build(
+            survey.labels,
+            settings.labels,
+            settings.partitions,
+            settings.crossmatch.radius_arcsec,
+            Path("data"),
+            results,
+        )
+    finally:
+        os.chdir(here)
+    partitions = hats.partitions(results / "survey")
+    how = recipe(survey, settings.clean.impute, sky.results / "imputation.json")
+    clean_shard(results / "survey", results / "clean", partitions, how, results / "progress" / "clean" / "0.json")
+    model = champion.current(sky.results)
+    predict_shard(results, model, 0, partitions, tuple(survey.bands), settings.predict, threads=2)
+    for name in ("clean", "photoz", "pdf"):
+        hats.finish(results / name, name, partitions)
+    return {name: hashes(new, name) for name in CATALOGS}

@@ -1,0 +1,26 @@
+"""The model chosen among those trained last and the test rows go in; which model is applied to the survey comes out."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+
+from zmill.catalog.files import read_json, whole
+from zmill.job import job
+from zmill.predict.champion import contend, state
+
+with job(snakemake):
+    torch.set_num_threads(snakemake.threads)
+    results = Path(snakemake.params.results)
+    contend(
+        results,
+        read_json(snakemake.input.best)["model"],
+        pq.read_table(snakemake.input.test),
+        snakemake.params.metric,
+        snakemake.params.margin,
+        snakemake.params.asked,
+        snakemake.params.block_order,
+    )
+    with whole(snakemake.output[0]) as temporary:
+        shutil.copyfile(state(results), temporary)

@@ -1,0 +1,17 @@
+"""The finished catalogues and the current release go in; whether a night may be published comes out."""
+
+from pathlib import Path
+
+from zmill.config import Gates
+from zmill.job import job
+from zmill.metrics import SELECTABLE
+from zmill.release.gates import judge
+
+with job(snakemake):
+    judge(
+        Path(snakemake.params.results),
+        Gates.model_validate(snakemake.params.gates),
+        tuple(snakemake.params.bands),
+        snakemake.params.settings,
+        SELECTABLE,
+    )

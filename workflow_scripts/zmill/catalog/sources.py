@@ -1,0 +1,87 @@
+"""Which of the files that a stage starts from are other than they were, by content.
+
+A stage keeps a manifest: of each file its size and time of change, the hash of its bytes, and a token. The token stays
+as it is while the content does. Bytes are read only where size or time of change are other than the manifest says, so
+that a night in which nothing came looks at no file's content, and a file that was only touched or copied again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import xxhash
+
+from zmill.catalog.files import file_hash, read_json, write_json
+
+Known = dict[str, dict[str, str]]
+"""Path -> `token`, `stamp` (size and time of change) and `content` (hash; empty before a stage has read the file)."""
+
+
+class SourceChanged(Exception):
+    """A file was written to while a stage read it."""
+
+
+def look(files: Iterable[Path | str], manifest: Path) -> Known:
+    """What the files are now, in their order; a folder counts with everything below it.
+
+    A file of the same content that was only touched is noted in the manifest, so that its bytes are not read every night.
+    """
+    known: Known = read_json(manifest) if manifest.is_file() else {}
+    found: Known = {}
+    for path in map(str, files):
+        stamp, before = _stamp(Path(path)), known.get(path)
+        if before is None:
+            found[path] = {"token": stamp, "stamp": stamp, "content": ""}
+        elif before["stamp"] == stamp:
+            found[path] = before
+        else:
+            content = _content(Path(path))
+            same = content == before["content"]
+            found[path] = {"token": before["token"] if same else content, "stamp": stamp, "content": content}
+    touched = {path: entry for path, entry in found.items() if path in known and known[path]["token"] == entry["token"]}
+    if any(known[path] != entry for path, entry in touched.items()):
+        write_json(manifest, known | touched)
+    return found
+
+
+def digest(files: Iterable[Path | str], manifest: Path) -> str:
+    """A parameter of the stage's rule: other than before where a file came, went, or has another content."""
+    told = "\n".join(f"{path}\t{entry['token']}" for path, entry in look(files, manifest).items())
+    return xxhash.xxh3_128_hexdigest(told.encode())
+
+
+def keep(found: Known, manifest: Path) -> None:
+    """Write the manifest of files that a stage has read; those not read before are hashed now.
+
+    Raises
+    ------
+    SourceChanged
+        Where a file is no longer what `look` found.
+    """
+    entries = {path: entry | {"content": entry["content"] or _content(Path(path))} for path, entry in found.items()}
+    for path, entry in entries.items():
+        if _stamp(Path(path)) != entry["stamp"]:
+            raise SourceChanged(f"{path}: was written to while it was read; run again once it is whole")
+    write_json(manifest, entries)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _stamp(path: Path) -> str:
+    if not path.exists():
+        return "absent"
+    told = []
+    for file in _files(path):
+        there = file.stat()
+        told.append(f"{file.relative_to(path)}:{there.st_size}:{there.st_mtime_ns}")
+    return told[0] if not path.is_dir() else xxhash.xxh3_128_hexdigest("\n".join(told).encode())
+
+
+def _content(path: Path) -> str:
+    if not path.is_dir():
+        return file_hash(path)
+    told = "\n".join(f"{file.relative_to(path)}:{file_hash(file)}" for file in _files(path))
+    return xxhash.xxh3_128_hexdigest(told.encode())

@@ -1,0 +1,95 @@
+"""Whether models are to be learned again: labels changed by more than is allowed for, time has passed, or settings changed.
+
+Until then the tables that models learn from stay as they are, whatever comes in: sky blocks keep their side (`zmill.sample.assign`),
+so that a label that is new today joins the split that its block has always been in.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from zmill.catalog.files import read_json, write_json
+from zmill.config import Refresh
+from zmill.job import log
+from zmill.sample import SPLITS
+
+Labels = dict[int | str, tuple[str, float]]
+"""object_id -> split and redshift."""
+
+
+def decide(
+    split: Path, sample: Path, state: Path, out: Path, settings: dict[str, Any], refresh: Refresh, period: int
+) -> dict[str, Any]:
+    """Write `training.json`; its content changes where, and only where, models are to be learned again.
+
+    Parameters
+    ----------
+    split : `split.parquet`, the labels there are.
+    sample : folder of the tables that the models there are have learned from, if any.
+    state : file that keeps what was decided last; `out` is a copy, which Snakemake removes before the job.
+    settings : of the split; with others there must be another sample.
+    period : number of the period of `refresh.every` days that it is.
+
+    Returns
+    -------
+    What was decided last: `why`, `labels` used and their hash, `settings` (hash), `period`.
+    """
+    now = used(pq.read_table(split, columns=["object_id", "split", "redshift", "excluded"]))
+    told = xxhash.xxh3_128_hexdigest(json.dumps(settings, sort_keys=True).encode())
+    before: dict[str, Any] | None = read_json(state) if state.is_file() else None
+    learned = learned_from(sample)
+    share = changed(learned, now) if learned else 1.0
+    why = None
+    if before is None or not learned:
+        why = "there was no sample yet"
+    elif before["settings"] != told:
+        why = "settings of the sample changed"
+    elif share > refresh.labels_changed:
+        why = f"{100 * share:.2f} % of the labels changed, more than {100 * refresh.labels_changed:g} %"
+    elif refresh.every is not None and period > before["period"]:
+        why = f"{refresh.every:g} days have passed"
+    if why or before is None:
+        before = {"why": why, "labels": len(now), "hash": _hash(now), "settings": told, "period": period}
+        write_json(state, before)
+        log.info("models are learned again: %s", why)
+    else:
+        log.info("models stay: %.2f %% of the labels changed since they learned", 100 * share)
+    write_json(out, before)
+    return before
+
+
+def used(rows: pa.Table) -> Labels:
+    """The labels of `split.parquet` that are used."""
+    rows = rows.filter(pc.equal(rows.column("excluded"), ""))
+    ids, sides, redshifts = (rows.column(name).to_pylist() for name in ("object_id", "split", "redshift"))
+    return {key: (side, z) for key, side, z in zip(ids, sides, redshifts, strict=True)}
+
+
+def learned_from(sample: Path) -> Labels:
+    """The labels of the sample's tables; none where a table is missing."""
+    found: Labels = {}
+    for side in SPLITS:
+        path = sample / f"{side}.parquet"
+        if not path.is_file():
+            return {}
+        table = pq.read_table(path, columns=["object_id", "redshift"])
+        pairs = zip(table.column("object_id").to_pylist(), table.column("redshift").to_pylist(), strict=True)
+        found |= {key: (side, z) for key, z in pairs}
+    return found
+
+
+def changed(before: Labels, now: Labels) -> float:
+    """Labels that came, went or have another redshift or split, as a share of those that were."""
+    return sum(before.get(key) != now.get(key) for key in before.keys() | now.keys()) / max(len(before), 1)
+
+
+def _hash(labels: Labels) -> str:
+    told = sorted(f"{key} {side} {z!r}" for key, (side, z) in labels.items())
+    return xxhash.xxh3_128_hexdigest("\n".join(told).encode())

@@ -1,0 +1,129 @@
+"""Whether a night may be published: rows lost, magnitudes or n(z) that drift, a metric that is worse than its limit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+from zmill.catalog import hats
+from zmill.catalog.files import read_json, write_json
+from zmill.config import Gates
+from zmill.job import log
+from zmill.release import store
+
+MOST_GROUPS = 256
+"""Row groups that are read, spread evenly over the sky: medians and n(z) of a large survey are not known better from more."""
+LEVELS = np.linspace(0, 1, 65)
+"""n(z) is kept as the redshifts below which these shares of the rows lie."""
+
+
+def judge(
+    results: Path, gates: Gates, bands: tuple[str, ...], settings: dict[str, Any], direction: Mapping[str, int]
+) -> dict[str, Any]:
+    """Write `gates.json`, what stands below `results` held against the current release.
+
+    Parameters
+    ----------
+    direction : of metrics: 1 higher is better, -1 lower, 0 nearer to zero.
+    settings : configuration and survey. A release that was made with others is no measure of drift: what differs was
+        asked for then.
+
+    Returns
+    -------
+    `passed`, `checks` (each `gate`, `found`, `limit`, `passed`), `measured`, and `settings` (hash).
+    """
+    told = xxhash.xxh3_128_hexdigest(json.dumps(settings, sort_keys=True).encode())
+    measured = measure(results, bands)
+    released = (store.current(results) or {}).get("gates", {})
+    checks = [*_limits(measured["metrics"], gates, direction)]
+    since = None
+    if released.get("settings") == told:
+        since = (store.current(results) or {}).get("release")
+        checks += _drift(released["measured"], measured, gates)
+    content = {
+        "passed": all(check["passed"] for check in checks),
+        "since": since,
+        "checks": checks,
+        "measured": measured,
+        "settings": told,
+    }
+    write_json(results / "gates.json", content)
+    for check in checks:
+        (log.info if check["passed"] else log.error)("%s", sentence(check))
+    return content
+
+
+def sentence(check: dict[str, Any]) -> str:
+    """A check in words."""
+    word = "within" if check["passed"] else "beyond"
+    found = "no value" if check["found"] is None else f"{check['found']:.5g}"
+    return f"{check['gate']}: {found} is {word} its limit of {check['limit']:g}"
+
+
+def measure(results: Path, bands: tuple[str, ...]) -> dict[str, Any]:
+    """Rows, the median and the measured share of each band, quantiles of z_median, and the champion's metrics on test rows."""
+    magnitudes = {}
+    for band in bands:
+        values = np.concatenate([*_column(results / "survey", f"mag_{band}"), np.empty(0, np.float32)])
+        good = values[np.isfinite(values)]
+        share = len(good) / max(len(values), 1)
+        magnitudes[band] = {"median": float(np.median(good)) if len(good) else None, "measured": share}
+    z = np.concatenate([*_column(results / "photoz", "z_median")])
+    return {
+        "rows": hats.rows(results / "photoz"),
+        "magnitudes": magnitudes,
+        "z": [round(float(value), 6) for value in np.quantile(z, LEVELS)],
+        "metrics": read_json(results / "champion.json")["test"],
+    }
+
+
+def _limits(measured: dict[str, float | None], gates: Gates, direction: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    for name, limit in gates.metrics.items():
+        found = measured[name]
+        passed = found is not None and _as_good(found, limit, direction[name])
+        yield {"gate": f"metrics.{name}", "found": found, "limit": limit, "passed": passed}
+
+
+def _as_good(found: float, limit: float, direction: int) -> bool:
+    return abs(found) <= abs(limit) if direction == 0 else direction * (found - limit) >= 0
+
+
+def _drift(before: dict[str, Any], now: dict[str, Any], gates: Gates) -> Iterator[dict[str, Any]]:
+    lost = max(0.0, 1 - now["rows"] / before["rows"])
+    yield _check("rows_lost", lost, gates.rows_lost)
+    for band, told in now["magnitudes"].items():
+        was = before["magnitudes"][band]
+        if told["median"] is not None and was["median"] is not None:
+            yield _check(f"magnitudes.{band}", abs(told["median"] - was["median"]), gates.magnitudes)
+        yield _check(f"measured.{band}", abs(told["measured"] - was["measured"]), gates.measured)
+    yield _check("n_of_z", distance(np.array(before["z"]), np.array(now["z"])), gates.n_of_z)
+
+
+def _check(gate: str, found: float, limit: float) -> dict[str, Any]:
+    return {"gate": gate, "found": found, "limit": limit, "passed": bool(found <= limit)}
+
+
+def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Largest difference of two cumulative distributions (Kolmogorov-Smirnov), each given by its quantiles at `LEVELS`."""
+    at = np.concatenate([one, other])
+    steps = np.arange(len(at)) * 1e-12  # where many rows share a redshift, quantiles repeat
+    below = [np.interp(at, values + steps[: len(values)], LEVELS) for values in (one, other)]
+    return float(np.max(np.abs(below[0] - below[1])))
+
+
+def _column(catalog: Path, name: str) -> Iterator[NDArray[np.float32]]:
+    """A column of row groups spread evenly over the sky."""
+    groups = []
+    for partition in hats.partitions(catalog):
+        path = partition.file(catalog)
+        groups += [(path, group) for group in range(pq.read_metadata(path).num_row_groups)]
+    for number in np.unique(np.linspace(0, len(groups) - 1, min(len(groups), MOST_GROUPS)).round().astype(int)):
+        path, group = groups[number]
+        yield pq.ParquetFile(path).read_row_group(group, columns=[name]).column(name).to_numpy()
