@@ -23,7 +23,9 @@ DIRECTION = {"crps": -1, "r2": 1, "bias": 0}
 SURVEY = pa.schema([*PLACE, ("mag_i", pa.float32())])
 
 
-def night(results: Path, rows: int = 400, shift: float = 0.0, z: float = 0.5, missing: float = 0.1) -> None:
+def night(
+    results: Path, rows: int = 400, shift: float = 0.0, z: float = 0.5, missing: float = 0.1, model: str = "m"
+) -> None:
     """A survey and its photo-z in which something is other than the night before."""
     for partition in SKY:
         rng = np.random.default_rng(partition.pixel)
@@ -37,7 +39,7 @@ def night(results: Path, rows: int = 400, shift: float = 0.0, z: float = 0.5, mi
         redshift = np.abs(rng.normal(z, 0.3, rows)).astype(np.float32)
         told = place | {"z_mode": redshift, "z_median": redshift, "flags": np.zeros(rows, np.int32)}
         for catalog, schema, columns in (("survey", SURVEY, place | {"mag_i": mag}), ("photoz", PHOTOZ, told)):
-            with hats.write_partition(results / catalog, partition, schema, {"model": "m"}) as out:
+            with hats.write_partition(results / catalog, partition, schema, {"model": model}) as out:
                 out.write(pa.table(columns, schema=schema))
     for catalog in ("survey", "photoz"):
         hats.finish(results / catalog, catalog, SKY)
@@ -70,6 +72,16 @@ def test_drift_is_not_published_and_the_old_release_stays(results: Path, change:
     assert store.current(results) == first
     assert not read_json(results / "gates.json")["passed"]
     release(results, settings={"seed": 2})  # other settings were asked for
+
+
+def test_another_model_may_move_the_redshifts_but_not_the_magnitudes(results: Path) -> None:
+    night(results)
+    release(results)
+    night(results, z=0.8, model="n")
+    assert "n_of_z" not in [check["gate"] for check in release(results)["gates"]["checks"]]
+    night(results, z=0.8, shift=0.5, model="o")
+    with pytest.raises(ReleaseError, match="not published: magnitudes"):
+        release(results)
 
 
 def test_small_changes_are_published(results: Path) -> None:
