@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes run side by side, and what they compute is small
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

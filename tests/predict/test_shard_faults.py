@@ -62,11 +62,9 @@ def job(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def outputs(results: Path) -> dict[str, bytes]:
-    """Every file of both catalogues and of what the job says when it has ended."""
+    """Every file of both catalogues."""
     return {
-        f"{place}/{name}": content
-        for place in ("photoz", "pdf", "progress")
-        for name, content in contents(results / place).items()
+        f"{place}/{name}": content for place in ("photoz", "pdf") for name, content in contents(results / place).items()
     }
 
 
@@ -74,11 +72,12 @@ def outputs(results: Path) -> dict[str, bytes]:
 def test_killed_twenty_times_it_ends_with_the_same_bytes(results: Path) -> None:
     assert job("once", results).returncode == 0
     expected = outputs(results)
-    assert len(expected) == 2 * 2 * len(ROWS) + 1
+    assert len(expected) == 2 * 2 * len(ROWS)
     for place in ("photoz", "pdf", "progress"):
         shutil.rmtree(results / place)
     killed = job("kill", results, 20, 3)
-    assert int(killed.stdout.splitlines()[-1]) >= 10, killed.stderr
+    assert killed.returncode == 0, killed.stderr
+    assert int(killed.stdout.splitlines()[-1]) < 20, "nearly all kills came while there was work left"
     there = outputs(results)
     assert all(there[name] == expected[name] for name in there if not name.endswith(".tmp"))
     again = job("once", results)

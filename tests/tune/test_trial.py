@@ -58,8 +58,8 @@ def test_the_best_of_a_range_is_found(tmp_path: Path) -> None:
     )
     outcomes = done(given, tmp_path, range(20))
     scores = [outcome["score"] for outcome in outcomes if outcome["state"] == "complete"]
-    assert min(scores) < 1.3 * grid
-    assert max(scores) > 3 * grid
+    assert min(scores) < 2 * grid
+    assert max(scores) > 10 * grid
 
 
 def test_a_higher_r2_is_better(tmp_path: Path) -> None:
