@@ -18,6 +18,10 @@ from zmill.models.base import Settings
 from zmill.models.watch import State, Watch
 
 
+AVERAGE = 0.99
+"""Decay of the running average of the weights where no score picks the best of them: the last step alone may be a bad one."""
+
+
 class TrainingError(RuntimeError):
     """Training went wrong: the message says where and what to change."""
 
@@ -323,7 +327,7 @@ def train(
     network : with parameters of `members` members along their first axis.
     rows : number of training rows, all of them on the network's device.
     loss : of the network and row numbers (members, batch): the mean loss of each member, summed.
-    score : of a network, smaller is better, on the validation rows; None: the weights after the last epoch are kept.
+    score : of a network, smaller is better, on the validation rows; None: the average of the last weights is kept.
     optimizer_of : the optimizer of given parameters.
     watch : is shown every score, and keeps what a killed job goes on from.
     phase : name of this training among those of its model.
@@ -348,7 +352,8 @@ def train(
     last = min(schedule.epochs, until or schedule.epochs)
     amp = schedule.amp and multiplies_bfloat16(device)
     optimizer = optimizer_of(list(network.parameters()), schedule)
-    now = _Training(network, optimizer, schedule.ema > 0, _named((generator, *generators), device))
+    decay = schedule.ema or (AVERAGE if score is None else 0.0)
+    now = _Training(network, optimizer, decay > 0, _named((generator, *generators), device))
     kept = watch.kept(phase)
     if kept is not None:
         now.restore(*kept)
@@ -369,8 +374,8 @@ def train(
             optimizer.step()
             now.step += 1
             running += value.detach()
-            if schedule.ema:
-                weight = 1 - min(schedule.ema, (1 + now.step) / (10 + now.step))
+            if decay:
+                weight = 1 - min(decay, (1 + now.step) / (10 + now.step))
                 with torch.no_grad():
                     torch._foreach_lerp_(list(now.average.parameters()), list(network.parameters()), weight)
         mean_loss = float(running) / steps / members
