@@ -89,32 +89,20 @@ def test_one_changed_file_is_one_partition_of_work(sky: Sky) -> None:
 
 def test_files_that_come_and_go(sky: Sky) -> None:
     tile = sky.tiles[7]
-    held, rows = tile.read_bytes(), record(sky)["rows"]
-    lost = pq.read_metadata(tile).num_rows
+    before = record(sky)
+    held, lost = tile.read_bytes(), pq.read_metadata(tile).num_rows
     tile.unlink()
     night = sky.refresh()
     assert night.code == 1 and "not published: rows_lost" in night.text
-    assert record(sky)["rows"] == rows, "the old release stays"
-    assert sky.refresh().code == 1, "and is not published the night after either"
+    assert record(sky) == before, "the old release stays"
+    assert "beyond its limit" in (sky.results / "report.html").read_text()
     night = sky.refresh(gates={"rows_lost": 1, "magnitudes": 1, "n_of_z": 1, "measured": 1})
     assert night.code == 0, night.text[-3000:]
-    assert rows - lost <= record(sky)["rows"] < rows
+    assert before["rows"] - lost <= record(sky)["rows"] < before["rows"]
     tile.write_bytes(held)
     night = sky.refresh()
     assert night.code == 0 and night.jobs["clean_shard"] == night.jobs["predict_shard"] == 1
-    assert record(sky)["rows"] == rows
-    assert sky.refresh(target="rollback").code == 0
-    assert record(sky)["rows"] < rows
-
-
-def test_a_night_whose_magnitudes_drift_is_not_published(sky: Sky) -> None:
-    before = record(sky)
-    for tile in sky.tiles:
-        sky.change(tile, by=0.7)
-    night = sky.refresh()
-    assert night.code == 1 and "not published: magnitudes.i" in night.text
-    assert record(sky) == before
-    assert "beyond its limit" in (sky.results / "report.html").read_text()
+    assert record(sky)["rows"] == before["rows"]
 
 
 def test_models_learn_again_once_labels_have_changed_enough_and_replace_the_old_only_if_better(sky: Sky) -> None:
@@ -150,11 +138,10 @@ def test_a_second_run_refuses(sky: Sky) -> None:
     assert not night.jobs
 
 
-@pytest.mark.parametrize("seconds", [14, 19, 24, 30, 38])
-def test_a_night_that_is_killed_is_made_good_by_the_next(sky: Sky, base: Sky, seconds: float) -> None:
-    """However far it came. What follows another change must be what an undisturbed night gives."""
+def test_a_night_that_is_killed_is_made_good_by_the_next(sky: Sky) -> None:
+    """What follows another change must be what an undisturbed night gives."""
     sky.change(sky.tiles[2])
-    sky.killed_after(seconds)
+    sky.killed_after(24)
     assert record(sky)["rows"] > 0
     sky.change(sky.tiles[2], by=-0.01)
     sky.change(sky.tiles[11], by=0.03)
