@@ -126,7 +126,9 @@ def test_the_pit_of_a_row_owes_nothing_to_its_own_redshift() -> None:
     fold = np.arange(1000) % calibration_fit.FOLDS == 0
     kept = fold & (moved == z)
     assert np.array_equal(before[kept], after[kept])
-    assert not np.isclose(before[~fold], after[~fold], atol=1e-6).any()
+    assert (
+        np.isclose(before[~fold], after[~fold], atol=1e-6).mean() < 0.01
+    )  # a symmetric remap leaves the middle where it is
 
 
 def test_more_rows_than_are_fitted_on_get_their_pit(monkeypatch: pytest.MonkeyPatch) -> None:
