@@ -17,7 +17,6 @@ from torch.nn import functional
 from zmill.models.base import Settings
 from zmill.models.watch import State, Watch
 
-
 AVERAGE = 0.99
 """Decay of the running average of the weights where no score picks the best of them: the last step alone may be a bad one."""
 

@@ -178,7 +178,8 @@ def _fit_remap(data: _Rows, mine: Mask, symmetric: bool) -> tuple[float, FloatAr
 
 def _likeliest_remap(pit: FloatArray, weight: FloatArray, start: FloatArray, symmetric: bool) -> FloatArray:
     """Weights of the Bernstein mixture for the PIT, by expectation and maximization (convex) on its histogram."""
-    counts = np.bincount(np.minimum((pit * CELLS).astype(np.int64), CELLS - 1), weight, CELLS)
+    cells = np.minimum((pit * CELLS).astype(np.int64), CELLS - 1)
+    counts: FloatArray = np.bincount(cells, weight, CELLS).astype(np.float64)
     counts *= weight.sum() / (weight**2).sum()
     if symmetric:
         counts = 0.5 * (counts + counts[::-1])
