@@ -14,7 +14,14 @@ from tiny import ROOT, TINY, prepare, snakemake
 
 pytestmark = pytest.mark.slurm
 
-FAST = ["--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2", "--latency-wait", "5"]
+FAST = [
+    "--slurm-init-seconds-before-status-checks",
+    "15",
+    "--seconds-between-status-checks",
+    "2",
+    "--latency-wait",
+    "5",
+]
 NO_GPU_RULES = {"import_survey", "labels", "crossmatch", "split", "colors", "clean_shard", "sample"}
 
 
