@@ -47,7 +47,8 @@ def test_the_whole_river_runs_through_slurm(run: tuple[Path, subprocess.Complete
 def test_each_training_has_its_own_gpu_allocation(
     slurm: Cluster, run: tuple[Path, subprocess.CompletedProcess[str]]
 ) -> None:
-    jobs = [job for job in slurm.jobs() if job["JobState"] == "COMPLETED"]
+    done = [job for job in slurm.jobs() if job["JobState"] == "COMPLETED"]
+    jobs = [job for job in done if job["WorkDir"] == str(run[0])]
     trainings = [job for job in jobs if "train_model" in job.get("Comment", "")]
     assert len(trainings) == len(TINY["models"])
     for job in trainings:
