@@ -171,7 +171,7 @@ class Gates(Section):
     measured: Fraction = 0.05
     """Largest change of the share of rows that are measured in a band."""
     n_of_z: Fraction = 0.05
-    """Largest difference of the cumulative distributions of z_median."""
+    """Largest difference of the cumulative distributions of z_median, unless another model made them."""
     metrics: dict[str, float] = {}
     """Worst value that metrics of the model on the test rows may have, by name: `crps: 0.1`."""
 

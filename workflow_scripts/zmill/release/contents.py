@@ -139,7 +139,3 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _visible(path: Path) -> bool:
     return not path.name.startswith(".")
-
-
-def _visible_files(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*") if path.is_file() and _visible(path)]
