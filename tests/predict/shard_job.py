@@ -1,7 +1,7 @@
 """A shard's job as a program of its own, for tests that kill it or look at how it ends.
 
-`shard_job.py once RESULTS` runs it as the rule's script does. `shard_job.py kill RESULTS TIMES SEED` kills it so many times, each
-at a random moment of a run; a run that came to its end is taken away before the next. How often that was is printed.
+`shard_job.py once RESULTS` runs it as the rule's script does. `shard_job.py kill RESULTS TIMES SEED` kills it so many times
+with work left, each at a random moment of a run; a run that came to its end is taken away before the next.
 """
 
 from __future__ import annotations
@@ -37,25 +37,31 @@ def once(results: Path) -> None:
         )
 
 
-def kill(results: Path, times: int, seed: int) -> int:
-    """Start and kill; what is compiled for the model is compiled once, before."""
+def kill(results: Path, times: int, seed: int) -> None:
+    """Start and kill, so many times with work left; what is compiled for the model is compiled once, before."""
     with computing(1, torch.device("cpu")) as pool:
         inference = Inference(store.load(champion.current(results)), SETTINGS.pdf, pool)
         inference(next(hats.batches(results / "clean", hats.partitions(results / "clean")[0], COLUMNS, 10)))
-    chance, killed, ended = random.Random(seed), 0, 0
+    chance, killed, length = random.Random(seed), 0, 60.0  # s: a whole run takes no longer
     while killed < times:
-        if (results / "progress" / "predict" / "0.json").is_file():
-            ended += 1
-            for place in ("photoz", "pdf", "progress"):
-                shutil.rmtree(results / place)
+        started = time.monotonic()
         child = os.fork()
         if child == 0:
             once(results)
             os._exit(0)
-        time.sleep(chance.uniform(0.0, 0.4))
+        moment = started + chance.uniform(0.0, length)
+        while time.monotonic() < moment and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            time.sleep(0.001)
         os.kill(child, signal.SIGKILL)
-        killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    return ended
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status not in (0, -signal.SIGKILL):
+            raise SystemExit(f"the shard ended by itself with {status}")
+        if (results / "progress" / "predict" / "0.json").is_file():
+            length = min(length, time.monotonic() - started)
+            for place in ("photoz", "pdf", "progress"):
+                shutil.rmtree(results / place)
+        else:
+            killed += 1
 
 
 COLUMNS = ["_healpix_29", "object_id", "ra", "dec", *(f"mag_{band}" for band in BANDS)]
@@ -65,4 +71,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "once":
         once(Path(sys.argv[2]))
     else:
-        sys.stdout.write(f"{kill(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))}\n")
+        kill(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
