@@ -74,7 +74,7 @@ def prepare(folder: Path, count: int) -> None:
 def plan(results: Path, count: int) -> None:
     """So many shards of one partition each, all of which are to be cleaned and predicted again."""
     found = [Partition(7, number) for number in range(count)]
-    shards.write(results / "survey" / "shards.csv", [[partition] for partition in found])
+    shards.write(results / "survey" / "shards.csv", {number: [partition] for number, partition in enumerate(found)})
     place(results / "survey" / "shards.csv", NEW)
     for number, partition in enumerate(found):
         place(partition.sidecar(results / "survey"), NEW)

@@ -19,9 +19,19 @@ import pyarrow.parquet as pq
 import yaml
 
 from tiny import ROOT, prepare
+from zmill.catalog import hats
 from zmill.catalog.sky import healpix
+from zmill.clean.shard import clean_shard, recipe
+from zmill.config import load
+from zmill.labels.build import build
+from zmill.predict import champion
+from zmill.predict.shard import predict_shard
+from zmill.release import store
+from zmill.release.verify import verify
 from zmill.simulate.demo import simulate
+from zmill.survey.importer import import_survey
 
+CATALOGS = ("survey", "specz", "clean", "photoz", "pdf")
 ORDER = 9
 """A file holds a HEALPix pixel of this order, and so does a partition."""
 SETTINGS: dict[str, Any] = {
@@ -153,3 +163,46 @@ def copy(sky: Sky, target: Path) -> Sky:
     """A copy with its times, which Snakemake goes by."""
     subprocess.run(["cp", "-a", sky.folder, target], check=True)
     return Sky(target)
+
+
+def hashes(sky: Sky, catalog: str) -> dict[int, str]:
+    found = hats.partitions(sky.results / catalog)
+    return {partition.pixel: hats.sidecar(sky.results / catalog, partition)["xxh3_128"] for partition in found}
+
+
+def record(sky: Sky) -> dict[str, Any]:
+    """The current release, verified."""
+    found = store.current(sky.results)
+    assert found is not None
+    verify(store.folder(sky.results, found["release"]), found)
+    return found
+
+
+def fresh(sky: Sky) -> dict[str, dict[int, str]]:
+    """Content hashes of everything made anew from the files as they are, by the model and the colors that there are."""
+    settings, survey = load(yaml.safe_load((sky.folder / "config.yaml").read_text()), sky.folder / "surveys")
+    new, here = Sky(sky.folder / "fresh"), Path.cwd()
+    results = new.results
+    results.mkdir(parents=True)
+    os.chdir(sky.folder)
+    try:
+        files = [Path("data", tile.name) for tile in sky.tiles]
+        import_survey(files, survey, settings.partitions, results / "survey", results / "rejected" / "survey.parquet")
+        build(
+            survey.labels,
+            settings.labels,
+            settings.partitions,
+            settings.crossmatch.radius_arcsec,
+            Path("data"),
+            results,
+        )
+    finally:
+        os.chdir(here)
+    partitions = hats.partitions(results / "survey")
+    how = recipe(survey, settings.clean.impute, sky.results / "imputation.json")
+    clean_shard(results / "survey", results / "clean", partitions, how, results / "progress" / "clean" / "0.json")
+    model = champion.current(sky.results)
+    predict_shard(results, model, 0, partitions, tuple(survey.bands), settings.predict, threads=2)
+    for name in ("clean", "photoz", "pdf"):
+        hats.finish(results / name, name, partitions)
+    return {name: hashes(new, name) for name in CATALOGS}

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
-from typing import Any
 
 import night_sky
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from night_sky import Sky, later_labels
+from night_sky import CATALOGS, Sky, fresh, hashes, later_labels, record
 
-from zmill.catalog import hats, shards
+from zmill.catalog import hats
 from zmill.catalog.lock import hold
-from zmill.release import store
-from zmill.release.verify import verify
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -40,26 +37,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Sky:
 def sky(base: Sky, tmp_path: Path) -> Sky:
     """A copy of it that a test may change."""
     return night_sky.copy(base, tmp_path / "sky")
-
-
-def shard_of(sky: Sky, tile: Path) -> int:
-    """The shard of the partition that a file fills."""
-    pixel = int(tile.stem.removeprefix("tile-"))
-    plan = shards.read(sky.results / "survey" / "shards.csv")
-    return next(number for number, kept in plan.items() if pixel in {partition.pixel for partition in kept})
-
-
-def hashes(sky: Sky, catalog: str) -> dict[int, str]:
-    found = hats.partitions(sky.results / catalog)
-    return {partition.pixel: hats.sidecar(sky.results / catalog, partition)["xxh3_128"] for partition in found}
-
-
-def record(sky: Sky) -> dict[str, Any]:
-    """The current release, verified."""
-    found = store.current(sky.results)
-    assert found is not None
-    verify(store.folder(sky.results, found["release"]), found)
-    return found
 
 
 def test_nothing_is_done_where_nothing_changed_and_files_were_touched(sky: Sky) -> None:
@@ -138,56 +115,28 @@ def test_a_second_run_refuses(sky: Sky) -> None:
     assert not night.jobs
 
 
-def test_a_night_that_is_killed_is_made_good_by_the_next(sky: Sky) -> None:
-    """What follows another change must be what an undisturbed night gives."""
-    sky.change(sky.tiles[2])
-    sky.killed_after(24)
-    assert record(sky)["rows"] > 0
-    sky.change(sky.tiles[2], by=-0.01)
-    sky.change(sky.tiles[11], by=0.03)
-    night = sky.refresh()
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nights_that_are_killed_are_made_good_by_the_next(sky: Sky, seed: int) -> None:
+    """After any sequence of changes and kills, a night that is left alone ends as a first run from the same files would."""
+    chance, late, held = random.Random(seed), later_labels(sky), {}
+    for number in range(3):
+        match chance.choice(["change", "go", "come", "labels"]):
+            case "change":
+                sky.change(chance.choice(sky.tiles), by=chance.uniform(-0.03, 0.03))
+            case "go":
+                tile = chance.choice(sky.tiles)
+                held[tile] = tile.read_bytes()
+                tile.unlink()
+            case "come":
+                for tile, content in held.items():
+                    tile.write_bytes(content)
+            case "labels":
+                sky.write_labels(pa.concat_tables([sky.labels(), late.slice(3 * number, 3)]))
+        sky.killed_after(chance.uniform(2, 30))
+        assert record(sky)["rows"] > 0
+    night = sky.refresh(gates={"rows_lost": 1, "magnitudes": 1, "n_of_z": 1, "measured": 1})
     assert night.code == 0, night.text[-3000:]
     assert fresh(sky) == {name: hashes(sky, name) for name in CATALOGS}
     assert set(record(sky)["catalogs"]["photoz"]["partitions"]) == {
         partition.name for partition in hats.partitions(sky.results / "photoz")
     }
-
-
-CATALOGS = ("survey", "specz", "clean", "photoz", "pdf")
-
-
-def fresh(sky: Sky) -> dict[str, dict[int, str]]:
-    """Content hashes of everything made anew from the files as they are, by the model and the colors that there are."""
-    from zmill.clean.shard import clean_shard, recipe
-    from zmill.config import load
-    from zmill.labels.build import build
-    from zmill.predict import champion
-    from zmill.predict.shard import predict_shard
-    from zmill.survey.importer import import_survey
-
-    settings, survey = load(yaml.safe_load((sky.folder / "config.yaml").read_text()), sky.folder / "surveys")
-    new, here = Sky(sky.folder / "fresh"), Path.cwd()
-    results = new.results
-    results.mkdir(parents=True)
-    os.chdir(sky.folder)
-    try:
-        files = [Path("data", tile.name) for tile in sky.tiles]
-        import_survey(files, survey, settings.partitions, results / "survey", results / "rejected" / "survey.parquet")
-        build(
-            survey.labels,
-            settings.labels,
-            settings.partitions,
-            settings.crossmatch.radius_arcsec,
-            Path("data"),
-            results,
-        )
-    finally:
-        os.chdir(here)
-    partitions = hats.partitions(results / "survey")
-    how = recipe(survey, settings.clean.impute, sky.results / "imputation.json")
-    clean_shard(results / "survey", results / "clean", partitions, how, results / "progress" / "clean" / "0.json")
-    model = champion.current(sky.results)
-    predict_shard(results, model, 0, partitions, tuple(survey.bands), settings.predict, threads=2)
-    for name in ("clean", "photoz", "pdf"):
-        hats.finish(results / name, name, partitions)
-    return {name: hashes(new, name) for name in CATALOGS}

@@ -92,7 +92,7 @@ class FullyConnected(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(members, n, inputs) -> (members, n, outputs)."""
         for layer in self.layers:
-            x = functional.relu(layer(x))
+            x = layer(x).relu_()
         return self.head(x)
 
 

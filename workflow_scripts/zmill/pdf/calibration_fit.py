@@ -1,6 +1,6 @@
 """Finding a calibration on rows that the model was not fitted on.
 
-Of nothing, a power with a symmetric remap of the PIT, one with any remap, and the same with weights that depend on the row, each
+Of nothing, a power with a symmetric remap of the PIT, one with any remap, and the symmetric one with weights that depend on the row, each
 is taken only if it surely betters calibration rows that it was not fitted on (five-fold). Widths are known from far fewer rows than
 shifts are: a remap that is not symmetric moves every median by what may be chance. What is bettered is the mean log score less the mean
 CRPS in units of that of the densities as they are: the one asks for wings that hold outliers, the other that they cost little.
@@ -147,12 +147,12 @@ def _steps(data: _Rows, mine: Mask) -> tuple[Calibration, ...]:
     """The four steps, fitted on some of the rows."""
     even_power, even = _fit_remap(data, mine, symmetric=True)
     power, remap = _fit_remap(data, mine, symmetric=False)
-    local = _fit_local(data, mine, power, remap)
+    local = _fit_local(data, mine, even_power, even)
     return (
         Calibration(),
         Calibration(even_power, _rounded(even)),
         Calibration(power, _rounded(remap)),
-        Calibration(power, _rounded(remap), local),
+        Calibration(even_power, _rounded(even), local),
     )
 
 

@@ -8,10 +8,12 @@ rows go side by side through the lanes of a vector, grid point by grid point, an
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+os.environ.setdefault("NUMBA_OPT", "1")  # the loops are written as they are to run: more only takes longer to compile
 import numba
 import numpy as np
 import torch

@@ -1,0 +1,86 @@
+"""Nights on which something around the workflow fails: a label service, the disk. No row and no label is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import night_sky
+import numpy as np
+import pytest
+import yaml
+from astropy.table import Table
+from night_sky import CATALOGS, Sky, fresh, hashes, later_labels, record
+from servers.tap import Tap
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+TABLE = "NEDTAP.objdir"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own of 64 MB."""
+    folder = tmp_path / "a small disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "zmill", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def directory(sky: Sky) -> Table:
+    """The spectra that the survey's own file does not have, as NED would have them."""
+    late = later_labels(sky)
+    n = late.num_rows
+    columns = {name: late[name].to_numpy() for name in ("ra", "dec", "z")}
+    columns |= {"prefname": np.array([f"ZMN {number}" for number in range(n)]), "zunc": np.full(n, 1e-4)}
+    return Table(columns | {"zflag": np.full(n, "SLS "), "prefphytype": np.full(n, "G")})
+
+
+def ask_ned(sky: Sky, url: str) -> None:
+    """NED is a further source of labels."""
+    path = sky.folder / "surveys" / "night.yaml"
+    definition = yaml.safe_load(path.read_text(encoding="utf-8"))
+    quick = {"retries": 1, "backoff_s": 0.01, "interval_s": 0, "timeout_s": 5}
+    definition["labels"].append({"name": "ned", "source": "ned", "url": url, **quick})
+    path.write_text(yaml.safe_dump(definition, sort_keys=False), encoding="utf-8")
+
+
+def test_a_dead_service_and_a_full_disk_cost_a_night_and_nothing_else(tmp_path: Path, disk: Path) -> None:
+    sky = night_sky.make(tmp_path / "sky")
+    (sky.folder / "results").symlink_to(disk)
+    corner = sky.tiles[0]
+    held = corner.read_bytes()
+    corner.unlink()
+    with Tap({TABLE: directory(sky)}) as ned:
+        ask_ned(sky, f"{ned.url}/tap")
+        night = sky.refresh()
+        assert night.code == 0, night.text[-4000:]
+        assert ned.asked
+        first = record(sky)
+
+        corner.write_bytes(held)  # the footprint grows: NED is asked again, and does not answer
+        ned.fault_of = lambda asked: "503"
+        night = sky.refresh()
+        assert night.code == 1 and "ned" in night.text and "503" in night.text
+        assert record(sky) == first, "the old release stays"
+
+        ned.fault_of = lambda asked: ""
+        filler = disk / "someone else's"
+        free = os.statvfs(disk)
+        filler.write_bytes(bytes(free.f_bavail * free.f_frsize - 150_000))
+        night = sky.refresh()
+        assert night.code == 1 and ("No space left" in night.text or "disk is full" in night.text)
+        assert record(sky) == first, "the old release stays"
+
+        filler.unlink()
+        night = sky.refresh()
+        assert night.code == 0, night.text[-4000:]
+        assert fresh(sky) == {name: hashes(sky, name) for name in CATALOGS}
+    assert record(sky)["rows"] > first["rows"]
