@@ -9,7 +9,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from zmill.clean.tables import sample_tables  # noqa: E402
 from zmill.config import Split, load_survey  # noqa: E402
 from zmill.models.base import Context, Labelled  # noqa: E402
 from zmill.pdf.grid import Grid  # noqa: E402
+from zmill.survey.photometry import Photometry  # noqa: E402
 
 RESULTS = ROOT / "results" / "benchmarks"
 SPLITS = ("train", "valid", "calib", "test")
@@ -73,14 +73,8 @@ def context_of(name: str) -> Context:
 
 def joined(*parts: Labelled) -> Labelled:
     """All rows of several parts."""
-    first = parts[0].photometry
-    arrays = {
-        f.name: np.concatenate([getattr(part.photometry, f.name) for part in parts])
-        for f in fields(first)
-        if f.name not in ("bands", "extra_names")
-    }
     z, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("z", "weight"))
-    return Labelled(replace(first, **arrays), z, weight)
+    return Labelled(Photometry.join([part.photometry for part in parts]), z, weight)
 
 
 def cpu_seconds(work: Callable[[], object], repeats: int) -> float:

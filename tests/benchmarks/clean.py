@@ -17,7 +17,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +59,10 @@ def write_survey(folder: Path, rows: int, partition_rows: int) -> list[Partition
         mag[state > 0] = np.nan
         error = (0.005 + 0.1 * 10 ** (0.4 * (mag - 25))).astype(np.float32)
         limit = np.where(state == 1, 26.5, np.nan).astype(np.float32)
-        columns = {"_healpix_29": np.sort(rng.integers(start, stop, n)), "object_id": np.arange(first, first + n)}
+        columns: dict[str, Any] = {
+            "_healpix_29": np.sort(rng.integers(start, stop, n)),
+            "object_id": np.arange(first, first + n),
+        }
         columns |= {"ra": rng.uniform(10, 11, n), "dec": rng.uniform(-30, -29, n)}
         for kind, values in (("mag", mag), ("magerr", error), ("maglim", limit)):
             columns |= {f"{kind}_{band}": np.ascontiguousarray(values[:, b]) for b, band in enumerate(BANDS)}
@@ -127,7 +132,7 @@ def measure(folder: Path, rows: int, partition_rows: int, repeats: int) -> dict[
             for name, workers in (("one_worker", 1), ("two_workers", 2)):
                 with local_client(workers, 4000, folder) as client:
                     client.run(_import)
-                    seconds[name].append(fresh(lambda client=client, workers=workers: ours(workers, client)))
+                    seconds[name].append(fresh(partial(ours, workers, client)))
     best = {name: min(values) for name, values in seconds.items()}
     return {
         "rows": rows,

@@ -13,6 +13,8 @@ before and after RAIL's.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from bench import context_of, cpu_seconds, first, lsst_dc2, parser, report
 from peers import rail
@@ -32,7 +34,7 @@ def predict(model: Neighbours, rows: Photometry) -> None:
 
 def ours(models: dict[str, Neighbours], rows: Photometry, repeats: int) -> dict[str, float]:
     """Processor seconds of each model for all rows."""
-    return {name: cpu_seconds(lambda model=model: predict(model, rows), repeats) for name, model in models.items()}
+    return {name: cpu_seconds(partial(predict, model, rows), repeats) for name, model in models.items()}
 
 
 def main() -> None:

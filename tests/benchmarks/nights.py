@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -102,7 +103,7 @@ def main() -> None:
         print(f"{len(sky.tiles)} files\n")
         print("| night | before it | rows | jobs | of these clean, predict | MB written | seconds | released |")
         print("|---|---|---|---|---|---|---|---|")
-        figures = {}
+        figures: dict[str, Any] = {}
         for number, (words, happens) in enumerate(nights(sky), 1):
             rows, before = happens(), files(sky.results)
             night = sky.refresh()

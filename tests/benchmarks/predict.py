@@ -39,6 +39,7 @@ from zmill.models.base import Context, Labelled
 from zmill.models.registry import model_class
 from zmill.models.trained import fit_and_calibrate
 from zmill.pdf.grid import Grid
+from zmill.predict.infer import Stored
 from zmill.predict.read import IDENTITY
 from zmill.predict.shard import predict_shard
 from zmill.survey import photometry
@@ -47,7 +48,7 @@ from zmill.survey.photometry import Photometry, mask_of
 BANDS = ("u", "g", "r", "i", "z", "y")
 SLOPES = np.array([0.9, 0.6, 0.2, 0.0, -0.1, -0.15])
 """How the magnitudes of the simulated rows change with redshift."""
-PASSES = {"points": ("fcnn", "none"), "pdf": ("ensemble", "compact")}
+PASSES: dict[str, tuple[str, Stored]] = {"points": ("fcnn", "none"), "pdf": ("ensemble", "compact")}
 
 
 def rows_of(number: int, n: int) -> tuple[pa.Table, np.ndarray]:
@@ -60,7 +61,10 @@ def rows_of(number: int, n: int) -> tuple[pa.Table, np.ndarray]:
     error = (0.005 + 0.1 * 10 ** (0.4 * (mag - 25))).astype(np.float32)
     state = rng.choice(3, (n, len(BANDS)), p=[0.94, 0.05, 0.01])
     error[state > 0] = np.nan
-    columns = {"_healpix_29": np.sort(rng.integers(start, stop, n)), "object_id": number * 10_000_000 + np.arange(n)}
+    columns: dict[str, Any] = {
+        "_healpix_29": np.sort(rng.integers(start, stop, n)),
+        "object_id": number * 10_000_000 + np.arange(n),
+    }
     columns |= {"ra": rng.uniform(10, 11, n), "dec": rng.uniform(-30, -29, n)}
     limit = np.where(state == 1, 26.5, np.nan).astype(np.float32)
     for kind, values in (("mag", mag), ("magerr", error), ("maglim", limit)):
@@ -88,10 +92,12 @@ def train(results: Path, student: dict[str, Any]) -> None:
 
     student : settings of the distilled network.
     """
-    parts = []
-    for number, n in ((900, 3000), (901, 500), (902, 1000)):
-        table, z = rows_of(number, n)
-        parts.append(Labelled(Photometry.from_arrow(table, BANDS), z, np.ones(n)))
+
+    def labelled(number: int, n: int) -> Labelled:
+        rows, z = rows_of(number, n)
+        return Labelled(Photometry.from_arrow(rows, BANDS), z, np.ones(n))
+
+    parts = labelled(900, 3000), labelled(901, 500), labelled(902, 1000)
     context = Context(BANDS, 3, Grid(0.0, 3.0, 301), seed=1)
     brief = {"epochs": 1, "members": 1}
     for name, values in (

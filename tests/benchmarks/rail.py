@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +28,6 @@ from bench import context_of, lsst_dc2, parser, report, table
 from peers import rail
 
 from zmill.catalog import hats
-from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
 from zmill.models import store
@@ -50,7 +51,7 @@ def repeated(rows: Labelled, number: int) -> Labelled:
 def table_of(rows: Photometry, partition: Partition) -> pa.Table:
     """Rows as a partition of a clean catalogue."""
     n, start = len(rows), partition.interval()[0]
-    columns = {"_healpix_29": np.arange(start, start + n), "object_id": np.arange(n)}
+    columns: dict[str, Any] = {"_healpix_29": np.arange(start, start + n), "object_id": np.arange(n)}
     columns |= {"ra": np.zeros(n), "dec": np.zeros(n)}
     for kind in ("mag", "magerr", "maglim"):
         columns |= {f"{kind}_{band}": getattr(rows, kind)[:, b].copy() for b, band in enumerate(rows.bands)}
@@ -70,10 +71,11 @@ def write_clean(results: Path, rows: Photometry) -> None:
     hats.finish(results / "clean", "benchmark", found)
 
 
-def alone(results: Path, bands: tuple[str, ...]) -> None:
+def alone(results: Path, model: str, bands: tuple[str, ...]) -> None:
     """The shard's job on one thread; prints what it cost."""
+    folder = results / "models" / model
     started, cpu = time.perf_counter(), time.process_time()
-    predict_shard(results, 0, hats.partitions(results / "clean"), bands, Predict(), threads=1)
+    predict_shard(results, folder, 0, hats.partitions(results / "clean"), bands, Predict(), threads=1)
     cost = {"seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - started}
     print(json.dumps(cost | {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
 
@@ -81,11 +83,11 @@ def alone(results: Path, bands: tuple[str, ...]) -> None:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--rows", type=int, default=200_000)
-    options.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
+    options.add_argument("--alone", nargs=2, metavar=("FOLDER", "MODEL"), help=argparse.SUPPRESS)
     arguments = options.parse_args()
     context = context_of("lsst_dc2")
     if arguments.alone:
-        alone(arguments.alone, context.bands)
+        alone(Path(arguments.alone[0]), arguments.alone[1], context.bands)
         return
     if not arguments.peers:
         raise SystemExit(
@@ -100,12 +102,13 @@ def main() -> None:
         write_clean(results, test.photometry)
         for theirs, ours in PAIRS.items():
             settings = model_class(ours).Settings.model_validate({})
-            parts = [sample[split] for split in ("train", "valid", "calib")]
+            parts = sample["train"], sample["valid"], sample["calib"]
             cpu = torch.device("cpu")
             trained = fit_and_calibrate(ours, ours, settings, context, *parts, cpu, lambda line: None)
             store.save(results / "models" / ours, trained)
-            write_json(results / "evaluation" / "best.json", {"model": ours})
-            command = [sys.executable, __file__, "--alone", str(results)]
+            for place in ("photoz", "pdf", "progress"):
+                shutil.rmtree(results / place, ignore_errors=True)
+            command = [sys.executable, __file__, "--alone", str(results), ours]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             own = json.loads(done.stdout.splitlines()[-1])
             peer = rail(arguments.peers, theirs, sample["train"], test, context, files=True).estimate

@@ -71,7 +71,8 @@ def main() -> None:
     options.add_argument("--alone", nargs=2, metavar=("MODEL", "DEVICE"), help=argparse.SUPPRESS)
     arguments = options.parse_args()
     if arguments.alone:
-        alone(*arguments.alone, arguments)
+        name, device = arguments.alone
+        alone(name, device, arguments)
         return
     sample, context = lsst_dc2(arguments.data), context_of("lsst_dc2")
     train = first(sample["train"], arguments.rows)
