@@ -47,7 +47,7 @@ def ask_ned(sky: Sky, url: str) -> None:
     """NED is a further source of labels."""
     path = sky.folder / "surveys" / "night.yaml"
     definition = yaml.safe_load(path.read_text(encoding="utf-8"))
-    quick = {"retries": 1, "backoff_s": 0.01, "interval_s": 0, "timeout_s": 5}
+    quick = {"retries": 1, "backoff_s": 0.01, "interval_s": 0, "timeout_s": 5, "max_age_days": 1e-9}
     definition["labels"].append({"name": "ned", "source": "ned", "url": url, **quick})
     path.write_text(yaml.safe_dump(definition, sort_keys=False), encoding="utf-8")
 

@@ -64,6 +64,18 @@ def write_clean(catalog: Path, rows: list[int], ids: type = int) -> list[Partiti
     return partitions
 
 
+def write_sky(results: Path, rows: list[int]) -> list[Partition]:
+    """`clean/`, finished, and the `survey/` that it was made from, with a partition for each entry of `rows`."""
+    partitions = [Partition(ORDER, 7 + 5 * number) for number in range(len(rows))]
+    for partition, count in zip(partitions, rows, strict=True):
+        table = clean_rows(partition, count)
+        write_rows(results / "clean", partition, table)
+        write_rows(results / "survey", partition, table.drop_columns(["imputed", "cut"]))
+    for name in ("clean", "survey"):
+        hats.finish(results / name, name, partitions)
+    return partitions
+
+
 def identity_schema(schema: pa.Schema) -> pa.Schema:
     """What the two plain outputs of `plain_work` hold."""
     names = (HEALPIX_COLUMN, "object_id", "ra", "dec")

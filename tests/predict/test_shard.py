@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from predict_sky import BANDS, clean_rows, contents, write_rows
+from predict_sky import BANDS, clean_rows, contents, write_rows, write_sky
 
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
@@ -59,12 +59,7 @@ def crown(results: Path, name: str) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of results up to the choice of the model."""
     results = tmp_path_factory.mktemp("results of the demo")
-    for partition, rows in zip(PARTITIONS, ROWS, strict=True):
-        table = clean_rows(partition, rows)
-        write_rows(results / "clean", partition, table)
-        write_rows(results / "survey", partition, table.drop_columns(["imputed", "cut"]))
-    for name in ("clean", "survey"):
-        hats.finish(results / name, name, PARTITIONS)
+    assert write_sky(results, ROWS) == PARTITIONS
     train(results / "models" / "net", "net", seed=1)
     crown(results, "net")
     return results

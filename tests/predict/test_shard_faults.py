@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from predict_sky import clean_rows, contents, write_rows
+from predict_sky import contents, write_sky
 from test_shard import made  # noqa: F401 (a fixture)
 
-from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.predict.finish import finish
 
@@ -27,12 +26,7 @@ FAULTY = [Partition(4, 7 + 5 * number) for number in range(len(ROWS))]
 def results(made: Path, tmp_path: Path) -> Path:  # noqa: F811
     """Results up to the choice of the model, of a few more partitions, in a folder with spaces and accents."""
     folder = Path(shutil.copytree(made, tmp_path / "résultats d'été ★ 1"))
-    for partition, rows in zip(FAULTY, ROWS, strict=True):
-        table = clean_rows(partition, rows)
-        write_rows(folder / "clean", partition, table)
-        write_rows(folder / "survey", partition, table.drop_columns(["imputed", "cut"]))
-    for name in ("clean", "survey"):
-        hats.finish(folder / name, name, FAULTY)
+    assert write_sky(folder, ROWS) == FAULTY
     return folder
 
 
