@@ -9,7 +9,7 @@ import night_sky
 import pytest
 from night_sky import hashes, record
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.long]
 
 
 def test_one_changed_file_of_a_thousand_is_one_partition_of_work(tmp_path: Path) -> None:

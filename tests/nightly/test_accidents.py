@@ -15,6 +15,8 @@ from astropy.table import Table
 from night_sky import CATALOGS, Sky, fresh, hashes, later_labels, record
 from servers.tap import Tap
 
+from zmill.release import store
+
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 TABLE = "NEDTAP.objdir"
@@ -60,18 +62,19 @@ def test_a_dead_service_and_a_full_disk_cost_a_night_and_nothing_else(tmp_path: 
     corner.unlink()
     with Tap({TABLE: directory(sky)}) as ned:
         ask_ned(sky, f"{ned.url}/tap")
-        night = sky.refresh()
-        assert night.code == 0, night.text[-4000:]
-        assert ned.asked
-        first = record(sky)
-
-        corner.write_bytes(held)  # the footprint grows: NED is asked again, and does not answer
         ned.fault_of = lambda asked: "503"
         night = sky.refresh()
-        assert night.code == 1 and "ned" in night.text and "503" in night.text
-        assert record(sky) == first, "the old release stays"
+        assert night.code == 1 and "labels: ned" in night.text and "503" in night.text
+        assert store.current(sky.results) is None
 
         ned.fault_of = lambda asked: ""
+        night = sky.refresh()
+        assert night.code == 0, night.text[-4000:]
+        first = record(sky)
+
+        # The footprint grows, NED is asked again and does not answer: what it said before is kept. The disk fills up.
+        corner.write_bytes(held)
+        ned.fault_of = lambda asked: "503"
         filler = disk / "someone else's"
         free = os.statvfs(disk)
         filler.write_bytes(bytes(free.f_bavail * free.f_frsize - 150_000))
@@ -82,5 +85,7 @@ def test_a_dead_service_and_a_full_disk_cost_a_night_and_nothing_else(tmp_path: 
         filler.unlink()
         night = sky.refresh()
         assert night.code == 0, night.text[-4000:]
+        assert "503" in (sky.results / "logs" / "labels.log").read_text()
+        ned.fault_of = lambda asked: ""
         assert fresh(sky) == {name: hashes(sky, name) for name in CATALOGS}
     assert record(sky)["rows"] > first["rows"]

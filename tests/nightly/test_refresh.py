@@ -115,7 +115,7 @@ def test_a_second_run_refuses(sky: Sky) -> None:
     assert not night.jobs
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 6))])
 def test_nights_that_are_killed_are_made_good_by_the_next(sky: Sky, seed: int) -> None:
     """After any sequence of changes and kills, a night that is left alone ends as a first run from the same files would."""
     chance, late, held = random.Random(seed), later_labels(sky), {}
