@@ -57,14 +57,13 @@ localrules:
 rule all:
     """Everything: photo-z and PDFs of every row, released, and the report (the default)."""
     input:
-        f"{RESULTS}/report.html",
-        [] if survey.tables else f"{RESULTS}/release.json",
+        lambda wildcards: stages_of_release(wildcards),
 
 
 rule refresh:
     """One night: what the survey and the labels have that is new, predicted and released (docs/nightly.md)."""
     input:
-        f"{RESULTS}/release.json",
+        lambda wildcards: stages_of_release(wildcards),
 
 
 include: "rules/demo_data.smk"
@@ -106,13 +105,14 @@ include: "rules/report.smk"
 rule train:
     """All configured models, trained and calibrated."""
     input:
+        stages_of_sample,
         expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS),
 
 
 rule evaluate:
     """The leaderboard of all models, and which one is best."""
     input:
-        f"{RESULTS}/evaluation/leaderboard.csv",
+        stages_of_evaluation,
 
 
 onstart:

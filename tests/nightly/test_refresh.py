@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import night_sky
@@ -105,6 +106,32 @@ def test_models_learn_again_once_labels_have_changed_enough_and_replace_the_old_
     assert record(sky)["model"]["partitions_by_hash"] == {now["hash"]: len(hashes(sky, "photoz"))}
     assert (sky.results / "imputation.json").read_bytes() == colors
     assert test_rows <= set(pq.read_table(sky.results / "sample" / "test.parquet")["object_id"].to_pylist())
+
+
+def test_a_job_that_failed_is_tried_again_until_it_succeeds(sky: Sky) -> None:
+    tile, before = sky.tiles[5], record(sky)
+    sky.change(tile)
+    good = tile.read_bytes()
+    tile.write_bytes(good[:40] + bytes(600) + good[640:])  # its footer says nothing of it
+    for _ in range(2):
+        night = sky.refresh()
+        assert night.code == 1 and f"{tile.name}: cannot be read" in night.text and not night.jobs
+        assert record(sky) == before
+    tile.write_bytes(good)
+    night = sky.refresh()
+    assert night.code == 0 and night.jobs["clean_shard"] == night.jobs["predict_shard"] == 1
+    assert len(record(sky)["changes"]["photoz"]["changed"]) == 1
+
+    for made in (
+        "specz/labels.json",
+        "matches.parquet",
+        "sample/sample.json",
+        "models/knn/model.json",
+        "champion.json",
+    ):
+        (sky.results / made).unlink()
+    told = set(re.findall(r"^(\w+) +\d+$", sky.refresh("--dry-run").text, re.MULTILINE))
+    assert told >= {"labels", "crossmatch", "sample", "train_model", "champion"}
 
 
 def test_a_second_run_refuses(sky: Sky) -> None:
