@@ -54,31 +54,19 @@ localrules:
     evaluate,
 
 
-rule all:
-    """Everything: photo-z and PDFs of every row, released, and the report (the default)."""
-    input:
-        lambda wildcards: stages_of_release(wildcards),
-
-
-rule refresh:
-    """One night: what the survey and the labels have that is new, predicted and released (docs/nightly.md)."""
-    input:
-        lambda wildcards: stages_of_release(wildcards),
-
-
 include: "rules/demo_data.smk"
 
 
 MADE = set(rules.demo_data.output)
 
 
-include: "rules/common.smk"
-
-
 try:
     SOURCES = check(settings, survey, made_by_workflow=[Path(file) for file in rules.demo_data.output])
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+
+
+include: "rules/common.smk"
 
 
 if survey.tables:
@@ -102,17 +90,35 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 
 
+rule all:
+    """Everything: photo-z and PDFs of every row, released, and the report (the default)."""
+    default_target: True
+    input:
+        UP_TO_RELEASE,
+        shards_of("clean"),
+        shards_of("predict"),
+
+
+rule refresh:
+    """One night: what the survey and the labels have that is new, predicted and released (docs/nightly.md)."""
+    input:
+        UP_TO_RELEASE,
+        shards_of("clean"),
+        shards_of("predict"),
+
+
 rule train:
     """All configured models, trained and calibrated."""
     input:
-        stages_of_sample,
-        expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS),
+        UP_TO_MODELS,
+        shards_of("clean"),
 
 
 rule evaluate:
     """The leaderboard of all models, and which one is best."""
     input:
-        stages_of_evaluation,
+        UP_TO_LEADERBOARD,
+        shards_of("clean"),
 
 
 onstart:

@@ -31,7 +31,7 @@ rule clean_catalog:
     message:
         "Finishing the clean catalogue"
     input:
-        lambda wildcards: expand(f"{RESULTS}/progress/clean/{{shard}}.json", shard=shard_numbers(wildcards)),
+        shards_of("clean"),
         survey=f"{RESULTS}/survey/partition_info.csv",
     output:
         f"{RESULTS}/clean/partition_info.csv",

@@ -68,42 +68,35 @@ def survey_sidecars(wildcards) -> list[str]:
     return shard_sidecars(shards, Path(shards).stat().st_mtime_ns)[int(wildcards.shard)]
 
 
-# Targets ask by name for what every stage makes. A job that fails loses its outputs, and Snakemake misses outputs that only
-# other jobs ask for no longer than until these have run once: without this, the night after a failure would find nothing to do.
+# Targets ask by name for what every stage makes. A job that fails loses its outputs, and Snakemake does not miss outputs that
+# only other jobs ask for once these have run: without this, the night after a failure would find nothing to do.
+UP_TO_SAMPLE = [f"{RESULTS}/sample/sample.json"]
+if not survey.tables:
+    UP_TO_SAMPLE += [file for file in (*SOURCES.survey, *SOURCES.labels) if file in MADE]
+    UP_TO_SAMPLE += [f"{RESULTS}/{name}/partition_info.csv" for name in ("survey", "specz", "clean")]
+    UP_TO_SAMPLE += [f"{RESULTS}/{name}.parquet" for name in ("matches", "split")]
+    UP_TO_SAMPLE += [f"{RESULTS}/{name}.json" for name in ("training", "imputation")]
+UP_TO_MODELS = [*UP_TO_SAMPLE, *expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS)]
+UP_TO_LEADERBOARD = [
+    *UP_TO_MODELS,
+    *expand(f"{RESULTS}/evaluation/{{model}}/metrics.json", model=MODELS),
+    f"{RESULTS}/evaluation/leaderboard.csv",
+]
+UP_TO_RELEASE = [*UP_TO_LEADERBOARD, f"{RESULTS}/report.html"]
+if not survey.tables:
+    UP_TO_RELEASE += [f"{RESULTS}/photoz/partition_info.csv"]
+    UP_TO_RELEASE += [f"{RESULTS}/{name}.json" for name in ("champion", "gates", "release")]
 
 
-def stages_of_sample(wildcards) -> list[str]:
-    """What is made up to the sample."""
-    if survey.tables:
-        return [f"{RESULTS}/sample/sample.json"]
-    once = [
-        "survey/partition_info.csv",
-        "specz/partition_info.csv",
-        "matches.parquet",
-        "split.parquet",
-        "training.json",
-    ]
-    once += ["imputation.json", "clean/partition_info.csv", "sample/sample.json"]
-    shards = expand(f"{RESULTS}/progress/clean/{{shard}}.json", shard=shard_numbers(wildcards))
-    files = [file for file in (*SOURCES.survey, *SOURCES.labels) if file in MADE]
-    return [*files, *(f"{RESULTS}/{name}" for name in once), *shards]
+def shards_of(stage: str):
+    """Input function: what a stage says of each of its shards; nothing where the survey has no sky."""
 
+    def progress(wildcards) -> list[str]:
+        if survey.tables:
+            return []
+        return expand(f"{RESULTS}/progress/{stage}/{{shard}}.json", shard=shard_numbers(wildcards))
 
-def stages_of_evaluation(wildcards) -> list[str]:
-    """What is made up to the leaderboard."""
-    models = expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS)
-    metrics = expand(f"{RESULTS}/evaluation/{{model}}/metrics.json", model=MODELS)
-    return [*stages_of_sample(wildcards), *models, *metrics, f"{RESULTS}/evaluation/leaderboard.csv"]
-
-
-def stages_of_release(wildcards) -> list[str]:
-    """What is made up to the release; of a survey without a sky, up to the report."""
-    done = [*stages_of_evaluation(wildcards), f"{RESULTS}/report.html"]
-    if survey.tables:
-        return done
-    shards = expand(f"{RESULTS}/progress/predict/{{shard}}.json", shard=shard_numbers(wildcards))
-    once = ("champion.json", "photoz/partition_info.csv", "gates.json", "release.json")
-    return [*done, *shards, *(f"{RESULTS}/{name}" for name in once)]
+    return progress
 
 
 def searched(wildcards) -> list[str]:

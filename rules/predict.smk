@@ -75,7 +75,7 @@ rule photoz_catalog:
     message:
         "Counting the predicted rows and finishing the catalogues"
     input:
-        lambda wildcards: expand(f"{RESULTS}/progress/predict/{{shard}}.json", shard=shard_numbers(wildcards)),
+        shards_of("predict"),
         survey=f"{RESULTS}/survey/partition_info.csv",
         clean=f"{RESULTS}/clean/partition_info.csv",
         champion=ancient(f"{RESULTS}/champion.json"),
