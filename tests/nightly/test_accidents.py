@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from astropy.table import Table
 from night_sky import CATALOGS, Sky, fresh, hashes, later_labels, record
 from servers.tap import Tap
 
+from disks import small_disk
 from zmill.release import store
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -25,15 +25,8 @@ TABLE = "NEDTAP.objdir"
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own of 64 MB."""
-    folder = tmp_path / "a small disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "zmill", str(folder)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no right to mount here")
-    try:
+    with small_disk(tmp_path / "a small disk", "64m") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def directory(sky: Sky) -> Table:

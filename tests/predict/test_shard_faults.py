@@ -15,6 +15,7 @@ import pytest
 from predict_sky import contents, write_sky
 from test_shard import made  # noqa: F401 (a fixture)
 
+from disks import small_disk
 from zmill.catalog.hats import Partition
 from zmill.predict.finish import finish
 
@@ -33,15 +34,8 @@ def results(made: Path, tmp_path: Path) -> Path:  # noqa: F811
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own of 2 MB."""
-    folder = tmp_path / "a small disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "zmill", str(folder)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no right to mount here")
-    try:
+    with small_disk(tmp_path / "a small disk", "2m") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def job(*arguments: object) -> subprocess.CompletedProcess[str]:
