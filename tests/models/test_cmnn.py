@@ -14,6 +14,7 @@ from toy_survey import GRID, labelled
 
 from zmill.config import ConfigError, ModelSettings
 from zmill.models.base import Labelled
+from zmill.models.features import Fluxes
 from zmill.models.registry import check_models
 
 PUBLISHED = {"weights": "uniform", "floor": 0.0, "magnitude": 0.0, "fewest": 1, "most": 10_000}
@@ -23,7 +24,7 @@ QUICK = {"floor": 0.02, "magnitude": 1.0}
 def test_neighbours_are_those_of_the_formula() -> None:
     train, test = labelled(500, 1), labelled(40, 2)
     model, _ = contract.fitted("cmnn", PUBLISHED, train, labelled(100, 3))
-    histogram = model._histogram(test.photometry).double().numpy()
+    histogram = model._histogram(Fluxes.of(test.photometry, ())).double().numpy()
     colors = [np.diff(rows.photometry.mag.astype(np.float64), axis=1) for rows in (train, test)]
     distance = ((colors[1][:, None] - colors[0]) ** 2 / (2 * 0.05**2)).sum(2)
     near = distance <= chi2.ppf(0.68, 2)
@@ -38,10 +39,10 @@ def test_a_color_that_is_missing_takes_no_part() -> None:
     gone = replace(test.photometry, unobserved=np.full(40, 4, np.int32))
     strange = replace(gone, mag=gone.mag + np.array([0, 0, 5], np.float32))
     model, _ = contract.fitted("cmnn", PUBLISHED, train, labelled(100, 3))
-    assert torch.equal(model._histogram(gone), model._histogram(strange))
+    assert torch.equal(model._histogram(Fluxes.of(gone, ())), model._histogram(Fluxes.of(strange, ())))
     gr = [rows.photometry.mag[:, 0].astype(np.float64) - rows.photometry.mag[:, 1] for rows in (train, test)]
     near = (gr[1][:, None] - gr[0]) ** 2 / (2 * 0.05**2) <= chi2.ppf(0.68, 1)
-    histogram = model._histogram(gone).double().numpy()
+    histogram = model._histogram(Fluxes.of(gone, ())).double().numpy()
     for row in np.flatnonzero(near.any(1)):
         assert (histogram[row] * GRID.z).sum() == pytest.approx(train.z[near[row]].mean(), abs=2e-3)
 
@@ -50,9 +51,20 @@ def test_too_few_neighbours_are_filled_up() -> None:
     model, _ = contract.fitted("cmnn", PUBLISHED | {"fewest": 25}, labelled(300, 1), labelled(100, 2))
     far = labelled(5, 3).photometry
     far = replace(far, mag=far.mag + np.array([9, 0, -9], np.float32))
-    histogram = model._histogram(far)
+    histogram = model._histogram(Fluxes.of(far, ()))
     assert ((histogram > 0).sum(1) >= 5).all()
     torch.testing.assert_close(histogram.sum(1), torch.ones(5))
+
+
+def test_rows_may_be_left_out_of_the_neighbours() -> None:
+    train = labelled(300, 1)
+    model, _ = contract.fitted("cmnn", QUICK, train, labelled(100, 2))
+    fluxes = Fluxes.of(train.photometry, ())
+    own = torch.arange(300)[:, None]
+    at = torch.searchsorted(torch.from_numpy(GRID.z), torch.from_numpy(train.z).clamp(GRID.z_min, GRID.z_max - 1e-6))
+    with_itself, without = (model.densities(fluxes, left)[own[:, 0], at].mean() for left in (own * 0 - 1, own))
+    assert float(without) < float(with_itself)
+    torch.testing.assert_close(model.densities(fluxes, own * 0 - 1), model.densities(fluxes))
 
 
 def test_weights_of_rows_count() -> None:

@@ -10,9 +10,12 @@ import pytest
 import torch
 from toy_survey import CONTEXT, labelled
 
+from zmill import metrics
 from zmill.config import ConfigError, ModelSettings
 from zmill.models.features import Fluxes
 from zmill.models.registry import check_models
+from zmill.pdf.calibration import Calibration
+from zmill.survey.photometry import Photometry
 
 SHAPE = {"width": 48, "waves": 4, "embedding": 2, "lr": 8e-3, "ema": 0.9}
 QUICK: dict[str, Any] = {
@@ -46,12 +49,39 @@ def test_learns_again_from_more_rows() -> None:
     contract.learns_again("ensemble", QUICK)
 
 
-def test_the_ensemble_is_the_mean_of_its_parts() -> None:
-    model, _ = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
-    batch = labelled(50, 3).photometry
+def parts(model: Any, batch: Photometry) -> list[torch.Tensor]:
+    """Densities of the three parts."""
     fluxes = Fluxes.of(batch, ())
-    expected = 0.5 * (model.networks.densities(fluxes) + model.neighbors.densities(fluxes))
-    torch.testing.assert_close(model.predict(batch), expected)
+    return [part.densities(fluxes) for part in (model.networks, model.neighbors, model.matched)]
+
+
+def mean(model: Any, batch: Photometry) -> torch.Tensor:
+    """Their average, by the shares that validation rows chose."""
+    return sum(share * density for share, density in zip(model.shares, parts(model, batch), strict=True))
+
+
+def test_the_ensemble_is_the_mean_of_its_parts() -> None:
+    model, facts = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
+    batch = labelled(50, 3).photometry
+    torch.testing.assert_close(model.predict(batch), mean(model, batch))
+    assert sum(facts["shares"].values()) == pytest.approx(1)
+
+
+def test_shares_are_those_of_the_highest_log_score_once_calibrated() -> None:
+    valid = labelled(150, 2)
+    model, _ = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), valid)
+    found, grid = parts(model, valid.photometry), CONTEXT.grid
+
+    def log_score(shares: list[float]) -> float:
+        average = sum(share * density for share, density in zip(shares, found, strict=True))
+        calibrated = [Calibration(power)(average, grid) for power in (1, 1.25, 1.5)]
+        return max(
+            metrics.pdf_metrics(metrics.pdf_scores(density, grid, valid.z))["log_score"] for density in calibrated
+        )
+
+    chosen = log_score(model.shares)
+    for shares in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0], [0, 0.5, 0.5]):
+        assert chosen >= log_score(shares) - 1e-4
 
 
 def test_the_distilled_network_answers_as_its_teachers() -> None:
@@ -59,8 +89,7 @@ def test_the_distilled_network_answers_as_its_teachers() -> None:
     model, _ = contract.fitted("ensemble", settings, labelled(1500, 1), labelled(300, 2))
     batch = labelled(500, 3).photometry
     taught = model.predict(batch)
-    teacher = model.networks.densities(Fluxes.of(batch, ())) + model.neighbors.densities(Fluxes.of(batch, ()))
-    shared = torch.minimum(taught, teacher / 2).sum(1) * CONTEXT.grid.step
+    shared = torch.minimum(taught, mean(model, batch)).sum(1) * CONTEXT.grid.step
     assert float(shared.mean()) > 0.85
 
 

@@ -65,7 +65,11 @@ class Labelled:
     def inside(self, grid: Grid) -> Labelled:
         """The rows whose redshift is on the grid: no density on it can describe the others."""
         rows = (self.z >= grid.z_min) & (self.z <= grid.z_max)
-        return self if rows.all() else Labelled(self.photometry[rows], self.z[rows], self.weight[rows])
+        return self if rows.all() else self.rows(rows)
+
+    def rows(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Labelled:
+        """Some of the rows, by a mask or by their numbers."""
+        return Labelled(self.photometry[rows], self.z[rows], self.weight[rows])
 
 
 @dataclass(frozen=True)

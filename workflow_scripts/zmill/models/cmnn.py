@@ -20,7 +20,7 @@ from zmill.models.base import Labelled, Model
 from zmill.models.features import Fluxes
 from zmill.models.knn import JUDGED, WIDTHS, kernel
 from zmill.models.losses import mean_crps
-from zmill.survey.photometry import MAGNITUDES, Photometry
+from zmill.survey.photometry import MAGNITUDES, ZERO_POINT, Photometry
 
 PAIRS = 1 << 22
 """Distances held in memory at a time on a CPU."""
@@ -71,13 +71,13 @@ class ColorNeighbours(Model):
         valid = valid.inside(grid)
         self._learn(train, device)
         judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
-        batch = valid.photometry[judged]
+        fluxes = Fluxes.of(valid.photometry[judged], ())
         z = torch.as_tensor(valid.z[judged], dtype=torch.float32, device=device)
         curve = []
         for floor in s.floor:
             for magnitude in s.magnitude:
                 self.floor, self.magnitude = floor, magnitude
-                histogram = self._histogram(batch)
+                histogram = self._histogram(fluxes)
                 for width in WIDTHS:
                     score = mean_crps(histogram @ kernel(grid, width, device), z, grid)
                     curve.append({"floor": floor, "magnitude": magnitude, "width": width, "crps": score})
@@ -93,7 +93,7 @@ class ColorNeighbours(Model):
     def _learn(self, rows: Labelled, device: torch.device) -> None:
         """Keep the colors of the rows."""
         rows = rows.inside(self.context.grid)
-        colors, variance = self._colors(rows.photometry, 0.0)
+        colors, variance = self._colors(Fluxes.of(rows.photometry, ()), 0.0)
         known = torch.isfinite(variance)
         self.center = torch.nan_to_num(torch.where(known, colors, torch.nan).nanmedian(0).values, nan=0.0)
         self.colors = torch.where(known, colors - self.center, 0.0)
@@ -104,24 +104,29 @@ class ColorNeighbours(Model):
 
     @torch.inference_mode()
     def predict(self, batch: Photometry) -> Tensor:
-        return self._histogram(batch) @ self._kernel
+        return self.densities(Fluxes.of(batch, (), self.device))
 
-    def _colors(self, batch: Photometry, floor: float) -> tuple[Tensor, Tensor]:
+    def densities(self, fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
+        """(n, grid.size) normalised densities of fluxes on the model's device.
+
+        without : (n, r) training rows, by number among those inside the grid, that are no neighbours; -1 for none.
+        """
+        return self._histogram(fluxes, without) @ self._kernel
+
+    def _colors(self, fluxes: Fluxes, floor: float) -> tuple[Tensor, Tensor]:
         """(n, bands) adjacent colors and, last, the reference magnitude; their variances, infinite where not measured."""
-        fluxes = Fluxes.of(batch, ())
-        measured = fluxes.observed & ~fluxes.undetected
-        mag = torch.from_numpy(batch.mag)
+        measured = fluxes.observed & ~fluxes.undetected & (fluxes.flux > 0)
         error = torch.nan_to_num(MAGNITUDES * fluxes.error / fluxes.flux, nan=UNKNOWN, posinf=UNKNOWN)
         variance = torch.where(measured, error.square() + floor**2, torch.inf)
-        value = torch.where(measured, mag, 0.0)
+        value = torch.where(measured, ZERO_POINT - MAGNITUDES * fluxes.flux.log(), 0.0)
         reference = self.context.reference
         colors = torch.cat([value[:, :-1] - value[:, 1:], value[:, reference, None]], 1)
         return colors, torch.cat([variance[:, :-1] + variance[:, 1:], variance[:, reference, None]], 1)
 
-    def _histogram(self, batch: Photometry) -> Tensor:
+    def _histogram(self, fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
         """(n, size) weights of the neighbours on the grid points, each row summing to 1."""
         s, size = self.settings, self.context.grid.size
-        colors, variance = (t.to(self.device) for t in self._colors(batch, self.floor))
+        colors, variance = (t.to(self.device) for t in self._colors(fluxes, self.floor))
         known = torch.isfinite(variance)
         weight = torch.where(known, 1 / variance.clamp_min(1e-8), 0.0)
         weight[:, -1] = known[:, -1] * (1 / self.magnitude**2 if self.magnitude else 0.0)
@@ -136,7 +141,11 @@ class ColorNeighbours(Model):
             squared = (w * c * c) @ self._known.T - 2 * (w * c) @ self.colors.T + w @ self._squares.T
             free = counted[rows] @ self._known.T
             # fewer colors in common make any galaxy near: the distance is judged by its own chi-squared
-            near = (squared.clamp_min_(0) / self._threshold[free.long()]).topk(number, largest=False, sorted=True)
+            nearness = squared.clamp_min_(0) / self._threshold[free.long()]
+            if without is not None:
+                row, column = (without[rows] >= 0).nonzero(as_tuple=True)
+                nearness[row, without[rows][row, column]] = torch.inf
+            near = nearness.topk(number, largest=False, sorted=True)
             distance = squared.gather(1, near.indices)
             kept = (near.values <= 1) | (torch.arange(number, device=self.device) < s.fewest)
             share = self._share(distance) * self.weight[near.indices] * kept

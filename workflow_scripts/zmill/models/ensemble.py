@@ -1,12 +1,15 @@
-"""The flagship for tables: residual networks and neighbors under a learned metric, averaged, then distilled into one network.
+"""The flagship for tables: residual networks, neighbors under a learned metric and color-matched neighbors, averaged, then
+distilled into one network.
 
-The two err differently: a softmax interpolates, neighbors keep the lines and clusters of the training redshifts. One small
-network learns to answer as their average does, so that a survey is predicted at the cost of one.
+The three err differently: a softmax interpolates, neighbors keep the lines and clusters of the training redshifts, and what
+errors do to the colors is learned by the first two and known to the third. One small network learns to answer as their average
+does, so that a survey is predicted at the cost of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,13 +17,18 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from zmill.metrics import SMALLEST_DENSITY
 from zmill.models import base
 from zmill.models.base import Labelled, Model
+from zmill.models.cmnn import CMNNSettings, ColorNeighbours
 from zmill.models.features import Fluxes, Luptitudes
+from zmill.models.knn import JUDGED
 from zmill.models.losses import cross_entropy, mean_crps
 from zmill.models.nca import MetricNeighbors, NCASettings
 from zmill.models.network import Applied, Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
 from zmill.models.resmlp import ROWS, ResidualEnsemble, ResMLPSettings, probability
+from zmill.pdf.calibration import Calibration
+from zmill.pdf.values import density_at
 from zmill.survey.photometry import Photometry
 
 PARTNERS = 20
@@ -33,6 +41,10 @@ ENOUGH = 400_000
 """Blends that the distilled network learns from, unless there are even more training rows."""
 PER_ROW = 40
 """Blends of a training row, at most."""
+SHARES = 6
+"""The shares of the parts in the average are multiples of 1 / 6."""
+POWERS = (1.0, 1.25, 1.5)
+"""Powers of a calibration that averages are judged with."""
 
 
 class Distilled(Residual, Schedule):
@@ -45,6 +57,8 @@ class Distilled(Residual, Schedule):
     """Passes over the blends, of which there are 40 of every training row."""
     lr: float = Field(4e-3, gt=0)
     ema: float = Field(0.998, ge=0, lt=1)
+    drop: float = Field(0.1, ge=0, le=1)
+    """Share of the blends that lose bands."""
 
 
 class EnsembleSettings(base.Settings):
@@ -54,6 +68,8 @@ class EnsembleSettings(base.Settings):
     """The residual networks: the keys of `resmlp`."""
     neighbors: NCASettings = NCASettings.model_validate({})
     """The learned neighbors: the keys of `nca`."""
+    matched: CMNNSettings = CMNNSettings.model_validate({})
+    """The color-matched neighbors: the keys of `cmnn`."""
     distill: bool = True
     """Train one network on the densities of all and keep that one alone."""
     distilled: Distilled = Distilled.model_validate({})
@@ -64,12 +80,12 @@ class EnsembleSettings(base.Settings):
     @model_validator(mode="after")
     def _same_inputs(self) -> EnsembleSettings:
         if self.networks.extra or self.neighbors.extra:
-            raise ValueError("give `extra` once, beside networks and neighbors: both take the same inputs")
+            raise ValueError("give `extra` once, beside networks and neighbors: they take the same inputs")
         return self
 
 
 class Ensemble(Model):
-    """Mean of the densities of `resmlp` and `nca`, or one network that was taught by it."""
+    """Weighted mean of the densities of `resmlp`, `nca` and `cmnn`, or one network that was taught by it."""
 
     Settings = EnsembleSettings
     min_train = 200
@@ -78,12 +94,19 @@ class Ensemble(Model):
 
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
         grid = self.context.grid
+        train, valid = train.inside(grid), valid.inside(grid)
         self._start()
-        facts: dict[str, Any] = {name: model.fit(train, valid, device, say) for name, model in self._parts().items()}
+        facts: dict[str, Any] = {
+            "networks": self.networks.fit(train, valid, device, say),
+            "neighbors": self.neighbors.fit(train, valid, device, say),
+        }
+        facts["matched"] = self.matched.fit(train.rows(self.neighbors.rows.cpu().numpy()), valid, device, say)
+        fluxes = Fluxes.of(valid.photometry, self.settings.extra, device)
+        valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
+        self.shares = self._best_shares(fluxes, valid_z)
+        facts["shares"] = dict(zip(self._parts(), self.shares, strict=True))
+        say("shares in the average: " + ", ".join(f"{name} {share:.2f}" for name, share in facts["shares"].items()))
         if self.settings.distill:
-            valid = valid.inside(grid)
-            fluxes = Fluxes.of(valid.photometry, self.settings.extra, device)
-            valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
 
             def score(network: nn.Module) -> float:
                 found = probability(network, self.networks.features(fluxes))
@@ -94,8 +117,10 @@ class Ensemble(Model):
         return facts
 
     def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
-        for model in self._parts().values():
-            model.refit(rows, device, say)
+        rows = rows.inside(self.context.grid)
+        self.networks.refit(rows, device, say)
+        self.neighbors.refit(rows, device, say)
+        self.matched.refit(rows.rows(self.neighbors.rows.cpu().numpy()), device, say)
         if self.settings.distill:
             self._distill(rows, None, device, say)
         self.to(device)
@@ -106,10 +131,40 @@ class Ensemble(Model):
         self.networks = ResidualEnsemble(s.networks.model_copy(update={"extra": s.extra}), self.context)
         self.neighbors = MetricNeighbors(s.neighbors.model_copy(update={"extra": s.extra}), self.context)
         self.networks.watch = self.neighbors.watch = self.watch
+        self.matched = ColorNeighbours(s.matched, self.context)
+
+    def _densities(self, fluxes: Fluxes, without: Tensor | None = None) -> list[Tensor]:
+        """(n, grid.size) densities of each part, each row without some of the neighbors, which both kinds have in common."""
+        return [
+            self.networks.densities(fluxes),
+            self.neighbors.densities(fluxes, without),
+            self.matched.densities(fluxes, without),
+        ]
 
     def _teach(self, fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
-        """(n, grid.size) mean densities of both, each row without some of the neighbors."""
-        return self.networks.densities(fluxes).add_(self.neighbors.densities(fluxes, without)).mul_(0.5)
+        """(n, grid.size) weighted mean densities of all parts."""
+        mean = torch.zeros(len(fluxes.flux), self.context.grid.size, device=fluxes.flux.device)
+        for share, density in zip(self.shares, self._densities(fluxes, without), strict=True):
+            mean.add_(density, alpha=share)
+        return mean
+
+    @torch.inference_mode()
+    def _best_shares(self, fluxes: Fluxes, z: Tensor) -> list[float]:
+        """Shares of the parts in the average whose log score at redshifts (n,) is highest, once calibrated by a power.
+
+        Stacking as of Yao et al. (2018), of densities that are sharpened after: an average is wider than what it is made of,
+        and judged as it is it would have to be of one part.
+        """
+        grid, rows = self.context.grid, torch.arange(min(len(z), JUDGED), device=z.device)
+        found = torch.stack(self._densities(fluxes.rows(rows)))
+
+        def log_score(shares: tuple[float, ...]) -> float:
+            mean = torch.einsum("p,pnz->nz", torch.tensor(shares, device=found.device), found)
+            there = (density_at(Calibration(power)(mean, grid), grid, z[rows]) for power in POWERS)
+            return max(float(density.clamp_min(SMALLEST_DENSITY).log().mean()) for density in there)
+
+        counts = (tried for tried in product(range(SHARES + 1), repeat=len(found)) if sum(tried) == SHARES)
+        return list(max((tuple(count / SHARES for count in tried) for tried in counts), key=log_score))
 
     def _distill(
         self,
@@ -123,9 +178,10 @@ class Ensemble(Model):
         It is asked about blends of training rows of nearly the same redshift, redrawn from their errors, and neither of
         the two is a neighbor then: on the training rows themselves the ensemble knows the answer too well to teach
         what it would say of a new row.
+
+        rows : all of them on the grid.
         """
         s, seed = self.settings, self.context.seed + 1
-        rows = rows.inside(self.context.grid)
         generator = torch.Generator(device).manual_seed(seed)
         inputs, answers = self._lessons(rows, device, generator)
         say(f"distilling into one network of width {s.distilled.width}, by {len(inputs):,} blends")
@@ -157,7 +213,7 @@ class Ensemble(Model):
             steps = torch.randint(-PARTNERS, PARTNERS + 1, own.shape, generator=generator, device=device)
             partner = by_redshift[(rank[own] + steps).clamp(0, len(rank) - 1)]
             drawn = fluxes.rows(own).blended(fluxes.rows(partner), BLEND, generator)
-            drawn = drawn.resampled(NOISE, generator).dropped(self.settings.networks.drop, generator)
+            drawn = drawn.resampled(NOISE, generator).dropped(self.settings.distilled.drop, generator)
             density = self._teach(drawn, place[torch.stack([own, partner], 1)])
             inputs.append(self.networks.features(drawn))
             answers.append((density / density.sum(1, keepdim=True)).to(torch.bfloat16))
@@ -182,7 +238,7 @@ class Ensemble(Model):
             return tensors_of(features=self.features, network=self.network), {}
         parts = {name: model.state() for name, model in self._parts().items()}
         tensors = {f"{name}.{key}": value for name, (found, _) in parts.items() for key, value in found.items()}
-        return tensors, {name: facts for name, (_, facts) in parts.items()}
+        return tensors, {"shares": self.shares, **{name: facts for name, (_, facts) in parts.items()}}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         if self.settings.distill:
@@ -191,6 +247,7 @@ class Ensemble(Model):
             load_tensors(tensors, features=self.features, network=self.network)
         else:
             self._start()
+            self.shares = [float(share) for share in facts["shares"]]
             for name, model in self._parts().items():
                 prefix = f"{name}."
                 own = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
@@ -207,7 +264,7 @@ class Ensemble(Model):
                 model.to(device)
 
     def _parts(self) -> dict[str, Model]:
-        return {"networks": self.networks, "neighbors": self.neighbors}
+        return {"networks": self.networks, "neighbors": self.neighbors, "matched": self.matched}
 
 
 MODEL = Ensemble

@@ -31,7 +31,7 @@ class Augmented(Schedule):
     look_every: int = Field(2, ge=1)
     noise: float = Field(0.5, ge=0)
     """Fluxes are drawn again in every step from their errors times this."""
-    drop: float = Field(0.05, ge=0, le=1)
+    drop: float = Field(0.1, ge=0, le=1)
     """Share of the rows of a step that lose bands."""
     smooth: float = Field(0.005, ge=0)
     """Standard deviation, in 1 + z, that a label is spread over."""
