@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import time
 from pathlib import Path
 
 import night_sky
@@ -62,6 +63,18 @@ def test_one_changed_file_is_one_partition_of_work(sky: Sky) -> None:
     assert {path.stem for path, inode in inodes.items() if path.stat().st_ino != inode} == {f"Npix={pixel}"}
     changes = record(sky)["changes"]
     assert len(changes["photoz"]["changed"]) == 1 and not changes["model"]
+    assert (sky.refresh().code, sky.refresh().jobs) == (0, {})
+
+
+def test_after_a_clock_that_went_back_a_night_is_as_any_other(sky: Sky) -> None:
+    tomorrow = (time.time() + 86_400,) * 2
+    for path in [*sky.results.rglob("*"), *sky.tiles]:
+        os.utime(path, tomorrow, follow_symlinks=False)
+    assert (sky.refresh().code, sky.refresh().jobs) == (0, {})
+    sky.change(sky.tiles[5])
+    night = sky.refresh()
+    assert night.code == 0, night.text[-3000:]
+    assert night.jobs == dict.fromkeys(SURVEY | FOLLOWS | {"clean_shard", "predict_shard"}, 1)
     assert (sky.refresh().code, sky.refresh().jobs) == (0, {})
 
 
