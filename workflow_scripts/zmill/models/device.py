@@ -12,8 +12,7 @@ from typing import IO
 import torch
 
 from zmill.catalog.files import hold
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+from zmill.gpus import VISIBLE
 
 _held: list[IO[str]] = []
 """Locked files of the GPUs that this process has taken: they stay locked until it ends, however it ends."""
