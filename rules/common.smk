@@ -99,7 +99,7 @@ UP_TO_LEADERBOARD = [
 UP_TO_RELEASE = [*UP_TO_LEADERBOARD, f"{RESULTS}/report.html"]
 if not survey.tables:
     UP_TO_RELEASE += [f"{RESULTS}/photoz/partition_info.csv"]
-    UP_TO_RELEASE += [f"{RESULTS}/{name}.json" for name in ("champion", "gates", "release")]
+    UP_TO_RELEASE += [f"{RESULTS}/{name}.json" for name in ("champion", "gates", "progress/release")]
 
 
 def shards_of(stage: str):

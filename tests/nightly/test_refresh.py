@@ -155,6 +155,25 @@ def test_a_second_run_refuses(sky: Sky) -> None:
     assert not night.jobs
 
 
+def test_a_rollback_while_a_night_runs_holds_publishing_back_until_it_is_resumed(sky: Sky) -> None:
+    first = record(sky)
+    sky.change(sky.tiles[5])
+    assert sky.refresh().code == 0
+    second = record(sky)
+    with hold(sky.results / ".lock"):
+        assert sky.refresh(target="rollback").code == 0
+    assert record(sky) == first == json.loads((sky.results / "release.json").read_text())
+    assert (sky.refresh().code, sky.refresh().jobs) == (0, {})
+    sky.change(sky.tiles[3])
+    night = sky.refresh()
+    assert night.code == 1 and f"not published: {second['release']} was rolled back" in night.text
+    assert record(sky) == first == json.loads((sky.results / "release.json").read_text())
+    assert sky.refresh(target="resume").code == 0
+    night = sky.refresh()
+    assert (night.code, night.jobs) == (0, {"release": 1, "refresh": 1})
+    assert len(record(sky)["changes"]["photoz"]["changed"]) == 2
+
+
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 6))])
 def test_nights_that_are_killed_are_made_good_by_the_next(sky: Sky, seed: int) -> None:
     """After any sequence of changes and kills, a night that is left alone ends as a first run from the same files would."""
