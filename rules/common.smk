@@ -1,6 +1,5 @@
 # What several stages ask of the survey once it is imported, and what searches ask of the configuration.
 
-import time
 from functools import lru_cache
 
 from zmill import gpus
@@ -20,8 +19,6 @@ SAMPLE_SETTINGS = {
     "impute": settings.clean.impute,
     "seed": settings.seed,
 }
-# Number of the period of `refresh.every` days that it is: a parameter, so that its end is seen without a job.
-PERIOD = int(time.time() // (86400 * settings.refresh.every)) if settings.refresh.every else 0
 
 # Jobs that can use a GPU ask for one on a cluster, whose nodes may have them, and on a machine that has: there, no more of
 # them run at a time than it has GPUs. On a machine without, cores alone count.

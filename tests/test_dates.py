@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from zmill.dates import back_to_now, settle
+from zmill.catalog.files import write_json
+from zmill.dates import back_to_now, period, settle, term
 
 RULES = """\
 from pathlib import Path
@@ -63,6 +65,22 @@ def test_what_is_dated_tomorrow_is_no_error_and_is_done_once(tmp_path: Path, ahe
     run(tmp_path)
     assert (tmp_path / "last").read_text() == "another"
     assert "Nothing to be done" in run(tmp_path)
+
+
+def test_a_period_ends_once_and_is_not_put_off_by_a_wrong_clock(tmp_path: Path) -> None:
+    state, now = tmp_path / "state.json", datetime.now(UTC)
+    assert period(state) == 0
+    for when, days, ended in [
+        (now, 30.0, 0),
+        (now - timedelta(days=29), 30.0, 0),
+        (now - timedelta(days=31), 30.0, 1),
+        (now - timedelta(days=31), None, 0),
+        (now + timedelta(hours=1), 30.0, 0),
+        (now + timedelta(days=400), 30.0, 1),
+        (None, 30.0, 0),
+    ]:
+        write_json(state, {"period": 7, **term(when, days)})
+        assert period(state) == 7 + ended, (when, days)
 
 
 def test_outputs_that_are_younger_keep_their_date(tmp_path: Path) -> None:

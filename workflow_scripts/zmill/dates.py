@@ -1,4 +1,4 @@
-"""Dates of files where clocks disagree: one that went back, a node's that is ahead, files that come from the future.
+"""Dates: when something is to be done again, and those of files where clocks disagree.
 
 Snakemake does a job again where an input is younger than its outputs. Once a job has ended, it dates the outputs by the clock of the
 machine that it runs on itself, and fails the job if one of its inputs is dated later.
@@ -9,11 +9,45 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from zmill.catalog.files import read_json
+
 LATER = 1_000_000
 """Nanoseconds by which an output is younger than its script at least: dates that are equal mean that the script changed."""
+
+
+SLACK = timedelta(days=1)
+"""A date that is further ahead than this is of a clock that was wrong."""
+
+
+def period(state: Path) -> int:
+    """Number of the period that it is: one more than `state` says once the time is over that it says.
+
+    It is a parameter of the rule whose job writes `state`, with this number, so that Snakemake sees the end of a period without
+    a job, and the job does not run again because of what it wrote.
+
+    Parameters
+    ----------
+    state : JSON with `period`, the number, and what `term` gives; none before the first time.
+    """
+    known = read_json(state) if state.is_file() else {}
+    now, number = datetime.now(UTC), int(known.get("period", 0))
+    if not known.get("until"):
+        return number
+    over = now >= datetime.fromisoformat(known["until"]) or now < datetime.fromisoformat(known["when"]) - SLACK
+    return number + over
+
+
+def term(when: datetime | None, days: float | None) -> dict[str, str | None]:
+    """From when to when something holds, as `period` reads it: `when`, and `until`, which is None without a number of days."""
+    until = when + timedelta(days=days) if when and days is not None else None
+    return {
+        "when": when.isoformat(timespec="seconds") if when else None,
+        "until": until.isoformat(timespec="seconds") if until else None,
+    }
 
 
 UNSEEN = {"dataset", "releases"}
