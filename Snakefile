@@ -12,7 +12,7 @@ from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from zmill.catalog.lock import Locked, hold
+from zmill.catalog.lock import Locked, NoLocks, hold
 from zmill.check import check
 from zmill.config import ConfigError, dump, load
 from zmill.dates import back_to_now, follow_inputs
@@ -133,6 +133,8 @@ onstart:
             raise WorkflowError(
                 f"{RESULTS}: another run is under way (process {holder}): wait for its end"
             ) from None
+        except NoLocks as error:
+            raise WorkflowError(str(error)) from None
         forget(LOGS)
         back_to_now(Path(RESULTS), map(Path, MADE))
 

@@ -11,7 +11,7 @@ from typing import IO
 
 import torch
 
-from zmill.catalog.files import hold
+from zmill.catalog.lock import Locked, hold
 from zmill.gpus import VISIBLE
 
 _held: list[IO[str]] = []
@@ -39,9 +39,11 @@ def take(names: Sequence[str], folder: Path) -> str:
     folder : where the files are that jobs of this machine lock.
     """
     for name in map(str.strip, names):
-        if file := hold(folder / f"zmill-gpu-{os.getuid()}-{name}.lock"):
-            _held.append(file)
-            return name
+        try:
+            _held.append(hold(folder / f"zmill-gpu-{os.getuid()}-{name}.lock"))
+        except Locked:
+            continue
+        return name
     return names[os.getpid() % len(names)].strip()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zmill.catalog.files import read_json, whole, write_json
-from zmill.catalog.lock import Locked, hold
+from zmill.catalog.lock import Locked, NoLocks, hold
 
 RECORD = "release.json"
 """In every release: what it holds, with the hash of every file."""
@@ -68,7 +68,7 @@ def lock(results: Path) -> Iterator[None]:
     Raises
     ------
     ReleaseError
-        Where another process holds it. The lock ends with its process, however that ends.
+        Where another process holds it, or the file system has no locks. The lock ends with its process, however that ends.
     """
     try:
         handle = hold(releases(results) / ".lock")
@@ -77,6 +77,8 @@ def lock(results: Path) -> Iterator[None]:
             f"{releases(results)}: another release or rollback is under way (process {holder}); "
             "wait for its end and start this one again"
         ) from None
+    except NoLocks as error:
+        raise ReleaseError(str(error)) from None
     with handle:
         yield
 
