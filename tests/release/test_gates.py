@@ -74,12 +74,19 @@ def test_drift_is_not_published_and_the_old_release_stays(results: Path, change:
     release(results, settings={"seed": 2})  # other settings were asked for
 
 
-def test_another_model_may_move_the_redshifts_but_not_the_magnitudes(results: Path) -> None:
+def test_another_model_may_move_the_redshifts_further_but_not_anywhere_and_not_the_magnitudes(results: Path) -> None:
     night(results)
     release(results)
-    night(results, z=0.8, model="n")
-    assert "n_of_z" not in [check["gate"] for check in release(results)["gates"]["checks"]]
-    night(results, z=0.8, shift=0.5, model="o")
+    night(results, z=0.6)
+    with pytest.raises(ReleaseError, match="not published: n_of_z:"):
+        release(results)
+    night(results, z=0.6, model="n")
+    checks = {check["gate"]: check["found"] for check in release(results)["gates"]["checks"]}
+    assert 0.05 < checks["n_of_z_new_model"] < 0.2 and "n_of_z" not in checks
+    night(results, z=1.2, model="o")
+    with pytest.raises(ReleaseError, match=r"not published: n_of_z_new_model: .* beyond its limit of 0\.2"):
+        release(results)
+    night(results, z=0.6, shift=0.5, model="o")
     with pytest.raises(ReleaseError, match="not published: magnitudes"):
         release(results)
 

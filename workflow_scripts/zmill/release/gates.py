@@ -107,8 +107,11 @@ def _drift(before: dict[str, Any], now: dict[str, Any], gates: Gates) -> Iterato
         if told["median"] is not None and was["median"] is not None:
             yield _check(f"magnitudes.{band}", abs(told["median"] - was["median"]), gates.magnitudes)
         yield _check(f"measured.{band}", abs(told["measured"] - was["measured"]), gates.measured)
-    if before["models"] == now["models"] and len(now["models"]) == 1:  # a better model moves n(z), and is meant to
-        yield _check("n_of_z", distance(np.array(before["z"]), np.array(now["z"])), gates.n_of_z)
+    moved = distance(np.array(before["z"]), np.array(now["z"]))
+    if before["models"] == now["models"] and len(now["models"]) == 1:
+        yield _check("n_of_z", moved, gates.n_of_z)
+    else:  # a better model moves n(z), and is meant to
+        yield _check("n_of_z_new_model", moved, gates.n_of_z_new_model)
 
 
 def _check(gate: str, found: float, limit: float) -> dict[str, Any]:
