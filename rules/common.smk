@@ -61,7 +61,7 @@ def shard_sidecars(path: str, changed: int) -> dict[int, list[str]]:
 
 @lru_cache(maxsize=1)
 def models_of_shards(plan: str, plan_changed: int, champion_changed: int) -> dict[int, str]:
-    return champions.assign(Path(RESULTS), shard_plan.read(Path(plan)), settings.refresh.budget)
+    return champions.assign(Path(RESULTS), shard_plan.read(Path(plan)), settings.refresh.budget, settings.predict.pdf)
 
 
 def model_of(wildcards) -> str:
