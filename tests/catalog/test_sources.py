@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -
 
 
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
-    with hold(tmp_path / "x" / ".lock"), pytest.raises(Locked, match=str(os.getpid())):
+    with hold(tmp_path / "x" / ".lock"), pytest.raises(Locked, match=f"^{os.getpid()} on {socket.gethostname()}$"):
         hold(tmp_path / "x" / ".lock")
     hold(tmp_path / "x" / ".lock").close()
 

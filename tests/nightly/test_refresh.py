@@ -151,7 +151,7 @@ def test_a_second_run_refuses(sky: Sky) -> None:
     sky.change(sky.tiles[3])
     with hold(sky.results / ".lock"):
         night = sky.refresh()
-    assert night.code == 1 and f"another run is under way (process {os.getpid()})" in night.text
+    assert night.code == 1 and f"another run is under way (process {os.getpid()} on " in night.text
     assert not night.jobs
 
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TextIO
 
 
 class Locked(Exception):
-    """Another process holds the lock; the message is its number."""
+    """Another process holds the lock; the message is its number and its machine."""
 
 
 class NoLocks(Exception):
     """A file system has no locks; the message says which and what to do."""
 
 
-def hold(path: Path) -> TextIO:
+def hold(path: Path, wait: Callable[[str], None] | None = None) -> TextIO:
     """Take the lock `path`; it is held until the handle is closed.
+
+    Parameters
+    ----------
+    wait : told who has the lock before it is waited for; without it there is no waiting.
 
     Raises
     ------
@@ -29,17 +35,20 @@ def hold(path: Path) -> TextIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (the lock lives as long as the handle)
     try:
-        take(handle, path, wait=False)
-    except Locked:
-        handle.seek(0)
-        holder = handle.read().strip() or "?"
-        handle.close()
-        raise Locked(holder) from None
-    except NoLocks:
+        try:
+            take(handle, path, wait=False)
+        except Locked:
+            handle.seek(0)
+            holder = handle.read().strip() or "?"
+            if wait is None:
+                raise Locked(holder) from None
+            wait(holder)
+            take(handle, path, wait=True)
+    except BaseException:
         handle.close()
         raise
     handle.truncate(0)
-    handle.write(str(os.getpid()))
+    handle.write(f"{os.getpid()} on {socket.gethostname()}")
     handle.flush()
     return handle
 
