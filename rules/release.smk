@@ -57,7 +57,7 @@ rule release:
     benchmark:
         f"{RESULTS}/benchmarks/release.tsv"
     conda:
-        "../envs/data.yaml"
+        "../envs/models.yaml"
     threads: 2
     script:
         "../workflow_scripts/release.py"
