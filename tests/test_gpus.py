@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tiny import ROOT, TINY, prepare
 from zmill import gpus
@@ -125,3 +126,16 @@ def test_on_a_cluster_jobs_ask_for_a_gpu_whatever_this_machine_has(
         "champion",
         "predict_shard",
     }
+
+
+def test_at_a_site_without_gpus_no_job_asks_for_one(machine: Callable[..., None], tmp_path: Path) -> None:
+    """With what the page says."""
+    machine(0)
+    page = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
+    block = yaml.safe_load(re.findall(r"```yaml\n(set-resources:.*?)```", page, re.DOTALL)[0])
+    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text(encoding="utf-8"))
+    assert set(block["set-resources"]) == set(profile["set-resources"])
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile | block), encoding="utf-8")
+    found = asked(tmp_path, "--workflow-profile", str(tmp_path / "profile"))
+    assert {gpu for _, gpu in found.values()} == {0}
