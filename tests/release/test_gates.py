@@ -13,7 +13,7 @@ from release_sky import PHOTOZ, PLACE, SKY
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.config import Gates
-from zmill.release import store
+from zmill.release import gates, store
 from zmill.release.gates import distance, judge
 from zmill.release.publish import publish
 from zmill.release.store import ReleaseError
@@ -49,8 +49,8 @@ def night(
     )
 
 
-def release(results: Path, settings: dict[str, Any] = SETTINGS, **gates: Any) -> dict[str, Any]:
-    judge(results, Gates(**gates), ("i",), settings, DIRECTION)
+def release(results: Path, settings: dict[str, Any] = SETTINGS, **limits: Any) -> dict[str, Any]:
+    judge(results, Gates(**limits), ("i",), settings, DIRECTION)
     return publish(results, 5, {}, lambda line: None)
 
 
@@ -118,3 +118,22 @@ def test_distance_of_distributions() -> None:
     assert distance(one, one) == 0
     assert distance(one, one + 0.25) == pytest.approx(0.25, abs=0.01)
     assert distance(np.zeros(65), np.ones(65)) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("most", [2, 5, 256])
+def test_a_large_survey_is_measured_by_row_groups_spread_over_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Nine of ten rows are in the first partition; no more files are opened than groups are wanted."""
+    monkeypatch.setattr(gates, "MOST_GROUPS", most)
+    monkeypatch.setattr(hats, "ROW_GROUP_ROWS", 100)
+    for partition, rows in zip(SKY, (1800, 100, 100), strict=True):
+        place = {"_healpix_29": np.sort(np.random.default_rng(1).integers(*partition.interval(), rows))}
+        number = np.arange(rows) + 10_000 * SKY.index(partition)
+        table = pa.table(place | {"number": number.astype(np.float32)})
+        with hats.write_partition(tmp_path / "photoz", partition, table.schema) as out:
+            out.write(table)
+    hats.finish(tmp_path / "photoz", "photoz", SKY)
+    found = gates._sampled(tmp_path / "photoz", ["number"])["number"]
+    assert len(found) == min(most * 100, 2000) and len(set(found.tolist())) == len(found)
+    assert np.mean(found < 10_000) == pytest.approx(0.9, abs=0.1)
