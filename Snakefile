@@ -8,15 +8,18 @@ snakemake --list-target-rules                what can be asked for
 
 from pathlib import Path
 
+from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from zmill.catalog.lock import Locked, hold
+from zmill.catalog.lock import Locked, NoLocks, hold
 from zmill.check import check
 from zmill.config import ConfigError, dump, load
+from zmill.dates import back_to_now, follow_inputs
 from zmill.job import failed, forget
 
 min_version("9.20")
+follow_inputs(DAG, Path(workflow.basedir, "workflow_scripts"))
 
 
 configfile: "config.yaml"
@@ -122,11 +125,18 @@ rule evaluate:
 
 
 onstart:
-    try:
-        run_lock = hold(Path(RESULTS, ".lock"))
-    except Locked as holder:
-        raise WorkflowError(f"{RESULTS}: another run is under way (process {holder}): wait for its end") from None
-    forget(LOGS)
+    # The way back is open while a night runs: releases have a lock of their own.
+    if not {job.rule.name for job in workflow.dag.needrun_jobs()} <= {"rollback", "resume"}:
+        try:
+            run_lock = hold(Path(RESULTS, ".lock"))
+        except Locked as holder:
+            raise WorkflowError(
+                f"{RESULTS}: another run is under way (process {holder}): wait for its end"
+            ) from None
+        except NoLocks as error:
+            raise WorkflowError(str(error)) from None
+        forget(LOGS)
+        back_to_now(Path(RESULTS), map(Path, MADE))
 
 
 onsuccess:

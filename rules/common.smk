@@ -1,8 +1,8 @@
 # What several stages ask of the survey once it is imported, and what searches ask of the configuration.
 
-import time
 from functools import lru_cache
 
+from zmill import gpus
 from zmill.catalog import shards as shard_plan
 from zmill.catalog import sources
 from zmill.predict import champion as champions
@@ -19,8 +19,19 @@ SAMPLE_SETTINGS = {
     "impute": settings.clean.impute,
     "seed": settings.seed,
 }
-# Number of the period of `refresh.every` days that it is: a parameter, so that its end is seen without a job.
-PERIOD = int(time.time() // (86400 * settings.refresh.every)) if settings.refresh.every else 0
+
+# Jobs that can use a GPU ask for one on a cluster, whose nodes may have them, and on a machine that has: there, no more of
+# them run at a time than it has GPUs. On a machine without, cores alone count.
+CLUSTER = workflow.remote_exec or workflow.nodes is not None
+GPUS = 0 if CLUSTER else gpus.count()
+GPU = 1 if CLUSTER or GPUS else 0
+if GPUS and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", GPUS)
+
+
+def threads_of_shard(wildcards) -> int:
+    """Cores that predict a shard, or one GPU's share of them: shards are predicted on all GPUs at a time."""
+    return min(16, max(1, workflow.cores // GPUS)) if GPUS else 16
 
 
 def by_content(files: list) -> list:
@@ -50,7 +61,7 @@ def shard_sidecars(path: str, changed: int) -> dict[int, list[str]]:
 
 @lru_cache(maxsize=1)
 def models_of_shards(plan: str, plan_changed: int, champion_changed: int) -> dict[int, str]:
-    return champions.assign(Path(RESULTS), shard_plan.read(Path(plan)), settings.refresh.budget)
+    return champions.assign(Path(RESULTS), shard_plan.read(Path(plan)), settings.refresh.budget, settings.predict.pdf)
 
 
 def model_of(wildcards) -> str:
@@ -85,7 +96,7 @@ UP_TO_LEADERBOARD = [
 UP_TO_RELEASE = [*UP_TO_LEADERBOARD, f"{RESULTS}/report.html"]
 if not survey.tables:
     UP_TO_RELEASE += [f"{RESULTS}/photoz/partition_info.csv"]
-    UP_TO_RELEASE += [f"{RESULTS}/{name}.json" for name in ("champion", "gates", "release")]
+    UP_TO_RELEASE += [f"{RESULTS}/{name}.json" for name in ("champion", "gates", "progress/release")]
 
 
 def shards_of(stage: str):

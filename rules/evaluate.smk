@@ -30,7 +30,7 @@ rule evaluate_model:
         "../envs/models.yaml"
     threads: 2
     resources:
-        gpu=1,
+        gpu=GPU,
     script:
         "../workflow_scripts/evaluate_model.py"
 

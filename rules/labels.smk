@@ -1,3 +1,9 @@
+from zmill.dates import period
+
+# Until when the answers of services are young enough.
+ASKED = f"{RESULTS}/progress/sources/services.json"
+
+
 rule labels:
     """Spectroscopic redshifts of all sources, judged on one scale and merged."""
     message:
@@ -13,6 +19,8 @@ rule labels:
         conflicts=f"{RESULTS}/rejected/specz_conflicts.parquet",
     params:
         content=lambda wildcards: content_of(SOURCES.labels, Path(RESULTS, "progress", "sources", "labels.json")),
+        period=lambda wildcards: period(Path(ASKED)),
+        asked=ASKED,
         manifest=f"{RESULTS}/progress/sources/labels.json",
         sources=[dump(source) for source in survey.labels],
         labels=dump(settings.labels),

@@ -32,7 +32,7 @@ checkpoint champion:
         "../envs/models.yaml"
     threads: 2
     resources:
-        gpu=1,
+        gpu=GPU,
     script:
         "../workflow_scripts/champion.py"
 
@@ -63,9 +63,9 @@ rule predict_shard:
         f"{RESULTS}/benchmarks/predict_shard/{{shard}}.tsv"
     conda:
         "../envs/models.yaml"
-    threads: 16
+    threads: threads_of_shard
     resources:
-        gpu=1,
+        gpu=GPU,
     script:
         "../workflow_scripts/predict_shard.py"
 

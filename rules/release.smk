@@ -1,5 +1,7 @@
 # Publishing: an immutable release of what is finished, and the way back to the one before.
 
+# Says that what is finished was looked at by `release`; release.json is no output, as it stays where a night is not published.
+RELEASED = f"{RESULTS}/progress/release.json"
 # Settings that change no number: with others of these, the current release is still what a night is held against.
 NIGHTLY = {"results_dir", "data_dir", "refresh", "gates", "release", "tune"}
 
@@ -44,9 +46,9 @@ rule release:
         leaderboard=f"{RESULTS}/evaluation/leaderboard.csv",
         best=f"{RESULTS}/evaluation/best.json",
     output:
-        release=f"{RESULTS}/release.json",
+        RELEASED,
     params:
-        results=subpath(output.release, parent=True),
+        results=RESULTS,
         keep=settings.release.keep,
         config=dump(settings),
         survey=dump(survey),
@@ -55,14 +57,14 @@ rule release:
     benchmark:
         f"{RESULTS}/benchmarks/release.tsv"
     conda:
-        "../envs/data.yaml"
+        "../envs/models.yaml"
     threads: 2
     script:
         "../workflow_scripts/release.py"
 
 
 rule rollback:
-    """Switch `current` back to the release before it (by name only; nothing is deleted)."""
+    """Switch `current` back to the release before it, and publish nothing until `resume`; nothing is deleted."""
     message:
         "Going back to the release before"
     params:
@@ -75,3 +77,20 @@ rule rollback:
     localrule: True
     script:
         "../workflow_scripts/rollback.py"
+
+
+rule resume:
+    """After a rollback: the next run publishes again."""
+    message:
+        "Letting runs publish again"
+    params:
+        results=RESULTS,
+        released=RELEASED,
+    log:
+        f"{LOGS}/resume.log",
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    localrule: True
+    script:
+        "../workflow_scripts/resume.py"

@@ -28,6 +28,10 @@ rule split:
         "../workflow_scripts/split.py"
 
 
+# What was decided last, and until when it holds.
+LEARNED = f"{RESULTS}/progress/training.json"
+
+
 checkpoint due:
     """Whether models are learned again: when labels or settings changed, or time has passed."""
     message:
@@ -38,10 +42,10 @@ checkpoint due:
         f"{RESULTS}/training.json",
     params:
         sample=f"{RESULTS}/sample",
-        state=f"{RESULTS}/progress/training.json",
+        state=LEARNED,
         settings=SAMPLE_SETTINGS,
         refresh=settings.refresh.model_dump(mode="json", include={"labels_changed", "every"}),
-        period=PERIOD,
+        period=lambda wildcards: period(Path(LEARNED)),
     log:
         f"{LOGS}/due.log",
     benchmark:

@@ -1,4 +1,4 @@
-# One job per model, side by side; each asks for a GPU and computes on the CPU where there is none. A killed job goes on
+# One job per model, side by side; each on a GPU of its own where there are any. A killed job goes on
 # from its checkpoint, which is no output: Snakemake would remove it.
 
 
@@ -32,6 +32,6 @@ rule train_model:
         "../envs/models.yaml"
     threads: 2
     resources:
-        gpu=1,
+        gpu=GPU,
     script:
         "../workflow_scripts/train_model.py"

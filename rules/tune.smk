@@ -43,7 +43,7 @@ rule tune_trial:
         "../envs/models.yaml"
     threads: 2
     resources:
-        gpu=1,
+        gpu=GPU,
     script:
         "../workflow_scripts/tune_trial.py"
 

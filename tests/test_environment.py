@@ -135,6 +135,7 @@ def test_the_container_is_made_as_the_readme_says(root: Path) -> None:
     assert {"pyproject.toml", "README.md", "envs", "workflow_scripts"} <= set(copied)
     assert all((root / source).exists() for source in copied if not source.startswith("/"))
     assert "sh /opt/zmill/envs/setup.sh" in definition, "the versions are those of constraints.txt"
+    assert "pip uninstall --yes zmill" in definition, "jobs use the code of their clone"
 
 
 def test_readme_begins_with_the_two_commands(root: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"config", "job", "catalog", "pdf", "sed"},
+    {"config", "dates", "gpus", "job", "catalog", "pdf", "sed"},
     {"survey", "crossmatch", "sample", "metrics", "release"},
     {"labels", "clean", "models", "simulate", "report"},
     {"predict", "tune"},

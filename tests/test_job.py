@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -124,26 +125,51 @@ def test_errors_that_may_pass(error: Exception) -> None:
     assert not same_again(error)
 
 
-def test_a_job_that_is_told_to_end_says_so(tmp_path: Path) -> None:
-    program = (
-        "import sys, time\n"
-        "from types import SimpleNamespace\n"
-        "from zmill.job import job\n"
-        "with job(SimpleNamespace(log=[sys.argv[1]], resources={'attempt': 1})):\n"
-        "    print('begun', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, asked(tmp_path).log[0]],
+PROGRAM = """
+import sys, time
+from types import SimpleNamespace
+from zmill.job import job
+with job(SimpleNamespace(log=[sys.argv[1]], resources={'attempt': 1})):
+    print('begun', flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def begin(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    """A job in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, asked(folder).log[0], str(seconds)],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
+
+
+def test_a_job_that_is_told_to_end_says_so(tmp_path: Path) -> None:
+    process = begin(tmp_path, 60)
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == -signal.SIGTERM
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
     assert "told to end by signal 15" in text(tmp_path).splitlines()[-1]
     assert not list(tmp_path.rglob(f"*{CAUSE}")), "it is tried again"
+
+
+def test_a_job_that_goes_on_after_its_run_was_killed_is_waited_for(tmp_path: Path) -> None:
+    """As a job of SLURM's does whose Snakemake is gone, when another run submits the same job."""
+    orphan = begin(tmp_path, 60)
+    assert orphan.stdout is not None and orphan.stdout.readline() == "begun\n"
+    same = begin(tmp_path, 0)
+    assert same.stdout is not None and same.stderr is not None
+    assert f"goes on (process {orphan.pid} on {socket.gethostname()})" in same.stderr.readline()
+    assert same.poll() is None and text(tmp_path) == "", "the log is still the other's"
+    orphan.kill()
+    orphan.communicate()
+    assert same.stdout.readline() == "begun\n"
+    same.communicate(timeout=30)
+    assert same.returncode == 0 and "finished in" in text(tmp_path)
 
 
 def test_every_script_is_a_job(root: Path) -> None:

@@ -34,6 +34,8 @@ def test_documented_targets_are_listed(tmp_path: Path) -> None:
         "report",
         "release",
         "refresh",
+        "rollback",
+        "resume",
     ):
         assert re.search(rf"^{target} \(.{{10,}}\)$", answer.stdout, flags=re.MULTILINE), f"{target} has no description"
 

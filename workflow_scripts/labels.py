@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from zmill.catalog import sources
+from zmill.catalog.files import write_json
 from zmill.config import Labels, LabelSource, Partitions
 from zmill.job import job
 from zmill.labels.build import build
@@ -10,7 +11,7 @@ from zmill.labels.build import build
 with job(snakemake):
     manifest = Path(snakemake.params.manifest)
     looked = sources.look(snakemake.input.files, manifest)
-    build(
+    facts = build(
         [LabelSource.model_validate(source) for source in snakemake.params.sources],
         Labels.model_validate(snakemake.params.labels),
         Partitions.model_validate(snakemake.params.partitions),
@@ -19,3 +20,4 @@ with job(snakemake):
         Path(snakemake.output.counts).parents[1],
     )
     sources.keep(looked, manifest)
+    write_json(snakemake.params.asked, {"period": snakemake.params.period, **facts["answers"]})

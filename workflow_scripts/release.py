@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+from zmill.catalog.files import write_json
 from zmill.job import job
 from zmill.release.publish import publish
 
 with job(snakemake) as log:
-    publish(
+    record = publish(
         Path(snakemake.params.results),
         snakemake.params.keep,
         {"config": snakemake.params.config, "survey": snakemake.params.survey},
         log.info,
         snakemake.threads,
     )
+    write_json(snakemake.output[0], {"release": record["release"]})

@@ -82,11 +82,16 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
         hats.sidecar(tmp_path, partition)
 
 
-def test_partitions_with_other_columns_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_partitions_with_other_columns_are_refused(tmp_path: Path, told: bool) -> None:
+    """By what sidecars say of them, or by the files where the sidecars are of a version that did not."""
     for pixel, names in enumerate([["object_id"], ["id"]]):
-        table = pa.table({name: [1] for name in names})
-        with hats.write_partition(tmp_path, Partition(0, pixel), table.schema) as writer:
+        partition, table = Partition(0, pixel), pa.table({name: [1] for name in names})
+        with hats.write_partition(tmp_path, partition, table.schema) as writer:
             writer.write(table)
+        if not told:
+            said = hats.sidecar(tmp_path, partition)
+            write_json(partition.sidecar(tmp_path), {key: said[key] for key in said if key != "schema"})
     with pytest.raises(CatalogError, match="its columns differ"):
         hats.finish(tmp_path, "test", [Partition(0, 0), Partition(0, 1)])
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from zmill.catalog import sources
 from zmill.catalog.files import read_json
-from zmill.catalog.lock import Locked, hold
+from zmill.catalog.lock import Locked, NoLocks, hold
+from zmill.release import store
+from zmill.release.store import ReleaseError
 
 
 def three(tmp_path: Path) -> tuple[list[Path], Path]:
@@ -66,6 +71,18 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -
 
 
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
-    with hold(tmp_path / "x" / ".lock"), pytest.raises(Locked, match=str(os.getpid())):
+    with hold(tmp_path / "x" / ".lock"), pytest.raises(Locked, match=f"^{os.getpid()} on {socket.gethostname()}$"):
         hold(tmp_path / "x" / ".lock")
     hold(tmp_path / "x" / ".lock").close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(NoLocks, match=rf"\.lock: cannot be locked \({os.strerror(number)}\): put results_dir on"):
+        hold(tmp_path / ".lock")
+    with pytest.raises(ReleaseError, match="cannot be locked"), store.lock(tmp_path):
+        pass

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zmill.catalog.files import read_json
+from zmill.catalog.files import read_json, write_json
 from zmill.clean.due import decide
 from zmill.config import Refresh
+from zmill.dates import period
 
 SIDES = ("train", "valid", "calib", "test")
 
@@ -40,6 +42,10 @@ def due(folder: Path, settings: Any = 1, period: int = 0, **refresh: Any) -> boo
     said = Refresh.model_validate(refresh)
     decide(folder / "split.parquet", folder / "sample", folder / "kept.json", path, {"s": settings}, said, period)
     return path.read_bytes() != before
+
+
+def days(state: dict[str, Any]) -> float:
+    return (datetime.fromisoformat(state["until"]) - datetime.fromisoformat(state["when"])).days
 
 
 def base(count: int = 100) -> list[tuple[int, str, float, str]]:
@@ -75,7 +81,26 @@ def test_time_and_settings(tmp_path: Path) -> None:
     labels(tmp_path, base())
     due(tmp_path, period=5)
     learn(tmp_path)
-    assert not due(tmp_path, period=4), "clocks may go backwards"
     assert due(tmp_path, period=6) and not due(tmp_path, period=6)
     assert not due(tmp_path, period=9, every=None)
     assert due(tmp_path, period=9, settings=2, every=None)
+
+
+def test_days_are_counted_from_when_models_were_learned(tmp_path: Path) -> None:
+    """Whatever made them learn; a night that changes nothing does not put it off."""
+    labels(tmp_path, base())
+    due(tmp_path, period=3, every=30)
+    learn(tmp_path)
+    kept = tmp_path / "kept.json"
+    first = read_json(kept)
+    assert days(first) == 30 and period(kept) == 3
+    assert not due(tmp_path, period=3, every=30) and read_json(kept) == first
+    assert not due(tmp_path, period=3, every=10) and days(read_json(kept)) == 10
+    assert not due(tmp_path, period=3, every=None) and read_json(kept)["until"] is None
+    assert not due(tmp_path, period=3, every=30) and read_json(kept) == first
+    write_json(kept, first | {"until": "2020-01-01T00:00:00+00:00"})
+    assert period(kept) == 4
+    assert due(tmp_path, period=4, every=30) and period(kept) == 4, "once"
+    write_json(kept, read_json(kept) | {"until": "2020-01-01T00:00:00+00:00"})
+    labels(tmp_path, base(50))
+    assert due(tmp_path, period=4, every=30) and period(kept) == 4, "labels changed: days are counted anew"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_services_and_files_give_the_same_labels(tmp_path: Path) -> None:
         from_services, said = labels(
             tmp_path,
             "services",
-            {"name": "sdss", "source": "sdss", "url": skyserver.url, **quick},
+            {"name": "sdss", "source": "sdss", "url": skyserver.url, "max_age_days": 10, **quick},
             {"name": "ned", "source": "ned", "url": f"{tap.url}/tap", **quick},
         )
     assert len(from_files) > 300 and set(from_files["label_source"]) == {"sdss", "ned"}
@@ -76,6 +77,9 @@ def test_services_and_files_give_the_same_labels(tmp_path: Path) -> None:
     assert said["sources"]["sdss"] == told["sources"]["sdss"]
     assert said["sources"]["ned"]["accepted"] == told["sources"]["ned"]["accepted"]
     assert said["notes"] == []
+    asked, again = (datetime.fromisoformat(said["answers"][key]) for key in ("when", "until"))
+    assert again - asked == timedelta(days=10) and datetime.now(UTC) - asked < timedelta(hours=1), "SDSS is the first"
+    assert told["answers"] == {"when": None, "until": None}
 
 
 def test_a_service_without_a_network_is_said_in_the_results(tmp_path: Path) -> None:

@@ -38,12 +38,12 @@ def directory(sky: Sky) -> Table:
     return Table(columns | {"zflag": np.full(n, "SLS "), "prefphytype": np.full(n, "G")})
 
 
-def ask_ned(sky: Sky, url: str) -> None:
-    """NED is a further source of labels."""
+def ask_ned(sky: Sky, url: str, max_age_days: float = 1e-9) -> None:
+    """NED is the further source of labels."""
     path = sky.folder / "surveys" / "night.yaml"
     definition = yaml.safe_load(path.read_text(encoding="utf-8"))
-    quick = {"retries": 1, "backoff_s": 0.01, "interval_s": 0, "timeout_s": 5, "max_age_days": 1e-9}
-    definition["labels"].append({"name": "ned", "source": "ned", "url": url, **quick})
+    quick = {"retries": 1, "backoff_s": 0.01, "interval_s": 0, "timeout_s": 5, "max_age_days": max_age_days}
+    definition["labels"][1:] = [{"name": "ned", "source": "ned", "url": url, **quick}]
     path.write_text(yaml.safe_dump(definition, sort_keys=False), encoding="utf-8")
 
 
@@ -81,4 +81,14 @@ def test_a_dead_service_and_a_full_disk_cost_a_night_and_nothing_else(tmp_path: 
         assert "503" in (sky.results / "logs" / "labels.log").read_text()
         ned.fault_of = lambda asked: ""
         assert fresh(sky) == {name: hashes(sky, name) for name in CATALOGS}
-    assert record(sky)["rows"] > first["rows"]
+        assert record(sky)["rows"] > first["rows"]
+
+        # Answers that are too old are asked for again on a night like any other; those that are not, not.
+        asked = len(ned.asked)
+        night = sky.refresh()
+        assert night.code == 0 and night.jobs["labels"] == 1 and "train_model" not in night.jobs
+        assert len(ned.asked) > asked
+        ask_ned(sky, f"{ned.url}/tap", max_age_days=30)
+        assert sky.refresh().jobs["labels"] == 1
+        night = sky.refresh()
+        assert (night.code, night.jobs) == (0, {})

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import time
 from pathlib import Path
 
 import night_sky
@@ -14,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from night_sky import CATALOGS, Sky, fresh, hashes, later_labels, record
 
-from zmill.catalog import hats
 from zmill.catalog.lock import hold
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -65,6 +65,18 @@ def test_one_changed_file_is_one_partition_of_work(sky: Sky) -> None:
     assert (sky.refresh().code, sky.refresh().jobs) == (0, {})
 
 
+def test_after_a_clock_that_went_back_a_night_is_as_any_other(sky: Sky) -> None:
+    tomorrow = (time.time() + 86_400,) * 2
+    for path in [*sky.results.rglob("*"), *sky.tiles]:
+        os.utime(path, tomorrow, follow_symlinks=False)
+    assert (sky.refresh().code, sky.refresh().jobs) == (0, {})
+    sky.change(sky.tiles[5])
+    night = sky.refresh()
+    assert night.code == 0, night.text[-3000:]
+    assert night.jobs == dict.fromkeys(SURVEY | FOLLOWS | {"clean_shard", "predict_shard"}, 1)
+    assert (sky.refresh().code, sky.refresh().jobs) == (0, {})
+
+
 def test_files_that_come_and_go(sky: Sky) -> None:
     tile = sky.tiles[7]
     before = record(sky)
@@ -74,7 +86,7 @@ def test_files_that_come_and_go(sky: Sky) -> None:
     assert night.code == 1 and "not published: rows_lost" in night.text
     assert record(sky) == before, "the old release stays"
     assert "beyond its limit" in (sky.results / "report.html").read_text()
-    night = sky.refresh(gates={"rows_lost": 1, "magnitudes": 1, "n_of_z": 1, "measured": 1})
+    night = sky.refresh(gates={"rows_lost": 1, "magnitudes": 1, "n_of_z": 1, "n_of_z_new_model": 1, "measured": 1})
     assert night.code == 0, night.text[-3000:]
     assert before["rows"] - lost <= record(sky)["rows"] < before["rows"]
     tile.write_bytes(held)
@@ -138,8 +150,28 @@ def test_a_second_run_refuses(sky: Sky) -> None:
     sky.change(sky.tiles[3])
     with hold(sky.results / ".lock"):
         night = sky.refresh()
-    assert night.code == 1 and f"another run is under way (process {os.getpid()})" in night.text
+    assert night.code == 1 and f"another run is under way (process {os.getpid()} on " in night.text
     assert not night.jobs
+
+
+def test_a_rollback_while_a_night_runs_holds_publishing_back_until_it_is_resumed(sky: Sky) -> None:
+    first = record(sky)
+    sky.change(sky.tiles[5])
+    assert sky.refresh().code == 0
+    second = record(sky)
+    with hold(sky.results / ".lock"):
+        assert sky.refresh(target="rollback").code == 0
+    assert record(sky) == first == json.loads((sky.results / "release.json").read_text())
+    assert (sky.refresh().code, sky.refresh().jobs) == (0, {})
+    sky.change(sky.tiles[3])
+    night = sky.refresh()
+    assert night.code == 1 and f"not published: {second['release']} was rolled back" in night.text
+    assert record(sky) == first == json.loads((sky.results / "release.json").read_text())
+    assert sky.refresh(target="resume").code == 0
+    night = sky.refresh()
+    assert (night.code, night.jobs) == (0, {"release": 1, "refresh": 1})
+    told = record(sky)["catalogs"]["photoz"]["partitions"]
+    assert sorted(one["xxh3_128"] for one in told.values()) == sorted(hashes(sky, "photoz").values())
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 6))])
@@ -161,9 +193,10 @@ def test_nights_that_are_killed_are_made_good_by_the_next(sky: Sky, seed: int) -
                 sky.write_labels(pa.concat_tables([sky.labels(), late.slice(3 * number, 3)]))
         sky.killed_after(chance.uniform(2, 30))
         assert record(sky)["rows"] > 0
-    night = sky.refresh(gates={"rows_lost": 1, "magnitudes": 1, "n_of_z": 1, "measured": 1})
+    night = sky.refresh(gates={"rows_lost": 1, "magnitudes": 1, "n_of_z": 1, "n_of_z_new_model": 1, "measured": 1})
     assert night.code == 0, night.text[-3000:]
-    assert fresh(sky) == {name: hashes(sky, name) for name in CATALOGS}
-    assert set(record(sky)["catalogs"]["photoz"]["partitions"]) == {
-        partition.name for partition in hats.partitions(sky.results / "photoz")
-    }
+    anew = fresh(sky)
+    assert anew == {name: hashes(sky, name) for name in CATALOGS}
+    for name, told in record(sky)["catalogs"].items():
+        released = {int(key.partition("Npix=")[2]): entry["xxh3_128"] for key, entry in told["partitions"].items()}
+        assert released == anew[name], name

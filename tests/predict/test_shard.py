@@ -146,17 +146,21 @@ def test_a_new_champion_takes_over_within_the_budget_of_a_night(results: Path) -
     predict(results)
     shards = {0: PARTITIONS[:2], 1: PARTITIONS[2:]}
     first = champion.current(results).name
-    assert champion.assign(results, shards, None) == dict.fromkeys(shards, first)
+    assert champion.assign(results, shards, None, "compact") == dict.fromkeys(shards, first)
     train(results / "models" / "other", "other", seed=2)
     crown(results, "other")
     new = champion.current(results).name
-    assert champion.assign(results, shards, None) == dict.fromkeys(shards, new)
-    assert champion.assign(results, shards, 1e-9) == {0: new, 1: first}, "one shard at least, the others wait"
+    assert champion.assign(results, shards, None, "compact") == dict.fromkeys(shards, new)
+    assert champion.assign(results, shards, 1e-9, "compact") == {0: new, 1: first}, (
+        "one shard at least, the others wait"
+    )
+    stored = champion.assign(results, shards, 1e-9, "full")
+    assert stored == dict.fromkeys(shards, new), "PDFs that are to be stored otherwise do not wait"
     predict_shard(results, champion.folder(results, new), 0, PARTITIONS[:2], BANDS, Predict(), threads=1)
-    assert champion.assign(results, shards, 1e-9) == dict.fromkeys(shards, new), "the next night goes on"
-    assert champion.assign(results, shards | {2: []}, 1e-9)[2] == new, "what is new gets the champion"
+    assert champion.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new), "the next night goes on"
+    assert champion.assign(results, shards | {2: []}, 1e-9, "compact")[2] == new, "what is new gets the champion"
     shutil.rmtree(champion.folder(results, first))
-    assert champion.assign(results, shards, 1e-9) == dict.fromkeys(shards, new)
+    assert champion.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new)
 
 
 def test_what_is_missing_keeps_the_catalogue_from_being_finished(results: Path) -> None:

@@ -13,7 +13,7 @@ from release_sky import PHOTOZ, PLACE, SKY
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.config import Gates
-from zmill.release import store
+from zmill.release import gates, store
 from zmill.release.gates import distance, judge
 from zmill.release.publish import publish
 from zmill.release.store import ReleaseError
@@ -49,8 +49,8 @@ def night(
     )
 
 
-def release(results: Path, settings: dict[str, Any] = SETTINGS, **gates: Any) -> dict[str, Any]:
-    judge(results, Gates(**gates), ("i",), settings, DIRECTION)
+def release(results: Path, settings: dict[str, Any] = SETTINGS, **limits: Any) -> dict[str, Any]:
+    judge(results, Gates(**limits), ("i",), settings, DIRECTION)
     return publish(results, 5, {}, lambda line: None)
 
 
@@ -74,12 +74,19 @@ def test_drift_is_not_published_and_the_old_release_stays(results: Path, change:
     release(results, settings={"seed": 2})  # other settings were asked for
 
 
-def test_another_model_may_move_the_redshifts_but_not_the_magnitudes(results: Path) -> None:
+def test_another_model_may_move_the_redshifts_further_but_not_anywhere_and_not_the_magnitudes(results: Path) -> None:
     night(results)
     release(results)
-    night(results, z=0.8, model="n")
-    assert "n_of_z" not in [check["gate"] for check in release(results)["gates"]["checks"]]
-    night(results, z=0.8, shift=0.5, model="o")
+    night(results, z=0.6)
+    with pytest.raises(ReleaseError, match="not published: n_of_z:"):
+        release(results)
+    night(results, z=0.6, model="n")
+    checks = {check["gate"]: check["found"] for check in release(results)["gates"]["checks"]}
+    assert 0.05 < checks["n_of_z_new_model"] < 0.2 and "n_of_z" not in checks
+    night(results, z=1.2, model="o")
+    with pytest.raises(ReleaseError, match=r"not published: n_of_z_new_model: .* beyond its limit of 0\.2"):
+        release(results)
+    night(results, z=0.6, shift=0.5, model="o")
     with pytest.raises(ReleaseError, match="not published: magnitudes"):
         release(results)
 
@@ -111,3 +118,22 @@ def test_distance_of_distributions() -> None:
     assert distance(one, one) == 0
     assert distance(one, one + 0.25) == pytest.approx(0.25, abs=0.01)
     assert distance(np.zeros(65), np.ones(65)) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("most", [2, 5, 256])
+def test_a_large_survey_is_measured_by_row_groups_spread_over_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Nine of ten rows are in the first partition; no more files are opened than groups are wanted."""
+    monkeypatch.setattr(gates, "MOST_GROUPS", most)
+    monkeypatch.setattr(hats, "ROW_GROUP_ROWS", 100)
+    for partition, rows in zip(SKY, (1800, 100, 100), strict=True):
+        place = {"_healpix_29": np.sort(np.random.default_rng(1).integers(*partition.interval(), rows))}
+        number = np.arange(rows) + 10_000 * SKY.index(partition)
+        table = pa.table(place | {"number": number.astype(np.float32)})
+        with hats.write_partition(tmp_path / "photoz", partition, table.schema) as out:
+            out.write(table)
+    hats.finish(tmp_path / "photoz", "photoz", SKY)
+    found = gates._sampled(tmp_path / "photoz", ["number"])["number"]
+    assert len(found) == min(most * 100, 2000) and len(set(found.tolist())) == len(found)
+    assert np.mean(found < 10_000) == pytest.approx(0.9, abs=0.1)

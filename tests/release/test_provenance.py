@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from zmill.release import provenance
 from zmill.release.provenance import code_revision, versions
 
 
@@ -16,6 +20,18 @@ def test_versions_name_what_is_installed() -> None:
 
     found = versions()
     assert found["numpy"] == numpy.__version__ and "zmill" in found and "python" in found
+
+
+@pytest.mark.parametrize("checkout", [True, False])
+def test_versions_are_those_of_every_declared_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkout: bool
+) -> None:
+    if not checkout:
+        monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    needed = [Requirement(text) for text in metadata.requires("zmill") or []]
+    names = {canonicalize_name(one.name) for one in needed if one.marker is None}
+    assert {"torch", "numba", "scipy", "torch-geometric", "hats"} <= names
+    assert set(versions()) == {"zmill", "python", *names}
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")

@@ -10,7 +10,7 @@ from release_sky import SKY, fill
 from zmill.catalog.files import read_json
 from zmill.release import store
 from zmill.release.publish import publish
-from zmill.release.rollback import rollback
+from zmill.release.rollback import resume, rollback
 from zmill.release.store import ReleaseError
 
 
@@ -26,13 +26,35 @@ def test_back_to_the_one_before_and_on_again(results: Path, said) -> None:
     assert read_json(results / "release.json")["release"] == second
     assert rollback(results, say)["release"] == first
     assert third in {record["release"] for record in store.published(results)}
+    resume(results, say)
     assert release(results, 3) == third, "the same content is current again, from the folder that is still there"
     assert first in lines[1]
+
+
+@pytest.mark.parametrize("content", [2, 3])
+def test_after_a_rollback_nothing_is_published_until_a_person_says_so(results: Path, said, content: float) -> None:
+    """Neither what was rolled back from nor anything that came of it."""
+    lines, say = said
+    first, second = release(results, 1), release(results, 2)
+    rollback(results, say)
+    for _ in range(2):
+        with pytest.raises(
+            ReleaseError, match=f"not published: {second} was rolled back to {first} .* snakemake resume"
+        ):
+            release(results, content)
+        assert store.current(results)["release"] == first == read_json(results / "release.json")["release"]
+    assert release(results, 1) == first, "what is current may stay so"
+    resume(results, say)
+    again = release(results, content)
+    assert store.current(results)["release"] == again and (again == second) == (content == 2)
+    resume(results, say)
+    assert "published again" in lines[-2] and lines[-1] == "nothing was held back"
 
 
 def test_after_a_rollback_the_next_release_goes_back_to_what_was_current(results: Path) -> None:
     first, _ = release(results, 1), release(results, 2)
     rollback(results, lambda line: None)
+    resume(results, lambda line: None)
     release(results, 3)
     assert rollback(results, lambda line: None)["release"] == first
 

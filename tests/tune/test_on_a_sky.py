@@ -23,7 +23,7 @@ QUICK = {
     "trials": 4,
     "metric": "mse",
 }
-SIDE_BY_SIDE = ("--cores", "4", "--resources", "gpu=2")
+SIDE_BY_SIDE = ("--cores", "4")
 
 pytestmark = pytest.mark.workflow
 

@@ -76,7 +76,7 @@ def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest
     def no_locks(handle: int, what: int) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(studies.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(TuneError, match=r"cannot be locked \(No locks available\): put results_dir on"):
         Lock(path).acquire()
 

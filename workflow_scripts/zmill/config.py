@@ -171,7 +171,9 @@ class Gates(Section):
     measured: Fraction = 0.05
     """Largest change of the share of rows that are measured in a band."""
     n_of_z: Fraction = 0.05
-    """Largest difference of the cumulative distributions of z_median, unless another model made them."""
+    """Largest difference of the cumulative distributions of z_median, where one and the same model made them."""
+    n_of_z_new_model: Fraction = 0.2
+    """The same where models differ: a better one moves n(z), and is meant to, but not by any amount."""
     metrics: dict[str, float] = {}
     """Worst value that metrics of the model on the test rows may have, by name: `crps: 0.1`."""
 

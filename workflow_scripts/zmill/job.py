@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from zmill.catalog.lock import hold
+
 log = logging.getLogger("zmill")
 
 CAUSE = ".cause"
@@ -45,12 +47,14 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
     Snakemake itself submits whatever failed again, later attempts of the same run end at once with the same lines. A new
     run asks afresh (`forget`).
 
+    The same job of an earlier run, which may go on after its Snakemake was killed, is waited for.
+
     The attempt, 1 the first time, is read from the resource of that name, which the profiles set.
     """
     path = Path(snakemake.log[0])
     attempt = snakemake.resources.get("attempt", 1)
     cause = path.with_suffix(CAUSE)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    alone = hold(path.with_name(f".{path.stem}.lock"), _waiting)
     layout = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
     handlers: list[logging.Handler] = [
         logging.FileHandler(path, mode="w", encoding="utf-8"),
@@ -84,6 +88,11 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+        alone.close()
+
+
+def _waiting(holder: str) -> None:
+    sys.stderr.write(f"waiting for this job of an earlier run, which goes on (process {holder})\n")
 
 
 def same_again(error: BaseException) -> bool:

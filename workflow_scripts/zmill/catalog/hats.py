@@ -137,7 +137,13 @@ def write_partition(
             writer.close()
     write_json(
         partition.sidecar(catalog),
-        {"rows": writer.rows, "bytes": sink.bytes, "xxh3_128": sink.digest.hexdigest(), **(extra or {})},
+        {
+            "rows": writer.rows,
+            "bytes": sink.bytes,
+            "xxh3_128": sink.digest.hexdigest(),
+            "schema": xxhash.xxh3_64_hexdigest(schema.remove_metadata().serialize()),
+            **(extra or {}),
+        },
     )
 
 
@@ -214,14 +220,12 @@ def finish(catalog: Path, name: str, found: Iterable[Partition], ra: str = "ra",
     ordered = sorted(found, key=lambda partition: partition.interval())
     if not ordered:
         raise CatalogError(f"{catalog}: no partition was written: the input has no row that can be used")
+    said = {partition: sidecar(catalog, partition) for partition in ordered}
+    schemas = {entry.get("schema") for entry in said.values()}
+    if None in schemas or len(schemas) > 1:
+        _refuse_other_columns(catalog, ordered)
     schema = pq.read_schema(ordered[0].file(catalog)).remove_metadata()
-    count = 0
-    for partition in ordered:
-        if not pq.read_schema(partition.file(catalog)).remove_metadata().equals(schema):
-            raise CatalogError(
-                f"{partition.file(catalog)}: its columns differ from those of {ordered[0].file(catalog)}"
-            )
-        count += sidecar(catalog, partition)["rows"]
+    count = sum(entry["rows"] for entry in said.values())
     _remove_others(catalog, ordered)
     write_json(catalog / CONTENT, {"rows": count, "xxh3_128": content_hash(catalog, ordered)})
     with whole(catalog / "dataset" / "_common_metadata") as temporary:
@@ -236,7 +240,7 @@ def finish(catalog: Path, name: str, found: Iterable[Partition], ra: str = "ra",
         "hats_col_healpix": HEALPIX_COLUMN,
         "hats_col_healpix_order": HEALPIX_ORDER,
         "hats_npix_suffix": ".parquet",
-        "hats_max_rows": max(sidecar(catalog, partition)["rows"] for partition in ordered),
+        "hats_max_rows": max(entry["rows"] for entry in said.values()),
         "hats_order": max(partition.order for partition in ordered),
         "moc_sky_fraction": f"{area:.8f}",
         "hats_builder": f"zmill {__version__}",
@@ -250,6 +254,15 @@ def finish(catalog: Path, name: str, found: Iterable[Partition], ra: str = "ra",
         lines = "".join(f"{partition.order},{partition.pixel}\n" for partition in ordered)
         temporary.write_text("Norder,Npix\n" + lines, encoding="utf-8")
     return count
+
+
+def _refuse_other_columns(catalog: Path, ordered: list[Partition]) -> None:
+    """Hold the columns of every file against those of the first; only where sidecars do not say that they are the same."""
+    first = ordered[0].file(catalog)
+    schema = pq.read_schema(first).remove_metadata()
+    for partition in ordered:
+        if not pq.read_schema(partition.file(catalog)).remove_metadata().equals(schema):
+            raise CatalogError(f"{partition.file(catalog)}: its columns differ from those of {first}")
 
 
 def _remove_others(catalog: Path, kept: Iterable[Partition]) -> None:

@@ -4,32 +4,75 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 
 class Locked(Exception):
-    """Another process holds the lock; the message is its number."""
+    """Another process holds the lock; the message is its number and its machine."""
 
 
-def hold(path: Path) -> TextIO:
+class NoLocks(Exception):
+    """A file system has no locks; the message says which and what to do."""
+
+
+def hold(path: Path, wait: Callable[[str], None] | None = None) -> TextIO:
     """Take the lock `path`; it is held until the handle is closed.
+
+    Parameters
+    ----------
+    wait : told who has the lock before it is waited for; without it there is no waiting.
 
     Raises
     ------
     Locked
         Where another process has it.
+    NoLocks
+        Where the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (the lock lives as long as the handle)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.seek(0)
-        holder = handle.read().strip() or "?"
+        try:
+            take(handle, path, wait=False)
+        except Locked:
+            handle.seek(0)
+            holder = handle.read().strip() or "?"
+            if wait is None:
+                raise Locked(holder) from None
+            wait(holder)
+            take(handle, path, wait=True)
+    except BaseException:
         handle.close()
-        raise Locked(holder) from None
+        raise
     handle.truncate(0)
-    handle.write(str(os.getpid()))
+    handle.write(f"{os.getpid()} on {socket.gethostname()}")
     handle.flush()
     return handle
+
+
+def take(file: IO[str] | int, path: Path, wait: bool) -> None:
+    """Lock an open file, with `wait` once nobody else has it locked.
+
+    Parameters
+    ----------
+    path : of the file, for the message.
+
+    Raises
+    ------
+    Locked
+        Where another process has it and there is no waiting.
+    NoLocks
+        Where the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Locked from None
+    except OSError as error:
+        raise NoLocks(
+            f"{path}: cannot be locked ({error.strerror}): put results_dir on a file system with locks (a local disk, "
+            "NFS 4, Lustre mounted with -o flock)"
+        ) from None

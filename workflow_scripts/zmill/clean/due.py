@@ -7,6 +7,7 @@ so that a label that is new today joins the split that its block has always been
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import xxhash
 
 from zmill.catalog.files import read_json, write_json
 from zmill.config import Refresh
+from zmill.dates import term
 from zmill.job import log
 from zmill.sample import SPLITS
 
@@ -33,13 +35,14 @@ def decide(
     ----------
     split : `split.parquet`, the labels there are.
     sample : folder of the tables that the models there are have learned from, if any.
-    state : file that keeps what was decided last; `out` is a copy, which Snakemake removes before the job.
+    state : file that keeps what was decided last and until when it holds (`zmill.dates.term`); Snakemake removes `out`
+        before the job.
     settings : of the split; with others there must be another sample.
-    period : number of the period of `refresh.every` days that it is.
+    period : number of the period that it is (`zmill.dates.period`).
 
     Returns
     -------
-    What was decided last: `why`, `labels` used and their hash, `settings` (hash), `period`.
+    What was decided last: `why`, `when`, `labels` used and their hash, `settings` (hash).
     """
     now = used(pq.read_table(split, columns=["object_id", "split", "redshift", "excluded"]))
     told = xxhash.xxh3_128_hexdigest(json.dumps(settings, sort_keys=True).encode())
@@ -56,13 +59,17 @@ def decide(
     elif refresh.every is not None and period > before["period"]:
         why = f"{refresh.every:g} days have passed"
     if why or before is None:
-        before = {"why": why, "labels": len(now), "hash": _hash(now), "settings": told, "period": period}
-        write_json(state, before)
+        decided = {"why": why, "labels": len(now), "hash": _hash(now), "settings": told}
+        when = datetime.now(UTC)
         log.info("models are learned again: %s", why)
     else:
+        decided = {key: before[key] for key in ("why", "labels", "hash", "settings")}
+        when = datetime.fromisoformat(before["when"]) if "when" in before else datetime.now(UTC)
         log.info("models stay: %.2f %% of the labels changed since they learned", 100 * share)
-    write_json(out, before)
-    return before
+    write_json(state, decided | {"period": period} | term(when, refresh.every))
+    decided["when"] = when.isoformat(timespec="seconds")
+    write_json(out, decided)
+    return decided
 
 
 def used(rows: pa.Table) -> Labels:

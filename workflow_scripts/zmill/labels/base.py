@@ -11,6 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, cast
@@ -62,12 +63,14 @@ class Request:
     footprint : the part of the sky that labels are wanted for; a source may yield entries outside of it.
     cache : folder where a service's answers are kept.
     notes : what a person should know of the answers; they go into `labels.json`.
+    answers : of each service that was asked, when the oldest answer in use was given, and the days for which it is good.
     """
 
     data_dir: Path
     footprint: Footprint
     cache: Path
     notes: list[str] = field(default_factory=list)
+    answers: list[tuple[datetime, float | None]] = field(default_factory=list)
 
     def say(self, note: str) -> None:
         """Warn of something, and keep it."""

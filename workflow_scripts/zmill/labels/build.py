@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from zmill.catalog.files import whole, write_json
 from zmill.catalog.footprint import Footprint, describe_positions
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order, healpix
 from zmill.config import Labels, LabelSource, Partitions
+from zmill.dates import term
 from zmill.job import Progress, log
 from zmill.labels.base import ENTRY, LabelsError, Request, source_of
 from zmill.labels.merge import Merged, groups, resolve
@@ -109,10 +111,20 @@ def build(
         )
     radii = {label.name: label.radius_arcsec or radius_arcsec for label in sources}
     objects = write_specz(results / "specz", table, merged, radii, partitions)
-    facts = {**_facts(counted, merged, objects, footprint), "notes": request.notes}
+    facts = {
+        **_facts(counted, merged, objects, footprint),
+        "notes": request.notes,
+        "answers": _first_to_end(request.answers),
+    }
     write_json(results / "specz" / "labels.json", facts)
     log.info("%d entries: %d objects, %d in conflict, rejected %s", *_summary(facts))
     return facts
+
+
+def _first_to_end(answers: list[tuple[datetime, float | None]]) -> dict[str, Any]:
+    """When the answer that is the first to be asked for again was given (`when`), and when that is (`until`)."""
+    terms = [term(when, days) for when, days in answers if days is not None]
+    return min(terms, key=lambda one: one["until"], default=term(None, None))
 
 
 def accepted_entries(sources: list[LabelSource], labels: Labels, footprint: Footprint, data_dir: Path) -> int:

@@ -110,6 +110,8 @@ class Service:
         answered, failures = self._fetch(ask, area, cache)
         pieces += [Piece(tile, tile) for tile in answered]
         pieces += self._fall_back(failures, pieces, request, cache)
+        if pieces:
+            request.answers.append((min(cache.asked(piece.asked) for piece in pieces), self.asking.max_age_days))
         rows = 0
         for piece in sorted(pieces, key=lambda piece: piece.wanted.interval()):
             table = cache.read(piece, self.ra, self.dec)

@@ -11,9 +11,8 @@ from typing import IO
 
 import torch
 
-from zmill.catalog.files import hold
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+from zmill.catalog.lock import Locked, hold
+from zmill.gpus import VISIBLE
 
 _held: list[IO[str]] = []
 """Locked files of the GPUs that this process has taken: they stay locked until it ends, however it ends."""
@@ -42,9 +41,11 @@ def take(names: Sequence[str], folder: Path) -> str:
     folder : where the files are that jobs of this machine lock.
     """
     for name in map(str.strip, names):
-        if file := hold(folder / f"zmill-gpu-{os.getuid()}-{name}.lock"):
-            _held.append(file)
-            return name
+        try:
+            _held.append(hold(folder / f"zmill-gpu-{os.getuid()}-{name}.lock"))
+        except Locked:
+            continue
+        return name
     return names[os.getpid() % len(names)].strip()
 
 

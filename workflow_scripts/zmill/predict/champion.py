@@ -135,19 +135,20 @@ def _adopt(model: Path, target: Path) -> None:
 # ------------------------------------------------------------------------------------------- several nights
 
 
-def assign(results: Path, shards: Mapping[int, Sequence[Partition]], budget: float | None) -> dict[int, str]:
+def assign(results: Path, shards: Mapping[int, Sequence[Partition]], budget: float | None, pdf: str) -> dict[int, str]:
     """Hash of the model that each shard is to be predicted by: the champion, or, where a new champion cannot predict
     all of them within the budget, the one that has predicted the shard; it waits for another night.
 
     Parameters
     ----------
     shards : the plan. budget : hours of prediction that a new champion may take this night; None for all it takes.
+    pdf : how PDFs are to be stored (`predict.pdf`); shards that have them otherwise do not wait.
     """
     if not state(results).is_file():
         return {}
     now = read_json(state(results))["hash"]
     said = {shard: _said(results, shard) for shard in shards}
-    waiting = [shard for shard in sorted(shards) if _may_wait(results, said[shard], now)]
+    waiting = [shard for shard in sorted(shards) if _may_wait(results, said[shard], now, pdf)]
     assigned = dict.fromkeys(shards, now)
     if budget is None or not waiting:
         return assigned
@@ -167,10 +168,11 @@ def _said(results: Path, shard: int) -> dict[str, Any]:
     return said
 
 
-def _may_wait(results: Path, said: dict[str, Any], now: str) -> bool:
-    """Whether a shard was predicted by an earlier champion that is still there and whose PDFs are on the same grid."""
+def _may_wait(results: Path, said: dict[str, Any], now: str, pdf: str) -> bool:
+    """Whether a shard was predicted by an earlier champion that is still there, with PDFs on the same grid that are stored as
+    they are to be."""
     made = said.get("model", {}).get("hash")
-    if made in (None, now) or not (folder(results, made) / store.DESCRIPTION).is_file():
+    if made in (None, now) or said["pdf"] != pdf or not (folder(results, made) / store.DESCRIPTION).is_file():
         return False
     try:
         grids = [store.describe(folder(results, one))["grid"] for one in (made, now)]

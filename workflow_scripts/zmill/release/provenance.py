@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import subprocess
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import zmill
 
-PACKAGES = (
-    "snakemake", "numpy", "pyarrow", "pandas", "dask", "torch", "scikit-learn", "lightgbm", "faiss-cpu", "astropy",
-    "cdshealpix", "safetensors",
-)  # fmt: skip
-"""Packages whose version may change a result."""
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def versions() -> dict[str, str]:
-    """Version of zmill, of Python and of each package of `PACKAGES` that is installed."""
-    installed = {str(item.name).lower(): item.version for item in metadata.distributions() if item.name}
-    found = {name: installed[name] for name in PACKAGES if name in installed}
+    """Version of zmill, of Python and of each package that zmill declares and that is installed where this runs."""
+    installed = {_plain(item.name): item.version for item in metadata.distributions() if item.name}
+    found = {name: installed[name] for name in sorted(declared()) if name in installed}
     return {"zmill": zmill.__version__, "python": platform.python_version(), **found}
+
+
+def declared() -> set[str]:
+    """Packages that zmill needs, by the checkout that it runs from (conda environments do not install it), or as installed."""
+    project = ROOT / "pyproject.toml"
+    if project.is_file():
+        needed = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+    else:
+        needed = [text for text in metadata.requires("zmill") or [] if "extra ==" not in text]
+    return {_plain(re.split(r"[\s<>=!~;\[]", text, maxsplit=1)[0]) for text in needed}
+
+
+def _plain(name: str) -> str:
+    """A package's name as all who write it mean it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def code_revision(root: Path | None = None) -> dict[str, Any] | None:
     """Commit of the git checkout that zmill runs from and whether files were edited since; None outside a checkout."""
-    root = root or Path(__file__).resolve().parents[3]
+    root = root or ROOT
     git = shutil.which("git")
     if git is None or not (root / ".git").exists():
         return None

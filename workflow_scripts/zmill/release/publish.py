@@ -44,7 +44,8 @@ def publish(results: Path, keep: int, settings: dict[str, Any], say: Callable[[s
     Raises
     ------
     ReleaseError
-        Where the catalogues are not whole, or another release is under way. `current` stays as it was.
+        Where the catalogues are not whole, another release is under way, or a rollback holds publishing back. `current`
+        stays as it was.
     """
     with store.lock(results):
         store.clear_unfinished(results)
@@ -53,6 +54,11 @@ def publish(results: Path, keep: int, settings: dict[str, Any], say: Callable[[s
         if record and record["content_hash"] == contents.content_hash:
             _verify_current(results, record, threads)
             say(f"nothing changed since release {record['release']}: it stays current")
+        elif held := store.held(results):
+            raise ReleaseError(
+                f"not published: {held['back_from']} was rolled back to {held['to']} on {held['since']}, and nothing is "
+                "published since; once what was wrong is right again: snakemake resume, then run again"
+            )
         else:
             record = _new_release(results, contents, record, settings, threads)
             store.switch(results, record["release"])

@@ -1,4 +1,4 @@
-"""Rollback: `current` goes back to the release before it."""
+"""Rollback: `current` goes back to the release before it, and stays there until a person says that publishing goes on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from zmill.release.verify import verify
 def rollback(results: Path, say: Callable[[str], None], threads: int = 1) -> Record:
     """Switch `current` to the release that was current before this one, once it has been verified.
 
-    The release that is left stays on the disk, so that it can be looked into; releasing the same content once more
-    makes it current again.
+    The release that is left stays on the disk, so that it can be looked into. Nothing is published any more, by a run that is
+    under way either, until `resume`: what made the bad release is likely to make the next one.
 
     Raises
     ------
@@ -29,10 +29,31 @@ def rollback(results: Path, say: Callable[[str], None], threads: int = 1) -> Rec
         if earlier is None:
             raise ReleaseError(f"{now['release']} is the oldest release that is kept: there is nothing to go back to")
         verify(store.folder(results, earlier["release"]), earlier, threads)
+        store.hold_back(results, now["release"], earlier["release"])
         store.switch(results, earlier["release"])
         store.copy_record(results, earlier["release"])
-        say(f"current is release {earlier['release']} again; {now['release']} stays beside it")
+        say(
+            f"current is release {earlier['release']} again; {now['release']} stays beside it; nothing is published any "
+            "more until snakemake resume"
+        )
         return earlier
+
+
+def resume(results: Path, say: Callable[[str], None]) -> None:
+    """Let releases be published again after a rollback.
+
+    Raises
+    ------
+    ReleaseError
+        Where another process changes releases.
+    """
+    with store.lock(results):
+        held = store.held(results)
+        store.let_go(results)
+        if held:
+            say(f"releases are published again; the rollback of {held['since']} held them back")
+        else:
+            say("nothing was held back")
 
 
 def _before(now: Record, records: list[Record]) -> Record | None:

@@ -6,14 +6,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zmill.catalog.files import read_json, whole
-from zmill.catalog.lock import Locked, hold
+from zmill.catalog.files import read_json, whole, write_json
+from zmill.catalog.lock import Locked, NoLocks, hold
 
 RECORD = "release.json"
 """In every release: what it holds, with the hash of every file."""
+HOLD = "hold.json"
+"""In the folder of releases after a rollback: nothing is published."""
 
 Record = dict[str, Any]
 
@@ -65,7 +68,7 @@ def lock(results: Path) -> Iterator[None]:
     Raises
     ------
     ReleaseError
-        Where another process holds it. The lock ends with its process, however that ends.
+        Where another process holds it, or the file system has no locks. The lock ends with its process, however that ends.
     """
     try:
         handle = hold(releases(results) / ".lock")
@@ -74,6 +77,8 @@ def lock(results: Path) -> Iterator[None]:
             f"{releases(results)}: another release or rollback is under way (process {holder}); "
             "wait for its end and start this one again"
         ) from None
+    except NoLocks as error:
+        raise ReleaseError(str(error)) from None
     with handle:
         yield
 
@@ -91,6 +96,23 @@ def copy_record(results: Path, release: str) -> None:
     """Put a copy of a release's record where the workflow looks for it."""
     with whole(results / RECORD) as temporary:
         shutil.copyfile(folder(results, release) / RECORD, temporary)
+
+
+def held(results: Path) -> dict[str, str] | None:
+    """What a rollback left, where publishing was not resumed since: `since`, and the releases that it went `back_from` and `to`."""
+    path = releases(results) / HOLD
+    return read_json(path) if path.is_file() else None
+
+
+def hold_back(results: Path, back_from: str, to: str) -> None:
+    """Let nothing be published from now on."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(releases(results) / HOLD, {"since": now, "back_from": back_from, "to": to})
+
+
+def let_go(results: Path) -> None:
+    """Let releases be published again."""
+    (releases(results) / HOLD).unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from zmill.catalog.files import read_json
+from zmill.catalog.files import beside, read_json
 from zmill.catalog.hats import ROW_GROUP_ROWS, Partition, write_partition
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Survey
@@ -351,7 +351,7 @@ def _owners(path: Path) -> duplicates.Owners:
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """A name to write to that becomes `path` when the block ends well. Scratch files need not outlive the machine."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = beside(path)
     try:
         yield temporary
         os.replace(temporary, path)

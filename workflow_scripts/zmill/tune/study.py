@@ -7,7 +7,6 @@ with it, so that a kill neither loses a trial nor adds one.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from zmill.catalog.lock import NoLocks, take
 from zmill.config import Dimension
 from zmill.models.base import Settings
 from zmill.tune.space import is_whole, label
@@ -53,13 +53,10 @@ class Lock(JournalFileOpenLock):
         """Wait for the lock, then cut off what a writer that died or found the disk full left of a line."""
         self._held = os.open(self.journal.with_name(self.journal.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(self._held, fcntl.LOCK_EX)
-        except OSError as error:
+            take(self._held, self.journal, wait=True)
+        except NoLocks as error:
             self.release()
-            raise TuneError(
-                f"{self.journal}: cannot be locked ({error.strerror}): put results_dir on a file system with locks "
-                "(a local disk, NFS 4, Lustre mounted with -o flock)"
-            ) from None
+            raise TuneError(str(error)) from None
         _cut_torn_line(self.journal)
         return True
 

@@ -1,0 +1,10 @@
+"""What a rollback left, a hold on publishing, goes in; nothing is held any more."""
+
+from pathlib import Path
+
+from zmill.job import job
+from zmill.release.rollback import resume
+
+with job(snakemake) as log:
+    resume(Path(snakemake.params.results), log.info)
+    Path(snakemake.params.released).unlink(missing_ok=True)
