@@ -34,6 +34,7 @@ class Section(BaseModel):
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Setting = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Radius = Annotated[float, Field(gt=0, le=60)]
 
@@ -234,8 +235,8 @@ class Dimension(Section):
 class Search(Section):
     """How the settings of one model are searched for."""
 
-    space: Annotated[dict[Name, Dimension], Field(min_length=1)]
-    """What is searched: settings of the model, each with its values."""
+    space: Annotated[dict[Setting, Dimension], Field(min_length=1)]
+    """What is searched: settings of the model, each with its values; `networks.width` is `width` under `networks`."""
     trials: Annotated[int, Field(ge=1)] = 30
     """Trainings; with more of them, those that were done are kept."""
     hours: Annotated[float, Field(gt=0)] | None = None
