@@ -113,6 +113,17 @@ def test_column_templates_and_overrides() -> None:
     assert mine.column_of("flux", "g") == "gmag"
     assert mine.column_of("error", "g") == "err_g"
     assert survey(columns={**SURVEY["columns"], "error": None}).column_of("error", "u") is None
+    without = survey(columns={**SURVEY["columns"], "overrides": {"flux_u": None, "error_g": None}})
+    assert without.column_of("flux", "u") is without.column_of("error", "u") is without.column_of("error", "g") is None
+    assert without.column_of("flux", "g") == "mag_g"
+
+
+def test_the_reference_band_has_a_column() -> None:
+    columns = {**SURVEY["columns"], "overrides": {"flux_g": None}}
+    with pytest.raises(
+        ConfigError, match="g is the reference band and must have a column; name another reference_band"
+    ):
+        survey(columns=columns, reference_band="g")
 
 
 def test_the_committed_schemas_are_current(root: Path) -> None:

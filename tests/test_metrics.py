@@ -161,8 +161,21 @@ def test_blocks_widen_the_interval_that_rows_would_give() -> None:
     assert metrics.bootstrap(mean, blocks, 50, seed=2) == metrics.bootstrap(mean, blocks, 50, seed=2)
 
 
+def test_few_blocks_give_no_interval() -> None:
+    values = np.random.default_rng(5).normal(size=90)
+
+    def mean(rows: np.ndarray) -> dict[str, float]:
+        return {"mean": float(values[rows].mean())}
+
+    for count in (1, 4):
+        low, high = metrics.bootstrap(mean, np.arange(90) % count, 50, seed=1)["mean"]
+        assert np.isnan(low) and np.isnan(high)
+    low, high = metrics.bootstrap(mean, np.arange(90) % 5, 50, seed=1)["mean"]
+    assert low < high
+
+
 def test_whole_blocks_are_drawn_in_the_order_of_their_rows() -> None:
-    blocks = np.array([7, 3, 3, 9, 7, 7, 1])
+    blocks = np.array([7, 3, 3, 9, 7, 7, 1, 4])
     drawn: list[np.ndarray] = []
 
     def look(rows: np.ndarray) -> dict[str, float]:
@@ -174,7 +187,7 @@ def test_whole_blocks_are_drawn_in_the_order_of_their_rows() -> None:
     rng = np.random.default_rng(3)
     names = np.unique(blocks)
     for rows in drawn:
-        wanted = [np.flatnonzero(blocks == names[block]) for block in rng.integers(0, 4, 4)]
+        wanted = [np.flatnonzero(blocks == names[block]) for block in rng.integers(0, 5, 5)]
         assert {tuple(block) for block in wanted} <= members
         assert np.array_equal(rows, np.concatenate(wanted))
 

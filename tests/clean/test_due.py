@@ -8,9 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from zmill.catalog.files import read_json, write_json
-from zmill.clean.due import decide
+from zmill.clean.due import changed, decide
 from zmill.config import Refresh
 from zmill.dates import period
 
@@ -34,13 +37,13 @@ def learn(folder: Path) -> None:
         pq.write_table(table, folder / "sample" / f"{side}.parquet")
 
 
-def due(folder: Path, settings: Any = 1, period: int = 0, **refresh: Any) -> bool:
+def due(folder: Path, split_settings: Any = 1, period: int = 0, **refresh: Any) -> bool:
     """Whether the content that later stages go by is another one."""
     path = folder / "training.json"
     before = path.read_bytes() if path.is_file() else b""
     path.unlink(missing_ok=True)
     said = Refresh.model_validate(refresh)
-    decide(folder / "split.parquet", folder / "sample", folder / "kept.json", path, {"s": settings}, said, period)
+    decide(folder / "split.parquet", folder / "sample", folder / "kept.json", path, {"s": split_settings}, said, period)
     return path.read_bytes() != before
 
 
@@ -83,7 +86,7 @@ def test_time_and_settings(tmp_path: Path) -> None:
     learn(tmp_path)
     assert due(tmp_path, period=6) and not due(tmp_path, period=6)
     assert not due(tmp_path, period=9, every=None)
-    assert due(tmp_path, period=9, settings=2, every=None)
+    assert due(tmp_path, period=9, split_settings=2, every=None)
 
 
 def test_days_are_counted_from_when_models_were_learned(tmp_path: Path) -> None:
@@ -104,3 +107,41 @@ def test_days_are_counted_from_when_models_were_learned(tmp_path: Path) -> None:
     write_json(kept, read_json(kept) | {"until": "2020-01-01T00:00:00+00:00"})
     labels(tmp_path, base(50))
     assert due(tmp_path, period=4, every=30) and period(kept) == 4, "labels changed: days are counted anew"
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_share_is_that_of_labels_that_are_not_the_same(data: st.DataObject) -> None:
+    keys = data.draw(st.sampled_from([st.integers(-5, 15), st.text("ab", max_size=3)]))
+    label = st.tuples(st.sampled_from(SIDES), st.sampled_from([0.1, 0.2, 3.0]))
+    before, now = (data.draw(st.dictionaries(keys, label, max_size=12)) for _ in range(2))
+    kind = pa.string() if any(isinstance(key, str) for key in (*before, *now)) else pa.int64()
+    tables = [
+        pa.table(
+            {
+                "object_id": pa.array(list(those), kind),
+                "split": pa.array([side for side, _ in those.values()], pa.string()),
+                "redshift": pa.array([z for _, z in those.values()], pa.float64()),
+            }
+        )
+        for those in (before, now)
+    ]
+    different = sum(before.get(key) != now.get(key) for key in before | now)
+    assert changed(*tables) == pytest.approx(different / max(len(before), 1))
+
+
+def test_identifiers_of_another_type_are_other_labels() -> None:
+    numbers = pa.table({"object_id": [1, 2], "split": ["train"] * 2, "redshift": [0.1, 0.2]})
+    names = numbers.set_column(0, "object_id", pa.array(["1", "2"]))
+    assert changed(numbers, numbers) == 0
+    assert changed(numbers, names) == 2
+
+
+def test_the_order_of_labels_is_nothing_new(tmp_path: Path) -> None:
+    hashes = []
+    for name, rows in (("one", base()), ("other", base()[::-1]), ("third", base()[1:])):
+        (tmp_path / name).mkdir()
+        labels(tmp_path / name, rows)
+        due(tmp_path / name)
+        hashes.append(read_json(tmp_path / name / "training.json")["hash"])
+    assert hashes[0] == hashes[1] != hashes[2]

@@ -91,6 +91,7 @@ def test_parts_hold_every_row(evaluation: tuple) -> None:
         assert measured["patterns"][1]["imputed"] == [BANDS[0]]
         for bin_ in (bin_ for bins in measured["binned"].values() for bin_ in bins if bin_["n"] > 5):
             assert set(bin_["intervals"]) == {"bias", "sigma_mad", "eta_015", "crps"}
+            assert 5 <= bin_["blocks"] <= min(48, bin_["n"])
             low, high = bin_["intervals"]["crps"]
             assert low <= high and low < 1.2 * bin_["board"]["crps"] and high > 0.8 * bin_["board"]["crps"]
         assert measured["ood"]["inside"]["n"] + measured["ood"]["outside"]["n"] == n
@@ -142,12 +143,28 @@ def test_tables_without_positions_are_blocks_row_by_row(trained: TrainedModel) -
     assert len(set(table.column("block").to_pylist())) == 30
 
 
+def test_few_blocks_of_sky_give_no_intervals(trained: TrainedModel) -> None:
+    sample = sample_table(300, 5)
+    sky = pa.array(np.sort(np.arange(300) % 3) << 58)
+    sample = sample.set_column(sample.schema.get_field_index("_healpix_29"), "_healpix_29", sky)
+    found = evaluate.evaluate(trained, trained, {"valid": sample, "test": sample}, 1, 1, GAPS)[1]["splits"]["test"]
+    assert found["intervals"]["blocks"] == 3
+    assert found["intervals"]["metrics"]["crps"] == [None, None]
+    for bin_ in found["binned"]["mag_reference"]:
+        assert 1 <= bin_["blocks"] <= 3 and bin_["intervals"]["crps"] == [None, None]
+
+
 def test_weights_give_metrics_of_their_own(trained: TrainedModel) -> None:
     weight = np.where(np.arange(200) < 100, 1.0, 3.0)
     samples = {split: sample_table(200, 9, weight=weight) for split in ("valid", "test")}
     found = evaluate.evaluate(trained, trained, samples, 4, 1, GAPS)[1]["splits"]["test"]
     assert found["weighted"]["effective_rows"] == pytest.approx(160)
     assert found["weighted"]["board"]["crps"] != found["board"]["crps"]
+    intervals = found["weighted"]["intervals"]
+    assert intervals["blocks"] == found["intervals"]["blocks"] and intervals["draws"] == found["intervals"]["draws"]
+    low, high = intervals["metrics"]["crps"]
+    assert low < found["weighted"]["board"]["crps"] < high
+    assert intervals["metrics"]["crps"] != found["intervals"]["metrics"]["crps"]
 
 
 def test_a_split_of_one_row(trained: TrainedModel) -> None:

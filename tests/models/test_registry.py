@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from zmill.config import Config, ConfigError, parse
 from zmill.models import registry
@@ -31,6 +33,26 @@ def test_an_unknown_type_names_the_nearest() -> None:
 def test_an_unknown_key_is_refused_where_it_stands() -> None:
     with pytest.raises(ConfigError, match=r"config.yaml: models.floor: bins: unknown key"):
         _check({"floor": {"type": "trainz", "bins": 3}})
+
+
+@pytest.mark.parametrize("type_", registry.types())
+def test_every_key_is_on_the_page_of_its_model(type_: str, root: Path) -> None:
+    """In a table; keys that are those of another model, on the page of that one, which is linked."""
+    page = (root / "docs/models" / f"{type_}.md").read_text(encoding="utf-8")
+    tables = " ".join(line for line in page.splitlines() if line.startswith("|"))
+    told, of_models = (
+        set(re.findall(r"`(\w+)`", tables)),
+        {registry.model_class(one).Settings: one for one in registry.types()},
+    )
+    wanted = set()
+    for name, field in registry.model_class(type_).Settings.model_fields.items():
+        wanted.add(name)
+        kind = field.annotation
+        if kind in of_models:
+            assert f"`{name}`" in tables and f"({of_models[kind]}.md)" in tables
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            wanted |= set(kind.model_fields)
+    assert not wanted - told
 
 
 def test_naming_the_types_starts_nothing_heavy(root: Path) -> None:

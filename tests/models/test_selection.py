@@ -12,10 +12,12 @@ from zmill import metrics
 from zmill.models.selection import COLUMNS, SelectionError, choose, leaderboard
 
 
-def evaluation(valid: dict[str, float | None], test: float = 0.5) -> dict[str, Any]:
+def evaluation(valid: dict[str, float | None], test: float = 0.5, blocks: int = 30) -> dict[str, Any]:
     """metrics.json with the named metrics on validation rows and 0.5 for all others."""
     board = dict.fromkeys(metrics.ALL, 0.5) | valid
-    intervals = {"metrics": {name: [0.0, 0.01] for name in metrics.ALL}}
+    intervals = {"blocks": blocks, "metrics": {name: [0.0, 0.01] for name in metrics.ALL}}
+    if blocks < metrics.FEWEST_BLOCKS:
+        intervals["metrics"] = {name: [None, None] for name in metrics.ALL}
     return {
         "type": "knn",
         "seed": 1,
@@ -56,6 +58,36 @@ def test_a_tie_goes_to_the_first_name_and_a_near_tie_is_said() -> None:
     found = choose(evaluations, "crps")
     assert found["model"] == "a"
     assert "within the 68 % interval" in found["why"]
+
+
+def test_too_few_blocks_of_sky_are_said() -> None:
+    evaluations = {name: evaluation({"crps": 0.005}, blocks=3) for name in "ab"}
+    found = choose(evaluations, "crps")
+    assert found["interval"] == [None, None] and found["blocks"] == 3
+    assert "within" not in found["why"]
+    assert found["why"].endswith("; 3 block(s) of sky are too few to say how certain that is")
+    certain = choose({"a": evaluation({"crps": 0.005})}, "crps")
+    assert certain["interval"] == [0.0, 0.01] and "blocks" not in certain["why"]
+
+
+def test_metrics_with_weights_have_a_row_of_their_own() -> None:
+    weighed = evaluation({"crps": 0.03})
+    board, intervals = (
+        dict.fromkeys(metrics.ALL, 0.7),
+        {"blocks": 9, "metrics": {name: [0.6, None] for name in metrics.ALL}},
+    )
+    weighed["splits"]["valid"]["weighted"] = {"effective_rows": 61.5, "board": board, "intervals": intervals}
+    plain, weighted, test = csv.DictReader(io.StringIO(leaderboard({"a": weighed}, "crps")))
+    assert [row["weighted"] for row in (plain, weighted, test)] == ["no", "yes", "no"]
+    assert (plain["crps"], plain["n"], plain["effective_rows"], plain["blocks"]) == ("0.03", "100", "100", "30")
+    assert (weighted["crps"], weighted["n"], weighted["effective_rows"], weighted["blocks"]) == (
+        "0.7",
+        "100",
+        "61.5",
+        "9",
+    )
+    assert (plain["crps_low"], plain["crps_high"]) == ("0", "0.01")
+    assert (weighted["crps_low"], weighted["crps_high"]) == ("0.6", "")
 
 
 def test_a_model_without_the_metric_is_not_chosen() -> None:

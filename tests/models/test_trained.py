@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from toy_survey import CONTEXT, GRID, labelled
 
 from zmill.models import registry, trainz
+from zmill.models import trained as trained_module
 from zmill.models.base import Labelled
 from zmill.models.trained import ModelError, TrainedModel, batches, fit_and_calibrate
+from zmill.pdf import calibration_fit
+from zmill.survey.photometry import Photometry
 
 CPU = torch.device("cpu")
 
@@ -70,6 +75,30 @@ def test_the_facts_and_the_log_say_what_was_done() -> None:
     assert trained.ood(labelled(20, 5).photometry).dtype == np.bool_
 
 
+def test_densities_of_few_rows_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration_fit, "MAX_ROWS", 300)
+    monkeypatch.setattr(calibration_fit, "CHUNK", 200)
+    monkeypatch.setattr(trained_module, "BATCH", 250)
+    plain, alive, most = trainz.TrainZ.predict, 0, 0
+
+    def predict(self: trainz.TrainZ, batch: Photometry) -> torch.Tensor:
+        nonlocal alive, most
+        found = plain(self, batch)
+        alive += len(found)
+        most = max(most, alive)
+
+        def gone(rows: int) -> None:
+            nonlocal alive
+            alive -= rows
+
+        weakref.finalize(found, gone, len(found))
+        return found
+
+    monkeypatch.setattr(trainz.TrainZ, "predict", predict)
+    fitted(labelled(300, 1), labelled(5000, 2), valid=labelled(5000, 3))
+    assert most <= 3 * 300
+
+
 def test_too_few_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainz.TrainZ, "min_train", 100)
     with pytest.raises(ModelError, match=r"needs at least 100 training rows .* found 99, 150 and 20"):
@@ -93,4 +122,4 @@ def test_redshifts_beyond_the_grid_are_refused_where_too_few_are_left_and_said_w
 
 def test_batches_cover_every_row_once() -> None:
     assert [list(range(10))[rows] for rows in batches(10, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert list(batches(0)) == []
+    assert list(batches(0, 4)) == []

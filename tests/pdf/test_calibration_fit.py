@@ -36,7 +36,7 @@ def scores(density: torch.Tensor, z: np.ndarray) -> dict[str, float]:
 
 
 def fitted(rows: tuple[torch.Tensor, np.ndarray]) -> Calibration:
-    return calibration_fit.fit(rows[0], GRID, rows[1])[0]
+    return calibration_fit.fit(rows[0].__getitem__, GRID, rows[1])[0]
 
 
 @pytest.mark.parametrize(("stated", "shift"), [(0.6, 0.0), (1.8, 0.0), (1.0, 0.5), (0.7, 0.3)])
@@ -101,16 +101,16 @@ def test_few_rows_decide_nothing() -> None:
 def test_rows_beyond_the_grid_do_not_count() -> None:
     density, z = sample(500, 4, stated=0.6)
     beyond = np.concatenate([z, np.full(500, 7.0)])
-    found, pits = calibration_fit.fit(torch.cat([density, density]), GRID, beyond)
-    assert found == calibration_fit.fit(density, GRID, z)[0]
+    found, pits = calibration_fit.fit(torch.cat([density, density]).__getitem__, GRID, beyond)
+    assert found == calibration_fit.fit(density.__getitem__, GRID, z)[0]
     assert (pits[500:] == 1).all()
 
 
 def test_weights_count() -> None:
     one, two = sample(2000, 5, stated=0.6), sample(2000, 6, stated=1.6)
     density, z = torch.cat([one[0], two[0]]), np.concatenate([one[1], two[1]])
-    narrow, _ = calibration_fit.fit(density, GRID, z, np.repeat([1.0, 1e-6], 2000))
-    wide, _ = calibration_fit.fit(density, GRID, z, np.repeat([1e-6, 1.0], 2000))
+    narrow, _ = calibration_fit.fit(density.__getitem__, GRID, z, np.repeat([1.0, 1e-6], 2000))
+    wide, _ = calibration_fit.fit(density.__getitem__, GRID, z, np.repeat([1e-6, 1.0], 2000))
     assert kstest(pit(narrow(one[0], GRID), one[1]), "uniform").statistic < 0.04
     assert kstest(pit(wide(two[0], GRID), two[1]), "uniform").statistic < 0.04
 
@@ -118,11 +118,11 @@ def test_weights_count() -> None:
 def test_the_pit_of_a_row_owes_nothing_to_its_own_redshift() -> None:
     """A leak would show as a change of rows that are judged together with the one that is changed."""
     density, z = sample(1000, 8, stated=0.6)
-    found, before = calibration_fit.fit(density, GRID, z)
+    found, before = calibration_fit.fit(density.__getitem__, GRID, z)
     assert found != Calibration()
     moved = z.copy()
     moved[: calibration_fit.FOLDS * 40 : calibration_fit.FOLDS] += 0.3
-    _, after = calibration_fit.fit(density, GRID, moved)
+    _, after = calibration_fit.fit(density.__getitem__, GRID, moved)
     fold = np.arange(1000) % calibration_fit.FOLDS == 0
     kept = fold & (moved == z)
     assert np.array_equal(before[kept], after[kept])
@@ -131,10 +131,19 @@ def test_the_pit_of_a_row_owes_nothing_to_its_own_redshift() -> None:
     )  # a symmetric remap leaves the middle where it is
 
 
-def test_more_rows_than_are_fitted_on_get_their_pit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_than_are_fitted_on_get_their_pit_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration_fit, "MAX_ROWS", 700)
+    monkeypatch.setattr(calibration_fit, "CHUNK", 300)
     density, z = sample(2000, 9, stated=0.6)
-    found, pits = calibration_fit.fit(density, GRID, z)
+    asked: list[np.ndarray] = []
+
+    def densities(rows: np.ndarray) -> torch.Tensor:
+        asked.append(rows)
+        return density[rows]
+
+    found, pits = calibration_fit.fit(densities, GRID, z)
     assert found != Calibration()
+    assert max(map(len, asked)) <= 700
+    assert np.array_equal(np.sort(np.concatenate(asked)), np.arange(2000))
     assert kstest(pits, "uniform").statistic < 0.05
     assert np.allclose(pits[1::3], pit(found(density, GRID), z)[1::3], atol=1e-6)

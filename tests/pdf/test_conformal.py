@@ -43,7 +43,7 @@ def held(found: Conformal, density: torch.Tensor, z: np.ndarray, magnitude: np.n
 
 def test_the_stated_coverage_is_held_in_every_bin_by_rows_not_seen() -> None:
     density, z, magnitude = rows(2000, 1)
-    calibration, pit = calibration_fit.fit(density, GRID, z)
+    calibration, pit = calibration_fit.fit(density.__getitem__, GRID, z)
     found = conformal.fit(pit, magnitude, np.ones(len(z)))
     assert found.bins == conformal.MAX_BINS + 1
     density, z, magnitude = rows(20_000, 2)
@@ -62,7 +62,7 @@ def test_scores_of_the_rows_that_a_calibration_was_fitted_on_would_promise_too_m
     new_density, new_z, new_magnitude = rows(2000, 99)
     for seed in range(12):
         density, z, magnitude = rows(110, seed)
-        calibration, pit = calibration_fit.fit(density, GRID, z)
+        calibration, pit = calibration_fit.fit(density.__getitem__, GRID, z)
         found = conformal.fit(pit, magnitude, np.ones(len(z)))
         after = calibration(new_density, GRID)
         for coverage, values in held(found, after, new_z, new_magnitude).items():

@@ -7,12 +7,14 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from report_sky import CONFIG, HOSTILE, SURVEY, fill
 
 from zmill.catalog.files import read_json, write_json
-from zmill.report.blocks import percent
+from zmill.report.blocks import number, percent
 from zmill.report.page import build
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
@@ -196,6 +198,11 @@ def test_weighted_metrics_stand_beside_plain_ones(results: Path, page: Page) -> 
     assert f"{found['board']['sigma_mad']:.4f}" in page.text
     assert f"{found['weighted']['board']['sigma_mad']:.4f}" in page.text
     assert f"{found['weighted']['effective_rows']:,.0f}" in page.text
+    low, high = found["weighted"]["intervals"]["metrics"]["sigma_mad"]
+    assert (
+        f"{number(found['weighted']['board']['sigma_mad']).text} ({number(low).text} to {number(high).text})"
+        in page.text
+    )
 
 
 def test_a_survey_that_is_not_weighed_says_so(tmp_path: Path) -> None:
@@ -218,6 +225,22 @@ def test_without_pdfs_the_points_are_shown(tmp_path: Path) -> None:
     (results / "pdf" / "partition_info.csv").unlink()
     page = Page(built(results))
     assert "medians, all rows" in page.text and "stacked PDFs" not in page.text.split("Normalised redshift")[1][:200]
+
+
+def test_few_blocks_of_sky_are_said(tmp_path: Path) -> None:
+    results = fill(tmp_path, tables_only=True)
+    path = results / "evaluation" / "fcnn" / "metrics.json"
+    content = read_json(path)
+    intervals = content["splits"]["test"]["intervals"]
+    intervals["blocks"], intervals["metrics"] = 2, {name: [None, None] for name in intervals["metrics"]}
+    write_json(path, content)
+    table = pq.read_table(results / "evaluation" / "fcnn" / "predictions.parquet")
+    block = pa.array(np.arange(len(table)) % 2)
+    table = table.set_column(table.schema.get_field_index("block"), "block", block)
+    pq.write_table(table, results / "evaluation" / "fcnn" / "predictions.parquet")
+    page = Page(built(results))
+    assert "no interval from 2 block(s) of sky" in page.text and "68 %: –" not in page.text
+    assert "of which there are 2; nothing is said from fewer than 5" in page.text
 
 
 def test_metrics_that_could_not_be_computed_are_dashes(tmp_path: Path) -> None:

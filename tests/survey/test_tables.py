@@ -34,6 +34,22 @@ def test_order_states_and_bad_rows(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert not {"ra", "dec", "_healpix_29"} & set(found.column_names)
 
 
+def test_a_band_without_a_column_was_never_observed(tmp_path: Path) -> None:
+    """Whatever the survey says of NaN elsewhere; a band that loses its errors alone keeps its magnitudes."""
+    path = write(table(30).drop_columns(["mag_g", "err_g"]), tmp_path / "a", "csv")
+    columns = {"ra": None, "dec": None, "redshift": "size", "extra": []}
+    columns["overrides"] = {"flux_g": None, "error_i": None}
+    definition = survey(
+        files=[], tables={"train": ["x"], "test": ["y"]}, columns=columns, sentinels={"nonfinite": "undetected"}
+    )
+    found = read_tables([path], definition)
+    assert all(mask & 1 for mask in found.column("unobserved").to_pylist())
+    assert not any(mask & 1 for mask in found.column("undetected").to_pylist())
+    for name in ("mag_g", "magerr_g", "maglim_g", "magerr_i"):
+        assert np.isnan(found.column(name).to_numpy()).all(), name
+    assert np.isfinite(found.column("mag_i").to_numpy()).any()
+
+
 def test_no_row(tmp_path: Path) -> None:
     path = write(table(3).slice(0, 0), tmp_path, "csv")
     definition = survey(

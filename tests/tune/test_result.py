@@ -79,6 +79,22 @@ def test_the_winner_trains_again_to_the_same_score(tmp_path: Path) -> None:
     )
 
 
+def test_a_winner_of_nested_settings_is_a_plain_entry_that_trains_again(tmp_path: Path) -> None:
+    small = {"members": 1, "epochs": 2, "width": 16, "blocks": 1, "waves": 0}
+    settings = {"networks": small, "neighbors": {**small, "candidates": 64}, "distill": False}
+    search = {"space": {"networks.width": [8, 32], "neighbors.lr": {"low": 1e-4, "high": 1e-1, "log": True}}}
+    given = task(search, type="ensemble", settings=settings, metric="crps")
+    found = result.describe("quick", "ensemble", settings, given.search, "crps", 1, done(given, tmp_path, range(2)))
+    entry = yaml.safe_load(result.entry(found))
+    best = next(trial for trial in found["trials"] if trial["place"] == found["best"])
+    assert entry["models"]["quick"]["networks"] == {**small, "width": best["values"]["networks.width"]}
+    plain = parse(Config, entry, "best.yaml")
+    _, own = check_models(plain.models)["quick"]
+    rows = (given.rows(split) for split in ("train", "valid", "calib"))
+    trained = fit_and_calibrate("quick", "ensemble", own, given.context, *rows, given.device, given.say)
+    assert validation_board(trained, given.sample["valid"])["crps"] == best["score"]
+
+
 def test_the_entry_says_what_was_not_searched_too() -> None:
     entry = yaml.safe_load(result.entry(described(outcomes())))["models"]["quick"]
     assert set(entry) == {"type", "epochs", "lr", "batch", "hidden"}

@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from zmill.config import Config, ConfigError, Dimension, load, parse
-from zmill.tune.space import check_searches, combination, further_inputs, values
+from zmill.models.registry import model_class, types
+from zmill.tune.space import beside, changed, check_searches, combination, further_inputs, values
 
-MODELS = {"cnn": {}, "fcnn": {}, "other": {"type": "knn"}}
+MODELS = {"cnn": {}, "fcnn": {}, "other": {"type": "knn"}, "ensemble": {"networks": {"members": 2}}}
 
 
 def check(tune: dict, extra: tuple[str, ...] = ("size",)) -> None:
@@ -38,6 +39,13 @@ def space(**dimensions: object) -> dict[str, Dimension]:
         ({"cnn": {"space": {"colors": {"low": 0, "high": 1}}}}, "tune.cnn.space.colors: colors is not a number: give a list"),
         ({"other": {"space": {"k": {"low": 1, "high": 9}}}}, "k is not a number: give a list of choices"),
         ({"cnn": {"space": {"extra": [[], ["sizes"]]}}}, "'sizes' is no input there is; did you mean 'size'?"),
+        ({"ensemble": {"space": {"networks.widht": [64]}}}, "tune.ensemble.space: networks.widht: unknown key; did you mean 'width'?"),
+        ({"ensemble": {"space": {"networks.width": [4, 64]}}}, "networks.width: Input should be greater than or equal to 8 (found 4)"),
+        ({"ensemble": {"space": {"networks.width": {"low": 8.5, "high": 64}}}}, "networks.width is a whole number, found 8.5"),
+        ({"ensemble": {"space": {"networks": {"low": 1, "high": 2}}}}, "networks is not a number: give a list of choices"),
+        ({"ensemble": {"space": {"networks.extra": [["size"]]}}}, "give `extra` once, beside networks and neighbors"),
+        ({"ensemble": {"space": {"networks": [{"width": 64}], "networks.lr": [1e-3]}}}, "networks holds networks.lr: search either"),
+        ({"cnn": {"space": {"lr.low": {"low": 0.1, "high": 1}}}}, "tune.cnn.space: lr: Input should be a valid number"),
         ({"cnn": {"space": {"lr": [1e-3]}, "metric": "crsp"}}, "config.yaml: tune.cnn.metric: there is no metric 'crsp'"),
     ],
 )  # fmt: skip
@@ -57,6 +65,7 @@ def test_a_wrong_search_is_named(tune: dict, message: str) -> None:
         ({"space": {"lr": {"low": 1, "high": 2, "log": True, "step": 0.5}}}, "log or step, not both"),
         ({"space": {"lr": {"low": 1, "high": 2, "step": 0.3}}}, "plus whole steps of 0.3"),
         ({"space": {"lr": [1, 2, 1]}}, "choices that differ"),
+        ({"space": {"lr.": [1]}}, "String should match pattern"),
         ({"space": {}}, "at least 1 item"),
         ({"space": {"lr": [1]}, "trails": 3}, "tune.cnn.trails: unknown key; did you mean 'trials'?"),
     ],
@@ -67,13 +76,14 @@ def test_what_is_no_search_is_named(search: dict, message: str) -> None:
     assert message in str(error.value)
 
 
-def test_the_published_studies_are_valid(root: Path) -> None:
+def test_every_type_with_settings_has_a_study_that_is_valid(root: Path) -> None:
     config = yaml.safe_load((root / "config.yaml").read_text())
     studies = yaml.safe_load((root / "docs/models/studies.yaml").read_text())
     config["models"] |= studies.pop("models")
     settings, survey = load({**config, **studies}, root / "surveys")
     check_searches(settings, survey.columns.extra)
-    assert {"cnn", "fcnn", "knn", "gat", "gbdt", "resmlp"} == set(settings.tune)
+    with_settings = {type_ for type_ in types() if model_class(type_).Settings.model_fields}
+    assert with_settings == {settings.models[name].type or name for name in settings.tune}
     assert settings.tune["cnn"].space["lr"].model_dump(exclude_none=True, exclude_defaults=True) == {
         "low": 1e-6,
         "high": 1e-2,
@@ -99,3 +109,15 @@ def test_few_choices_are_gone_through_once_each() -> None:
 def test_columns_that_any_trial_may_take_are_read() -> None:
     assert further_inputs({"extra": ["size"]}, {}) == ("size",)
     assert further_inputs({"extra": ["size"]}, space(extra=[[], ["ebv", "size"], ["shape"]])) == ("size", "shape")
+
+
+def test_a_dotted_name_reaches_into_nested_settings() -> None:
+    settings = {"networks": {"width": 64, "members": 2}, "distill": False}
+    assert changed(settings, {"networks.width": 128, "distilled.lr": 0.1, "distill": True}) == {
+        "networks": {"width": 128, "members": 2},
+        "distill": True,
+        "distilled": {"lr": 0.1},
+    }
+    assert beside(settings, ["networks.width", "distill"]) == {"networks": {"members": 2}}
+    assert beside({"networks": {"width": 64}}, ["networks.width", "neighbors.lr"]) == {}
+    assert settings == {"networks": {"width": 64, "members": 2}, "distill": False}

@@ -34,6 +34,7 @@ class Section(BaseModel):
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Setting = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Radius = Annotated[float, Field(gt=0, le=60)]
 
@@ -236,8 +237,8 @@ class Dimension(Section):
 class Search(Section):
     """How the settings of one model are searched for."""
 
-    space: Annotated[dict[Name, Dimension], Field(min_length=1)]
-    """What is searched: settings of the model, each with its values."""
+    space: Annotated[dict[Setting, Dimension], Field(min_length=1)]
+    """What is searched: settings of the model, each with its values; `networks.width` is `width` under `networks`."""
     trials: Annotated[int, Field(ge=1)] = 30
     """Trainings; with more of them, those that were done are kept."""
     hours: Annotated[float, Field(gt=0)] | None = None
@@ -308,8 +309,11 @@ class Columns(Section):
     """Spectroscopic redshift; only for tables that are given as training and test sample."""
     extra: list[str] = []
     """Further columns to carry along, for cuts and as inputs of models (sizes, classes)."""
-    overrides: dict[str, str] = {}
-    """A single band's column where it breaks the template, as `flux_<band>` or `error_<band>`."""
+    overrides: dict[str, str | None] = {}
+    """A single band's column where it breaks the template, as `flux_<band>` or `error_<band>`; null: there is none.
+
+    A band without a flux column was never observed; one without an error column has unknown errors.
+    """
     angle_unit: Literal["degree", "hour", "radian"] = "degree"
     """Unit of ra (`hour` holds for ra alone; dec is then in degrees)."""
 
@@ -456,6 +460,11 @@ class Survey(Section):
                 raise ValueError(f"columns.overrides: expected flux_<band> or error_<band>, found {key!r}")
         if self.reference_band is not None and self.reference_band not in known:
             raise ValueError(f"reference_band {self.reference_band!r} is none of the bands {', '.join(self.bands)}")
+        if self.column_of("flux", self.reference) is None:
+            raise ValueError(
+                f"columns.overrides: flux_{self.reference}: {self.reference} is the reference band and must have a column; "
+                "name another reference_band"
+            )
         if self.extinction.coefficients:
             missing = known - set(self.extinction.coefficients)
             if missing:
@@ -495,8 +504,14 @@ class Survey(Section):
         return self.reference_band or self.bands[len(self.bands) // 2]
 
     def column_of(self, kind: Literal["flux", "error"], band: str) -> str | None:
-        """The input column that holds a band's flux or error, or None where the survey has none."""
-        template = self.columns.overrides.get(f"{kind}_{band}") or getattr(self.columns, kind)
+        """The input column that holds a band's flux or error, or None where the survey has none.
+
+        A band without a flux column was never observed, and has no error either.
+        """
+        own = self.columns.overrides
+        if own.get(f"flux_{band}", "") is None:
+            return None
+        template = own.get(f"{kind}_{band}", getattr(self.columns, kind))
         return template.replace("{band}", band) if template else None
 
 

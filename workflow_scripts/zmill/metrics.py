@@ -21,6 +21,8 @@ FloatArray = NDArray[np.float64]
 Metrics = dict[str, float]
 
 COVERAGES = (50, 68, 90, 95)
+FEWEST_BLOCKS = 5
+"""Blocks of sky below which nothing is said of how much a metric differs between them."""
 SMALLEST_DENSITY = 1e-6
 """Floor of the log score: an impossible redshift costs 13.8 nats and not infinity."""
 
@@ -293,9 +295,16 @@ def bootstrap(
     Rows of one block share structure and calibration, so drawing rows one by one would claim too much.
 
     metric : takes row numbers, gives metrics; blocks : (n,) block of each row; level : probability of the interval.
+
+    Returns
+    -------
+    Low and high end by metric: NaN where it has no finite value, and for all of them with fewer than FEWEST_BLOCKS blocks,
+    which would give intervals far too narrow (of one block: of no width).
     """
     rng = np.random.default_rng(seed)
     _, number, size = np.unique(blocks, return_inverse=True, return_counts=True)
+    if len(size) < FEWEST_BLOCKS:
+        return dict.fromkeys(metric(np.arange(len(blocks))), (np.nan, np.nan))
     order = np.argsort(number, kind="stable")
     first = np.cumsum(size) - size
     found: dict[str, list[float]] = {}

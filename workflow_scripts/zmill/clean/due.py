@@ -22,8 +22,9 @@ from zmill.dates import term
 from zmill.job import log
 from zmill.sample import SPLITS
 
-Labels = dict[int | str, tuple[str, float]]
-"""object_id -> split and redshift."""
+COLUMNS = ["object_id", "split", "redshift"]
+"""Of a table of labels; no two have the same `object_id`."""
+HASHED_ROWS = 65_536
 
 
 def decide(
@@ -48,9 +49,9 @@ def decide(
     told = xxhash.xxh3_128_hexdigest(json.dumps(settings, sort_keys=True).encode())
     before: dict[str, Any] | None = read_json(state) if state.is_file() else None
     learned = learned_from(sample)
-    share = changed(learned, now) if learned else 1.0
+    share = changed(learned, now) if learned is not None else 1.0
     why = None
-    if before is None or not learned:
+    if before is None or learned is None:
         why = "there was no sample yet"
     elif before["settings"] != told:
         why = "settings of the sample changed"
@@ -72,31 +73,40 @@ def decide(
     return decided
 
 
-def used(rows: pa.Table) -> Labels:
-    """The labels of `split.parquet` that are used."""
-    rows = rows.filter(pc.equal(rows.column("excluded"), ""))
-    ids, sides, redshifts = (rows.column(name).to_pylist() for name in ("object_id", "split", "redshift"))
-    return {key: (side, z) for key, side, z in zip(ids, sides, redshifts, strict=True)}
+def used(rows: pa.Table) -> pa.Table:
+    """The labels of `split.parquet` that are used: `object_id`, `split`, `redshift`."""
+    return rows.filter(pc.equal(rows.column("excluded"), "")).select(COLUMNS)
 
 
-def learned_from(sample: Path) -> Labels:
-    """The labels of the sample's tables; none where a table is missing."""
-    found: Labels = {}
+def learned_from(sample: Path) -> pa.Table | None:
+    """The labels of the sample's tables, as of `used`; None where a table is missing or there is no label."""
+    parts = []
     for side in SPLITS:
         path = sample / f"{side}.parquet"
         if not path.is_file():
-            return {}
-        table = pq.read_table(path, columns=["object_id", "redshift"])
-        pairs = zip(table.column("object_id").to_pylist(), table.column("redshift").to_pylist(), strict=True)
-        found |= {key: (side, z) for key, z in pairs}
-    return found
+            return None
+        part = pq.read_table(path, columns=["object_id", "redshift"])
+        parts.append(part.append_column("split", pa.repeat(pa.scalar(side), len(part))).select(COLUMNS))
+    found = pa.concat_tables(parts)
+    return found if len(found) else None
 
 
-def changed(before: Labels, now: Labels) -> float:
-    """Labels that came, went or have another redshift or split, as a share of those that were."""
-    return sum(before.get(key) != now.get(key) for key in before.keys() | now.keys()) / max(len(before), 1)
+def changed(before: pa.Table, now: pa.Table) -> float:
+    """Labels that came, went or have another redshift or split, as a share of those that were.
+
+    Where identifiers are of another type than before, all labels are others.
+    """
+    both, same = 0, 0
+    if before.schema.field("object_id").type == now.schema.field("object_id").type:
+        joined = before.join(now, "object_id", right_suffix="_now", join_type="inner")
+        equal = [pc.equal(joined.column(name), joined.column(f"{name}_now")) for name in ("split", "redshift")]
+        both, same = len(joined), pc.sum(pc.and_(*equal), min_count=0).as_py()
+    return (len(before) + len(now) - both - same) / max(len(before), 1)
 
 
-def _hash(labels: Labels) -> str:
-    told = sorted(f"{key} {side} {z!r}" for key, (side, z) in labels.items())
-    return xxhash.xxh3_128_hexdigest("\n".join(told).encode())
+def _hash(labels: pa.Table) -> str:
+    """xxh3-128 of the labels in the order of their identifiers, in hexadecimal."""
+    digest = xxhash.xxh3_128()
+    for batch in labels.sort_by("object_id").combine_chunks().to_batches(HASHED_ROWS):
+        digest.update(batch.serialize())
+    return digest.hexdigest()

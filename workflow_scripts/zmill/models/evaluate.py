@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -180,19 +181,26 @@ def evaluate_split(
     if not len(rows):
         return {"n": 0}
     blocks = rows.column["block"]
-    intervals = metrics.bootstrap(rows.board, blocks, DRAWS, seed, INTERVAL)
-    effective = rows.weight.sum() ** 2 / (rows.weight**2).sum()
+
+    def intervals(weighted: bool = False) -> dict[str, Any]:
+        found = metrics.bootstrap(partial(rows.board, weighted=weighted), blocks, DRAWS, seed, INTERVAL)
+        return {"level": INTERVAL, "draws": DRAWS, "blocks": len(np.unique(blocks)), "metrics": found}
+
     found: dict[str, Any] = {
         "n": len(rows),
         "board": rows.board(),
         "points": {name: rows.point(name) for name in POINTS},
-        "intervals": {"level": INTERVAL, "draws": DRAWS, "blocks": len(np.unique(blocks)), "metrics": intervals},
+        "intervals": intervals(),
         "binned": {name: _binned(rows, name, edges[name], seed) for name in edges},
         "patterns": _patterns(rows, bands),
         "ood": {name: _some(rows, mask) for name, mask in _domains(rows).items()},
     }
     if rows.weight.min() != rows.weight.max():
-        found["weighted"] = {"effective_rows": effective, "board": rows.board(weighted=True)}
+        found["weighted"] = {
+            "effective_rows": conformal.effective(rows.weight),
+            "board": rows.board(weighted=True),
+            "intervals": intervals(weighted=True),
+        }
     return jsonable(found)
 
 
@@ -240,22 +248,26 @@ def bin_edges(predictions: pa.Table, grid: Grid) -> dict[str, FloatArray]:
 def _binned(rows: Rows, name: str, edges: FloatArray, seed: int) -> list[dict[str, Any]]:
     masks = metrics.bins(rows.column[name].astype(np.float64), edges)
     return [
-        {"low": float(low), "high": float(high), **_some(rows, mask), "intervals": _intervals(rows, mask, seed)}
+        {"low": float(low), "high": float(high), **_some(rows, mask), **_intervals(rows, mask, seed)}
         for low, high, mask in zip(edges[:-1], edges[1:], masks, strict=True)
     ]
 
 
-def _intervals(rows: Rows, mask: NDArray[np.bool_], seed: int) -> dict[str, tuple[float, float]] | None:
-    """Intervals of `BINNED` in a bin, from blocks of sky as for the whole split."""
+def _intervals(rows: Rows, mask: NDArray[np.bool_], seed: int) -> dict[str, Any]:
+    """Blocks of sky in a bin, and intervals of `BINNED` from them as for the whole split."""
     inside = np.flatnonzero(mask)
+    blocks = rows.column["block"][inside]
     if not len(inside):
-        return None
+        return {"blocks": 0, "intervals": None}
 
     def metric(drawn: NDArray[np.int64]) -> Metrics:
         found = rows.binned(inside[drawn])
         return {name: found[name] for name in BINNED}
 
-    return metrics.bootstrap(metric, rows.column["block"][inside], DRAWS, seed, INTERVAL)
+    return {
+        "blocks": len(np.unique(blocks)),
+        "intervals": metrics.bootstrap(metric, blocks, DRAWS, seed, INTERVAL),
+    }
 
 
 def _some(rows: Rows, mask: NDArray[np.bool_]) -> dict[str, Any]:

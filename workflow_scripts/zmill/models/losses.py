@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zmill.pdf.grid import Grid
+from zmill.pdf.grid import Grid, running_sum
 
 
 def soft_labels(z: Tensor, grid: Grid, width: float) -> Tensor:
@@ -30,7 +30,7 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 def crps_of_probabilities(probability: Tensor, z: Tensor, grid: Grid) -> Tensor:
     """(...,) CRPS of probabilities of the grid points (..., size) at redshifts (...,): half a point's share lies below it."""
     below = (grid.tensor(probability.device) >= z[..., None]).to(probability.dtype)
-    return (probability.cumsum(-1) - 0.5 * probability - below).square().sum(-1) * grid.step
+    return (running_sum(probability) - 0.5 * probability - below).square().sum(-1) * grid.step
 
 
 def mean_crps(density: Tensor, z: Tensor, grid: Grid) -> float:

@@ -10,7 +10,22 @@ from zmill import metrics
 
 CHOOSES = "valid"
 """The split that chooses; test rows are reported and choose nothing."""
-COLUMNS = ("model", "split", "point", "n", *metrics.ALL, "train_seconds", "rows_per_s")
+ENDS = ("low", "high")
+COLUMNS = (
+    *(
+        "model",
+        "split",
+        "weighted",
+        "point",
+        "n",
+        "effective_rows",
+        "blocks",
+        *metrics.ALL,
+        "train_seconds",
+        "rows_per_s",
+    ),
+    *(f"{name}_{end}" for name in metrics.ALL for end in ENDS),
+)
 POINT = "z_median (z_mean: mse mae rms r2)"
 ORDER = ("valid", "calib", "test")
 
@@ -22,6 +37,8 @@ class SelectionError(Exception):
 def leaderboard(evaluations: dict[str, dict[str, Any]], metric: str) -> str:
     """The leaderboard as CSV: a row per model and split, the best on validation rows first; empty where undefined.
 
+    Where labelled rows have weights there is a second row, of the metrics with them.
+
     evaluations : model -> content of its `metrics.json`.
     """
     order = _ranked(evaluations, metric)
@@ -32,10 +49,28 @@ def leaderboard(evaluations: dict[str, dict[str, Any]], metric: str) -> str:
         about = evaluations[model]
         for split in sorted(about["splits"], key=ORDER.index):
             found = about["splits"][split]
-            board = {name: _text(value) for name, value in found.get("board", {}).items()}
             cost = {name: about[name] for name in ("train_seconds", "rows_per_s")}
-            writer.writerow({"model": model, "split": split, "point": POINT, "n": found["n"], **board, **cost})
+            given = {"model": model, "split": split, "point": POINT, "n": found["n"], **cost}
+            for weighted, part in {"no": found, "yes": found.get("weighted")}.items():
+                if part is not None:
+                    effective = part.get("effective_rows", found["n"])
+                    writer.writerow(
+                        given | {"weighted": weighted, "effective_rows": _text(effective)} | _measured(part)
+                    )
     return text.getvalue()
+
+
+def _measured(part: dict[str, Any]) -> dict[str, Any]:
+    """Metrics, their intervals and from how many blocks of sky these are, as the leaderboard writes them."""
+    if "board" not in part:  # a split without rows
+        return {}
+    intervals = part["intervals"]
+    ends = {
+        f"{name}_{end}": _text(value)
+        for name, interval in intervals["metrics"].items()
+        for end, value in zip(ENDS, interval, strict=True)
+    }
+    return {"blocks": intervals["blocks"], **{name: _text(value) for name, value in part["board"].items()}, **ends}
 
 
 def choose(evaluations: dict[str, dict[str, Any]], metric: str) -> dict[str, Any]:
@@ -56,13 +91,16 @@ def choose(evaluations: dict[str, dict[str, Any]], metric: str) -> dict[str, Any
     value = _value(evaluations[best], metric)
     direction = {1: "highest", -1: "lowest", 0: "nearest to zero"}[metrics.check_metric(metric)]
     why = f"{metric} {value:.5g} on {_split(evaluations[best])['n']:,} {CHOOSES} rows, the {direction} of {len(order)} model(s)"
+    intervals = _split(evaluations[best])["intervals"]
+    low, high = intervals["metrics"][metric]
     second = others[0] if others else None
     if second:
         other = _value(evaluations[second], metric)
         why += f"; next is {second} with {other:.5g}"
-        low, high = _split(evaluations[best])["intervals"]["metrics"][metric]
         if low is not None and low <= other <= high:
             why += ", within the 68 % interval of the best"
+    if intervals["blocks"] < metrics.FEWEST_BLOCKS:
+        why += f"; {intervals['blocks']} block(s) of sky are too few to say how certain that is"
     return {
         "model": best,
         "type": evaluations[best]["type"],
@@ -70,6 +108,8 @@ def choose(evaluations: dict[str, dict[str, Any]], metric: str) -> dict[str, Any
         "metric": metric,
         "split": CHOOSES,
         "value": value,
+        "interval": [low, high],
+        "blocks": intervals["blocks"],
         "runner_up": {"model": second, "value": _value(evaluations[second], metric)} if second else None,
         "why": why,
         "seeds": {model: evaluations[model]["seed"] for model in sorted(evaluations)},

@@ -20,7 +20,6 @@ from zmill.models.watch import Watch
 from zmill.pdf import calibration_fit, conformal
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
-from zmill.pdf.grid import Grid
 from zmill.survey.photometry import Photometry
 
 BATCH = 65_536
@@ -77,7 +76,7 @@ class TrainedModel:
         return self
 
 
-def batches(rows: int, size: int = BATCH) -> Iterator[slice]:
+def batches(rows: int, size: int) -> Iterator[slice]:
     """Consecutive slices of at most `size` rows."""
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
@@ -133,13 +132,12 @@ def fit_and_calibrate(
     model.to(device)
     seconds = time.monotonic() - started + model.watch.earlier_seconds
     with torch.inference_mode():
-        found, pit = calibration_fit.fit(_densities(model, calib), grid, calib.z, calib.weight)
+        found, pit = calibration_fit.fit(
+            lambda rows: model.predict(calib.photometry[rows]), grid, calib.z, calib.weight
+        )
         magnitude = calib.photometry.mag[:, context.reference].astype(np.float64)
         intervals = conformal.fit(pit, magnitude, calib.weight)
-        plain = _densities(model, valid)
-        scores = {
-            when: _scores(density, grid, valid) for when, density in (("before", plain), ("after", found(plain, grid)))
-        }
+        scores = _scores(model, found, valid)
     say(
         f"{name}: fitted in {seconds:.1f} s; calibration: power {found.power:g}, remap of degree "
         f"{max(len(found.remap) - 1, 0)}, {'by row' if found.local else 'the same for all rows'}; "
@@ -174,13 +172,17 @@ def refit(trained: TrainedModel, rows: Labelled, say: Callable[[str], None]) -> 
     trained.facts["refit_seconds"] = round(time.monotonic() - started, 3)
 
 
-def _densities(model: Model, rows: Labelled) -> Tensor:
-    """(n, grid.size) densities before calibration."""
-    return torch.cat([model.predict(rows.photometry[part]) for part in batches(len(rows))])
-
-
-def _scores(density: Tensor, grid: Grid, rows: Labelled) -> dict[str, Any]:
-    """Metrics of densities, and how many PITs are in each of 20 bins."""
-    scores = metrics.pdf_scores(density, grid, rows.z)
-    histogram = np.histogram(scores.pit, PIT_BINS, (0, 1))[0].tolist()
-    return {**metrics.pdf_metrics(scores), "pit_histogram": histogram}
+def _scores(model: Model, calibration: Calibration, rows: Labelled) -> dict[str, dict[str, Any]]:
+    """Metrics of densities `before` and `after` calibration, and how many PITs are in each of 20 bins."""
+    grid = model.context.grid
+    parts: dict[str, list[metrics.PdfScores]] = {"before": [], "after": []}
+    for part in batches(len(rows), BATCH):
+        plain = model.predict(rows.photometry[part])
+        for when, density in (("before", plain), ("after", calibration(plain, grid))):
+            parts[when].append(metrics.pdf_scores(density, grid, rows.z[part]))
+    found = {}
+    for when, some in parts.items():
+        scores = metrics.PdfScores.join(some)
+        histogram = np.histogram(scores.pit, PIT_BINS, (0, 1))[0].tolist()
+        found[when] = {**metrics.pdf_metrics(scores), "pit_histogram": histogram}
+    return found

@@ -9,6 +9,7 @@ A step that surely worsens the CRPS alone is not taken either.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -51,12 +52,15 @@ FloatArray = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-def fit(density: Tensor, grid: Grid, z: FloatArray, weight: FloatArray | None = None) -> tuple[Calibration, FloatArray]:
+def fit(
+    densities: Callable[[NDArray[np.int64]], Tensor], grid: Grid, z: FloatArray, weight: FloatArray | None = None
+) -> tuple[Calibration, FloatArray]:
     """Calibrate on rows that the model was not fitted on.
 
     Parameters
     ----------
-    density : (n, grid.size) normalized densities.
+    densities : of the rows of given numbers: (k,) -> (k, grid.size), normalized; asked for MAX_ROWS of them at most, so that
+        memory does not grow with the rows.
     z : (n,) their spectroscopic redshifts; rows outside the grid are left out.
     weight : (n,), 1 if None.
 
@@ -69,8 +73,8 @@ def fit(density: Tensor, grid: Grid, z: FloatArray, weight: FloatArray | None = 
     rows = np.flatnonzero((z >= grid.z_min) & (z <= grid.z_max) & (weight > 0))
     rows = rows[:: max(1, -(-len(rows) // MAX_ROWS))]
     if len(rows) < MIN_ROWS:
-        return Calibration(), _pit(Calibration(), density, grid, z)
-    data = _Rows.of(density, grid, z, weight, rows)
+        return Calibration(), _pit(Calibration(), densities, grid, z, np.arange(len(z)))
+    data = _Rows.of(densities(rows), grid, z[rows], weight[rows])
     held_out = [_Scores(*np.empty((3, len(rows)))) for _ in range(4)]
     for fold in range(FOLDS):
         mine = np.arange(len(rows)) % FOLDS == fold
@@ -84,8 +88,9 @@ def fit(density: Tensor, grid: Grid, z: FloatArray, weight: FloatArray | None = 
         if _surely_above(gain, data.weight, MIN_GAIN) and not _surely_above(loss, data.weight, 0.0):
             best = step
     chosen = _steps(data, np.ones(len(rows), bool))[best]
-    pit = _pit(chosen, density, grid, z)
-    pit[rows] = held_out[best].pit
+    others = np.delete(np.arange(len(z)), rows)
+    pit = np.empty(len(z))
+    pit[rows], pit[others] = held_out[best].pit, _pit(chosen, densities, grid, z, others)
     return chosen, pit
 
 
@@ -111,8 +116,7 @@ class _Rows:
     crps: float
 
     @classmethod
-    def of(cls, density: Tensor, grid: Grid, z: FloatArray, weight: FloatArray, rows: NDArray[np.int64]) -> _Rows:
-        density, z, weight = _take(density, rows), z[rows], weight[rows]
+    def of(cls, density: Tensor, grid: Grid, z: FloatArray, weight: FloatArray) -> _Rows:
         pit, x, crps = np.empty((len(POWERS), len(z))), [], []
         for start in range(0, len(z), CHUNK):
             part = slice(start, start + CHUNK)
@@ -237,14 +241,20 @@ def _surely_above(difference: FloatArray, weight: FloatArray, least: float) -> b
     return bool(mean > max(least, SURE * error))
 
 
-def _pit(calibration: Calibration, density: Tensor, grid: Grid, z: FloatArray) -> FloatArray:
-    """(n,) PIT of rows at their own redshifts; 0 or 1 beyond the grid."""
-    found = np.empty(len(z))
-    for start in range(0, len(z), CHUNK):
-        rows = slice(start, start + CHUNK)
-        f = calibration(density[rows], grid)
-        at = torch.as_tensor(z[rows], dtype=f.dtype, device=f.device)
-        found[rows] = cdf_at(f, grid.cdf(f), grid, at).double().cpu().numpy()
+def _pit(
+    calibration: Calibration,
+    densities: Callable[[NDArray[np.int64]], Tensor],
+    grid: Grid,
+    z: FloatArray,
+    rows: NDArray[np.int64],
+) -> FloatArray:
+    """PIT of some rows at their own redshifts; 0 or 1 beyond the grid."""
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), CHUNK):
+        part = slice(start, start + CHUNK)
+        f = calibration(densities(rows[part]), grid)
+        at = torch.as_tensor(z[rows[part]], dtype=f.dtype, device=f.device)
+        found[part] = cdf_at(f, grid.cdf(f), grid, at).double().cpu().numpy()
     return found
 
 

@@ -54,5 +54,23 @@ class Grid:
         """(n, size) cumulative distribution of a density of any scale; 0 at the first point, 1 at the last."""
         cdf = torch.empty_like(density)
         cdf[:, 0] = 0
-        torch.cumsum(density[:, 1:] + density[:, :-1], dim=1, out=cdf[:, 1:])
+        running_sum(density[:, 1:] + density[:, :-1], out=cdf[:, 1:])
         return cdf.div_(cdf[:, -1:].clamp_min(torch.finfo(cdf.dtype).tiny))
+
+
+def running_sum(values: Tensor, out: Tensor | None = None) -> Tensor:
+    """(..., size) sums of all values up to each along the last axis, the same to the bit in every run.
+
+    On a GPU, whose cumsum may add in another order each time, as a product with a triangle of ones.
+    out : where to write them.
+    """
+    if values.device.type != "cuda":
+        return torch.cumsum(values, dim=-1, out=out)
+    with torch.autocast("cuda", enabled=False):
+        found = values @ triangle(values)
+    return found if out is None else out.copy_(found)
+
+
+def triangle(like: Tensor) -> Tensor:
+    """(size, size) ones on and above the diagonal, of the type and on the device of a tensor (..., size)."""
+    return torch.ones(like.shape[-1], like.shape[-1], dtype=like.dtype, device=like.device).triu_()

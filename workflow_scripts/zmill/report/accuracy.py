@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from zmill.metrics import COVERAGES, badness
+from zmill.metrics import COVERAGES, FEWEST_BLOCKS, badness
+from zmill.models.selection import COLUMNS, ENDS
 from zmill.report import figures
 from zmill.report.binned import Floats, trend
 from zmill.report.blocks import Cell, Note, Picture, Section, Table, count, number, percent, picture, text
@@ -27,6 +28,13 @@ HEADLINE = {
 """Metrics at the top of the page, and what they are called there."""
 FEWEST = 10
 """Rows below which metrics of a part of them say nothing."""
+HIDDEN = {
+    "point",
+    "weighted",
+    "effective_rows",
+    *(name for name in COLUMNS if name.endswith(tuple(f"_{end}" for end in ENDS))),
+}
+"""Columns of the leaderboard that the page tells elsewhere."""
 SHARES = ("eta_005", "eta_015", "eta_050", "eta_5sigma", "outlier_rail")
 
 
@@ -62,19 +70,16 @@ class Tested:
 
 def headline(split: dict[str, Any]) -> list[dict[str, str]]:
     """The key metrics of the chosen model on the test rows: name, value, interval."""
-    spread = split["intervals"]["metrics"]
+    intervals = split["intervals"]
     cards = []
     for name, told in HEADLINE.items():
         write = percent if name.startswith(("eta", "coverage")) else number
         value = split["board"].get(name)
-        low, high = (write(end).text for end in spread.get(name, (None, None)))
-        cards.append(
-            {
-                "name": told,
-                "value": write(value).text,
-                "interval": f"68 %: {low} to {high}" if value is not None else "",
-            }
-        )
+        low, high = intervals["metrics"][name]
+        spread = f"68 %: {write(low).text} to {write(high).text}"
+        if low is None:
+            spread = f"no interval from {intervals['blocks']} block(s) of sky"
+        cards.append({"name": told, "value": write(value).text, "interval": spread if value is not None else ""})
     return cards
 
 
@@ -88,7 +93,8 @@ def accuracy_section(tested: Tested) -> Section:
     section.blocks += [
         Note(
             f"{len(dz):,} test rows that took no part in training, choosing or calibrating. Δz = (z_phot − z_spec) / "
-            "(1 + z_spec), with the median of each PDF as z_phot. Intervals are 68 %, from drawing blocks of sky."
+            "(1 + z_spec), with the median of each PDF as z_phot. Intervals are 68 %, from drawing blocks of sky, of which "
+            f"there are {len(np.unique(tested.blocks)):,}; nothing is said from fewer than {FEWEST_BLOCKS}."
         ),
         picture(
             "plane",
@@ -119,7 +125,8 @@ def accuracy_section(tested: Tested) -> Section:
         section.blocks.append(
             picture(
                 f"trend{place}",
-                f"Bias, scatter and outliers (|Δz| > 0.15) by {label}; bins hold the same number of rows.",
+                f"Bias, scatter and outliers (|Δz| > 0.15) by {label}; bins hold the same number of rows. Bars: 68 %, where a "
+                f"bin has {FEWEST_BLOCKS} blocks of sky or more.",
                 f"Bias, scatter and outlier fraction in {len(found.center)} bins of {label}; scatter is largest, "
                 f"{found.values['sigma_mad'][worst]:.3g}, at {found.center[worst]:.3g}.",
                 partial(figures.error_trend, found, label),
@@ -308,8 +315,8 @@ def _some(entry: dict[str, Any], names: tuple[str, ...]) -> list[Cell]:
 def leaderboard_section(sources: Sources, metric: str) -> Section:
     """All models side by side, and how they were trained."""
     section = Section("models", "Models side by side", "Models")
-    rows = sources.leaderboard
-    shown = [name for name in (rows[0] if rows else {}) if name not in ("point",)]
+    rows = [row for row in sources.leaderboard if row["weighted"] == "no"]
+    shown = [name for name in COLUMNS if name not in HIDDEN]
     order = [name for name in ("model", "split", "n", metric) if name in shown]
     headers = order + [name for name in shown if name not in order]
     place = {"test": 0, "valid": 1}
@@ -337,8 +344,7 @@ def _weighted(sources: Sources, metric: str) -> list[Note | Table]:
             found = sources.metrics(model)["splits"][split]
             if "weighted" not in found:
                 continue
-            boards = found["board"], found["weighted"]["board"]
-            cells = [_metric(name, board[name]) for name in names for board in boards]
+            cells = [_with_interval(part, name) for name in names for part in (found, found["weighted"])]
             rows.append([text(model), text(split), count(found["weighted"]["effective_rows"]), *cells])
     if not rows:
         return [Note("Labelled rows are not weighed: all metrics are of the labelled rows as they are.")]
@@ -349,11 +355,19 @@ def _weighted(sources: Sources, metric: str) -> list[Note | Table]:
             "metric says more of what to expect of the catalogue, from as many rows as are called effective."
         ),
         Table(
-            "Labelled rows as they are, and weighed to stand for the survey",
+            "Labelled rows as they are, and weighed to stand for the survey; in brackets 68 % intervals",
             ["model", "split", "effective rows", *told],
             rows,
         ),
     ]
+
+
+def _with_interval(part: dict[str, Any], name: str) -> Cell:
+    """A metric with the ends of its interval where there is one."""
+    cell, (low, high) = _metric(name, part["board"][name]), part["intervals"]["metrics"][name]
+    if low is None:
+        return cell
+    return replace(cell, text=f"{cell.text} ({_metric(name, low).text} to {_metric(name, high).text})")
 
 
 def _training(name: str, described: dict[str, Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Survey
 from zmill.survey.photometry import mask_of
 from zmill.survey.readers.base import ReadError
-from zmill.survey.states import band_state
+from zmill.survey.states import BandState, band_state
 
 REASONS = (
     "",
@@ -172,15 +172,7 @@ def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt
 
     undetected, unobserved = [], []
     for band in survey.bands:
-        error = survey.column_of("error", band)
-        state = band_state(
-            floats(batch.column(survey.column_of("flux", band))),
-            floats(batch.column(error)) if error else None,
-            survey.photometry,
-            survey.sentinels,
-            survey.vega_to_ab.get(band, 0.0),
-            survey.softening.get(band),
-        )
+        state = _state(batch, survey, band)
         absorbed = survey.extinction.coefficients.get(band, 0.0) * ebv if survey.extinction.coefficients else 0.0
         columns[f"mag_{band}"] = state.mag - absorbed
         columns[f"magerr_{band}"] = state.magerr
@@ -200,6 +192,20 @@ def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt
     if survey.tables:
         columns["redshift"] = floats(batch.column(survey.columns.redshift))
     return Converted(columns, reason)
+
+
+def _state(batch: pa.RecordBatch, survey: Survey, band: str) -> BandState:
+    flux, error = survey.column_of("flux", band), survey.column_of("error", band)
+    if flux is None:
+        return BandState.never(batch.num_rows)
+    return band_state(
+        floats(batch.column(flux)),
+        floats(batch.column(error)) if error else None,
+        survey.photometry,
+        survey.sentinels,
+        survey.vega_to_ab.get(band, 0.0),
+        survey.softening.get(band),
+    )
 
 
 def arrow(columns: dict[str, Any], schema: pa.Schema, chosen: NDArray[np.bool_] | None) -> pa.RecordBatch:

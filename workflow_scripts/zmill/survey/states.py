@@ -46,6 +46,12 @@ class BandState:
     out_of_range: Booleans
     bad_error: Booleans
 
+    @classmethod
+    def never(cls, n: int) -> BandState:
+        """A band that the survey has never observed."""
+        nothing, no = np.full(n, np.nan, np.float32), np.zeros(n, np.bool_)
+        return cls(nothing, nothing, nothing, no, np.ones(n, np.bool_), no, no, no)
+
 
 def band_state(
     value: Floats,

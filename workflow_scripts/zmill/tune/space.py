@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,39 @@ def check_searches(settings: Config, extra: Sequence[str]) -> None:
         own = model_class(entry.type or name).Settings
         for setting, dimension in search.space.items():
             for value in _extremes(own, setting, dimension, f"{where}.space"):
-                checked = parse(own, {**(entry.model_extra or {}), setting: value}, f"{where}.space")
+                checked = parse(own, changed(entry.model_extra or {}, {setting: value}), f"{where}.space")
                 check_extra(checked, extra, name)
+            inside = [other for other in search.space if other.startswith(f"{setting}.")]
+            if inside:
+                raise ConfigError(
+                    f"{where}.space: {setting} holds {', '.join(inside)}: search either it as a whole or what is in it"
+                )
+
+
+def changed(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others in their place: `networks.width` takes the place of `width` under `networks`."""
+    found = dict(settings)
+    for path, value in chosen.items():
+        name, _, inner = path.partition(".")
+        if inner:
+            held = found.get(name)
+            value = changed(held if isinstance(held, Mapping) else {}, {inner: value})
+        found[name] = value
+    return found
+
+
+def beside(settings: Mapping[str, Any], space: Iterable[str]) -> dict[str, Any]:
+    """Settings without those that are searched."""
+    found = dict(settings)
+    for path in space:
+        name, _, inner = path.partition(".")
+        if not inner:
+            found.pop(name, None)
+        elif isinstance(found.get(name), Mapping):
+            found[name] = beside(found[name], [inner])
+            if not found[name]:
+                del found[name]
+    return found
 
 
 def further_inputs(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> tuple[str, ...]:
@@ -55,22 +86,26 @@ def further_inputs(settings: Mapping[str, Any], space: Mapping[str, Dimension]) 
     return tuple(dict.fromkeys(name for names in tried or () for name in names if name != "ebv"))
 
 
-def is_whole(own: type[Settings], setting: str) -> bool:
-    """Whether a setting that is a number is a whole one."""
-    return own.model_fields[setting].annotation is int
+def type_of(own: type[Settings], setting: str) -> Any:
+    """The declared type of a setting, or None where there is no such setting."""
+    found: Any = own
+    for name in setting.split("."):
+        there = isinstance(found, type) and issubclass(found, Settings) and name in found.model_fields
+        found = found.model_fields[name].annotation if there else None
+    return found
 
 
 def _extremes(own: type[Settings], setting: str, dimension: Dimension, where: str) -> list[Any]:
     """Values between which all others are: what the model takes of these it takes of all."""
     if dimension.choices is not None:
         return dimension.choices
-    field = own.model_fields.get(setting)
-    if field is None:
+    kind = type_of(own, setting)
+    if kind is None:
         return [dimension.low]
-    if field.annotation not in (int, float):
+    if kind not in (int, float):
         raise ConfigError(f"{where}.{setting}: {setting} is not a number: give a list of choices")
     ends = [dimension.low, dimension.high]
-    if not is_whole(own, setting):
+    if kind is float:
         return ends
     for number in (*ends, dimension.step or 1):
         if not float(number or 0).is_integer():

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from zmill.catalog.lock import NoLocks, take
 from zmill.config import Dimension
 from zmill.models.base import Settings
-from zmill.tune.space import is_whole, label
+from zmill.tune.space import label, type_of
 
 RANDOM_TRIALS = 10
 """Trials before the sampler learns from those that ended."""
@@ -138,7 +138,7 @@ def distributions(space: Mapping[str, Dimension], own: type[Settings]) -> dict[s
             found[setting] = CategoricalDistribution([label(choice) for choice in dimension.choices])
             continue
         assert dimension.low is not None and dimension.high is not None
-        if is_whole(own, setting):
+        if type_of(own, setting) is int:
             step = int(dimension.step or 1)
             found[setting] = IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log, step=step)
         else:

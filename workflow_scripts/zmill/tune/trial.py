@@ -27,7 +27,7 @@ from zmill.models.network import TrainingError
 from zmill.models.registry import model_class
 from zmill.models.trained import TrainedModel, fit_and_calibrate
 from zmill.tune import study as studies
-from zmill.tune.space import combination, values
+from zmill.tune.space import beside, changed, combination, values
 
 FORMAT = 1
 """Raised when trials done before can no longer be compared with new ones."""
@@ -69,7 +69,7 @@ class Task:
         about = {
             "format": FORMAT,
             "type": self.type,
-            "settings": {name: value for name, value in self.settings.items() if name not in space},
+            "settings": beside(self.settings, space),
             "space": space,
             "prune": self.search.prune,
             "metric": self.metric,
@@ -146,7 +146,7 @@ def _do(task: Task, trial: Trial, checkpoint: Path) -> None:
         outcome, value, watch = {**twin.user_attrs[OUTCOME], "seconds": 0.0}, twin.value, None
     else:
         task.say(f"trying {chosen}")
-        settings = model_class(task.type).Settings.model_validate({**task.settings, **chosen})
+        settings = model_class(task.type).Settings.model_validate(changed(task.settings, chosen))
         identity = store.identity(
             task.type, settings, task.context, (task.rows("train"), task.rows("valid")), task.device
         )
