@@ -57,7 +57,8 @@ class Inference:
         self._levels = model.conformal.levels(self.device)
         self._table = None if self._located is None else self._tabulate(self._located)
         on_grid = self._located is None and kind != "full" and self.device.type == "cpu"
-        self._fused = Fused(model.calibration, self.grid, self._asked) if on_grid else None
+        packed = kind == "compact"
+        self._fused = Fused(model.calibration, self.grid, packed, self._levels.shape[1]) if on_grid else None
         self._lane = threading.local()
 
     def photoz_schema(self, clean: pa.Schema) -> pa.Schema:
@@ -127,25 +128,23 @@ class Inference:
             of_points, quantiles, ends = numbers.tensor_split([len(points.COLUMNS), -len(conformal.COLUMNS)], 1)
             found = torch.cat([of_points, ends], 1).T
             pdf = compact.pack(quantiles, self.grid) if self.kind == "compact" else None
+        elif self._fused is not None:
+            with self._precision():
+                log_density = self.model.model.log_density(rows)
+            found, pdf, lost = self._fused(log_density, self._levels[bins])
         else:
             with self._precision():
-                density = (self.model.predict if self._fused is None else self.model.model.predict)(rows).float()
+                density = self.model.predict(rows).float()
             lost = ~torch.isfinite(density.sum(1))
             if bool(lost.any()):
                 density = torch.where(lost[:, None], self._flat(1), density)
-            found, pdf = self._summarize(density, self._levels[bins], self._fused)
+            found, pdf = self._summarize(density, self._levels[bins])
         return found, pdf, ood | lost.cpu().numpy()
 
-    def _summarize(self, density: Tensor, own: Tensor, fused: Fused | None = None) -> tuple[Tensor, Tensor | None]:
-        """(9 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities.
-
-        fused : calibrates `density` as well; without it that was done.
-        """
-        if fused is None:
-            columns, z = points.summarize_with(density, self.grid, self._asked, own)
-            of_points = torch.stack([columns[name] for name in points.COLUMNS])
-        else:
-            of_points, z = fused(density, own)
+    def _summarize(self, density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(9 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities."""
+        columns, z = points.summarize_with(density, self.grid, self._asked, own)
+        of_points = torch.stack([columns[name] for name in points.COLUMNS])
         pdf = None
         if self.kind == "compact":
             pdf = compact.pack(z[:, : len(compact.LEVELS)], self.grid)
