@@ -93,7 +93,7 @@ def test_rows_without_a_density_are_said_and_described_as_flat() -> None:
     logs = densities(40, grid).log()
     sound = logs.clone()
     logs[3, 17], logs[8, 300], logs[20], logs[33, 5] = torch.nan, torch.inf, -torch.inf, -torch.inf
-    fused = Fused(CALIBRATIONS["power"], grid, False, 2)
+    fused = Fused(CALIBRATIONS["by row"], grid, False, 2)
     found, _, lost = fused(logs, own_levels(40))
     assert lost.nonzero()[:, 0].tolist() == [3, 8, 20]
     assert bool(found.isfinite().all())

@@ -181,7 +181,7 @@ class Ensemble(Model):
     def log_density(self, batch: Photometry) -> Tensor:
         if not self.settings.distill:
             return super().log_density(batch)
-        return self._applied.log_probability(self.features(Fluxes.of(batch, self.settings.extra, self.device)))
+        return self._applied.log_probability(self.features.of(batch, self.settings.extra))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if self.settings.distill:

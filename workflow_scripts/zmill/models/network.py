@@ -189,7 +189,7 @@ class Applied:
                 phase = x[:, : self.waved] @ frequency
                 both = torch.cat([phase.sin(), phase.cos_()], 1).to(self.dtype)
                 inputs.append(functional.linear(both, *mix).relu_())
-            h = functional.linear(torch.cat(inputs, 1), *stem).relu_()
+            h = functional.linear(torch.cat(inputs, 1) if len(inputs) > 1 else x, *stem).relu_()
             for first, second in blocks:
                 h = h.add_(functional.linear(functional.linear(h, *first).relu_(), *second))
             yield functional.linear(h.relu_(), *head)[:, : self.size]

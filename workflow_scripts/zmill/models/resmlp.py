@@ -118,7 +118,7 @@ class ResidualEnsemble(Model):
 
     @torch.inference_mode()
     def log_density(self, batch: Photometry) -> Tensor:
-        return self._applied.log_probability(self.features(Fluxes.of(batch, self.settings.extra, self.device)))
+        return self._applied.log_probability(self.features.of(batch, self.settings.extra))
 
     def densities(self, fluxes: Fluxes) -> Tensor:
         """(n, grid.size) normalised densities of fluxes on the model's device."""

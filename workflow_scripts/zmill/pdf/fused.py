@@ -14,20 +14,18 @@ from operator import add, mul
 
 import numpy as np
 import torch
-from llvmlite import ir
 from torch import Tensor
 from torch.nn import functional
 
 from zmill.pdf import compact, points
 from zmill.pdf.calibration import REACH, Calibration, to_powers
 from zmill.pdf.grid import Grid
-from zmill.pdf.lanes import LANES, LOG2_E, Code, Value
+from zmill.pdf.lanes import BYTE, HUGE, LANES, LOG2_E, SHORT, Code, Value
 
 FLOOR = -80.0
 """Logarithm to the base 2 below which a density counts as no smaller, its peak being 0."""
 LEAST = 1e-30
 """What is left at least of a calibrated density, so that one that nothing is left of is flat."""
-HUGE = 3e38
 
 
 class Fused:
@@ -56,7 +54,7 @@ class Fused:
         -------
         (9 + self.own, n) float32, point estimates in the order of `points.COLUMNS` and quantiles at the own levels;
         (n, 32) uint16, compact PDFs where asked for; (n,) bool, rows that had no density: NaN, or nothing anywhere. A flat
-        one is described in its place.
+        one, not calibrated, is described in its place.
         """
         rows, given = len(log_density), max(len(log_density), LANES)
         if given > rows or log_density.shape[1] < LANES or log_density.stride(1) != 1:
@@ -88,18 +86,13 @@ class _Pass:
         self.size, self.last = grid.size, grid.size - 1
         arrays = ("log_density", "own_levels", "tile", "cdf", "quantiles", "found", "codes", "lost")
         code = self.code = Code(arrays, ("rows", "stride"))
-
-        def block(start: Value) -> tuple[()]:
-            self._rows(start.min(code.rows - LANES), packed)  # the last block meets the one before it
-            return ()
-
-        code.loop(0, code.rows, LANES, block)
+        code.each_block(code.rows, lambda row: self._rows(row, packed))
 
     def _rows(self, row: Value, packed: bool) -> None:
         """Rows `row` to `row` + 15."""
         code, z_min, step = self.code, self.grid.z_min, self.grid.step
         highest, at, lost = self._load(row)
-        code.store(lost.where(1, code.lanes() * 0), code.lost, row, ir.IntType(8))
+        code.store(lost.where(1, code.lanes() * 0), code.lost, row, BYTE)
         density, center = self._calibrated(highest, at, lost)
         total, top, at, *sums = self._integrated(density, center)
         left, right = (code.load(code.tile, LANES * point) for point in (0, self.last))
@@ -165,7 +158,7 @@ class _Pass:
             *lower, factor = coefficients
             for coefficient in reversed(lower):
                 factor = factor * u + coefficient
-            return (code.load(tile, offset) * factor).max(LEAST)
+            return lost.where(1, (code.load(tile, offset) * factor).max(LEAST))
 
         return remapped, center
 
@@ -264,8 +257,8 @@ class _Pass:
         for number, level in enumerate(self.levels):
             code.store(total * level, code.quantiles, LANES * number)
         for number in range(self.own):
-            level = code.gather(code.own_levels, lanes * self.own + number, row * self.own)
-            code.store(total * level, code.quantiles, LANES * (len(self.levels) + number))
+            asked = code.gather(code.own_levels, lanes * self.own + number, row * self.own)
+            code.store(total * asked, code.quantiles, LANES * (len(self.levels) + number))
 
         def find(number: Value) -> tuple[()]:
             wanted = code.load(code.quantiles, number * LANES)
@@ -308,7 +301,7 @@ class _Pass:
             places = [code.load(code.quantiles, LANES * (first + level)) for level in range(LANES)]
             for lane, values in enumerate(code.transposed(places)):
                 rounded = (values * (compact.STEPS / self.last) + 0.5).to_int()
-                code.store(rounded, code.codes, (row + lane) * width + first, ir.IntType(16))
+                code.store(rounded, code.codes, (row + lane) * width + first, SHORT)
 
 
 def _added(sums: Sequence[Value], value: Value, off: Value) -> tuple[Value, ...]:

@@ -20,10 +20,13 @@ LANES = 16
 """Rows side by side: the float32 numbers of a 512-bit register. Where registers are shorter several do the work of one."""
 
 FLOAT, INT, COUNT, POINTER = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.PointerType()
+BYTE, SHORT = ir.IntType(8), ir.IntType(16)
 FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
 TRUTHS, PLACES = ir.VectorType(ir.IntType(1), LANES), ir.VectorType(POINTER, LANES)
 FUSED = ("contract",)
 """What may be made of arithmetic: a product and a sum in one step."""
+HUGE = 3e38
+"""Finite, and beyond all that is met."""
 LOG2_E = 1.4426950408889634
 
 
@@ -68,6 +71,9 @@ class Value:
     def __gt__(self, other: Value | float) -> Value:
         return self._compare(">", other)
 
+    def __ge__(self, other: Value | float) -> Value:
+        return self._compare(">=", other)
+
     def _compare(self, how: str, other: Value | float) -> Value:
         build = self.code.builder.fcmp_ordered if self.type == FLOATS else self.code.builder.icmp_signed
         return Value(self.code, build(how, self.value, self._with(other)))
@@ -87,6 +93,10 @@ class Value:
     def unknown(self) -> Value:
         """Truths: whether it is NaN."""
         return Value(self.code, self.code.builder.fcmp_unordered("uno", self.value, self.value))
+
+    def finite(self) -> Value:
+        """Truths: whether it is neither NaN nor infinite."""
+        return (self < HUGE) & (self > -HUGE)
 
     def where(self, yes: Value | float, no: Value) -> Value:
         """Of truths: a number of `yes` where true, of `no` elsewhere."""
@@ -212,9 +222,9 @@ class Code:
         index = at.value if isinstance(at, Value) else ir.Constant(COUNT, at)
         return self.builder.gep(base.value, [index], source_etype=of)
 
-    def load(self, base: Value, at: Value | int) -> Value:
-        """Sixteen floats one behind the other, from number `at` of an array."""
-        return Value(self, self.builder.load(self._address(base, at, FLOAT), align=4, typ=FLOATS))
+    def load(self, base: Value, at: Value | int, kind: ir.Type = FLOATS) -> Value:
+        """Sixteen floats or 32-bit integers one behind the other, from number `at` of an array."""
+        return Value(self, self.builder.load(self._address(base, at, FLOAT), align=4, typ=kind))
 
     def spread(self, base: Value, at: Value | int) -> Value:
         """One float of an array in all lanes."""
@@ -259,6 +269,15 @@ class Code:
                     )
         return [Value(self, value) for value in found]
 
+    def each_block(self, rows: Value, body: Callable[[Value], None]) -> None:
+        """`body(first row)` for sixteen rows after sixteen rows, of which there must be as many; the last block meets the one before."""
+
+        def block(row: Value) -> tuple[()]:
+            body(row.min(rows - LANES))
+            return ()
+
+        self.loop(0, rows, LANES, block)
+
     def loop(
         self, start: Value | int, stop: Value | int, step: int, body: Callable[..., Sequence[Value]], *carried: Value
     ) -> tuple[Value, ...]:
@@ -285,6 +304,13 @@ class Code:
         """The function, once its last operation is written down."""
         self.builder.ret_void()
         return Compiled(str(self.module), self._pointers, len(self._arguments) - self._pointers)
+
+
+def a_block_at_least(array: NDArray[Any]) -> NDArray[Any]:
+    """An array in one piece, of sixteen rows where it has fewer: zeros follow."""
+    if len(array) < LANES:
+        array = np.concatenate([array, np.zeros((LANES - len(array), *array.shape[1:]), array.dtype)])
+    return np.ascontiguousarray(array)
 
 
 class Compiled:
