@@ -50,6 +50,26 @@ def test_no_nan_leaves(seed: int, n: int) -> None:
     assert torch.isfinite(inputs).all()
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(0, 40), extra=st.sampled_from([(), ("ebv",)]))
+def test_the_compiled_pass_gives_the_same_inputs(seed: int, n: int, extra: tuple[str, ...]) -> None:
+    luptitudes = Luptitudes(len(BANDS), len(extra))
+    luptitudes.fit(Fluxes.of(with_gaps(seed + 1), extra))
+    batch = with_gaps(seed, n)
+    torch.testing.assert_close(luptitudes.of(batch, extra), luptitudes(Fluxes.of(batch, extra)), rtol=0, atol=2e-5)
+
+
+def test_strange_magnitudes_leave_no_nan() -> None:
+    luptitudes = Luptitudes(len(BANDS), 0)
+    luptitudes.fit(Fluxes.of(labelled(50, 1).photometry, ()))
+    for strange in (np.inf, -np.inf, 1e30, -1e30, 99.0, -99.0, 0.0):
+        batch = photometry(np.full((20, len(BANDS)), strange))
+        batch = replace(batch, magerr=np.full_like(batch.mag, strange), maglim=np.full_like(batch.mag, strange))
+        for undetected in (0, 7):
+            rows = replace(batch, undetected=np.full(20, undetected, np.int32))
+            assert torch.isfinite(luptitudes.of(rows, ())).all()
+
+
 def test_a_row_with_nothing_at_all_is_finite() -> None:
     train = labelled(50, 1).photometry
     nothing = replace(photometry(np.full((2, 3), np.nan)), unobserved=np.full(2, 7, np.int32))

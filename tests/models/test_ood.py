@@ -26,6 +26,16 @@ def test_rows_unlike_them_are_flagged(domain: ood.Domain, shift: tuple[float, ..
     assert domain(photometry(batch.mag + np.array(shift))).mean() > 0.99
 
 
+def test_the_compiled_pass_flags_the_same_rows(domain: ood.Domain) -> None:
+    for rows in (0, 3, 5000):
+        mag = labelled(rows, 11).photometry.mag * np.float32(1.02)
+        mag[::7, 0], mag[::11, 1] = np.nan, np.inf
+        distance2 = domain.distance2(photometry(mag)).numpy()
+        clear = np.abs(distance2 / domain.threshold - 1) > 1e-3
+        assert (domain(photometry(mag)) == (distance2 > domain.threshold))[clear].all()
+        assert not rows or clear.mean() > 0.9
+
+
 def test_a_missing_color_alone_is_not_out_of_the_world(domain: ood.Domain) -> None:
     mag = labelled(2000, 4).photometry.mag.copy()
     mag[:, 0] = np.nan

@@ -37,54 +37,84 @@ def own_levels(rows: int) -> Tensor:
 
 
 @pytest.mark.parametrize("calibration", CALIBRATIONS.values(), ids=CALIBRATIONS)
-@pytest.mark.parametrize("levels", [points.LEVELS, compact.WITH_POINTS], ids=["points", "compact"])
+@pytest.mark.parametrize("packed", [False, True], ids=["points", "compact"])
 @pytest.mark.parametrize("rows", [1, 16, 331])
-def test_it_is_the_calibrated_density_summarized(
-    calibration: Calibration, levels: tuple[float, ...], rows: int
-) -> None:
+def test_it_is_the_calibrated_density_summarized(calibration: Calibration, packed: bool, rows: int) -> None:
     grid = Grid(0.0, 3.0, 301)
     density, own = densities(rows, grid), own_levels(rows)
-    found, z = Fused(calibration, grid, levels)(density, own)
-    expected, expected_z = points.summarize_with(calibration(density.double(), grid), grid, levels, own.double())
-    assert z.shape == (rows, len(levels) + 2)
-    for column, name in zip(found, points.COLUMNS, strict=True):
+    found, codes, lost = Fused(calibration, grid, packed, 2)(density.log(), own)
+    levels = compact.WITH_POINTS if packed else points.LEVELS
+    expected, z = points.summarize_with(calibration(density.double(), grid), grid, levels, own.double())
+    assert found.shape == (len(points.COLUMNS) + 2, rows)
+    for column, name in zip(found, points.COLUMNS, strict=False):
         torch.testing.assert_close(
             column.double(), expected[name], rtol=0, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}"
         )
-    torch.testing.assert_close(z.double(), expected_z, rtol=0, atol=2e-3)
+    torch.testing.assert_close(found[-2:].T.double(), z[:, -2:], rtol=0, atol=2e-3)
+    assert not lost.any()
+    assert (codes is not None) == packed
+    if codes is not None:
+        stored = compact.unpack(codes, grid).double()
+        torch.testing.assert_close(stored, z[:, : len(compact.LEVELS)], rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("size", [3, 8, 9, 17, 64, 65])
+@pytest.mark.parametrize("size", [3, 8, 9, 15, 16, 17, 64, 65])
 def test_grids_of_any_size(size: int) -> None:
     grid = Grid(0.5, 2.0, size)
     density = grid.normalize(torch.tensor(np.random.default_rng(2).uniform(0.1, 1, (40, size)), dtype=torch.float32))
     calibration = CALIBRATIONS["by row"]
-    found, z = Fused(calibration, grid, points.LEVELS)(density, own_levels(40))
-    expected, expected_z = points.summarize_with(calibration(density, grid), grid, points.LEVELS, own_levels(40))
-    for column, name in zip(found, points.COLUMNS, strict=True):
+    found, _, _ = Fused(calibration, grid, False, 2)(density.log(), own_levels(40))
+    expected, z = points.summarize_with(calibration(density, grid), grid, points.LEVELS, own_levels(40))
+    for column, name in zip(found, points.COLUMNS, strict=False):
         torch.testing.assert_close(column, expected[name], rtol=0, atol=1e-4)
-    torch.testing.assert_close(z, expected_z, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found[-2:].T, z[:, -2:], rtol=0, atol=1e-4)
 
 
 def test_no_row_has_an_influence_on_another() -> None:
     grid = Grid(0.0, 3.0, 301)
-    density, own = densities(50, grid), own_levels(50)
-    fused = Fused(CALIBRATIONS["by row"], grid, points.LEVELS)
-    together, alone = fused(density, own), fused(density[33:34], own[33:34])
+    logs, own = densities(50, grid).log(), own_levels(50)
+    fused = Fused(CALIBRATIONS["by row"], grid, True, 2)
+    together, alone = fused(logs, own), fused(logs[33:34], own[33:34])
     assert torch.equal(together[0][:, 33:34], alone[0])
     assert torch.equal(together[1][33:34], alone[1])
 
 
+def test_scale_and_spacing_of_the_rows_do_not_matter() -> None:
+    grid = Grid(0.0, 3.0, 301)
+    logs, own = densities(50, grid).log(), own_levels(50)
+    fused = Fused(CALIBRATIONS["by row"], grid, False, 2)
+    wide = torch.full((50, 304), torch.nan)
+    wide[:, :301] = logs + 20
+    torch.testing.assert_close(fused(wide[:, :301], own)[0], fused(logs, own)[0], rtol=0, atol=1e-4)
+
+
+def test_rows_without_a_density_are_said_and_described_as_flat() -> None:
+    grid = Grid(0.0, 3.0, 301)
+    logs = densities(40, grid).log()
+    sound = logs.clone()
+    logs[3, 17], logs[8, 300], logs[20], logs[33, 5] = torch.nan, torch.inf, -torch.inf, -torch.inf
+    fused = Fused(CALIBRATIONS["by row"], grid, False, 2)
+    found, _, lost = fused(logs, own_levels(40))
+    assert lost.nonzero()[:, 0].tolist() == [3, 8, 20]
+    assert bool(found.isfinite().all())
+    assert torch.allclose(found[points.COLUMNS.index("z_median"), lost], torch.tensor(1.5))
+    assert torch.allclose(found[points.COLUMNS.index("z_std"), lost], torch.tensor(3 / 12**0.5), atol=1e-5)
+    kept = ~lost
+    kept[33] = False
+    assert torch.equal(found[:, kept], fused(sound, own_levels(40))[0][:, kept])
+
+
 def test_nothing_left_by_the_calibration_is_a_flat_density() -> None:
     grid = Grid(0.0, 3.0, 301)
-    density = torch.zeros(3, 301)
-    found, _ = Fused(Calibration(), grid, points.LEVELS)(density, own_levels(3))
-    named = dict(zip(points.COLUMNS, found, strict=True))
-    assert torch.allclose(named["z_median"], torch.full((3,), 1.5))
-    assert torch.allclose(named["z_std"], torch.full((3,), 3 / 12**0.5), atol=1e-5)
+    logs = torch.full((20, 301), -torch.inf)
+    logs[:, 0] = 0.0
+    found, _, lost = Fused(Calibration(1.0, (0.0, 1.0, 0.0)), grid, False, 2)(logs, own_levels(20))
+    assert bool(found.isfinite().all())
+    assert not lost.any()
 
 
 def test_no_rows() -> None:
-    found, z = Fused(Calibration(), Grid(0.0, 3.0, 301), points.LEVELS)(torch.zeros(0, 301), torch.zeros(0, 2))
-    assert found.shape == (9, 0)
-    assert z.shape == (0, 7)
+    found, codes, lost = Fused(Calibration(), Grid(0.0, 3.0, 301), True, 2)(torch.zeros(0, 301), torch.zeros(0, 2))
+    assert found.shape == (11, 0)
+    assert codes is not None and codes.shape == (0, 32)
+    assert lost.shape == (0,)

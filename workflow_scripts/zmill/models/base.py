@@ -133,6 +133,14 @@ class Model(ABC):
     def predict(self, batch: Photometry) -> Tensor:
         """Densities of a batch: (n, grid.size) float32 on `self.device`, each row integrating to 1 on the grid."""
 
+    @torch.inference_mode()
+    def log_density(self, batch: Photometry) -> Tensor:
+        """Natural logarithms of the densities of a batch, on any scale: (n, grid.size) float32 on `self.device`.
+
+        A network that ends in a softmax has them before it.
+        """
+        return self.predict(batch).float().log()
+
     @abstractmethod
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything learned: named tensors, and a JSON-ready dictionary."""

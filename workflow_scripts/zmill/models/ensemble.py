@@ -233,6 +233,12 @@ class Ensemble(Model):
             grid.normalize(self._applied.probability(inputs), out=density[start : start + ROWS])
         return density
 
+    @torch.inference_mode()
+    def log_density(self, batch: Photometry) -> Tensor:
+        if not self.settings.distill:
+            return super().log_density(batch)
+        return self._applied.log_probability(self.features.of(batch, self.settings.extra))
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if self.settings.distill:
             return tensors_of(features=self.features, network=self.network), {}

@@ -159,7 +159,7 @@ class Applied:
     def __init__(self, network: ResidualMLP) -> None:
         device = network.stem.weight.device
         self.dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
-        self.waved = network.waved
+        self.waved, self.size = network.waved, network.head.weight.shape[-1]
 
         def layers(linear: nn.Module) -> list[tuple[Tensor, Tensor]]:
             assert isinstance(linear, Linear)
@@ -175,7 +175,7 @@ class Applied:
         blocks = [(layers(a), layers(b)) for a, b in pairs]
         self.members = [
             (waves[m], stem[m], [(first[m], second[m]) for first, second in blocks], head)
-            for m, head in enumerate(layers(network.head))
+            for m, head in enumerate(_widened(*layer) for layer in layers(network.head))
         ]
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
@@ -189,10 +189,14 @@ class Applied:
                 phase = x[:, : self.waved] @ frequency
                 both = torch.cat([phase.sin(), phase.cos_()], 1).to(self.dtype)
                 inputs.append(functional.linear(both, *mix).relu_())
-            h = functional.linear(torch.cat(inputs, 1), *stem).relu_()
+            h = functional.linear(torch.cat(inputs, 1) if len(inputs) > 1 else x, *stem).relu_()
             for first, second in blocks:
                 h = h.add_(functional.linear(functional.linear(h, *first).relu_(), *second))
-            yield functional.linear(h.relu_(), *head)
+            yield functional.linear(h.relu_(), *head)[:, : self.size]
+
+    def log_probability(self, x: Tensor) -> Tensor:
+        """(n, inputs) -> (n, outputs) float32: logarithms of `probability`, up to a constant for each row."""
+        return next(self.outputs(x)).float() if len(self.members) == 1 else self.probability(x).log_()
 
     def probability(self, x: Tensor) -> Tensor:
         """(n, inputs) -> (n, outputs) float32: softmax of the outputs, averaged over the members."""
@@ -202,6 +206,12 @@ class Applied:
             total = p if total is None else total.add_(p)
         assert total is not None
         return total if len(self.members) == 1 else total.div_(len(self.members))
+
+
+def _widened(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer with outputs of zero more, up to a multiple of 16: a fifth less time on a CPU for 301."""
+    more = -len(weight) % 16
+    return functional.pad(weight, (0, 0, 0, more)), functional.pad(bias, (0, more))
 
 
 def _wave_products(waves: Waves, dtype: torch.dtype) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:

@@ -8,6 +8,9 @@ training rows that the centers were not made from. One matrix product per batch:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from itertools import pairwise
+from operator import add
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from zmill.pdf.lanes import BYTE, HUGE, Code, Compiled, Value, a_block_at_least
 from zmill.survey.photometry import Photometry
 
 CENTERS = 128
@@ -46,7 +50,38 @@ class Domain:
 
     def __call__(self, batch: Photometry) -> NDArray[np.bool_]:
         """(n,) True where no training row is near."""
-        return (self.distance2(batch) > self.threshold).cpu().numpy()
+        if self.fill.device.type != "cpu":
+            return (self.distance2(batch) > self.threshold).cpu().numpy()
+        mag, centers = a_block_at_least(batch.mag), self.centers.T.contiguous().numpy()
+        far = np.empty(len(mag), np.bool_)
+        self._far(mag, centers, far, len(mag))
+        return far[: len(batch)]
+
+    @cached_property
+    def _far(self) -> Compiled:
+        """`distance2` against the threshold, compiled for a CPU."""
+        code, (features, size) = Code(("mag", "centers", "far"), ("rows",)), self.scale.shape
+        fill, scale = self.fill.tolist(), self.scale.tolist()
+
+        def block(row: Value) -> None:
+            mag = [code.gather(code.mag, code.lanes() * features + band, row * features) for band in range(features)]
+            values = [mag[self.reference], *(a - b for a, b in pairwise(mag))]
+            known = [value.finite().where(value - of, code.constant(0)) for value, of in zip(values, fill, strict=True)]
+            white = [reduce(add, (value * by[k] for value, by in zip(known, scale, strict=True))) for k in range(size)]
+
+            def nearer(center: Value, nearest: Value) -> tuple[Value]:
+                start = center * (size + 1)
+                distance = code.spread(code.centers, start + size)
+                for k, value in enumerate(white):
+                    distance = distance + value * code.spread(code.centers, start + k)
+                return (distance.min(nearest),)
+
+            (nearest,) = code.loop(0, self.centers.shape[1], 1, nearer, code.constant(HUGE))
+            far = reduce(add, (value * value for value in white)) + nearest > self.threshold
+            code.store(far.where(1, code.lanes() * 0), code.far, row, BYTE)
+
+        code.each_block(code.rows, block)
+        return code.compiled()
 
     def _white(self, features: NDArray[np.float32]) -> Tensor:
         values = torch.as_tensor(features, device=self.fill.device)

@@ -116,6 +116,10 @@ class ResidualEnsemble(Model):
     def predict(self, batch: Photometry) -> Tensor:
         return self.densities(Fluxes.of(batch, self.settings.extra, self.device))
 
+    @torch.inference_mode()
+    def log_density(self, batch: Photometry) -> Tensor:
+        return self._applied.log_probability(self.features.of(batch, self.settings.extra))
+
     def densities(self, fluxes: Fluxes) -> Tensor:
         """(n, grid.size) normalised densities of fluxes on the model's device."""
         rows, grid = len(fluxes.flux), self.context.grid

@@ -2,39 +2,30 @@
 
 The answers are those of `calibration` and `points`, which stay the definition and what a GPU runs; written as operations on
 whole tensors they read and write every density some forty times, which costs more than the network that made it. Here 16
-rows go side by side through the lanes of a vector, grid point by grid point, and stay in the processor's nearest cache.
+rows go side by side through the lanes of a register, grid point by grid point, and stay in the processor's nearest cache.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add, mul
 
-os.environ.setdefault("NUMBA_OPT", "1")  # the loops are written as they are to run: more only takes longer to compile
-import numba
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from zmill.pdf import points
-from zmill.pdf.calibration import REACH, ROOTS, Calibration, to_powers
+from zmill.pdf import compact, points
+from zmill.pdf.calibration import REACH, Calibration, to_powers
 from zmill.pdf.grid import Grid
+from zmill.pdf.lanes import BYTE, HUGE, LANES, LOG2_E, SHORT, Code, Value
 
-LANES = 16
-"""Rows side by side: the float32 numbers of a 512-bit register."""
-BLOCK = 8
-"""Grid points that a lane goes through before the next lane's turn; a tile has as many more, which are zero."""
-FAST = {"contract", "reassoc", "arcp", "nsz", "nnan", "ninf"}
-"""What the compiler may assume of the arithmetic: neither NaN nor infinity, which callers keep away."""
-HUGE = np.float32(3e38)
-_f = np.float32
-
-Floats = NDArray[np.float32]
-Kernel = Callable[..., None]
+FLOOR = -80.0
+"""Logarithm to the base 2 below which a density counts as no smaller, its peak being 0."""
+LEAST = 1e-30
+"""What is left at least of a calibrated density, so that one that nothing is left of is flat."""
 
 
 class Fused:
@@ -42,279 +33,278 @@ class Fused:
 
     Parameters
     ----------
-    levels : in (0, 1), those of `points.PERCENTILES` among them.
+    packed : whether compact PDFs are asked for.
+    own : number of levels that each row has of its own.
     """
 
-    def __init__(self, calibration: Calibration, grid: Grid, levels: tuple[float, ...]) -> None:
-        self.grid, self.levels = grid, np.array(levels, np.float32)
-        self._at = [levels.index(level) for level in points.PERCENTILES.values()]
-        degree, local = len(calibration.remap) - 1, calibration.local
-        self._kernel = _kernel(grid.size, degree, round(calibration.power * ROOTS), local is not None)
-        matrix = np.array(to_powers(degree), np.float32).reshape(degree + 1, degree + 1)
-        remap = np.array(calibration.remap, np.float32)
-        if local is None:
-            self._remap = (matrix, matrix @ remap, *(np.zeros((1, 1), np.float32),) * 2)
-        else:
-            ends = np.array([local.center, local.spread], np.float32)
-            self._remap = (matrix, np.log(remap), np.array(local.slopes, np.float32), ends)
+    def __init__(self, calibration: Calibration, grid: Grid, packed: bool, own: int) -> None:
+        self.grid, self.packed, self.own = grid, packed, own
+        self._levels = compact.WITH_POINTS if packed else points.LEVELS
+        self._run = _Pass(calibration, grid, self._levels, packed, own).code.compiled()
 
-    def __call__(self, density: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, log_density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """Describe uncalibrated densities.
 
         Parameters
         ----------
-        density : (n, grid.size) float32, finite and not negative.
-        own : (n, k) further levels, each row's own; see `points.summarize_with`.
+        log_density : (n, grid.size) float32, natural logarithms of densities of any scale; −∞ where there is none.
+        own : (n, self.own) further levels, each row's own; the end of the grid is the quantile of what is not in (0, 1).
 
         Returns
         -------
-        (9, n) point estimates in the order of `points.COLUMNS`, and (n, len(levels) + k) quantiles.
+        (9 + self.own, n) float32, point estimates in the order of `points.COLUMNS` and quantiles at the own levels;
+        (n, 32) uint16, compact PDFs where asked for; (n,) bool, rows that had no density: NaN, or nothing anywhere. A flat
+        one, not calibrated, is described in its place.
         """
-        found = np.empty((len(points.COLUMNS) - len(self._at), len(density)), np.float32)
-        z = np.empty((len(density), len(self.levels) + own.shape[1]), np.float32)
-        grid = self.grid
-        self._kernel(density.numpy(), self.levels, own.numpy(), *self._remap, _f(grid.z_min), _f(grid.step), found, z)
-        mode, mean, std, odds = torch.from_numpy(found)
-        quantiles = torch.from_numpy(z)
-        named = dict(zip(points.PERCENTILES, (quantiles[:, place] for place in self._at), strict=True))
-        named |= {"z_mode": mode, "z_mean": mean, "z_std": std, "odds": odds}
-        return torch.stack([named[name] for name in points.COLUMNS]), quantiles
+        rows, given = len(log_density), max(len(log_density), LANES)
+        if given > rows or log_density.shape[1] < LANES or log_density.stride(1) != 1:
+            wider = max(0, LANES - log_density.shape[1])
+            log_density = functional.pad(log_density, (0, wider, 0, given - rows)).contiguous()
+            own = functional.pad(own, (0, 0, 0, given - rows))
+        found = np.empty((len(points.COLUMNS) + self.own, given), np.float32)
+        codes = np.empty((given, len(compact.LEVELS) if self.packed else 0), np.uint16)
+        lost = np.empty(given, np.bool_)
+        size, count = _padded(self.grid.size), len(self._levels) + self.own
+        tile, cdf, quantiles = (np.empty((length, LANES), np.float32) for length in (size, size, count))
+        arrays = log_density.numpy(), own.contiguous().numpy(), tile, cdf, quantiles, found, codes, lost
+        if rows:
+            self._run(*arrays, given, log_density.stride(0))
+        numbers = torch.from_numpy(found)[:, :rows]
+        return numbers, torch.from_numpy(codes)[:rows] if self.packed else None, torch.from_numpy(lost)[:rows]
 
 
-def _compiled(function: Any) -> Any:
-    return numba.njit(nogil=True, fastmath=FAST, error_model="numpy")(function)
+def _padded(size: int) -> int:
+    """Grid points of a tile: a search looks up to 15 beyond the last one, rounded up."""
+    return (size + LANES - 1) // LANES * LANES + LANES
 
 
-@_compiled
-def _load(density: Floats, start: int, lanes: int, size: int, tile: Floats) -> None:
-    """Rows `start`… to the lanes of a tile (grid point, lane); lanes without a row repeat the first one."""
-    if lanes == LANES:
-        for i in range(size):
-            for lane in range(LANES):
-                tile[i * LANES + lane] = density[start + lane, i]
-        return
-    for i in range(size):
-        for lane in range(LANES):
-            tile[i * LANES + lane] = density[start + (lane if lane < lanes else 0), i]
+class _Pass:
+    """Writes down what is done to the rows, sixteen by sixteen. Places and widths are in steps from the grid's start."""
+
+    def __init__(self, calibration: Calibration, grid: Grid, levels: tuple[float, ...], packed: bool, own: int) -> None:
+        self.calibration, self.grid, self.levels, self.own = calibration, grid, levels, own
+        self.size, self.last = grid.size, grid.size - 1
+        arrays = ("log_density", "own_levels", "tile", "cdf", "quantiles", "found", "codes", "lost")
+        code = self.code = Code(arrays, ("rows", "stride"))
+        code.each_block(code.rows, lambda row: self._rows(row, packed))
+
+    def _rows(self, row: Value, packed: bool) -> None:
+        """Rows `row` to `row` + 15."""
+        code, z_min, step = self.code, self.grid.z_min, self.grid.step
+        highest, at, lost = self._load(row)
+        code.store(lost.where(1, code.lanes() * 0), code.lost, row, BYTE)
+        density, center = self._calibrated(highest, at, lost)
+        total, top, at, *sums = self._integrated(density, center)
+        left, right = (code.load(code.tile, LANES * point) for point in (0, self.last))
+        mean, std = self._moments(sums, left, right, center)
+        mode = self._mode(top, at)
+        quantiles = self._quantiles(row, total)
+        numbers = {"z_mode": mode * step + z_min, "z_mean": mean * step + z_min, "z_std": std * step}
+        numbers |= {name: quantiles(self.levels.index(level)) for name, level in points.PERCENTILES.items()}
+        numbers["odds"] = self._odds(mode, total)
+        columns = [numbers[name] for name in points.COLUMNS]
+        for column, number in enumerate(columns + [quantiles(len(self.levels) + k) for k in range(self.own)]):
+            code.store(number, code.found, code.rows * column + row)
+        if packed:
+            self._pack(row)
+
+    def _each(self, body: Callable[..., tuple[Value, ...]], *carried: Value, start: int = 0) -> tuple[Value, ...]:
+        """Over the grid points: `body(offset in the tile, grid point, *carried)`."""
+        return self.code.loop(
+            start, self.size, 1, lambda point, *carried: body(point * LANES, point.spread(), *carried), *carried
+        )
+
+    def _load(self, row: Value) -> tuple[Value, Value, Value]:
+        """Rows to the lanes of the tile; each lane's highest value, its grid point, and whether there is no density."""
+        code, at_once = self.code, min(LANES, self.size)
+
+        def block(point: Value, highest: Value, at: Value, unknown: Value) -> tuple[Value, ...]:
+            point = point.min(max(self.size - LANES, 0))
+            start = row * code.stride + point
+            rows = [code.load(code.log_density, start + code.stride * lane) for lane in range(LANES)]
+            for number, value in enumerate(code.transposed(rows)[:at_once]):
+                code.store(value, code.tile, (point + number) * LANES)
+                higher = value > highest
+                highest, at = higher.where(value, highest), higher.where((point + number).spread(), at)
+                unknown = unknown | value.unknown()
+            return highest, at, unknown
+
+        zero = code.constant(0)
+        highest, at, unknown = code.loop(0, self.size, LANES, block, code.constant(-HUGE), zero, zero.unknown())
+        return highest, at, unknown | (highest > HUGE) | (highest.max(-HUGE) < -0.99 * HUGE)
+
+    def _calibrated(self, highest: Value, at: Value, lost: Value) -> tuple[Callable[[Value], Value], Value]:
+        """What gives the calibrated density at an offset in the tile, of any scale, and a place near its mean."""
+        code, tile, calibration = self.code, self.code.tile, self.calibration
+
+        def height(offset: Value) -> Value:
+            return lost.where(0, (code.load(tile, offset) - highest) * LOG2_E)
+
+        def raised(offset: Value) -> Value:
+            return (height(offset) * calibration.power).max(FLOOR).exp2()
+
+        if not calibration.remap:
+            return raised, at
+        coefficients, center = self._coefficients(height, at)
+
+        def summed(offset: Value, point: Value, *carried: Value) -> tuple[Value, ...]:
+            return self._summed(offset, raised(offset), *carried)
+
+        _, _, total = self._each(summed, *self._first(raised), start=1)
+        scale = 1 / total
+
+        def remapped(offset: Value) -> Value:
+            u = code.load(code.cdf, offset) * scale
+            *lower, factor = coefficients
+            for coefficient in reversed(lower):
+                factor = factor * u + coefficient
+            return lost.where(1, (code.load(tile, offset) * factor).max(LEAST))
+
+        return remapped, center
+
+    def _coefficients(self, height: Callable[[Value], Value], at: Value) -> tuple[list[Value], Value]:
+        """Coefficients of u^0 … u^d of the remap, and a place near the density's mean."""
+        code, remap, local = self.code, self.calibration.remap, self.calibration.local
+        matrix = to_powers(len(remap) - 1)
+        if local is None:
+            return [code.constant(float(np.dot(line, remap))) for line in matrix], at
+
+        def density(offset: Value) -> Value:
+            return height(offset).max(FLOOR).exp2()
+
+        def moments(offset: Value, point: Value, *sums: Value) -> tuple[Value, ...]:
+            return _added(sums, density(offset), point - at)
+
+        sums = self._each(moments, *[code.constant(0)] * 3)
+        mean, std = self._moments(sums, density(code.count(0)), density(code.count(self.last * LANES)), at)
+        features = mean * self.grid.step + self.grid.z_min, (std * self.grid.step).max(0.1 * self.grid.step).log()
+        x = [
+            ((feature - center) * (1 / spread)).max(-REACH).min(REACH)
+            for feature, center, spread in zip(features, local.center, local.spread, strict=True)
+        ]
+        weights = []
+        for weight, *slopes in zip(remap, *local.slopes, strict=True):
+            power = code.constant(LOG2_E * math.log(weight) if weight > 0 else -math.inf)
+            for feature, slope in zip(x, slopes, strict=True):
+                power = power + feature * (LOG2_E * slope)
+            weights.append(power.max(-100).min(100).exp2())
+        share = 1 / reduce(add, weights)
+        return [reduce(add, map(mul, weights, line)) * share for line in matrix], mean
+
+    def _integrated(self, density: Callable[[Value], Value], center: Value) -> tuple[Value, ...]:
+        """The tile's densities and their integrals up to each grid point, times 2; the last one of them, the highest density
+        and its grid point, and sums for the moments about `center`."""
+        code = self.code
+
+        def step(offset: Value, point: Value, *carried: Value) -> tuple[Value, ...]:
+            *reached, top, at = carried[:5]
+            here = density(offset)
+            higher = here > top
+            top, at = higher.where(here, top), higher.where(point, at)
+            return *self._summed(offset, here, *reached), top, at, *_added(carried[5:], here, point - center)
+
+        first, _, zero = begin = self._first(density)
+        sums = _added([zero] * 3, first, 0 - center)
+        _, _, *found = self._each(step, *begin, first, zero, *sums, start=1)
+        for point in range(self.size, _padded(self.size)):
+            code.store(code.constant(HUGE), code.cdf, LANES * point)
+        return tuple(found)
+
+    def _first(self, density: Callable[[Value], Value]) -> tuple[Value, Value, Value]:
+        """Store what is at the first grid point; what `_summed` carries from there."""
+        code = self.code
+        here, zero = density(code.count(0)), code.constant(0)
+        code.store(here, code.tile, 0)
+        code.store(zero, code.cdf, 0)
+        return here, zero, zero
+
+    def _summed(self, offset: Value, here: Value, before: Value, missed: Value, reached: Value) -> tuple[Value, ...]:
+        """Store a density and the sum up to it. What rounding has missed is carried along (Kahan 1965): where the density is low,
+        a little of the sum is far in redshift."""
+        more = before + here - missed
+        after = reached + more
+        self.code.store(here, self.code.tile, offset)
+        self.code.store(after, self.code.cdf, offset)
+        return here, after - reached - more, after
+
+    def _moments(self, sums: Sequence[Value], left: Value, right: Value, center: Value) -> tuple[Value, Value]:
+        """Mean and standard deviation, of sums over the grid points, exact between them, as in `points`.
+
+        left, right : densities at the ends, where only half of a grid point's hat is on the grid.
+        """
+        total, first, second = sums
+        a, b = center, self.last - center
+        second = second + total * (1 / 6)
+        total = total - (left + right) * 0.5
+        first = first + left * (a * 0.5 + 1 / 6) - right * (b * 0.5 + 1 / 6)
+        second = second - left * (a * a * 0.5 + a * (1 / 3) + 1 / 12) - right * (b * b * 0.5 + b * (1 / 3) + 1 / 12)
+        off = first / total
+        return center + off, (second / total - off * off).max(0).sqrt()
+
+    def _mode(self, top: Value, at: Value) -> Value:
+        """The highest grid point, refined by the parabola through it and its neighbors."""
+        tile, lanes = self.code.tile, self.code.lanes()
+        places = ((at + by).max(0).min(self.last).to_int() * LANES + lanes for by in (-1, 1))
+        left, right = (self.code.gather(tile, place) for place in places)
+        curvature = left - top * 2 + right
+        shift = ((left - right) * 0.5 / curvature.min(-1e-37)).max(-0.5).min(0.5)
+        inner = (at > 0) & (at < self.last)
+        return at + inner.where(shift, self.code.constant(0))
+
+    def _quantiles(self, row: Value, total: Value) -> Callable[[int], Value]:
+        """Find the quantiles at all levels; what gives one of them as redshifts, by its number."""
+        code, tile, cdf, lanes = self.code, self.code.tile, self.code.cdf, self.code.lanes()
+        for number, level in enumerate(self.levels):
+            code.store(total * level, code.quantiles, LANES * number)
+        for number in range(self.own):
+            asked = code.gather(code.own_levels, lanes * self.own + number, row * self.own)
+            code.store(total * asked, code.quantiles, LANES * (len(self.levels) + number))
+
+        def find(number: Value) -> tuple[()]:
+            wanted = code.load(code.quantiles, number * LANES)
+            at = lanes
+            for point in range(LANES, self.size, LANES):
+                at = (code.load(cdf, LANES * point) < wanted).where(lanes + LANES * point, at)
+            for points_ahead in (8, 4, 2, 1):
+                ahead = at + LANES * points_ahead
+                at = (code.gather(cdf, ahead) < wanted).where(ahead, at)
+            at = at.min(lanes + LANES * (self.last - 1))
+            left, right = code.gather(tile, at), code.gather(tile, at + LANES)
+            rest = wanted - code.gather(cdf, at)
+            root = (left * left + (right - left) * rest).max(0).sqrt()
+            inside = (rest / (root + left).max(1e-37)).max(0).min(1)
+            code.store((at >> LANES.bit_length() - 1).to_float() + inside, code.quantiles, number * LANES)
+            return ()
+
+        code.loop(0, len(self.levels) + self.own, 1, find)
+        return lambda number: code.load(code.quantiles, LANES * number) * self.grid.step + self.grid.z_min
+
+    def _odds(self, mode: Value, total: Value) -> Value:
+        """Probability near the mode."""
+        code = self.code
+
+        def below(place: Value) -> Value:
+            place = place.max(0).min(self.last)
+            cell = place.to_int().min(code.lanes() * 0 + (self.last - 1))
+            at, inside = cell * LANES + code.lanes(), place - cell.to_float()
+            left, right = code.gather(code.tile, at), code.gather(code.tile, at + LANES)
+            return code.gather(code.cdf, at) + inside * (left * 2 + inside * (right - left))
+
+        z = mode * self.grid.step + self.grid.z_min
+        width = (z + 1) * (points.ODDS_WIDTH / self.grid.step)
+        return ((below(mode + width) - below(mode - width)) / total).max(0).min(1)
+
+    def _pack(self, row: Value) -> None:
+        """Compact PDFs: the first quantiles, row by row."""
+        code, width = self.code, len(compact.LEVELS)
+        for first in range(0, width, LANES):
+            places = [code.load(code.quantiles, LANES * (first + level)) for level in range(LANES)]
+            for lane, values in enumerate(code.transposed(places)):
+                rounded = (values * (compact.STEPS / self.last) + 0.5).to_int()
+                code.store(rounded, code.codes, (row + lane) * width + first, SHORT)
 
 
-@_compiled
-def _moments(tile: Floats, size: int, z_min: float, step: float, mean: Floats, std: Floats) -> None:
-    """Mean and standard deviation of each lane, exact between grid points; the integrals are those of `points`.
-
-    The second moment is taken about the mean, so that nothing cancels. Behind its last grid point the tile is zero.
-    """
-    last, half = (size - 1) * LANES, _f(0.5) * _f(size - 1)
-    total, first, second = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
-    for i in range(0, size, BLOCK):
-        for lane in range(LANES):
-            here, moment = _f(0), _f(0)
-            for j in range(BLOCK):
-                value = tile[(i + j) * LANES + lane]
-                here += value
-                moment += (_f(i + j) - half) * value
-            total[lane] += here
-            first[lane] += moment
-    for lane in range(LANES):
-        # At the ends only half of a grid point's hat is on the grid.
-        a, b = tile[lane], tile[last + lane]
-        first[lane] -= (b - a) * (_f(0.5) * half + _f(1 / 6))
-        total[lane] -= _f(0.5) * (a + b)
-        mean[lane] = first[lane] / total[lane]
-    for i in range(0, size, BLOCK):
-        for lane in range(LANES):
-            moment = _f(0)
-            for j in range(BLOCK):
-                off = _f(i + j) - half - mean[lane]
-                moment += tile[(i + j) * LANES + lane] * (off * off + _f(1 / 6))
-            second[lane] += moment
-    for lane in range(LANES):
-        a, b = half + mean[lane], half - mean[lane]
-        second[lane] -= tile[lane] * (_f(0.5) * a * a + a * _f(1 / 3) + _f(1 / 12))
-        second[lane] -= tile[last + lane] * (_f(0.5) * b * b + b * _f(1 / 3) + _f(1 / 12))
-        std[lane] = step * _f(math.sqrt(max(second[lane] / total[lane], _f(0))))
-        mean[lane] = z_min + step * (mean[lane] + half)
-
-
-@_compiled
-def _accumulate(tile: Floats, size: int, cdf: Floats) -> None:
-    """Trapezoidal sums up to each grid point, times 2 / step; a lane that is zero throughout becomes flat first."""
-    reached = np.zeros(LANES, np.float64)
-    for lane in range(LANES):
-        cdf[lane] = _f(0)
-    for i in range(1, size, BLOCK):
-        for lane in range(LANES):
-            here = reached[lane]
-            for j in range(BLOCK):
-                here += tile[(i + j - 1) * LANES + lane] + tile[(i + j) * LANES + lane]
-                cdf[(i + j) * LANES + lane] = _f(here)
-            reached[lane] = here
-    for lane in range(LANES):
-        if cdf[(size - 1) * LANES + lane] <= _f(0):
-            for i in range(size):
-                tile[i * LANES + lane] = _f(1)
-                cdf[i * LANES + lane] = _f(2 * i)
-    for at in range(size * LANES, (size + BLOCK) * LANES):
-        cdf[at] = HUGE
-
-
-@_compiled
-def _modes(tile: Floats, size: int, place: Floats) -> None:
-    """Each lane's highest grid point, refined by the parabola through it and its neighbors, in steps from the grid's start."""
-    peak, index = np.zeros(LANES, np.float32), np.zeros(LANES, np.int32)
-    for i in range(0, size, BLOCK):
-        for lane in range(LANES):
-            highest, at = peak[lane], index[lane]
-            for j in range(BLOCK):
-                value = tile[(i + j) * LANES + lane]
-                at = np.int32(i + j) if value > highest else at
-                highest = max(value, highest)
-            peak[lane], index[lane] = highest, at
-    for lane in range(LANES):
-        place[lane] = _f(index[lane])
-        if 0 < index[lane] < size - 1:
-            at = index[lane] * LANES + lane
-            left, right = tile[at - LANES], tile[at + LANES]
-            curvature = left - _f(2) * peak[lane] + right
-            if curvature < _f(0):
-                place[lane] += min(max(_f(0.5) * (left - right) / curvature, _f(-0.5)), _f(0.5))
-
-
-@_compiled
-def _below(tile: Floats, cdf: Floats, size: int, lane: int, place: float) -> np.float32:
-    """Probability below a place of a lane, in steps from the grid's start."""
-    if place <= _f(0):
-        return _f(0)
-    if place >= _f(size - 1):
-        return _f(1)
-    cell = min(int(place), size - 2)
-    t, at = place - _f(cell), cell * LANES + lane
-    inside = t * (_f(2) * tile[at] + t * (tile[at + LANES] - tile[at]))
-    return min(max((cdf[at] + inside) / cdf[(size - 1) * LANES + lane], _f(0)), _f(1))
-
-
-@lru_cache(maxsize=8)
-def _kernel(size: int, degree: int, eighths: int, local: bool) -> Kernel:
-    """The pass over all rows, compiled for one size of grid and one form of calibration.
-
-    degree : of the remap, −1 for none; eighths : the power times 8.
-    """
-    whole, part = divmod(eighths, ROOTS)
-    half_of_search = 1 << (size - 1).bit_length() - 1
-
-    @_compiled
-    def raise_to_power(tile: Floats, root: Floats) -> None:
-        for at in range(size * LANES):
-            value = tile[at]
-            power = _f(1)
-            for _ in range(whole):
-                power *= value
-            root[at] = value
-            tile[at] = power
-        bit = 4
-        while part & (2 * bit - 1) and bit:
-            for at in range(size * LANES):
-                root[at] = _f(math.sqrt(root[at]))
-            if part & bit:
-                for at in range(size * LANES):
-                    tile[at] *= root[at]
-            bit >>= 1
-
-    @_compiled
-    def coefficients(
-        mean: Floats, std: Floats, step: float, matrix: Floats, remap: Floats, slopes: Floats, ends: Floats, out: Floats
-    ) -> None:
-        weights = np.empty(degree + 1, np.float32)
-        for lane in range(LANES):
-            found = (mean[lane], _f(math.log(max(std[lane], _f(0.1) * step))))
-            x0 = min(max((found[0] - ends[0, 0]) / ends[1, 0], _f(-REACH)), _f(REACH))
-            x1 = min(max((found[1] - ends[0, 1]) / ends[1, 1], _f(-REACH)), _f(REACH))
-            total = _f(0)
-            for k in range(degree + 1):
-                weights[k] = _f(math.exp(remap[k] + x0 * slopes[0, k] + x1 * slopes[1, k]))
-                total += weights[k]
-            for j in range(degree + 1):
-                value = _f(0)
-                for k in range(j + 1):
-                    value += matrix[j, k] * weights[k]
-                out[j * LANES + lane] = value / total
-
-    @_compiled
-    def reshape(tile: Floats, cdf: Floats, given: Floats) -> None:
-        """Multiply by the remap's polynomial of the cumulative distribution."""
-        scale = np.empty(LANES, np.float32)
-        for lane in range(LANES):
-            scale[lane] = _f(1) / cdf[(size - 1) * LANES + lane]
-        for i in range(size):
-            for lane in range(LANES):
-                u = cdf[i * LANES + lane] * scale[lane]
-                factor = given[degree * LANES + lane]
-                for j in range(degree - 1, -1, -1):
-                    factor = factor * u + given[j * LANES + lane]
-                tile[i * LANES + lane] *= max(factor, _f(0))
-
-    @_compiled
-    def invert(
-        tile: Floats, cdf: Floats, lane: int, levels: Floats, own: Floats, z_min: float, step: float,
-        cell: NDArray[np.int32], wanted: Floats, z: Floats,
-    ) -> None:  # fmt: skip
-        total = cdf[(size - 1) * LANES + lane]
-        number = len(levels)
-        for k in range(number):
-            wanted[k] = levels[k] * total
-        for k in range(len(own)):
-            wanted[number + k] = own[k] * total
-        number += len(own)
-        for k in range(number):
-            cell[k] = 0
-        half = half_of_search
-        while half:
-            for k in range(number):
-                ahead = cell[k] + half
-                cell[k] = ahead if cdf[ahead * LANES + lane] < wanted[k] else cell[k]
-            half >>= 1
-        for k in range(number):
-            at = min(cell[k], size - 2)
-            left, right = tile[at * LANES + lane], tile[(at + 1) * LANES + lane]
-            rest = wanted[k] - cdf[at * LANES + lane]
-            root = _f(math.sqrt(max(left * left + (right - left) * rest, _f(0))))
-            t = min(max(rest / max(root + left, _f(1e-37)), _f(0)), _f(1))
-            z[k] = z_min + step * (_f(at) + t)
-
-    @_compiled
-    def run(
-        density: Floats, levels: Floats, own: Floats, matrix: Floats, remap: Floats, slopes: Floats, ends: Floats,
-        z_min: float, step: float, found: Floats, z: Floats,
-    ) -> None:  # fmt: skip
-        tile = np.zeros((size + BLOCK) * LANES, np.float32)
-        cdf = np.full((2 * half_of_search + BLOCK) * LANES, HUGE, np.float32)
-        given = np.empty((degree + 1) * LANES, np.float32)
-        mean, std, mode = np.empty(LANES, np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-        cell, wanted = np.empty(z.shape[1], np.int32), np.empty(z.shape[1], np.float32)
-        for j in range(degree + 1):
-            for lane in range(LANES):
-                given[j * LANES + lane] = remap[j]
-        for start in range(0, len(density), LANES):
-            lanes = min(LANES, len(density) - start)
-            _load(density, start, lanes, size, tile)
-            if local:
-                _moments(tile, size, z_min, step, mean, std)
-                coefficients(mean, std, step, matrix, remap, slopes, ends, given)
-            if eighths != ROOTS:
-                raise_to_power(tile, cdf)
-            if degree >= 0:
-                _accumulate(tile, size, cdf)
-                reshape(tile, cdf, given)
-            _accumulate(tile, size, cdf)
-            _modes(tile, size, mode)
-            _moments(tile, size, z_min, step, mean, std)
-            for lane in range(lanes):
-                row = start + lane
-                invert(tile, cdf, lane, levels, own[row], z_min, step, cell, wanted, z[row])
-                peak = z_min + step * mode[lane]
-                width = _f(points.ODDS_WIDTH) * (_f(1) + peak) / step
-                found[0, row], found[1, row], found[2, row] = peak, mean[lane], std[lane]
-                upper = _below(tile, cdf, size, lane, mode[lane] + width)
-                found[3, row] = upper - _below(tile, cdf, size, lane, mode[lane] - width)
-
-    return run
+def _added(sums: Sequence[Value], value: Value, off: Value) -> tuple[Value, ...]:
+    """Sums of values, and of them times a distance and its square, with one more."""
+    once = value * off
+    return sums[0] + value, sums[1] + once, sums[2] + once * off

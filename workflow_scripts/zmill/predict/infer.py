@@ -55,9 +55,9 @@ class Inference:
         # A density on the whole grid must be computed all the same where it is to be stored.
         self._located = model.model if isinstance(model.model, LocatedModel) and kind != "full" else None
         self._levels = model.conformal.levels(self.device)
+        fused = kind != "full" and self.device.type == "cpu"
+        self._fused = self._compiled(self._levels.shape[1]) if fused else None
         self._table = None if self._located is None else self._tabulate(self._located)
-        on_grid = self._located is None and kind != "full" and self.device.type == "cpu"
-        self._fused = Fused(model.calibration, self.grid, self._asked) if on_grid else None
         self._lane = threading.local()
 
     def photoz_schema(self, clean: pa.Schema) -> pa.Schema:
@@ -122,30 +122,26 @@ class Inference:
                 place, log_width = self._located.locate(rows)
             numbers = self._table(place, log_width, bins)
             lost = ~torch.isfinite(place + log_width)
-            if bool(lost.any()):
-                numbers[lost] = self._describe(self._flat(1).expand(int(lost.sum()), -1), bins[lost])
-            of_points, quantiles, ends = numbers.tensor_split([len(points.COLUMNS), -len(conformal.COLUMNS)], 1)
-            found = torch.cat([of_points, ends], 1).T
-            pdf = compact.pack(quantiles, self.grid) if self.kind == "compact" else None
+            of_points, quantiles, ends = numbers.tensor_split([len(points.COLUMNS), -len(conformal.COLUMNS)])
+            found = torch.cat([of_points, ends])
+            pdf = compact.pack(quantiles.T, self.grid) if self.kind == "compact" else None
+        elif self._fused is not None:
+            with self._precision():
+                log_density = self.model.model.log_density(rows)
+            found, pdf, lost = self._fused(log_density, self._levels[bins])
         else:
             with self._precision():
-                density = (self.model.predict if self._fused is None else self.model.model.predict)(rows).float()
+                density = self.model.predict(rows).float()
             lost = ~torch.isfinite(density.sum(1))
             if bool(lost.any()):
                 density = torch.where(lost[:, None], self._flat(1), density)
-            found, pdf = self._summarize(density, self._levels[bins], self._fused)
+            found, pdf = self._summarize(density, self._levels[bins])
         return found, pdf, ood | lost.cpu().numpy()
 
-    def _summarize(self, density: Tensor, own: Tensor, fused: Fused | None = None) -> tuple[Tensor, Tensor | None]:
-        """(9 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities.
-
-        fused : calibrates `density` as well; without it that was done.
-        """
-        if fused is None:
-            columns, z = points.summarize_with(density, self.grid, self._asked, own)
-            of_points = torch.stack([columns[name] for name in points.COLUMNS])
-        else:
-            of_points, z = fused(density, own)
+    def _summarize(self, density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(9 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities."""
+        columns, z = points.summarize_with(density, self.grid, self._asked, own)
+        of_points = torch.stack([columns[name] for name in points.COLUMNS])
         pdf = None
         if self.kind == "compact":
             pdf = compact.pack(z[:, : len(compact.LEVELS)], self.grid)
@@ -153,27 +149,35 @@ class Inference:
             pdf = density.half()
         return torch.cat([of_points, z[:, len(self._asked) :].T]), pdf
 
-    def _describe(self, density: Tensor, bins: Tensor | None) -> Tensor:
-        """(n, 9 + 32 + k) points, for compact PDFs quantiles as redshifts, and ends of intervals: what a table holds.
-
-        The ends are those of each row's bin, or of all bins one after the other.
-        """
-        own = self._levels.flatten().expand(len(density), -1) if bins is None else self._levels[bins]
-        found, codes = self._summarize(density, own)
-        of_points, ends = found.T.tensor_split([len(points.COLUMNS)], 1)
-        between = [] if codes is None else [compact.unpack(codes, self.grid)]
-        return torch.cat([of_points, *between, ends], 1)
+    def _compiled(self, own: int) -> Fused:
+        """Calibration and description in one, with so many levels of a row's own."""
+        return Fused(self.model.calibration, self.grid, self.kind == "compact", own)
 
     def _flat(self, rows: int) -> Tensor:
         """(rows, grid.size) densities that know nothing."""
         return self.grid.normalize(torch.zeros(rows, self.grid.size, device=self.device))
 
     def _tabulate(self, model: LocatedModel) -> Table:
-        @torch.inference_mode()
-        def describe(place: Tensor, log_width: Tensor, bins: Tensor | None) -> Tensor:
-            return self._describe(self.model.calibration(model.density_at(place, log_width), self.grid), bins)
+        """Points, for compact PDFs quantiles as redshifts, and ends of intervals: those of a row's bin, or, at the nodes of the
+        table, of all bins one after the other."""
+        own, bins = self._levels.shape[1], len(self._levels)
+        of_nodes = None if self._fused is None else self._compiled(own * bins)
 
-        own, bins = len(conformal.COLUMNS), len(self._levels)
+        @torch.inference_mode()
+        def describe(place: Tensor, log_width: Tensor, of_rows: Tensor | None) -> Tensor:
+            density = model.density_at(place, log_width)
+            levels = self._levels.flatten().expand(len(density), -1) if of_rows is None else self._levels[of_rows]
+            fused = of_nodes if of_rows is None else self._fused
+            if fused is not None:
+                found, codes, _ = fused(density.log(), levels)
+            else:
+                lost = ~torch.isfinite(density.sum(1))
+                calibrated = self.model.calibration(density, self.grid)
+                found, codes = self._summarize(torch.where(lost[:, None], self._flat(1), calibrated), levels)
+            of_points, ends = found.T.tensor_split([len(points.COLUMNS)], 1)
+            between = [] if codes is None else [compact.unpack(codes, self.grid)]
+            return torch.cat([of_points, *between, ends], 1)
+
         return Table.build(describe, self.grid, own, bins, self.device, self.pool)
 
     def _precision(self) -> AbstractContextManager[object]:

@@ -14,13 +14,18 @@ import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property, reduce
 from itertools import repeat
+from operator import add
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from zmill.pdf.grid import Grid
+from zmill.pdf.lanes import BYTE, Code, Compiled, Value, a_block_at_least
 
 PLACES_PER_STEP = 2
 LOG_WIDTH_STEP = 0.05
@@ -69,12 +74,20 @@ class Table:
         return cls(describe, grid, widths, values, of_bins, smooth.flatten())
 
     def __call__(self, place: Tensor, log_width: Tensor, bins: Tensor) -> Tensor:
-        """(n, k) numbers of densities at places, log widths and bins (n,)."""
+        """(k, n) numbers of densities at places, log widths and bins (n,)."""
+        look_up = self._look_up_compiled if place.device.type == "cpu" else self._look_up
+        found, smooth = look_up(place, log_width, bins)
+        rough = torch.nonzero(~smooth)[:, 0]
+        if len(rough):
+            found[:, rough] = self.describe(place[rough], log_width[rough], bins[rough]).T
+        return found
+
+    def _look_up(self, place: Tensor, log_width: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
+        """(k, n) numbers, and (n,) whether they are good."""
         x = (place - self.grid.z_min) * (PLACES_PER_STEP / self.grid.step)
         y = (log_width - math.log(self.grid.step)) / LOG_WIDTH_STEP
-        last = len(self.values) // self.widths - 1
-        inside = (x >= 0) & (x < last) & (y >= 0) & (y < self.widths - 1)
-        # NaN is not inside; it is given a place in the table here and its own answer below
+        inside = (x >= 0) & (x < self._last) & (y >= 0) & (y < self.widths - 1)
+        # NaN is not inside; it is given a place in the table here and its own answer later
         x, y = (torch.where(inside, value, 0.0) for value in (x, y))
         i, j = x.long(), y.long()
         a, b = x - i, y - j
@@ -89,7 +102,62 @@ class Table:
             ],
             1,
         )
-        rough = torch.nonzero(~(inside & self.smooth[node]))[:, 0]
-        if len(rough):
-            found[rough] = self.describe(place[rough], log_width[rough], bins[rough])
-        return found
+        return found.T.contiguous(), inside & self.smooth[node]
+
+    def _look_up_compiled(self, place: Tensor, log_width: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
+        """The same in one pass on a CPU."""
+        tables = (self.values.numpy(), self.of_bins.numpy(), self._smooth)
+        rows = [a_block_at_least(one.float().numpy()) for one in (place, log_width, bins)]
+        count = len(rows[0])
+        found = np.empty((self.values.shape[1] + self.of_bins.shape[1], count), np.float32)
+        smooth = np.empty(count, np.bool_)
+        self._compiled(*tables, *rows, found, smooth, count)
+        return torch.from_numpy(found)[:, : len(place)], torch.from_numpy(smooth)[: len(place)]
+
+    @property
+    def _last(self) -> int:
+        """The last place's number."""
+        return len(self.values) // self.widths - 1
+
+    @cached_property
+    def _smooth(self) -> NDArray[np.float32]:
+        return self.smooth.float().numpy()
+
+    @cached_property
+    def _compiled(self) -> Compiled:
+        arrays = ("values", "of_bins", "smooth", "place", "log_width", "bins", "found", "good")
+        code = Code(arrays, ("rows",))
+        zero = code.constant(0)
+
+        def block(row: Value) -> None:
+            x = (code.load(code.place, row) - self.grid.z_min) * (PLACES_PER_STEP / self.grid.step)
+            y = (code.load(code.log_width, row) - math.log(self.grid.step)) * (1 / LOG_WIDTH_STEP)
+            inside = (x >= 0) & (x < self._last) & (y >= 0) & (y < self.widths - 1)
+            x, y = (inside.where(value, zero) for value in (x, y))
+            i, j = x.to_int(), y.to_int()
+            a, b = x - i.to_float(), y - j.to_float()
+            node = i * self.widths + j
+            smooth = inside & (code.gather(code.smooth, node) > 0)
+            code.store(smooth.where(1, code.lanes() * 0), code.good, row, BYTE)
+            in_bin = node + code.load(code.bins, row).to_int() * len(self.values)
+            shares = [(1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b]
+            steps = (0, 1, self.widths, self.widths + 1)
+            first = 0
+            for table, at, width in (
+                (code.values, node, self.values.shape[1]),
+                (code.of_bins, in_bin, self.of_bins.shape[1]),
+            ):
+                nodes = [(at + step) * width for step in steps]
+
+                def column(
+                    number: Value, table: Value = table, nodes: list[Value] = nodes, first: int = first
+                ) -> tuple[()]:
+                    parts = (code.gather(table, at, number) * by for at, by in zip(nodes, shares, strict=True))
+                    code.store(reduce(add, parts), code.found, (number + first) * code.rows + row)
+                    return ()
+
+                code.loop(0, width, 1, column)
+                first += width
+
+        code.each_block(code.rows, block)
+        return code.compiled()

@@ -1,0 +1,338 @@
+"""Loops over rows, sixteen side by side, compiled for the processor at hand by LLVM in a fraction of a second.
+
+Python functions put together what a `Code` is to do: operations on a `Value` (sixteen numbers in a register, one for each row, or
+one number for counting) are written down, not carried out. Nothing is left to a compiler's guess of what may be done side by
+side, which is why compilation takes so little.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numpy.typing import NDArray
+
+LANES = 16
+"""Rows side by side: the float32 numbers of a 512-bit register. Where registers are shorter several do the work of one."""
+
+FLOAT, INT, COUNT, POINTER = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.PointerType()
+BYTE, SHORT = ir.IntType(8), ir.IntType(16)
+FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
+TRUTHS, PLACES = ir.VectorType(ir.IntType(1), LANES), ir.VectorType(POINTER, LANES)
+FUSED = ("contract",)
+"""What may be made of arithmetic: a product and a sum in one step."""
+HUGE = 3e38
+"""Finite, and beyond all that is met."""
+LOG2_E = 1.4426950408889634
+
+
+class Value:
+    """What an operation gives: LANES float32 or int32 numbers or truths, or one 64-bit integer."""
+
+    def __init__(self, code: Code, value: ir.Value) -> None:
+        self.code, self.value, self.type = code, value, value.type
+
+    def _with(self, other: Value | float) -> ir.Value:
+        return other.value if isinstance(other, Value) else self.code.constant(other, self.type).value
+
+    def _do(self, name: str, left: ir.Value, right: ir.Value) -> Value:
+        build = self.code.builder
+        if self.type == FLOATS:
+            return Value(self.code, getattr(build, f"f{name}")(left, right, flags=FUSED))
+        return Value(self.code, getattr(build, name)(left, right))
+
+    def __add__(self, other: Value | float) -> Value:
+        return self._do("add", self.value, self._with(other))
+
+    def __sub__(self, other: Value | float) -> Value:
+        return self._do("sub", self.value, self._with(other))
+
+    def __rsub__(self, other: float) -> Value:
+        return self._do("sub", self._with(other), self.value)
+
+    def __mul__(self, other: Value | float) -> Value:
+        return self._do("mul", self.value, self._with(other))
+
+    def __truediv__(self, other: Value | float) -> Value:
+        return self._do("div", self.value, self._with(other))
+
+    def __rtruediv__(self, other: float) -> Value:
+        return self._do("div", self._with(other), self.value)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __lt__(self, other: Value | float) -> Value:
+        return self._compare("<", other)
+
+    def __gt__(self, other: Value | float) -> Value:
+        return self._compare(">", other)
+
+    def __ge__(self, other: Value | float) -> Value:
+        return self._compare(">=", other)
+
+    def _compare(self, how: str, other: Value | float) -> Value:
+        build = self.code.builder.fcmp_ordered if self.type == FLOATS else self.code.builder.icmp_signed
+        return Value(self.code, build(how, self.value, self._with(other)))
+
+    def __and__(self, other: Value | int) -> Value:
+        return Value(self.code, self.code.builder.and_(self.value, self._with(other)))
+
+    def __or__(self, other: Value) -> Value:
+        return Value(self.code, self.code.builder.or_(self.value, other.value))
+
+    def __lshift__(self, bits: int) -> Value:
+        return Value(self.code, self.code.builder.shl(self.value, self._with(bits)))
+
+    def __rshift__(self, bits: int) -> Value:
+        return Value(self.code, self.code.builder.ashr(self.value, self._with(bits)))
+
+    def unknown(self) -> Value:
+        """Truths: whether it is NaN."""
+        return Value(self.code, self.code.builder.fcmp_unordered("uno", self.value, self.value))
+
+    def finite(self) -> Value:
+        """Truths: whether it is neither NaN nor infinite."""
+        return (self < HUGE) & (self > -HUGE)
+
+    def where(self, yes: Value | float, no: Value) -> Value:
+        """Of truths: a number of `yes` where true, of `no` elsewhere."""
+        return Value(self.code, self.code.builder.select(self.value, no._with(yes), no.value))
+
+    def max(self, other: Value | float) -> Value:
+        """The larger; `other` where this is no number."""
+        wanted = Value(self.code, self._with(other))
+        return (self > wanted).where(self, wanted)
+
+    def min(self, other: Value | float) -> Value:
+        """The smaller; `other` where this is no number."""
+        wanted = Value(self.code, self._with(other))
+        return (self < wanted).where(self, wanted)
+
+    def sqrt(self) -> Value:
+        """Square roots."""
+        return self.code.sqrt(self.value)
+
+    def bits(self) -> Value:
+        """Floats as the integers that are stored for them, and back."""
+        return Value(self.code, self.code.builder.bitcast(self.value, INTS if self.type == FLOATS else FLOATS))
+
+    def to_int(self) -> Value:
+        """Floats without what is behind the point; they must be small enough for it."""
+        return Value(self.code, self.code.builder.fptosi(self.value, INTS))
+
+    def to_float(self) -> Value:
+        """Integers as floats."""
+        return Value(self.code, self.code.builder.sitofp(self.value, FLOATS))
+
+    def spread(self) -> Value:
+        """A number to count with, below 2^24, as the same float in all lanes."""
+        build = self.code.builder
+        return self.code.in_all_lanes(build.sitofp(self.value, FLOAT))
+
+    def exp2(self) -> Value:
+        """2 to the power of numbers from −126 to 126, to 2e-7 of it; NaN of NaN."""
+        shifted = self + MAGIC
+        nearest = shifted - MAGIC
+        rest, power = self - nearest, self.code.constant(EXP2[-1])
+        for coefficient in EXP2[-2::-1]:
+            power = power * rest + coefficient
+        return power * ((shifted.bits() << 23) + ONE_BITS).bits()
+
+    def log2(self) -> Value:
+        """Logarithms to the base 2 of positive normal numbers, to 1e-7 or 1e-7 of it."""
+        bits = self.bits()
+        exponent = (bits - SQRT_HALF_BITS) >> 23
+        mantissa = (bits - (exponent << 23)).bits()  # from √½ to √2
+        s = (mantissa - 1.0) / (mantissa + 1.0)
+        square = s * s
+        series = self.code.constant(LOG2[-1])
+        for coefficient in LOG2[-2::-1]:
+            series = series * square + coefficient
+        return series * s + exponent.to_float()
+
+    def exp(self) -> Value:
+        """e to the power of numbers from −87 to 87."""
+        return (self * LOG2_E).exp2()
+
+    def log(self) -> Value:
+        """Natural logarithms; see `log2`."""
+        return self.log2() * (1 / LOG2_E)
+
+
+MAGIC = 1.5 * 2.0**23
+"""Added to a number it leaves the nearest integer in the last bits."""
+EXP2 = [1.0, 0.6931471806, 0.2402265070, 0.05550410866, 0.009618129108, 0.001333355815, 0.0001540353039]
+"""Of the powers of x in 2^x: (ln 2)^k / k!."""
+LOG2 = [2 * LOG2_E / k for k in (1, 3, 5, 7, 9)]
+"""Of the odd powers of (x − 1) / (x + 1) in the logarithm of x."""
+ONE_BITS = 0x3F800000
+SQRT_HALF_BITS = 0x3F3504F3
+
+
+class Code:
+    """A function that takes addresses of arrays and whole numbers.
+
+    Parameters
+    ----------
+    pointers, counts : names of the arguments, which are attributes then: first all addresses, then all numbers.
+    """
+
+    def __init__(self, pointers: Sequence[str], counts: Sequence[str]) -> None:
+        self.module = ir.Module()
+        types = [POINTER] * len(pointers) + [COUNT] * len(counts)
+        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), types), "run")
+        self.builder = ir.IRBuilder(function.append_basic_block())
+        self._arguments = dict(zip((*pointers, *counts), function.args, strict=True))
+        self._pointers = len(pointers)
+
+    def __getattr__(self, name: str) -> Value:
+        try:
+            return Value(self, self._arguments[name])
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def constant(self, number: float, type_: ir.Type = FLOATS) -> Value:
+        """The same number in all lanes, or one to count with."""
+        if isinstance(type_, ir.VectorType):
+            exact = float(np.float32(number)) if type_ == FLOATS else int(number)
+            return Value(self, ir.Constant(type_, [exact] * LANES))
+        return Value(self, ir.Constant(type_, int(number)))
+
+    def lanes(self) -> Value:
+        """0 to 15."""
+        return Value(self, ir.Constant(INTS, list(range(LANES))))
+
+    def count(self, number: int) -> Value:
+        """A number to count with."""
+        return self.constant(number, COUNT)
+
+    def _intrinsic(self, name: str, gives: ir.Type, takes: Sequence[ir.Type]) -> ir.Function:
+        known = self.module.globals.get(name)
+        return known or ir.Function(self.module, ir.FunctionType(gives, takes), name)
+
+    def sqrt(self, value: ir.Value) -> Value:
+        """Square roots."""
+        return Value(self, self.builder.call(self._intrinsic(f"llvm.sqrt.v{LANES}f32", FLOATS, [FLOATS]), [value]))
+
+    def _address(self, base: Value, at: Value | int, of: ir.Type) -> ir.Value:
+        index = at.value if isinstance(at, Value) else ir.Constant(COUNT, at)
+        return self.builder.gep(base.value, [index], source_etype=of)
+
+    def load(self, base: Value, at: Value | int, kind: ir.Type = FLOATS) -> Value:
+        """Sixteen floats or 32-bit integers one behind the other, from number `at` of an array."""
+        return Value(self, self.builder.load(self._address(base, at, FLOAT), align=4, typ=kind))
+
+    def spread(self, base: Value, at: Value | int) -> Value:
+        """One float of an array in all lanes."""
+        one = self.builder.load(self._address(base, at, FLOAT), align=4, typ=FLOAT)
+        return self.in_all_lanes(one)
+
+    def in_all_lanes(self, one: ir.Value) -> Value:
+        """A float in all lanes."""
+        nothing = ir.Constant(FLOATS, ir.Undefined)
+        first = self.builder.insert_element(nothing, one, ir.Constant(INT, 0))
+        return Value(self, self.builder.shuffle_vector(first, nothing, ir.Constant(INTS, [0] * LANES)))
+
+    def store(self, value: Value, base: Value, at: Value | int, of: ir.Type = FLOAT) -> None:
+        """Floats or 32-bit integers one behind the other; of other types of integer what is left of their last bits."""
+        wide = value.value
+        if of not in (FLOAT, INT):
+            wide = self.builder.trunc(wide, ir.VectorType(of, LANES))
+        self.builder.store(wide, self._address(base, at, of), align=1)
+
+    def gather(self, base: Value, at: Value, start: Value | int = 0) -> Value:
+        """Each lane's own number of an array of floats, counted from `start`."""
+        origin = self._address(base, start, FLOAT)
+        places = self.builder.gep(origin, [at.value], source_etype=FLOAT)
+        places.type = PLACES
+        gather = self._intrinsic(f"llvm.masked.gather.v{LANES}f32.v{LANES}p0", FLOATS, [PLACES, INT, TRUTHS, FLOATS])
+        all_ = ir.Constant(TRUTHS, [1] * LANES)
+        return Value(
+            self, self.builder.call(gather, [places, ir.Constant(INT, 4), all_, ir.Constant(FLOATS, ir.Undefined)])
+        )
+
+    def transposed(self, rows: Sequence[Value]) -> list[Value]:
+        """Sixteen numbers of each of sixteen rows, as sixteen rows' numbers."""
+        found = [row.value for row in rows]
+        for width in (1, 2, 4, 8):  # blocks off the diagonal of two change places
+            low = [i if not i & width else i - width + LANES for i in range(LANES)]
+            high = [i + width if not i & width else i + LANES for i in range(LANES)]
+            for i in range(LANES):
+                if not i & width:
+                    pair = found[i], found[i + width]
+                    found[i], found[i + width] = (
+                        self.builder.shuffle_vector(*pair, ir.Constant(INTS, mask)) for mask in (low, high)
+                    )
+        return [Value(self, value) for value in found]
+
+    def each_block(self, rows: Value, body: Callable[[Value], None]) -> None:
+        """`body(first row)` for sixteen rows after sixteen rows, of which there must be as many; the last block meets the one before."""
+
+        def block(row: Value) -> tuple[()]:
+            body(row.min(rows - LANES))
+            return ()
+
+        self.loop(0, rows, LANES, block)
+
+    def loop(
+        self, start: Value | int, stop: Value | int, step: int, body: Callable[..., Sequence[Value]], *carried: Value
+    ) -> tuple[Value, ...]:
+        """`carried = body(i, *carried)` for i from `start`, once at least, as long as it is below `stop`; what is carried then."""
+        begin, end = (one.value if isinstance(one, Value) else ir.Constant(COUNT, one) for one in (start, stop))
+        build, before = self.builder, self.builder.block
+        inside = build.append_basic_block()
+        build.branch(inside)
+        build.position_at_end(inside)
+        phis = [build.phi(type_) for type_ in (COUNT, *(value.type for value in carried))]
+        for phi, value in zip(phis, (begin, *(value.value for value in carried)), strict=True):
+            phi.add_incoming(value, before)
+        given = tuple(body(*(Value(self, phi) for phi in phis)))
+        after = build.add(phis[0], ir.Constant(COUNT, step))
+        for phi, new in zip(phis, (after, *(value.value for value in given)), strict=True):
+            phi.add_incoming(new, build.block)
+        further = build.icmp_signed("<", after, end)
+        behind = build.append_basic_block()
+        build.cbranch(further, inside, behind)
+        build.position_at_end(behind)
+        return given
+
+    def compiled(self) -> Compiled:
+        """The function, once its last operation is written down."""
+        self.builder.ret_void()
+        return Compiled(str(self.module), self._pointers, len(self._arguments) - self._pointers)
+
+
+def a_block_at_least(array: NDArray[Any]) -> NDArray[Any]:
+    """An array in one piece, of sixteen rows where it has fewer: zeros follow."""
+    if len(array) < LANES:
+        array = np.concatenate([array, np.zeros((LANES - len(array), *array.shape[1:]), array.dtype)])
+    return np.ascontiguousarray(array)
+
+
+class Compiled:
+    """Machine code. It holds no lock of Python's while it runs."""
+
+    def __init__(self, text: str, pointers: int, counts: int) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        self.machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2
+        )
+        self.module = llvm.parse_assembly(text)
+        tuning = llvm.create_pipeline_tuning_options(speed_level=1)
+        tuning.loop_unrolling = tuning.loop_vectorization = tuning.slp_vectorization = False
+        llvm.create_pass_builder(self.machine, tuning).getModulePassManager().run(
+            self.module, llvm.create_pass_builder(self.machine, tuning)
+        )
+        self._engine = llvm.create_mcjit_compiler(self.module, self.machine)
+        self._engine.finalize_object()
+        kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * pointers, *[ctypes.c_int64] * counts)
+        self._run = kind(self._engine.get_function_address("run"))
+
+    def __call__(self, *arguments: NDArray[Any] | int) -> None:
+        """Run on arrays, which must be what the function takes them for, and numbers."""
+        self._run(*(one if isinstance(one, int) else one.ctypes.data for one in arguments))
