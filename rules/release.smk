@@ -63,6 +63,22 @@ rule release:
         "../workflow_scripts/release.py"
 
 
+rule verify:
+    """Read every byte of the current release and hold it against its record."""
+    message:
+        "Verifying the current release"
+    params:
+        results=RESULTS,
+    log:
+        f"{LOGS}/verify.log",
+    conda:
+        "../envs/data.yaml"
+    threads: 2
+    localrule: True
+    script:
+        "../workflow_scripts/verify.py"
+
+
 rule rollback:
     """Switch `current` back to the release before it, and publish nothing until `resume`; nothing is deleted."""
     message:
