@@ -48,7 +48,7 @@ rule release:
     output:
         RELEASED,
     params:
-        results=RESULTS,
+        results=subpath(output[0], ancestor=2),
         keep=settings.release.keep,
         config=dump(settings),
         survey=dump(survey),
