@@ -125,8 +125,8 @@ rule evaluate:
 
 
 onstart:
-    # The way back is open while a night runs: releases have a lock of their own.
-    if not {job.rule.name for job in workflow.dag.needrun_jobs()} <= {"rollback", "resume"}:
+    # These may run beside a night: releases have a lock of their own.
+    if not {job.rule.name for job in workflow.dag.needrun_jobs()} <= {"verify", "rollback", "resume"}:
         try:
             run_lock = hold(Path(RESULTS, ".lock"))
         except Locked as holder:

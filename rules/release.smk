@@ -48,7 +48,7 @@ rule release:
     output:
         RELEASED,
     params:
-        results=RESULTS,
+        results=subpath(output[0], ancestor=2),
         keep=settings.release.keep,
         config=dump(settings),
         survey=dump(survey),
@@ -61,6 +61,22 @@ rule release:
     threads: 2
     script:
         "../workflow_scripts/release.py"
+
+
+rule verify:
+    """Read every byte of the current release and hold it against its record."""
+    message:
+        "Verifying the current release"
+    params:
+        results=RESULTS,
+    log:
+        f"{LOGS}/verify.log",
+    conda:
+        "../envs/data.yaml"
+    threads: 2
+    localrule: True
+    script:
+        "../workflow_scripts/verify.py"
 
 
 rule rollback:

@@ -60,6 +60,18 @@ def test_the_log_ends_with_the_time_or_with_the_cause(tmp_path: Path) -> None:
     assert not log.handlers
 
 
+@pytest.mark.parametrize(("given", "said"), [("3", ", GPU 3"), ("", ""), (None, "")])
+def test_the_log_says_where_a_job_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, said: str
+) -> None:
+    if given is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    run(tmp_path, None, None)
+    assert text(tmp_path).splitlines()[0].endswith(f"INFO on {socket.gethostname()}{said}")
+
+
 def test_an_error_of_the_data_is_not_tried_again_in_the_same_run(tmp_path: Path) -> None:
     assert run(tmp_path, 1, ValueError("row 7 has no id"))
     first = text(tmp_path)
@@ -161,10 +173,11 @@ def test_a_job_that_goes_on_after_its_run_was_killed_is_waited_for(tmp_path: Pat
     """As a job of SLURM's does whose Snakemake is gone, when another run submits the same job."""
     orphan = begin(tmp_path, 60)
     assert orphan.stdout is not None and orphan.stdout.readline() == "begun\n"
+    log_of_it = text(tmp_path)
     same = begin(tmp_path, 0)
     assert same.stdout is not None and same.stderr is not None
     assert f"goes on (process {orphan.pid} on {socket.gethostname()})" in same.stderr.readline()
-    assert same.poll() is None and text(tmp_path) == "", "the log is still the other's"
+    assert same.poll() is None and text(tmp_path) == log_of_it, "the log is still the other's"
     orphan.kill()
     orphan.communicate()
     assert same.stdout.readline() == "begun\n"

@@ -34,6 +34,7 @@ def test_documented_targets_are_listed(tmp_path: Path) -> None:
         "report",
         "release",
         "refresh",
+        "verify",
         "rollback",
         "resume",
     ):

@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from release_sky import SKY, fill, write
@@ -16,6 +17,7 @@ from zmill.catalog.files import file_hash, read_json, write_json
 from zmill.catalog.hats import Partition
 from zmill.release import publish as publishing
 from zmill.release import store
+from zmill.release import verify as verifying
 from zmill.release.publish import publish
 from zmill.release.store import ReleaseError
 from zmill.release.verify import verify
@@ -174,6 +176,77 @@ def test_a_damaged_current_release_is_noticed(results: Path) -> None:
         release(results)
 
 
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Files that are read to be verified, from now on."""
+    found: list[str] = []
+
+    def reading(path: Path) -> str:
+        found.append(path.name)
+        return file_hash(path)
+
+    monkeypatch.setattr(verifying, "file_hash", reading)
+    monkeypatch.setattr(verifying, "TURNS", 10**9)
+    return found
+
+
+def partitions_read(found: list[str]) -> list[str]:
+    names = sorted(name for name in found if name.startswith("Npix"))
+    found.clear()
+    return names
+
+
+def test_partitions_that_were_read_once_are_trusted_while_they_are_the_same_files(
+    results: Path, read: list[str]
+) -> None:
+    release(results)
+    assert len(partitions_read(read)) == 2 * len(SKY)
+    write(results, "photoz", SKY[1], 2)
+    hats.finish(results / "photoz", "test photoz", SKY)
+    release(results)
+    assert partitions_read(read) == [f"Npix={SKY[1].pixel}.parquet"]
+    release(results)
+    assert partitions_read(read) == []
+    (store.releases(results) / "verified.json").unlink()
+    release(results)
+    assert len(partitions_read(read)) == 2 * len(SKY), "as if nothing were known"
+    os.utime(SKY[0].file(results / "current" / "pdf"))
+    release(results)
+    assert partitions_read(read) == [f"Npix={SKY[0].pixel}.parquet"]
+    publishing.audit(results, print)
+    assert len(partitions_read(read)) == 2 * len(SKY)
+
+
+def test_another_schema_of_the_catalogue_is_held_against_trusted_partitions_too(results: Path) -> None:
+    release(results)
+    common = results / "photoz" / "dataset" / "_common_metadata"
+    schema = pq.read_schema(common)
+    pq.write_metadata(schema.append(pa.field("new", pa.int8())), common)
+    write(results, "photoz", SKY[1], 2)
+    with pytest.raises(ReleaseError, match="its columns differ from dataset/_common_metadata"):
+        release(results)
+
+
+def test_what_the_disk_has_lost_is_found_by_an_audit_and_within_some_releases(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte that is another one, with the date that it had."""
+    monkeypatch.setattr(verifying, "TURNS", 5)
+    release(results)
+    path = SKY[0].file(results / "current" / "photoz")
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ReleaseError, match=f"damaged: .*{SKY[0].name}: content hash"):
+        publishing.audit(results, print)
+    with pytest.raises(ReleaseError, match=f"{SKY[0].name}: content hash"):
+        for version in range(2, 8):
+            write(results, "photoz", SKY[1], version)
+            release(results)
+
+
 def test_two_at_once_the_second_refuses(results: Path) -> None:
     with store.lock(results), pytest.raises(ReleaseError, match=f"under way .process {os.getpid()}"):
         release(results)
@@ -196,7 +269,7 @@ def test_old_releases_go_and_current_never(results: Path) -> None:
         made.append(release(results, keep=2)["release"])
     assert [record["release"] for record in store.published(results)] == made[-2:]
     assert release(results, keep=1)["release"] == made[-1]
-    assert sorted(path.name for path in store.releases(results).iterdir()) == [".lock", made[-1]]
+    assert sorted(path.name for path in store.releases(results).iterdir()) == [".lock", made[-1], "verified.json"]
 
 
 def test_a_reader_in_a_loop_never_sees_a_mix(results: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,6 +23,7 @@ FAST = [
     "--latency-wait",
     "5",
 ]
+GPU_RULES = {"train_model", "evaluate_model", "champion", "predict_shard"}
 NO_GPU_RULES = {"import_survey", "labels", "crossmatch", "split", "colors", "clean_shard", "sample"}
 
 
@@ -44,18 +46,38 @@ def test_the_whole_river_runs_through_slurm(run: tuple[Path, subprocess.Complete
     assert (folder / "results/demo/current/photoz/partition_info.csv").is_file()
 
 
-def test_each_training_has_its_own_gpu_allocation(
+def of_rules(jobs: list[dict[str, str]], rules: set[str]) -> dict[str, list[dict[str, str]]]:
+    """Jobs by the rule that they are of."""
+    found: dict[str, list[dict[str, str]]] = {rule: [] for rule in rules}
+    for job in jobs:
+        for rule in rules:
+            if rule in job.get("Comment", ""):
+                found[rule].append(job)
+    return found
+
+
+def test_jobs_that_can_use_a_gpu_have_one_each_and_the_others_have_none(
     slurm: Cluster, run: tuple[Path, subprocess.CompletedProcess[str]]
 ) -> None:
     done = [job for job in slurm.jobs() if job["JobState"] == "COMPLETED"]
     jobs = [job for job in done if job["WorkDir"] == str(run[0])]
-    trainings = [job for job in jobs if "train_model" in job.get("Comment", "")]
-    assert len(trainings) == len(TINY["models"])
-    for job in trainings:
+    accelerated = of_rules(jobs, GPU_RULES)
+    assert all(accelerated.values()) and len(accelerated["train_model"]) == len(TINY["models"])
+    for job in [job for found in accelerated.values() for job in found]:
         assert job["Partition"] == "gpu"
         assert (job["TresPerJob"], job["JOB_GRES"]) == ("gres:gpu:1", "gpu:h200:1")
-    others = [job for job in jobs if any(rule in job.get("Comment", "") for rule in NO_GPU_RULES)]
-    assert others
-    for job in others:
+    others = of_rules(jobs, NO_GPU_RULES)
+    assert all(others.values())
+    for job in [job for found in others.values() for job in found]:
         assert job["Partition"] == "cpu"
         assert "gpu" not in job.get("TresPerJob", "")
+
+
+def test_trainings_side_by_side_have_different_gpus(
+    slurm: Cluster, run: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    """By what the jobs themselves saw."""
+    jobs = of_rules([job for job in slurm.jobs() if job["WorkDir"] == str(run[0])], {"train_model"})["train_model"]
+    assert max(job["StartTime"] for job in jobs) < min(job["EndTime"] for job in jobs), "they ran side by side"
+    logs = [(run[0] / f"results/demo/logs/train_model/{model}.log").read_text() for model in TINY["models"]]
+    assert sorted(re.findall(r"INFO on \S+, GPU (\d)", "".join(logs))) == ["0", "1"]

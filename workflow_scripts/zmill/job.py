@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zmill.catalog.lock import hold
+from zmill.gpus import VISIBLE
 
 log = logging.getLogger("zmill")
 
@@ -72,6 +74,8 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
                 log.error("%s", line)
             raise SystemExit(1)
         cause.unlink(missing_ok=True)
+        given = os.environ.get(VISIBLE)
+        log.info("on %s%s", socket.gethostname(), f", GPU {given}" if given else "")
         with _last_word():
             yield log
         log.info("finished in %.1f s", time.monotonic() - started)

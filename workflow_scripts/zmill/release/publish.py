@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zmill.catalog.files import whole
+from zmill.catalog.files import read_json, whole, write_json
 from zmill.catalog.hats import Partition
 from zmill.release import store
 from zmill.release.contents import Contents, Sidecars, gather
 from zmill.release.provenance import code_revision, versions
-from zmill.release.store import RECORD, Record, ReleaseError
-from zmill.release.verify import partition_of, verify
+from zmill.release.store import RECORD, VERIFIED, Record, ReleaseError
+from zmill.release.verify import Trusted, partition_of, stamps, verify
 
 READ_ONLY = 0o444
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
@@ -52,7 +52,7 @@ def publish(results: Path, keep: int, settings: dict[str, Any], say: Callable[[s
         contents = gather(results)
         record = store.current(results)
         if record and record["content_hash"] == contents.content_hash:
-            _verify_current(results, record, threads)
+            _verify_current(results, record, threads, _trusted(results))
             say(f"nothing changed since release {record['release']}: it stays current")
         elif held := store.held(results):
             raise ReleaseError(
@@ -67,7 +67,34 @@ def publish(results: Path, keep: int, settings: dict[str, Any], say: Callable[[s
         if gone:
             say(f"removed old releases: {', '.join(gone)}")
         store.copy_record(results, record["release"])
+        write_json(store.releases(results) / VERIFIED, stamps(store.folder(results, record["release"]), record))
         return record
+
+
+def audit(results: Path, say: Callable[[str], None], threads: int = 1) -> Record:
+    """Read every byte of the current release, and hold it against its record.
+
+    Raises
+    ------
+    ReleaseError
+        Where there is none, or it is damaged.
+    """
+    record = store.current(results)
+    if record is None:
+        raise ReleaseError(f"{results}: nothing was released yet: there is nothing to verify")
+    _verify_current(results, record, threads, {})
+    say(f"release {record['release']} is whole: {record['rows']:,} rows")
+    return record
+
+
+def _trusted(results: Path) -> Trusted:
+    """Files that were read when they were published; none where that is not known, and all are read again."""
+    path = store.releases(results) / VERIFIED
+    try:
+        found: Trusted = read_json(path)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return found
 
 
 def summary(record: Record) -> str:
@@ -77,9 +104,9 @@ def summary(record: Record) -> str:
     return f"{record['rows']:,} rows by {record['model']['name']}; partitions: {news}, {changes['unchanged']} unchanged"
 
 
-def _verify_current(results: Path, record: Record, threads: int) -> None:
+def _verify_current(results: Path, record: Record, threads: int, trusted: Trusted) -> None:
     try:
-        verify(store.folder(results, record["release"]), record, threads)
+        verify(store.folder(results, record["release"]), record, threads, trusted)
     except ReleaseError as error:
         raise ReleaseError(
             f"the current release is damaged: {error}; roll back (snakemake rollback), predict the damaged partitions "
@@ -104,7 +131,7 @@ def _new_release(
     record = _record(release, now, contents, previous, store.published(results), settings)
     staging = target.with_name(f".building-{release}")
     _stage(staging, results, contents, previous)
-    verify(staging, record, threads)
+    verify(staging, record, threads, _trusted(results))
     with whole(staging / RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for path in [staging, *(path for path in staging.rglob("*") if path.is_dir())]:

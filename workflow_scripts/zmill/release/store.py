@@ -15,6 +15,8 @@ from zmill.catalog.lock import Locked, NoLocks, hold
 
 RECORD = "release.json"
 """In every release: what it holds, with the hash of every file."""
+VERIFIED = "verified.json"
+"""In the folder of releases: the files of the one that was published last, as they were when they had been read."""
 HOLD = "hold.json"
 """In the folder of releases after a rollback: nothing is published."""
 
@@ -124,9 +126,11 @@ def remove(path: Path) -> None:
 
 
 def clear_unfinished(results: Path) -> None:
-    """Remove what a killed run left: half-built and half-removed releases."""
-    for path in releases(results).glob(".*-*"):
+    """Remove what a killed run left: half-built and half-removed releases, half-written notes."""
+    for path in releases(results).glob(".*-*/"):
         remove(path)
+    for path in releases(results).glob(".*.tmp"):
+        path.unlink()
 
 
 def prune(results: Path, keep: int, kept: str) -> list[str]:

@@ -1,0 +1,9 @@
+"""The current release goes in; it is whole, or an error names what is not."""
+
+from pathlib import Path
+
+from zmill.job import job
+from zmill.release.publish import audit
+
+with job(snakemake) as log:
+    audit(Path(snakemake.params.results), log.info, snakemake.threads)
