@@ -102,9 +102,15 @@ class _Pass:
         numbers = {"z_mode": mode * step + z_min, "z_mean": mean * step + z_min, "z_std": std * step}
         numbers |= {name: quantiles(self.levels.index(level)) for name, level in points.PERCENTILES.items()}
         numbers["odds"] = self._odds(mode, total)
-        columns = [numbers[name] for name in points.COLUMNS]
-        for column, number in enumerate(columns + [quantiles(len(self.levels) + k) for k in range(self.own)]):
-            code.store(number, code.found, code.rows * column + row)
+        for column, name in enumerate(points.COLUMNS):
+            code.store(numbers[name], code.found, code.rows * column + row)
+
+        def end(number: Value) -> tuple[()]:
+            value = quantiles(number + len(self.levels))
+            code.store(value, code.found, code.rows * (number + len(points.COLUMNS)) + row)
+            return ()
+
+        code.loop(0, self.own, 1, end)
         if packed:
             self._pack(row)
 
@@ -251,14 +257,18 @@ class _Pass:
         inner = (at > 0) & (at < self.last)
         return at + inner.where(shift, self.code.constant(0))
 
-    def _quantiles(self, row: Value, total: Value) -> Callable[[int], Value]:
+    def _quantiles(self, row: Value, total: Value) -> Callable[[Value | int], Value]:
         """Find the quantiles at all levels; what gives one of them as redshifts, by its number."""
         code, tile, cdf, lanes = self.code, self.code.tile, self.code.cdf, self.code.lanes()
         for number, level in enumerate(self.levels):
             code.store(total * level, code.quantiles, LANES * number)
-        for number in range(self.own):
-            asked = code.gather(code.own_levels, lanes * self.own + number, row * self.own)
-            code.store(total * asked, code.quantiles, LANES * (len(self.levels) + number))
+
+        def ask(number: Value) -> tuple[()]:
+            asked = code.gather(code.own_levels, lanes * self.own, row * self.own + number)
+            code.store(total * asked, code.quantiles, (number + len(self.levels)) * LANES)
+            return ()
+
+        code.loop(0, self.own, 1, ask)
 
         def find(number: Value) -> tuple[()]:
             wanted = code.load(code.quantiles, number * LANES)
@@ -277,7 +287,7 @@ class _Pass:
             return ()
 
         code.loop(0, len(self.levels) + self.own, 1, find)
-        return lambda number: code.load(code.quantiles, LANES * number) * self.grid.step + self.grid.z_min
+        return lambda number: code.load(code.quantiles, number * LANES) * self.grid.step + self.grid.z_min
 
     def _odds(self, mode: Value, total: Value) -> Value:
         """Probability near the mode."""

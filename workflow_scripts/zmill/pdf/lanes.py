@@ -319,16 +319,10 @@ class Compiled:
     def __init__(self, text: str, pointers: int, counts: int) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        self.machine = llvm.Target.from_default_triple().create_target_machine(
+        machine = llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2
         )
-        self.module = llvm.parse_assembly(text)
-        tuning = llvm.create_pipeline_tuning_options(speed_level=1)
-        tuning.loop_unrolling = tuning.loop_vectorization = tuning.slp_vectorization = False
-        llvm.create_pass_builder(self.machine, tuning).getModulePassManager().run(
-            self.module, llvm.create_pass_builder(self.machine, tuning)
-        )
-        self._engine = llvm.create_mcjit_compiler(self.module, self.machine)
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(text), machine)
         self._engine.finalize_object()
         kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * pointers, *[ctypes.c_int64] * counts)
         self._run = kind(self._engine.get_function_address("run"))
