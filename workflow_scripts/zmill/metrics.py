@@ -35,6 +35,9 @@ PDF_METRICS = (
     *(f"coverage_{level}" for level in COVERAGES),
 )
 ALL = (*POINT_METRICS, *PDF_METRICS)
+ENDS = ("low", "high")
+INTERVALS = tuple(f"{name}_{end}" for name in ALL for end in ENDS)
+"""Columns of the leaderboard that hold the ends of each metric's interval."""
 SELECTABLE = {name: -1 for name in ALL if not name.startswith("coverage")} | {"r2": 1, "log_score": 1, "bias": 0}
 """Metrics that a model may be chosen by: 1 higher is better, -1 lower is better, 0 nearer to zero is better. The three
 of the PIT alone are left to `check_metric`, which refuses them."""

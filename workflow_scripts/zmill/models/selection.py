@@ -10,7 +10,6 @@ from zmill import metrics
 
 CHOOSES = "valid"
 """The split that chooses; test rows are reported and choose nothing."""
-ENDS = ("low", "high")
 COLUMNS = (
     *(
         "model",
@@ -24,7 +23,7 @@ COLUMNS = (
         "train_seconds",
         "rows_per_s",
     ),
-    *(f"{name}_{end}" for name in metrics.ALL for end in ENDS),
+    *metrics.INTERVALS,
 )
 POINT = "z_median (z_mean: mse mae rms r2)"
 ORDER = ("valid", "calib", "test")
@@ -68,7 +67,7 @@ def _measured(part: dict[str, Any]) -> dict[str, Any]:
     ends = {
         f"{name}_{end}": _text(value)
         for name, interval in intervals["metrics"].items()
-        for end, value in zip(ENDS, interval, strict=True)
+        for end, value in zip(metrics.ENDS, interval, strict=True)
     }
     return {"blocks": intervals["blocks"], **{name: _text(value) for name, value in part["board"].items()}, **ends}
 

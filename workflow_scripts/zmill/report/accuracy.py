@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from zmill.metrics import COVERAGES, FEWEST_BLOCKS, badness
-from zmill.models.selection import COLUMNS, ENDS
+from zmill.metrics import COVERAGES, FEWEST_BLOCKS, INTERVALS, badness
 from zmill.report import figures
 from zmill.report.binned import Floats, trend
 from zmill.report.blocks import Cell, Note, Picture, Section, Table, count, number, percent, picture, text
@@ -32,7 +31,7 @@ HIDDEN = {
     "point",
     "weighted",
     "effective_rows",
-    *(name for name in COLUMNS if name.endswith(tuple(f"_{end}" for end in ENDS))),
+    *INTERVALS,
 }
 """Columns of the leaderboard that the page tells elsewhere."""
 SHARES = ("eta_005", "eta_015", "eta_050", "eta_5sigma", "outlier_rail")
@@ -316,7 +315,7 @@ def leaderboard_section(sources: Sources, metric: str) -> Section:
     """All models side by side, and how they were trained."""
     section = Section("models", "Models side by side", "Models")
     rows = [row for row in sources.leaderboard if row["weighted"] == "no"]
-    shown = [name for name in COLUMNS if name not in HIDDEN]
+    shown = [name for name in (rows[0] if rows else ()) if name not in HIDDEN]
     order = [name for name in ("model", "split", "n", metric) if name in shown]
     headers = order + [name for name in shown if name not in order]
     place = {"test": 0, "valid": 1}
