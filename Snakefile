@@ -13,9 +13,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from zmill.catalog.lock import Locked, NoLocks, hold
-from zmill.check import check
 from zmill.config import ConfigError, dump, load
 from zmill.dates import back_to_now, follow_inputs
+from zmill.inputs import find
 from zmill.job import failed, forget
 
 min_version("9.20")
@@ -64,7 +64,12 @@ MADE = set(rules.demo_data.output)
 
 
 try:
-    SOURCES = check(settings, survey, made_by_workflow=[Path(file) for file in rules.demo_data.output])
+    SOURCES = find(survey, DATA, made_by_workflow=[Path(file) for file in rules.demo_data.output])
+    # A job on a cluster starts Snakemake again in its own process: what is looked into here was found right by then.
+    if workflow.is_main_process:
+        from zmill.check import check  # with the models and torch, the greater part of the time that a start takes
+
+        check(settings, survey, SOURCES)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 

@@ -6,8 +6,8 @@ rule clean_shard:
     message:
         "Cleaning shard {wildcards.shard}"
     input:
-        survey_sidecars,
-        shards=ancient(f"{RESULTS}/survey/shards.csv"),
+        survey=ancient(f"{RESULTS}/survey/partition_info.csv"),
+        shard=f"{RESULTS}/survey/shards/{{shard}}.csv",
         imputation=f"{RESULTS}/imputation.json",
     output:
         f"{RESULTS}/progress/clean/{{shard}}.json",

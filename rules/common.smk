@@ -3,9 +3,8 @@
 from functools import lru_cache
 
 from zmill import gpus
-from zmill.catalog import shards as shard_plan
-from zmill.catalog import sources
-from zmill.predict import champion as champions
+from zmill.catalog import shards, sources
+from zmill.predict import assign
 from zmill.survey.importer import import_settings, manifest
 
 # What split and cleaning use of the survey definition: a new description, label source or redshift grid reruns neither.
@@ -44,39 +43,21 @@ def content_of(files: list, known: Path) -> str:
     return sources.digest([file for file in files if file not in MADE], known)
 
 
-def shard_numbers(wildcards) -> list[int]:
-    """Numbers of the shards that the imported survey was grouped into (known once the checkpoint has run)."""
-    return sorted(shard_plan.read(checkpoints.import_survey.get().output.shards))
-
-
 @lru_cache(maxsize=1)
-def shard_sidecars(path: str, changed: int) -> dict[int, list[str]]:
-    """Sidecars of the partitions of each shard; the plan is read once for all shards."""
-    catalog = Path(path).parent
-    return {
-        shard: [str(partition.sidecar(catalog)) for partition in partitions]
-        for shard, partitions in shard_plan.read(Path(path)).items()
-    }
-
-
-@lru_cache(maxsize=1)
-def models_of_shards(plan: str, plan_changed: int, champion_changed: int) -> dict[int, str]:
-    return champions.assign(Path(RESULTS), shard_plan.read(Path(plan)), settings.refresh.budget, settings.predict.pdf)
+def models_of_shards(plan_changed: int, champion_changed: int) -> dict[int, str]:
+    """The model of each shard, decided once for all of them."""
+    return assign.assign(
+        Path(RESULTS), shards.numbers(Path(RESULTS, "survey")), settings.refresh.budget, settings.predict.pdf
+    )
 
 
 def model_of(wildcards) -> str:
     """Hash of the model that a shard is predicted by: it is predicted again when this is another one."""
-    plan, state = Path(RESULTS, "survey", "shards.csv"), champions.state(Path(RESULTS))
+    plan, state = Path(RESULTS, "survey", "partition_info.csv"), assign.state(Path(RESULTS))
     if not (plan.is_file() and state.is_file()):
         return ""  # asked for before there is a champion; asked again once there is one
-    assigned = models_of_shards(str(plan), plan.stat().st_mtime_ns, state.stat().st_mtime_ns)
+    assigned = models_of_shards(plan.stat().st_mtime_ns, state.stat().st_mtime_ns)
     return assigned.get(int(wildcards.shard), "")
-
-
-def survey_sidecars(wildcards) -> list[str]:
-    """Content hashes of a shard's partitions: a shard is cleaned again when one of them changes."""
-    shards = str(checkpoints.import_survey.get().output.shards)
-    return shard_sidecars(shards, Path(shards).stat().st_mtime_ns)[int(wildcards.shard)]
 
 
 # Targets ask by name for what every stage makes. A job that fails loses its outputs, and Snakemake does not miss outputs that
@@ -100,12 +81,15 @@ if not survey.tables:
 
 
 def shards_of(stage: str):
-    """Input function: what a stage says of each of its shards; nothing where the survey has no sky."""
+    """Input function: what a stage says of each of its shards (known once the checkpoint has run); nothing where the
+    survey has no sky. A job's own process on a cluster runs that job alone: it need not plan thousands that are done.
+    """
 
     def progress(wildcards) -> list[str]:
-        if survey.tables:
+        if survey.tables or not workflow.is_main_process:
             return []
-        return expand(f"{RESULTS}/progress/{stage}/{{shard}}.json", shard=shard_numbers(wildcards))
+        catalog = Path(checkpoints.import_survey.get().output.catalog).parent
+        return expand(f"{RESULTS}/progress/{stage}/{{shard}}.json", shard=shards.numbers(catalog))
 
     return progress
 

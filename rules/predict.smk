@@ -48,7 +48,7 @@ rule predict_shard:
         "Predicting the redshifts of shard {wildcards.shard}"
     input:
         clean=f"{RESULTS}/progress/clean/{{shard}}.json",
-        shards=ancient(f"{RESULTS}/survey/shards.csv"),
+        shard=ancient(f"{RESULTS}/survey/shards/{{shard}}.csv"),
         champion=ancient(f"{RESULTS}/champion.json"),
     output:
         f"{RESULTS}/progress/predict/{{shard}}.json",

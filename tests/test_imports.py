@@ -11,7 +11,7 @@ FLOORS = [
     {"config", "dates", "gpus", "job", "catalog", "pdf", "sed"},
     {"survey", "crossmatch", "sample", "metrics", "release"},
     {"labels", "clean", "models", "simulate", "report"},
-    {"predict", "tune"},
+    {"predict", "tune", "inputs"},
     {"check"},
 ]
 LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}

@@ -8,7 +8,8 @@ import torch
 
 from zmill.catalog.files import read_json, whole
 from zmill.job import job
-from zmill.predict.champion import contend, state
+from zmill.predict.assign import state
+from zmill.predict.champion import contend
 
 with job(snakemake):
     torch.set_num_threads(snakemake.threads)

@@ -10,9 +10,9 @@ from zmill.job import job
 if __name__ == "__main__":  # Dask's workers import this file again: they must not do its work
     with job(snakemake):
         clean_shard(
-            survey=Path(snakemake.input.shards).parent,
+            survey=Path(snakemake.input.survey).parent,
             clean=Path(snakemake.params.clean),
-            partitions=shards.read(Path(snakemake.input.shards))[int(snakemake.wildcards.shard)],
+            partitions=shards.read(Path(snakemake.input.shard)),
             recipe=recipe(
                 Survey.model_validate(snakemake.params.survey),
                 snakemake.params.impute,

@@ -5,16 +5,15 @@ from pathlib import Path
 from zmill.catalog import shards
 from zmill.config import Predict
 from zmill.job import job
-from zmill.predict.champion import folder
+from zmill.predict.assign import folder
 from zmill.predict.shard import predict_shard
 
 with job(snakemake):
-    shard = int(snakemake.wildcards.shard)
     predict_shard(
         results=Path(snakemake.params.results),
         model_folder=folder(Path(snakemake.params.results), snakemake.params.model),
-        shard=shard,
-        partitions=shards.read(Path(snakemake.input.shards))[shard],
+        shard=int(snakemake.wildcards.shard),
+        partitions=shards.read(Path(snakemake.input.shard)),
         bands=tuple(snakemake.params.bands),
         settings=Predict.model_validate(snakemake.params.predict),
         threads=snakemake.threads,

@@ -68,18 +68,17 @@ def prepare(folder: Path, count: int) -> None:
             break
         for file in absent:
             place(file, NEW)
-        if results / "survey" / "shards.csv" in absent:
+        if results / "survey" / "partition_info.csv" in absent:
             plan(results, 1)
     plan(results, count)
 
 
 def plan(results: Path, count: int) -> None:
-    """So many shards of one partition each, all of which are to be cleaned and predicted again."""
-    found = [Partition(7, number) for number in range(count)]
-    shards.write(results / "survey" / "shards.csv", {number: [partition] for number, partition in enumerate(found)})
-    place(results / "survey" / "shards.csv", NEW)
-    for number, partition in enumerate(found):
-        place(partition.sidecar(results / "survey"), NEW)
+    """So many shards of fifty partitions each, all of which are to be cleaned and predicted again."""
+    found = {number: [Partition(8, 50 * number + one) for one in range(50)] for number in range(count)}
+    shards.write(results / "survey", found, {partition: "" for shard in found.values() for partition in shard})
+    for number in found:
+        place(shards.file(results / "survey", number), NEW)
         for stage in ("clean", "predict"):
             place(results / "progress" / stage / f"{number}.json", OLD)
 

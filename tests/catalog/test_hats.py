@@ -128,8 +128,19 @@ def test_shards_hold_every_partition_once_and_in_order(tmp_path_factory, sizes: 
     assert [partition for shard in plan.values() for partition in shard] == found
     for shard in plan.values():
         assert len(shard) == 1 or sum(sizes[partition.pixel] for partition in shard) <= shard_rows
-    shards.write(folder / "shards.csv", plan)
-    assert shards.read(folder / "shards.csv") == plan
+    content = {partition: f"{rows:032x}" for partition, rows in zip(found, sizes, strict=True)}
+    shards.write(folder, plan, content)
+    assert {number: shards.read(shards.file(folder, number)) for number in shards.numbers(folder)} == plan
+
+
+def test_the_file_of_a_shard_changes_where_its_content_does(tmp_path: Path) -> None:
+    one, two, three = (Partition(3, pixel) for pixel in range(3))
+    shards.write(tmp_path, {0: [one], 1: [two], 2: [three]}, {one: "a", two: "b", three: "c"})
+    before = {number: shards.file(tmp_path, number).stat().st_ino for number in range(3)}
+    shards.write(tmp_path, {0: [one], 1: [two]}, {one: "a", two: "other"})
+    assert shards.numbers(tmp_path) == [0, 1], "a shard that is no more has no file"
+    assert shards.file(tmp_path, 0).stat().st_ino == before[0]
+    assert shards.file(tmp_path, 1).stat().st_ino != before[1]
 
 
 @given(st.floats(0, 360), st.floats(-90, 90), st.integers(0, 29))

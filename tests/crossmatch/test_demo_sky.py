@@ -10,9 +10,9 @@ import pytest
 
 from zmill.config import Labels, Partitions, load_survey
 from zmill.crossmatch.catalogs import crossmatch
+from zmill.inputs import find
 from zmill.labels.build import build
 from zmill.simulate import demo
-from zmill.survey.check import check_files
 from zmill.survey.importer import import_survey
 
 AREA = 0.4
@@ -34,7 +34,7 @@ def sky(tmp_path_factory: pytest.TempPathFactory, root: Path) -> tuple[dict[str,
         truth=[data / "truth" / "truth.parquet", data / "truth" / "specz.parquet"],
     )
     survey = load_survey("demo", root / "surveys")
-    files = check_files(survey, folder)
+    files = [Path(file) for file in find(survey, folder).survey]
     rejected = results / "rejected" / "survey.parquet"
     import_survey(files, survey, Partitions(max_rows=5_000), results / "survey", rejected, threads=1, data_dir=folder)
     build(survey.labels, Labels(), Partitions(), 1.0, folder, results)

@@ -138,11 +138,10 @@ def test_the_spectra_of_the_footprint_come_from_the_file(tmp_path: Path, bulk: t
         server.faults = ["truncated"]
         url = f"{server.url}/specObj.fits"
         found = pa.concat_tables(list(sdss_bulk.entries(settings(url=url, checksum=checksum), asked)))
-    assert sdss_bulk.inputs(settings(url=url), tmp_path, ()) == []
     assert sorted(name.strip() for name in found["specz_id"].to_pylist()) == sorted(map(str, sky["specObjID"][near]))
     assert {"star", "qso", "not_primary", "zwarning", "error_not_positive", ""} == set(found["reason"].to_pylist())
     local = settings(files=[str(path)])
-    assert sdss_bulk.inputs(local, tmp_path, ()) == [path]
+    local.check([path])
     again = pa.concat_tables(list(sdss_bulk.entries(local, asked)))
     assert again.to_pandas().equals(found.to_pandas())
 
@@ -152,4 +151,4 @@ def test_a_bulk_file_of_other_columns_is_told_before_any_job(tmp_path: Path, bul
     table.rename_column("ZWARNING", "ZWARN")
     table.write(tmp_path / "other.fits")
     with pytest.raises(ConfigError, match=r"no column 'ZWARNING' \(columns.flag\); did you mean 'ZWARN'"):
-        sdss_bulk.inputs(settings(files=["other.fits"]), tmp_path, ())
+        settings(files=["other.fits"]).check([tmp_path / "other.fits"])

@@ -168,9 +168,9 @@ def test_a_renamed_column_is_named(tmp_path: Path, sky: Table, positions: Table)
 def test_the_list_is_checked_before_any_job(tmp_path: Path, sky: Table, positions: Table) -> None:
     server = SkyServer(sky)
     server.url = "http://127.0.0.1:1"
-    assert sdss_crossid.inputs(settings(server), tmp_path, ()) == [tmp_path / "list.csv"]
+    settings(server).check([tmp_path / "list.csv"])
     with pytest.raises(ConfigError, match=r"there is no column 'aplha' \(positions\); did you mean 'alpha'"):
-        sdss_crossid.inputs(settings(server, positions={"ra": "aplha", "dec": "delta"}), tmp_path, ())
+        settings(server, positions={"ra": "aplha", "dec": "delta"}).check([tmp_path / "list.csv"])
 
 
 def test_a_recorded_answer_is_read(tmp_path: Path, real_data: Path, sky: Table) -> None:

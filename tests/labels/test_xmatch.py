@@ -121,11 +121,9 @@ def test_what_the_service_does_not_have_is_named(tmp_path: Path, catalog: Table,
 def test_the_list_is_checked_before_any_job(tmp_path: Path, catalog: Table, positions: Table) -> None:
     server = XMatch("V/154/sdss16", catalog)
     server.url = "http://127.0.0.1:1"
-    assert xmatch.inputs(settings(server), tmp_path, ()) == [tmp_path / "list.csv"]
+    settings(server).check([tmp_path / "list.csv"])
     with pytest.raises(ConfigError, match=r"there is no column 'aplha' \(positions\); did you mean 'alpha'"):
-        xmatch.inputs(settings(server, positions={"ra": "aplha", "dec": "delta"}), tmp_path, ())
-    with pytest.raises(ConfigError, match=r"missing\.csv"):
-        xmatch.inputs(settings(server, files=["missing.csv"]), tmp_path, ())
+        settings(server, positions={"ra": "aplha", "dec": "delta"}).check([tmp_path / "list.csv"])
 
 
 def test_the_recorded_pairs_are_those_of_the_server(real_data: Path) -> None:

@@ -24,7 +24,7 @@ from zmill.catalog.sky import healpix
 from zmill.clean.shard import clean_shard, recipe
 from zmill.config import load
 from zmill.labels.build import build
-from zmill.predict import champion
+from zmill.predict import assign
 from zmill.predict.shard import predict_shard
 from zmill.release import store
 from zmill.release.verify import verify
@@ -201,7 +201,7 @@ def fresh(sky: Sky) -> dict[str, dict[int, str]]:
     partitions = hats.partitions(results / "survey")
     how = recipe(survey, settings.clean.impute, sky.results / "imputation.json")
     clean_shard(results / "survey", results / "clean", partitions, how, results / "progress" / "clean" / "0.json")
-    model = champion.current(sky.results)
+    model = assign.current(sky.results)
     predict_shard(results, model, 0, partitions, tuple(survey.bands), settings.predict, threads=2)
     for name in ("clean", "photoz", "pdf"):
         hats.finish(results / name, name, partitions)

@@ -22,7 +22,7 @@ from zmill.catalog import hats
 from zmill.config import Predict
 from zmill.job import job
 from zmill.models import store
-from zmill.predict import champion
+from zmill.predict import assign
 from zmill.predict.infer import Inference
 from zmill.predict.shard import computing, predict_shard
 
@@ -33,14 +33,14 @@ def once(results: Path) -> None:
     """All partitions as one shard."""
     with job(SimpleNamespace(log=[results / "logs" / "predict_shard.log"], resources={})):
         predict_shard(
-            results, champion.current(results), 0, hats.partitions(results / "clean"), BANDS, SETTINGS, threads=2
+            results, assign.current(results), 0, hats.partitions(results / "clean"), BANDS, SETTINGS, threads=2
         )
 
 
 def kill(results: Path, times: int, seed: int) -> None:
     """Start and kill, so many times with work left; what is compiled for the model is compiled once, before."""
     with computing(1, torch.device("cpu")) as pool:
-        inference = Inference(store.load(champion.current(results)), SETTINGS.pdf, pool)
+        inference = Inference(store.load(assign.current(results)), SETTINGS.pdf, pool)
         inference(next(hats.batches(results / "clean", hats.partitions(results / "clean")[0], COLUMNS, 10)))
     chance, killed, length = random.Random(seed), 0, 60.0  # s: a whole run takes no longer
     while killed < times:

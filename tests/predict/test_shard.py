@@ -23,7 +23,7 @@ from zmill.models.store import model_hash
 from zmill.models.trained import ModelError, fit_and_calibrate
 from zmill.pdf import arrow, points
 from zmill.pdf.grid import Grid
-from zmill.predict import champion
+from zmill.predict import assign, champion
 from zmill.predict.finish import finish
 from zmill.predict.infer import COLUMNS
 from zmill.predict.shard import predict_shard
@@ -51,8 +51,8 @@ def train(folder: Path, name: str, seed: int) -> None:
 def crown(results: Path, name: str) -> None:
     """Make a model of `models/` the champion."""
     hash_ = model_hash(results / "models" / name)
-    shutil.copytree(results / "models" / name, champion.folder(results, hash_), dirs_exist_ok=True)
-    write_json(champion.state(results), {"model": name, "hash": hash_})
+    shutil.copytree(results / "models" / name, assign.folder(results, hash_), dirs_exist_ok=True)
+    write_json(assign.state(results), {"model": name, "hash": hash_})
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def results(made: Path, tmp_path: Path) -> Path:
 
 def predict(results: Path, pdf: str = "compact") -> None:
     settings = Predict(pdf=pdf, batch_rows=1000)
-    model = champion.current(results)
+    model = assign.current(results)
     predict_shard(results, model, 0, PARTITIONS[:2], BANDS, settings, threads=2)
     predict_shard(results, model, 1, PARTITIONS[2:], BANDS, settings, threads=2)
 
@@ -125,13 +125,13 @@ def test_done_again_it_writes_the_same_bytes(results: Path) -> None:
 def test_partitions_of_an_earlier_champion_stay_and_those_of_an_unknown_model_are_refused(results: Path) -> None:
     predict(results)
     finish(results, "demo", "compact")
-    first = champion.current(results)
+    first = assign.current(results)
     train(results / "models" / "other", "other", seed=2)
     crown(results, "other")
-    predict_shard(results, champion.current(results), 0, PARTITIONS[:2], BANDS, Predict(), threads=1)
+    predict_shard(results, assign.current(results), 0, PARTITIONS[:2], BANDS, Predict(), threads=1)
     assert finish(results, "demo", "compact") == sum(ROWS)
     made = [hats.sidecar(results / "photoz", one)["model"] for one in PARTITIONS]
-    assert made == [champion.current(results).name] * 2 + [first.name] * 2
+    assert made == [assign.current(results).name] * 2 + [first.name] * 2
     assert champion.known(results) == set(made)
     shutil.rmtree(first)
     with pytest.raises(CatalogError, match=r"photoz: 2 of 4 partitions .* predict them again"):
@@ -139,28 +139,26 @@ def test_partitions_of_an_earlier_champion_stay_and_those_of_an_unknown_model_ar
     assert not (results / "photoz" / "partition_info.csv").exists()
     predict(results)
     finish(results, "demo", "compact")
-    assert champion.known(results) == {champion.current(results).name}
+    assert champion.known(results) == {assign.current(results).name}
 
 
 def test_a_new_champion_takes_over_within_the_budget_of_a_night(results: Path) -> None:
     predict(results)
-    shards = {0: PARTITIONS[:2], 1: PARTITIONS[2:]}
-    first = champion.current(results).name
-    assert champion.assign(results, shards, None, "compact") == dict.fromkeys(shards, first)
+    shards = (0, 1)
+    first = assign.current(results).name
+    assert assign.assign(results, shards, None, "compact") == dict.fromkeys(shards, first)
     train(results / "models" / "other", "other", seed=2)
     crown(results, "other")
-    new = champion.current(results).name
-    assert champion.assign(results, shards, None, "compact") == dict.fromkeys(shards, new)
-    assert champion.assign(results, shards, 1e-9, "compact") == {0: new, 1: first}, (
-        "one shard at least, the others wait"
-    )
-    stored = champion.assign(results, shards, 1e-9, "full")
+    new = assign.current(results).name
+    assert assign.assign(results, shards, None, "compact") == dict.fromkeys(shards, new)
+    assert assign.assign(results, shards, 1e-9, "compact") == {0: new, 1: first}, "one shard at least, the others wait"
+    stored = assign.assign(results, shards, 1e-9, "full")
     assert stored == dict.fromkeys(shards, new), "PDFs that are to be stored otherwise do not wait"
-    predict_shard(results, champion.folder(results, new), 0, PARTITIONS[:2], BANDS, Predict(), threads=1)
-    assert champion.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new), "the next night goes on"
-    assert champion.assign(results, shards | {2: []}, 1e-9, "compact")[2] == new, "what is new gets the champion"
-    shutil.rmtree(champion.folder(results, first))
-    assert champion.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new)
+    predict_shard(results, assign.folder(results, new), 0, PARTITIONS[:2], BANDS, Predict(), threads=1)
+    assert assign.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new), "the next night goes on"
+    assert assign.assign(results, (0, 1, 2), 1e-9, "compact")[2] == new, "what is new gets the champion"
+    shutil.rmtree(assign.folder(results, first))
+    assert assign.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new)
 
 
 def test_what_is_missing_keeps_the_catalogue_from_being_finished(results: Path) -> None:
@@ -188,7 +186,7 @@ def test_partitions_of_an_earlier_import_go_and_pdfs_that_nobody_wants_go_too(re
 
 def test_a_model_of_other_bands_is_refused(results: Path) -> None:
     with pytest.raises(ModelError, match="trained on the bands u, g, r, i, z, y"):
-        predict_shard(results, champion.current(results), 0, PARTITIONS[:1], ("g", "r"), Predict(), threads=1)
+        predict_shard(results, assign.current(results), 0, PARTITIONS[:1], ("g", "r"), Predict(), threads=1)
 
 
 @pytest.mark.parametrize("pdf", ["compact", "full"])

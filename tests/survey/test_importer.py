@@ -87,8 +87,8 @@ def test_catalog_is_hats_and_rows_are_the_input(imported: Path) -> None:
         measured = ~undetected & ~unobserved
         assert np.array_equal(mag[measured], given[measured]) and np.isnan(mag[~measured]).all()
         assert np.isnan(back.column(f"magerr_{band}").to_numpy()[~measured]).all()
-    planned = shards.read(catalog / "shards.csv")
-    assert [part for shard in planned.values() for part in shard] == hats.partitions(catalog) and len(planned) > 1
+    planned = [shards.read(shards.file(catalog, number)) for number in shards.numbers(catalog)]
+    assert [part for shard in planned for part in shard] == hats.partitions(catalog) and len(planned) > 1
     assert not list(imported.glob(".*")), "the scratch folder is gone"
 
 

@@ -16,6 +16,7 @@ from small_survey import survey, table
 from test_importer import Killed, hashes, rejected, run
 
 from zmill.catalog import hats, shards
+from zmill.catalog.hats import Partition
 from zmill.catalog.sky import healpix
 from zmill.survey import pieces
 
@@ -47,18 +48,24 @@ def inside(folder: Path, tile: int) -> set[str]:
     return {part.name for part in found if part.pixel >> 2 * part.order == tile}
 
 
+def shard_plan(folder: Path) -> list[list[Partition]]:
+    """The partitions of each shard."""
+    catalog = folder / "survey"
+    return [shards.read(shards.file(catalog, number)) for number in shards.numbers(catalog)]
+
+
 def test_a_changed_file_is_all_that_is_read_and_its_partitions_all_that_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = tiles(tmp_path / "in")
     assert len(written(tmp_path, monkeypatch)[1]) == 12
-    before, plan = hashes(tmp_path), shards.read(tmp_path / "survey" / "shards.csv")
+    before, plan = hashes(tmp_path), shard_plan(tmp_path)
     changed = pq.read_table(files[4])
     pq.write_table(changed.slice(1), files[4])
     assert written(tmp_path, monkeypatch) == (inside(tmp_path, 4), {"04.parquet"})
     after = hashes(tmp_path)
     assert {name for name in after if after[name] != before[name]} <= inside(tmp_path, 4)
-    assert shards.read(tmp_path / "survey" / "shards.csv") == plan
+    assert shard_plan(tmp_path) == plan
     pq.write_table(changed, files[4])
     written(tmp_path, monkeypatch)
     assert hashes(tmp_path) == before

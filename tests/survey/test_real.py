@@ -10,7 +10,7 @@ import pytest
 
 from zmill.catalog import hats
 from zmill.config import Partitions, Survey, load_survey
-from zmill.survey.check import check_files, check_tables
+from zmill.inputs import find
 from zmill.survey.importer import Summary, import_survey
 from zmill.survey.tables import read_tables
 
@@ -19,7 +19,11 @@ def bring_in(name: str, root: Path, data: Path, out: Path) -> tuple[Survey, Summ
     survey = load_survey(name, root / "surveys")
     catalog = out / name / "survey"
     summary = import_survey(
-        check_files(survey, data), survey, Partitions(max_rows=4000), catalog, out / name / "rejected.parquet"
+        [Path(file) for file in find(survey, data).survey],
+        survey,
+        Partitions(max_rows=4000),
+        catalog,
+        out / name / "rejected.parquet",
     )
     return survey, summary, pa.concat_tables([hats.read_columns(catalog, p) for p in hats.partitions(catalog)])
 
@@ -56,7 +60,8 @@ def test_des_band_that_was_never_observed(root: Path, real_data: Path, tmp_path:
 
 def test_lsst_dc2_limits(root: Path, real_data: Path) -> None:
     survey = load_survey("lsst_dc2", root / "surveys")
-    train, test = (read_tables(files, survey) for files in check_tables(survey, real_data))
+    found = find(survey, real_data)
+    train, test = (read_tables([Path(file) for file in files], survey) for files in (found.train, found.test))
     assert (train.num_rows, test.num_rows) == (10225, 20449)
     undetected = bit(train, "undetected", survey, "u")
     assert undetected.sum() == 714 and np.isnan(train.column("mag_u").to_numpy()[undetected]).all()
@@ -66,7 +71,8 @@ def test_lsst_dc2_limits(root: Path, real_data: Path) -> None:
 
 def test_sdss_edr_failed_measurements(root: Path, real_data: Path) -> None:
     survey = load_survey("sdss_edr", root / "surveys")
-    train, test = (read_tables(files, survey) for files in check_tables(survey, real_data))
+    found = find(survey, real_data)
+    train, test = (read_tables([Path(file) for file in files], survey) for files in (found.train, found.test))
     assert train.num_rows == test.num_rows == 6000
     for rows in (train, test):
         for band in survey.bands:

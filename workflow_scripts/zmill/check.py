@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +10,13 @@ from zmill.catalog.footprint import Footprint
 from zmill.catalog.sky import healpix
 from zmill.clean.cuts import check_cuts
 from zmill.config import Config, ConfigError, Survey, nearest
+from zmill.inputs import Inputs
 from zmill.labels import base as labels
 from zmill.labels.base import LabelsError
-from zmill.labels.build import accepted_entries
 from zmill.metrics import SELECTABLE, check_metric
 from zmill.models.features import check_extra
 from zmill.models.registry import check_models
-from zmill.survey.check import check_files, check_tables
+from zmill.survey.check import check_columns
 from zmill.survey.readers import ReadError, open_table
 from zmill.survey.rows import positions
 from zmill.tune.space import check_searches
@@ -27,22 +25,12 @@ LOOK_BYTES, LOOK_ROWS = 2**25, 2**18
 """Survey and label files that together are no larger than this are read before any job, in so many rows at a time."""
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The files that the run starts from."""
-
-    survey: list[str]
-    labels: list[str]
-    train: list[str]
-    test: list[str]
-
-
-def check(settings: Config, survey: Survey, made_by_workflow: Collection[Path]) -> Sources:
+def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
     """Check the whole configuration against what is on disk.
 
     Parameters
     ----------
-    made_by_workflow : files that a rule will make; those that do not exist yet are taken on trust.
+    inputs : the files that the run starts from; those that do not exist yet are taken on trust.
 
     Raises
     ------
@@ -60,40 +48,39 @@ def check(settings: Config, survey: Survey, made_by_workflow: Collection[Path]) 
             )
     check_searches(settings, survey.columns.extra)
     check_cuts(survey, settings.survey)
+    check_columns([Path(file) for file in (*inputs.survey, *inputs.train, *inputs.test)], survey)
     if survey.tables:
-        train, test = check_tables(survey, settings.data_dir, made_by_workflow)
-        return Sources([], [], _names(train), _names(test))
-    files = check_files(survey, settings.data_dir, made_by_workflow)
-    spectra = labels.check(survey, settings.data_dir, made_by_workflow)
-    if _small([*files, *spectra]) and all(label.source == "file" for label in survey.labels):
-        _look_ahead(settings, survey, files)
-    return Sources(_names(files), _names(spectra), [], [])
+        return
+    labels.check(survey, inputs.sources)
+    if _small([*inputs.survey, *inputs.labels]) and all(label.source == "file" for label in survey.labels):
+        _look_ahead(settings, survey, inputs.survey)
 
 
-def _small(files: Collection[Path]) -> bool:
+def _small(files: list[str]) -> bool:
     """Whether all files are there and can be read in a moment."""
-    return all(path.is_file() for path in files) and sum(path.stat().st_size for path in files) <= LOOK_BYTES
+    paths = [Path(file) for file in files]
+    return all(path.is_file() for path in paths) and sum(path.stat().st_size for path in paths) <= LOOK_BYTES
 
 
-def _look_ahead(settings: Config, survey: Survey, files: Collection[Path]) -> None:
+def _look_ahead(settings: Config, survey: Survey, files: list[str]) -> None:
     """Refuse labels that lie elsewhere on the sky than the survey, or are too few for a model, before any job."""
+    from zmill.labels.build import accepted_entries  # scipy comes with it
+
     where = f"surveys/{settings.survey}.yaml"
     wanted = [survey.columns.ra or "", survey.columns.dec or ""]
     index = []
     try:
-        for path in files:
-            for batch in open_table(path, survey.format, survey.group).batches(wanted, LOOK_ROWS, numeric=set(wanted)):
+        for file in files:
+            for batch in open_table(file, survey.format, survey.group).batches(wanted, LOOK_ROWS, numeric=set(wanted)):
                 ra, dec, reason = positions(batch, survey)
                 index.append(healpix(ra[reason == 0], dec[reason == 0]))
     except ReadError as error:
         raise ConfigError(str(error)) from None
     if not index:
-        raise ConfigError(f"{where}: files: there is no row in {', '.join(_names(files))}")
+        raise ConfigError(f"{where}: files: there is no row in {', '.join(files)}")
     footprint = Footprint.of_positions(np.concatenate(index))
     if not len(footprint.start):
-        raise ConfigError(
-            f"{where}: no row of {', '.join(_names(files))} has a position: check columns.ra and columns.dec"
-        )
+        raise ConfigError(f"{where}: no row of {', '.join(files)} has a position: check columns.ra and columns.dec")
     try:
         accepted = accepted_entries(survey.labels, settings.labels, footprint, Path(settings.data_dir))
     except LabelsError as error:
@@ -106,7 +93,3 @@ def _look_ahead(settings: Config, survey: Survey, files: Collection[Path]) -> No
                 f"quality {settings.labels.min_quality} and above on the survey's sky, of which split.train leaves about "
                 f"{training}: add label sources, lower labels.min_quality, or leave the model out"
             )
-
-
-def _names(paths: Collection[Path]) -> list[str]:
-    return [str(path) for path in paths]

@@ -361,6 +361,8 @@ class LabelSource(BaseModel):
     """The file in `zmill/labels/`."""
     radius_arcsec: Radius | None = None
     """Match radius of this source where it differs from `crossmatch.radius_arcsec`."""
+    files: list[str] | None = None
+    """Of a source that reads files: paths or glob patterns, below `data_dir` unless absolute."""
 
 
 class Cut(Section):

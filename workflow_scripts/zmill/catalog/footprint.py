@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cdshealpix
 import numpy as np
 from numpy.typing import NDArray
 
@@ -85,6 +84,8 @@ class Footprint:
         inside = self.overlaps(healpix29, healpix29 + 1)
         outside = np.flatnonzero(~inside)
         if len(outside):
+            import cdshealpix  # astropy comes with it
+
             shift = 2 * (HEALPIX_ORDER - MARGIN_ORDER)
             cells, which = np.unique(at_order(healpix29[outside], MARGIN_ORDER), return_inverse=True)
             around = cdshealpix.neighbours(cells.astype(np.uint64), MARGIN_ORDER)
@@ -99,6 +100,8 @@ class Footprint:
         """
         if not len(self.start):
             return "no pixel"
+        import cdshealpix
+
         size = 1 << 2 * (HEALPIX_ORDER - ORDER)
         number = np.maximum((self.end - self.start) // size, 1)
         step = max(1, -(-int(number.sum()) // SHOWN))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 from zmill.catalog.files import whole
@@ -42,19 +43,39 @@ def plan(catalog: Path, shard_rows: int, before: Shards | None = None) -> Shards
     return shards
 
 
-def write(path: Path, shards: Shards) -> None:
-    """Write a plan as CSV: `shard,Norder,Npix`."""
-    with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(["shard", "Norder", "Npix"])
-        for number, shard in sorted(shards.items()):
-            writer.writerows([number, partition.order, partition.pixel] for partition in shard)
+def file(catalog: Path, number: int) -> Path:
+    """Where it is written which partitions a shard has, and their content: a file for each shard, so that a job asks for
+    its own alone and is done again when it changes."""
+    return catalog / "shards" / f"{number}.csv"
 
 
-def read(path: Path) -> Shards:
-    """Read a plan."""
-    shards: Shards = {}
+def write(catalog: Path, shards: Shards, content: Mapping[Partition, str]) -> None:
+    """Write a plan, a file for each shard: `Norder,Npix,xxh3_128`. Files that are right stay as they are.
+
+    Parameters
+    ----------
+    content : hash of each partition.
+    """
+    wanted = {
+        file(catalog, number): "Norder,Npix,xxh3_128\n"
+        + "".join(f"{partition.order},{partition.pixel},{content[partition]}\n" for partition in shard)
+        for number, shard in shards.items()
+    }
+    for path, text in wanted.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            with whole(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    for path in (catalog / "shards").iterdir():
+        if path not in wanted:
+            path.unlink()
+
+
+def numbers(catalog: Path) -> list[int]:
+    """Numbers of the shards of a catalogue."""
+    return sorted(int(path.stem) for path in (catalog / "shards").glob("*.csv"))
+
+
+def read(path: Path) -> list[Partition]:
+    """The partitions of a shard, from its file."""
     with open(path, newline="", encoding="utf-8") as handle:
-        for row in csv.DictReader(handle):
-            shards.setdefault(int(row["shard"]), []).append(Partition(int(row["Norder"]), int(row["Npix"])))
-    return shards
+        return [Partition(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(handle)]

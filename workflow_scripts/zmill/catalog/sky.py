@@ -1,11 +1,11 @@
-"""Positions on the sphere: HEALPix indices and unit vectors."""
+"""Positions on the sphere: HEALPix indices and unit vectors.
+
+Snakemake reads this file whenever it starts: astropy, and cdshealpix with it, are imported where they are used.
+"""
 
 from __future__ import annotations
 
-import astropy.units as u
-import cdshealpix
 import numpy as np
-from astropy.coordinates import Latitude, Longitude
 from numpy.typing import NDArray
 
 HEALPIX_COLUMN = "_healpix_29"
@@ -27,6 +27,10 @@ def healpix(ra: NDArray[np.float64], dec: NDArray[np.float64], order: int = HEAL
     """
     if len(ra) == 0:
         return np.empty(0, np.int64)
+    import astropy.units as u
+    import cdshealpix
+    from astropy.coordinates import Latitude, Longitude
+
     lon = Longitude(np.ascontiguousarray(ra, np.float64), u.deg)
     lat = Latitude(np.ascontiguousarray(dec, np.float64), u.deg)
     return np.asarray(cdshealpix.lonlat_to_healpix(lon, lat, order)).astype(np.int64)

@@ -1,15 +1,15 @@
-"""What a source of spectroscopic redshifts is: a module of this folder with `Settings`, `inputs` and `entries`.
+"""What a source of spectroscopic redshifts is: a module of this folder with `Settings` and `entries`.
 
-Settings                                  pydantic class (of `SourceSettings`) with the keys the source knows
-inputs(settings, data_dir, made)          checks before any job; the files that the source reads
-entries(settings, request)                yields tables of `ENTRY`, one row for each row of the source, none left out
+Settings                      pydantic class (of `SourceSettings`) with the keys the source knows; where it reads files, they
+                              are `files`, and `check(files)` refuses before any job those that it cannot read
+entries(settings, request)    yields tables of `ENTRY`, one row for each row of the source, none left out
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -83,9 +83,6 @@ class Source(Protocol):
 
     Settings: type[SourceSettings]
 
-    def inputs(self, settings: Any, data_dir: Path, made: Collection[Path]) -> list[Path]:
-        """The files that `entries` will read, each checked; `made` are files that a rule will make."""
-
     def entries(self, settings: Any, request: Request) -> Iterator[pa.Table]:
         """Tables of `ENTRY`."""
 
@@ -109,7 +106,7 @@ def source_of(label: LabelSource) -> tuple[Source, Any]:
             f"the sources are {', '.join(sorted(known))}"
         )
     module = cast(Source, found)
-    return module, parse(module.Settings, label.model_dump(), where)
+    return module, parse(module.Settings, label.model_dump(exclude={"files"} if label.files is None else None), where)
 
 
 def sources() -> dict[str, ModuleType]:
@@ -122,12 +119,12 @@ def sources() -> dict[str, ModuleType]:
     return {name: module for name, module in modules.items() if hasattr(module, "Settings")}
 
 
-def check(survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path] = ()) -> list[Path]:
-    """All files that the survey's label sources read; settings, files and columns are checked, no row is read.
+def check(survey: Survey, files: Mapping[str, Sequence[str]]) -> None:
+    """Look into settings, files and columns of all of the survey's label sources; no row is read.
 
     Parameters
     ----------
-    made_by_workflow : files that a rule will make; those that do not exist yet are taken on trust.
+    files : of each source, by its name; those that do not exist yet are taken on trust.
 
     Raises
     ------
@@ -136,11 +133,11 @@ def check(survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Pat
     """
     if not survey.labels:
         raise ConfigError("labels: no source of spectroscopic redshifts; name at least one under labels:")
-    found: list[Path] = []
     for label in survey.labels:
-        source, settings = source_of(label)
-        found += source.inputs(settings, Path(data_dir), made_by_workflow)
-    return list(dict.fromkeys(found))
+        _, settings = source_of(label)
+        there = [path for path in map(Path, files[label.name]) if path.exists()]
+        if there:
+            settings.check(there)
 
 
 def entry_table(columns: dict[str, NDArray[Any] | pa.Array]) -> pa.Table:

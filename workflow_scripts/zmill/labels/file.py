@@ -43,24 +43,31 @@ class Settings(Judging):
             raise ValueError(f"there is no format {self.format!r}; the formats are {', '.join(FORMATS)}")
         return self
 
+    def check(self, files: Collection[Path]) -> None:
+        """Open the files and look for the columns.
+
+        Raises
+        ------
+        ConfigError
+            Where a file is not a table, or a column is missing.
+        """
+        where = f"labels: {self.name}"
+        for path in files:
+            try:
+                columns = open_table(path, self.format, self.group).columns
+            except ReadError as error:
+                raise ConfigError(f"{where}: {error}") from None
+            faults = [
+                f"{where}: {path}: there is no column {column!r} (columns.{'class' if key == 'kind' else key})"
+                f"{nearest(column, columns) or '; its columns are ' + ', '.join(columns[:20])}"
+                for key, column in self.named().items()
+                if column not in columns
+            ]
+            if faults:
+                raise ConfigError("\n".join(faults))
+
 
 NUMERIC = ("ra", "dec", "redshift", "redshift_err", "velocity", "magnitude")
-
-
-def inputs(settings: Settings, data_dir: Path, made: Collection[Path]) -> list[Path]:
-    """The files that fit the settings; those that exist are opened and their columns checked.
-
-    Raises
-    ------
-    ConfigError
-        Where a file or a column is missing.
-    """
-    key = f"labels: {settings.name}: files"
-    files = resolve(settings.files, data_dir, key, made)
-    for path in files:
-        if path.exists():
-            _check_columns(settings, path)
-    return files
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
@@ -117,22 +124,6 @@ def _refuse_degrees(settings: Settings, ra: NDArray[np.float64], path: Path) -> 
             f"labels: {settings.name}: {path}: {settings.columns.ra!r} reaches {np.nanmax(ra):g}, which is no right "
             "ascension in hours; set angle_unit: degree"
         )
-
-
-def _check_columns(settings: Settings, path: Path) -> None:
-    where = f"labels: {settings.name}"
-    try:
-        columns = open_table(path, settings.format, settings.group).columns
-    except ReadError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    faults = [
-        f"{where}: {path}: there is no column {column!r} (columns.{'class' if key == 'kind' else key})"
-        f"{nearest(column, columns) or '; its columns are ' + ', '.join(columns[:20])}"
-        for key, column in settings.named().items()
-        if column not in columns
-    ]
-    if faults:
-        raise ConfigError("\n".join(faults))
 
 
 def _array(column: pa.Array) -> NDArray[Any]:

@@ -42,6 +42,26 @@ class ListSettings(ServiceSettings):
     """The list: paths or patterns, in any format that the survey import reads."""
     positions: Positions = Positions()
 
+    def check(self, files: Collection[Path]) -> None:
+        """Open the list's files and look for the columns.
+
+        Raises
+        ------
+        ConfigError
+            Where a file is not a table, or a column is missing.
+        """
+        where = f"labels: {self.name}"
+        for path in files:
+            try:
+                columns = open_table(path).columns
+            except ReadError as error:
+                raise ConfigError(f"{where}: {error}") from None
+            for name in (self.positions.ra, self.positions.dec):
+                if name not in columns:
+                    raise ConfigError(
+                        f"{where}: {path}: there is no column {name!r} (positions){nearest(name, columns)}"
+                    )
+
 
 @dataclass(frozen=True)
 class PositionList:
@@ -75,27 +95,6 @@ class PositionList:
     def area(self) -> Footprint:
         """Where the positions are."""
         return Footprint.of_positions(self.index, FINEST)
-
-
-def checked(settings: ListSettings, data_dir: Path, made: Collection[Path]) -> list[Path]:
-    """The list's files, each opened and its columns checked.
-
-    Raises
-    ------
-    ConfigError
-        Where a file or a column is missing.
-    """
-    where = f"labels: {settings.name}"
-    files = resolve(settings.files, data_dir, f"{where}: files", made)
-    for path in (path for path in files if path.exists()):
-        try:
-            columns = open_table(path).columns
-        except ReadError as error:
-            raise ConfigError(f"{where}: {error}") from None
-        for name in (settings.positions.ra, settings.positions.dec):
-            if name not in columns:
-                raise ConfigError(f"{where}: {path}: there is no column {name!r} (positions){nearest(name, columns)}")
-    return files
 
 
 def read(settings: ListSettings, request: Request) -> PositionList:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -74,11 +73,6 @@ class Settings(ServiceSettings):
             "https://ned.ipac.caltech.edu/tap" if self.interface == "tap" else "https://ned.ipac.caltech.edu/cgi-bin"
         )
         return (self.url or default).rstrip("/")
-
-
-def inputs(settings: Settings, data_dir: Path, made: Collection[Path]) -> list[Path]:
-    """None: answers are cached with the results."""
-    return []
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:

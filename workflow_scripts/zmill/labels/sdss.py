@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
@@ -54,11 +53,6 @@ class Settings(ServiceSettings):
     """SDSS data release."""
     jobs: Annotated[int, Field(ge=1, le=4)] = 2
     """Tiles that are asked for at the same time."""
-
-
-def inputs(settings: Settings, data_dir: Path, made: Collection[Path]) -> list[Path]:
-    """None: answers are cached with the results."""
-    return []
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Annotated
 from urllib.parse import urlparse
 
@@ -51,11 +51,6 @@ class Settings(file.Settings, Asking):
         if not PurePosixPath(urlparse(self.url).path).name:
             raise ValueError(f"url: expected the address of a file, found {self.url!r}")
         return self
-
-
-def inputs(settings: Settings, data_dir: Path, made: Collection[Path]) -> list[Path]:
-    """The file, if it is not to be downloaded."""
-    return file.inputs(settings, data_dir, made) if settings.files else []
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:

@@ -8,8 +8,7 @@ where the service says so of the spectrum itself (`sciencePrimary`). Its positio
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from zmill.labels.base import LabelsError, Request
 from zmill.labels.cache import Cache
 from zmill.labels.fetch import Service
 from zmill.labels.http import Session, Transient
-from zmill.labels.lists import ListSettings, checked, read
+from zmill.labels.lists import ListSettings, read
 from zmill.labels.quality import SCHEMES
 from zmill.labels.rows import rows
 from zmill.labels.sdss import COLUMNS, SCHEMA, TOTAL, look, whole
@@ -45,17 +44,6 @@ class Settings(ListSettings):
     """SkyServer, or a mirror of it."""
     data_release: Annotated[int, Field(ge=12, le=99)] = 17
     """SDSS data release."""
-
-
-def inputs(settings: Settings, data_dir: Path, made: Collection[Path]) -> list[Path]:
-    """The list's files, each opened and its columns checked.
-
-    Raises
-    ------
-    ConfigError
-        Where a file or a column is missing.
-    """
-    return checked(settings, data_dir, made)
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ from zmill.labels.cache import Cache
 from zmill.labels.fetch import Service
 from zmill.labels.http import Session, Transient
 from zmill.labels.judging import Judging
-from zmill.labels.lists import ListSettings, checked, read
+from zmill.labels.lists import ListSettings, read
 from zmill.labels.rows import rows
 from zmill.labels.tiles import Tile
 
@@ -35,17 +34,6 @@ class Settings(Judging, ListSettings):
     """Positions that are sent at a time."""
     url: str = "http://cdsxmatch.u-strasbg.fr/xmatch/api/v1/sync"
     """The service, or a mirror of it. It forbids parallel jobs."""
-
-
-def inputs(settings: Settings, data_dir: Path, made: Collection[Path]) -> list[Path]:
-    """The list's files, each opened and its columns checked.
-
-    Raises
-    ------
-    ConfigError
-        Where a file or a column is missing.
-    """
-    return checked(settings, data_dir, made)
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:

@@ -163,8 +163,9 @@ class Ensemble(Model):
             there = (density_at(Calibration(power)(mean, grid), grid, z[rows]) for power in POWERS)
             return max(float(density.clamp_min(SMALLEST_DENSITY).log().mean()) for density in there)
 
-        counts = (tried for tried in product(range(SHARES + 1), repeat=len(found)) if sum(tried) == SHARES)
-        return list(max((tuple(count / SHARES for count in tried) for tried in counts), key=log_score))
+        counts = [tried for tried in product(range(SHARES + 1), repeat=len(found)) if sum(tried) == SHARES]
+        tried = [tuple(count / SHARES for count in shares) for shares in counts]
+        return list(tried[int(np.argmax([log_score(shares) for shares in tried]))])
 
     def _distill(
         self,

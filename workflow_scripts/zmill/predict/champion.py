@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,24 +27,10 @@ from zmill.models import store
 from zmill.models.device import choose
 from zmill.models.evaluate import Rows, jsonable, predict_sample
 from zmill.models.trained import ModelError
+from zmill.predict.assign import folder, state
 
 HISTORY = 100
 """Decisions that are remembered."""
-
-
-def state(results: Path) -> Path:
-    """The record of the champion."""
-    return results / "champion" / "champion.json"
-
-
-def folder(results: Path, hash_: str) -> Path:
-    """Where a model is that is champion, or was one."""
-    return results / "champion" / hash_
-
-
-def current(results: Path) -> Path:
-    """The folder of the champion."""
-    return folder(results, read_json(state(results))["hash"])
 
 
 def contend(
@@ -130,55 +116,6 @@ def _adopt(model: Path, target: Path) -> None:
     for path in files:
         with whole(target / path.name) as temporary:
             shutil.copyfile(path, temporary)
-
-
-# ------------------------------------------------------------------------------------------- several nights
-
-
-def assign(results: Path, shards: Mapping[int, Sequence[Partition]], budget: float | None, pdf: str) -> dict[int, str]:
-    """Hash of the model that each shard is to be predicted by: the champion, or, where a new champion cannot predict
-    all of them within the budget, the one that has predicted the shard; it waits for another night.
-
-    Parameters
-    ----------
-    shards : the plan. budget : hours of prediction that a new champion may take this night; None for all it takes.
-    pdf : how PDFs are to be stored (`predict.pdf`); shards that have them otherwise do not wait.
-    """
-    if not state(results).is_file():
-        return {}
-    now = read_json(state(results))["hash"]
-    said = {shard: _said(results, shard) for shard in shards}
-    waiting = [shard for shard in sorted(shards) if _may_wait(results, said[shard], now, pdf)]
-    assigned = dict.fromkeys(shards, now)
-    if budget is None or not waiting:
-        return assigned
-    rates = sorted(one["predicted"] / one["seconds"] for one in said.values() if one.get("predicted"))
-    rate = rates[len(rates) // 2] if rates else math.inf
-    left = budget * 3600.0 * rate
-    for place, shard in enumerate(waiting):
-        left -= said[shard]["rows"]
-        if left < 0 and place:  # one shard a night at least, or it would never end
-            assigned[shard] = said[shard]["model"]["hash"]
-    return assigned
-
-
-def _said(results: Path, shard: int) -> dict[str, Any]:
-    path = results / "progress" / "predict" / f"{shard}.json"
-    said: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return said
-
-
-def _may_wait(results: Path, said: dict[str, Any], now: str, pdf: str) -> bool:
-    """Whether a shard was predicted by an earlier champion that is still there, with PDFs on the same grid that are stored as
-    they are to be."""
-    made = said.get("model", {}).get("hash")
-    if made in (None, now) or said["pdf"] != pdf or not (folder(results, made) / store.DESCRIPTION).is_file():
-        return False
-    try:
-        grids = [store.describe(folder(results, one))["grid"] for one in (made, now)]
-    except ModelError:  # of another version of zmill: it can make no further row
-        return False
-    return bool(grids[0] == grids[1])
 
 
 def known(results: Path) -> set[str]:

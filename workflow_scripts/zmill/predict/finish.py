@@ -13,7 +13,7 @@ from zmill.job import log
 from zmill.models import store
 from zmill.pdf import arrow
 from zmill.pdf.grid import Grid
-from zmill.predict import champion
+from zmill.predict import assign, champion
 from zmill.predict.infer import Stored
 
 SHOWN = 5
@@ -39,7 +39,7 @@ def finish(results: Path, name: str, kind: Stored) -> int:
         Where a partition is missing, was made from another input or not by a champion, or has lost or gained rows.
     """
     survey, clean, pdf = results / "survey", results / "clean", results / "pdf"
-    model = champion.current(results)
+    model = assign.current(results)
     by = champion.known(results)
     partitions = hats.partitions(survey)
     if partitions != hats.partitions(clean):

@@ -1,47 +1,17 @@
-"""What is wrong with a survey's files, told before any job starts."""
+"""Which files a survey definition names, and what is wrong with them, told before any job starts."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from zmill.config import ConfigError, Survey, Tables, nearest
+from zmill.config import ConfigError, Survey, nearest
 from zmill.survey.readers import ReadError, open_table
 from zmill.survey.rows import input_columns
 
 FULL_CHECK = 20
 """Headers of so many files are read before any job; of more files, the first, the last and some between."""
-
-
-def check_files(survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path] = ()) -> list[Path]:
-    """The survey's files, patterns expanded, sorted within each entry of `files`, each readable and with every column.
-
-    Parameters
-    ----------
-    data_dir : where relative paths start.
-    made_by_workflow : files that a rule will make; those that do not exist yet are taken on trust.
-
-    Raises
-    ------
-    ConfigError
-        With a line per fault: what is missing, in which file, and what is nearest to it.
-    """
-    files = resolve(survey.files, Path(data_dir), "files", made_by_workflow)
-    _check_headers(files, survey, made_by_workflow)
-    if survey.extinction.map is not None:
-        resolve([survey.extinction.map], Path(data_dir), "extinction.map", made_by_workflow)
-    return files
-
-
-def check_tables(
-    survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path] = ()
-) -> tuple[list[Path], list[Path]]:
-    """The same for `tables`: the files of `train` and of `test`."""
-    tables = survey.tables or Tables(train=[], test=[])
-    train = resolve(tables.train, Path(data_dir), "tables.train", made_by_workflow)
-    test = resolve(tables.test, Path(data_dir), "tables.test", made_by_workflow)
-    _check_headers([*train, *test], survey, made_by_workflow)
-    return train, test
 
 
 def resolve(patterns: Sequence[str], data_dir: Path, key: str, made_by_workflow: Collection[Path] = ()) -> list[Path]:
@@ -65,7 +35,7 @@ def resolve(patterns: Sequence[str], data_dir: Path, key: str, made_by_workflow:
         if not fits:
             raise ConfigError(f"{key}: {_absent(path)}")
         found += sorted(fits)
-    twice = sorted({str(path) for path in found if found.count(path) > 1}) if len(found) < 10_000 else []
+    twice = sorted(str(path) for path, times in Counter(found).items() if times > 1)
     if twice:
         raise ConfigError(f"{key}: {', '.join(twice)} is named twice; every row would be there twice")
     return found
@@ -80,9 +50,15 @@ def _absent(path: Path) -> str:
     return f"there is no {path}{nearest(path.name, sorted(p.name for p in folder.iterdir()))}"
 
 
-def _check_headers(files: list[Path], survey: Survey, made_by_workflow: Collection[Path]) -> None:
-    expected = {Path(path) for path in made_by_workflow}
-    there = [path for path in files if path.exists() or path not in expected]
+def check_columns(files: Sequence[Path], survey: Survey) -> None:
+    """Open the files that are there, some of them where they are many, and look for the survey's columns.
+
+    Raises
+    ------
+    ConfigError
+        With a line per fault: what is missing, in which file, and what is nearest to it.
+    """
+    there = [path for path in files if path.exists()]
     step = max(1, -(-len(there) // FULL_CHECK))
     chosen = list(dict.fromkeys([*there[::step], *there[-1:]]))
     faults = [fault for path in chosen for fault in _faults(path, survey)]

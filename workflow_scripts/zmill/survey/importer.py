@@ -71,7 +71,7 @@ def import_survey(
     threads: int = 1,
     data_dir: Path = Path(),
 ) -> Summary:
-    """Write a survey's files as the HATS catalogue `catalog` with `shards.csv`, and its bad rows to `rejected`.
+    """Write a survey's files as the HATS catalogue `catalog` with its shards, and its bad rows to `rejected`.
 
     Parameters
     ----------
@@ -124,9 +124,9 @@ def import_survey(
     write_json(rejected.with_suffix(".json"), summary.rejected)
     hats.finish(catalog, catalog.parent.name, chosen)
     plan_of_shards = shards.plan(catalog, partitions.shard_rows, before.shards)
-    shards.write(catalog / "shards.csv", plan_of_shards)
-    sources.keep(looked, manifest(catalog.parent))
     written = {partition: hats.sidecar(catalog, partition)["xxh3_128"] for partition in chosen}
+    shards.write(catalog, plan_of_shards, written)
+    sources.keep(looked, manifest(catalog.parent))
     settings = _everything(work, partitions, looked)
     night.write(kept, night.Before(settings, now, kept_by, written, plan_of_shards))
     night.forget(work, found)

@@ -26,7 +26,6 @@ from zmill.catalog.hats import ROW_GROUP_ROWS, Partition, write_partition
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Survey
 from zmill.survey import duplicates
-from zmill.survey.extinction import read_map
 from zmill.survey.partitioning import histogram, merge, partition_numbers
 from zmill.survey.readers import ReadError, Span, open_table
 from zmill.survey.rows import REASONS, Layout, arrow, convert, input_columns, numeric_columns, object_ids, positions
@@ -181,7 +180,11 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
     The number of rows read.
     """
     starts, owners = _starts(starts_file), _owners(owners_file)
-    ebv_at = read_map(work.ebv_map).at if work.ebv_map else None
+    ebv_at = None
+    if work.ebv_map:
+        from zmill.survey.extinction import read_map  # only here: Snakemake reads this file whenever it starts
+
+        ebv_at = read_map(work.ebv_map).at
     schema = work.layout.schema
     block_rows = max(BATCH_ROWS, BLOCK_BYTES // row_bytes(schema))
     seen: set[int | str] = set()
