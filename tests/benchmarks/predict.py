@@ -1,6 +1,6 @@
 """Predicting every row against a bare pyarrow pass: `python tests/benchmarks/predict.py [--rows N] [--threads N]`.
 
-A clean HATS catalogue of six bands is written and two networks of the sizes that are in use are fitted on a
+A clean HATS catalogue of six bands, as large as a shard, is written and two networks of the sizes that are in use are fitted on a
 few thousand rows (their speed hardly depends on how well they know redshifts). Then, each in a process of its own and in turn: the
 shard's job as the workflow runs it, and a pass that reads the same columns and writes the same output with pyarrow.
 
@@ -204,7 +204,7 @@ def measure(results: Path, options: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--rows", type=int, default=20_000_000, help="by default those of a shard")
     parser.add_argument("--partition-rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))

@@ -35,7 +35,7 @@ Stored = Literal["none"] | arrow.Kind
 COLUMNS = (*points.COLUMNS, *conformal.COLUMNS)
 """Columns of numbers in `photoz/`."""
 
-CPU_ROWS = 4096
+CPU_ROWS = 8192
 """Rows that a thread computes at a time: enough that operations cost more than their calls, few enough for the cache."""
 
 
