@@ -345,6 +345,19 @@ def test_a_changed_setting_reruns_what_depends_on_it(sky: Path, config: str, def
 
 
 @pytest.mark.workflow
+@pytest.mark.parametrize("target", ["predict_shard:shard=0", "train_model:model=knn", "photoz_catalog:"])
+def test_the_process_of_a_job_on_a_cluster_plans_no_other_shard(sky: Path, target: str) -> None:
+    rule, _, wildcard = target.partition(":")
+    job = ["--target-jobs", target, "--allowed-rules", rule, "--force", "--mode", "remote", "--nolock", "--no-hooks"]
+    answer = snakemake(sky.parents[1], "--cores", "1", "--dry-run", "--debug-dag", *job)
+    assert answer.returncode == 0, answer.stderr[-4000:]
+    planned = set(re.findall(r"^selected job (\w+)\n +wildcards: (.*)$", answer.stdout + answer.stderr, re.MULTILINE))
+    assert (rule, wildcard) in planned
+    others = {job for job in planned if job[0] in ("clean_shard", "predict_shard")}
+    assert others <= {("clean_shard", wildcard), ("predict_shard", wildcard)}
+
+
+@pytest.mark.workflow
 def test_no_pickle_is_written_and_every_job_has_a_log(sky: Path) -> None:
     assert not [path for path in sky.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth", ".joblib"}]
     logs = {path.relative_to(sky / "logs").parts[0].removesuffix(".log") for path in (sky / "logs").rglob("*.log")}

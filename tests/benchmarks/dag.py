@@ -1,11 +1,14 @@
 """What Snakemake itself costs: `python tests/benchmarks/dag.py [--shards N] [--cores N]`.
 
 A survey of N shards whose import, labels and models are there: the survey's files are those of a small demo sky, what follows from
-them is empty, the plan of shards is real. Then the time of a dry run of `predict` (two jobs a shard), and of `--touch`, which takes
-every job through the scheduler and runs none. Seconds are of processor time: Snakemake sleeps a tenth of a second per touched job. With as
-many cores as all jobs may use together, as on a cluster, the scheduler decides about all of them at once; with fewer, after every job.
+them is empty, the plan of shards is real, with fifty partitions each. Then the time of a dry run of `predict` (two jobs a shard), and of
+`--touch`, which takes every job through the scheduler, with its records, and runs none. Seconds are of processor time: Snakemake sleeps
+a tenth of a second per touched job. With as many cores as all jobs may use together, as on a cluster, the scheduler decides about all
+jobs but those for a GPU at once; with fewer, after every job. In a run that is none of `--touch`, jobs that wait cost more: docs/performance.md.
 
-`dry_run_s`, `scheduling_s`, `total_s`   seconds of a processor; `jobs`   jobs of the run; `peak_gib`   memory of Snakemake
+`start_s`                                until the rules are read and the configuration is checked
+`dry_run_s`, `scheduling_s`, `total_s`   the start included; `jobs`   jobs of the run; `peak_gib`   memory of Snakemake
+`job_s`                                  the own process of a job on a cluster, until its script would start; SLURM starts two for a job
 """
 
 from __future__ import annotations
@@ -93,16 +96,21 @@ def main() -> None:
         prepare(folder, options.shards)
         dry, _, said = snakemake(folder, "--dry-run", "--quiet", "rules", "--", "predict")
         touch, peak, _ = snakemake(folder, "--touch", "--quiet", "rules", "--", "predict", cores=options.cores)
+        start = snakemake(folder, "--list-target-rules")[0]
+        one = ["--target-jobs", "predict_shard:shard=0", "--allowed-rules", "predict_shard", "--force", "--nolock"]
+        job = snakemake(folder, "--mode", "remote", "--dry-run", *one)[0]
     jobs = [line.split()[-1] for line in said.splitlines() if line.startswith("total")]
     report(
         "dag",
         {
             "shards": options.shards,
             "jobs": int(jobs[-1]) if jobs else None,
+            "start_s": start,
             "dry_run_s": dry,
             "scheduling_s": touch,
             "total_s": dry + touch,
             "peak_gib": peak,
+            "job_s": job,
         },
     )
 

@@ -57,7 +57,7 @@ class Partitions(Section):
     max_order: Annotated[int, Field(ge=0, le=15)] = 10
     """Highest HEALPix order of a partition; a pixel of this order keeps all of its rows."""
     shard_rows: Annotated[int, Field(ge=1)] = 20_000_000
-    """Partitions are grouped into shards of about this many rows (2,000 shards at most); one job works through one shard."""
+    """Partitions are grouped into shards of about this many rows (500 shards at most); one job works through one shard."""
 
 
 class Labels(Section):

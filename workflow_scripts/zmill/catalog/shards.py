@@ -9,8 +9,9 @@ from pathlib import Path
 from zmill.catalog.files import whole
 from zmill.catalog.hats import Partition, partitions, sidecar
 
-MOST_SHARDS = 2000
-"""About how many shards there are at most: two jobs each, which Snakemake plans in half a minute."""
+MOST_SHARDS = 500
+"""About how many shards there are at most, two jobs each. Snakemake's work grows faster than their number (docs/performance.md),
+that of a job with its rows alone: it needs no more memory for more of them, and goes on where it was killed."""
 Shards = dict[int, list[Partition]]
 """Number of a shard -> its partitions."""
 
