@@ -38,7 +38,7 @@ def test_files_have_what_the_survey_definition_names(small_sky, tmp_path, root):
     assert {columns.object_id, columns.ra, columns.dec, columns.ebv, *columns.extra, *per_band} <= names
     for label in survey.labels:
         keys = label.model_extra
-        table = Table.read(tmp_path / keys["files"][0], format="ascii.csv" if label.name == "deep" else None)
+        table = Table.read(tmp_path / label.files[0], format="ascii.csv" if label.name == "deep" else None)
         assert set(keys["columns"].values()) <= set(table.colnames), label.name
 
 
