@@ -170,7 +170,7 @@ def test_shards_of_a_very_large_catalogue_stay_few(tmp_path: Path) -> None:
     (tmp_path / "partition_info.csv").write_text(
         "Norder,Npix\n" + "".join(f"{partition.order},{partition.pixel}\n" for partition in found), encoding="utf-8"
     )
-    assert [len(shard) for shard in shards.plan(tmp_path, 1).values()] == [1] * 1000
+    assert [len(shard) for shard in shards.plan(tmp_path, 1).values()] == [2] * shards.MOST_SHARDS
     for partition in found:
         write_json(partition.sidecar(tmp_path), {"rows": 10})
     with pytest.MonkeyPatch.context() as patch:
