@@ -14,7 +14,7 @@ from toy_survey import BANDS, labelled, photometry
 from zmill.config import ConfigError
 from zmill.models.features import Columns, Fluxes, Luptitudes, check_extra
 from zmill.models.knn import KNNSettings
-from zmill.survey.photometry import Photometry, mask_of
+from zmill.survey.photometry import ZERO_POINT, Photometry, mask_of
 
 
 def with_gaps(seed: int, n: int = 60) -> Photometry:
@@ -122,16 +122,29 @@ def test_noise_has_the_size_of_the_errors_and_leaves_non_detections_alone() -> N
     assert torch.equal(drawn.flux[:, 2], torch.zeros(4000))
 
 
-def test_dropped_bands_look_unobserved() -> None:
-    train = labelled(400, 1).photometry
+def test_dropped_bands_look_unobserved_or_undetected_to_a_usual_limit() -> None:
+    train = with_gaps(1, 6000)
     fluxes = Fluxes.of(train, ())
-    dropped = fluxes.dropped(0.5, torch.Generator().manual_seed(1))
-    lost = fluxes.observed & ~dropped.observed
-    assert 0.05 < float(lost.float().mean()) < 0.2
-    as_unobserved = replace(train, unobserved=mask_of(lost.numpy()))
+    limits = fluxes.limits()
+    assert torch.isfinite(limits).any()
+    dropped = fluxes.dropped(0.5, limits, torch.Generator().manual_seed(1))
+    seen, measured = float(fluxes.observed.float().mean()), float(train.measured.mean())
+    unseen = fluxes.observed & ~dropped.observed
+    failed = dropped.undetected & ~fluxes.undetected
+    assert float(unseen.float().mean()) == pytest.approx(0.5 / 4 * 2 / 3 * seen, abs=0.01)
+    assert float(failed.float().mean()) == pytest.approx(0.5 / 4 / 3 * measured, abs=0.01)
+    maglim = np.where(failed, np.float32(ZERO_POINT) - 2.5 * limits.log10().numpy(), train.maglim)
+    undetected = dropped.undetected.numpy()
+    by_survey = replace(
+        train,
+        mag=np.where(dropped.observed & ~dropped.undetected, train.mag, np.float32(np.nan)),
+        maglim=maglim.astype(np.float32),
+        undetected=mask_of(undetected),
+        unobserved=train.unobserved | mask_of(unseen.numpy()),
+    )
     luptitudes = Luptitudes(3, 0)
     luptitudes.fit(fluxes)
-    assert torch.equal(luptitudes(dropped), luptitudes(Fluxes.of(as_unobserved, ())))
+    torch.testing.assert_close(luptitudes(dropped), luptitudes(Fluxes.of(by_survey, ())), rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_input_is_refused_with_the_nearest() -> None:

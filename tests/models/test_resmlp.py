@@ -12,7 +12,6 @@ import torch
 from toy_survey import CONTEXT, GRID, labelled
 
 from zmill.models.losses import cross_entropy, crps_of_probabilities, mean_crps, soft_labels
-from zmill.models.network import Applied, Residual, ResidualMLP
 from zmill.models.registry import model_class
 from zmill.models.resmlp import ResMLPSettings
 
@@ -54,18 +53,6 @@ def test_facts_hold_the_learning_curves() -> None:
     _, facts = contract.fitted("resmlp", QUICK | {"epochs": 4}, labelled(300, 1), labelled(100, 2))
     assert [look["epoch"] for look in facts["history"]] == [2, 4]
     assert facts["best_score"] > 0
-
-
-@pytest.mark.parametrize("waves", [0, 6])
-def test_applied_equals_the_network(waves: int) -> None:
-    torch.manual_seed(1)
-    shape = Residual.model_validate({"width": 32, "blocks": 2, "waves": waves, "embedding": 3})
-    network = ResidualMLP(3, 10, 4, 50, shape).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.15)
-    x = torch.randn(20, 10)
-    expected = network(x.expand(3, 20, 10)).softmax(-1).mean(0)
-    torch.testing.assert_close(Applied(network).probability(x), expected, rtol=0.15, atol=2e-3)
 
 
 def test_members_differ() -> None:

@@ -26,6 +26,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+def evenly(rows: int, most: int) -> NDArray[np.int64]:
+    """Numbers of all rows or, of more than `most`, of that many spread evenly: they may be sorted by their place on the sky."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
+
+
 @dataclass(frozen=True)
 class Labelled:
     """Photometry with its spectroscopic redshift: z (n,) float64, weight (n,) float64."""

@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from zmill.models import base
-from zmill.models.base import Labelled, Model
+from zmill.models.base import Labelled, Model, evenly
 from zmill.models.features import Fluxes
 from zmill.models.knn import JUDGED, WIDTHS, kernel
 from zmill.models.losses import mean_crps
@@ -70,7 +70,7 @@ class ColorNeighbours(Model):
         s, grid = self.settings, self.context.grid
         valid = valid.inside(grid)
         self._learn(train, device)
-        judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
+        judged = evenly(len(valid), JUDGED)
         fluxes = Fluxes.of(valid.photometry[judged], ())
         z = torch.as_tensor(valid.z[judged], dtype=torch.float32, device=device)
         curve = []

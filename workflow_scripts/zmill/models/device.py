@@ -49,6 +49,21 @@ def take(names: Sequence[str], folder: Path) -> str:
     return names[os.getpid() % len(names)].strip()
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    there = torch.cpu.get_capabilities()
+    return bool(there.get("avx512_bf16") or there.get("amx_bf16"))
+
+
+def multiplies_int8(device: torch.device) -> bool:
+    """Whether products of 8-bit integers are several times as fast as those of float32: on a CPU with instructions for them."""
+    there = torch.cpu.get_capabilities()
+    fast = there.get("avx512_vnni") or there.get("avx_vnni")
+    return device.type == "cpu" and bool(fast) and torch.backends.mkldnn.is_available()
+
+
 @contextmanager
 def reproducible() -> Iterator[None]:
     """Same seed, same device, same numbers: deterministic algorithms wherever the device has them."""

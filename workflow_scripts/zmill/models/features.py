@@ -154,14 +154,24 @@ class Fluxes(NamedTuple):
         light = torch.where((own > 0) & (other > 0), own / other, 1.0)
         return self._replace(flux=torch.where(both, torch.lerp(self.flux, others.flux * light, part), self.flux))
 
-    def dropped(self, share: float, generator: torch.Generator) -> Fluxes:
-        """In a share of the rows each band is lost with probability 1/4, as if never observed."""
+    def limits(self) -> Tensor:
+        """(bands,) typical error of an undetected band, nJy; NaN where the rows tell none."""
+        return torch.where(self.undetected, self.error, torch.nan).nanmedian(0).values
+
+    def dropped(self, share: float, limits: Tensor, generator: torch.Generator) -> Fluxes:
+        """In a share of the rows each band is lost with probability 1/4: as if never observed or, one time in three, as if
+        looked at in vain, to `limits` (bands,)."""
         shape, device = self.flux.shape, self.flux.device
         row = torch.rand((*shape[:-1], 1), generator=generator, device=device) < share
-        lose = row & (torch.rand(shape, generator=generator, device=device) < 0.25)
-        observed = self.observed & ~lose
+        fate = torch.rand(shape, generator=generator, device=device)
+        lost = row & (fate < 0.25)
+        observed = self.observed & ~(lost & (fate >= 0.25 / 3))
+        failed = lost & observed
         return self._replace(
-            flux=torch.where(observed, self.flux, 0.0), observed=observed, undetected=self.undetected & observed
+            flux=torch.where(observed & ~failed, self.flux, 0.0),
+            error=torch.where(failed & ~self.undetected, limits, self.error),
+            observed=observed,
+            undetected=(self.undetected | failed) & observed,
         )
 
 

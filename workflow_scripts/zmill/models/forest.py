@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from zmill.models import base
-from zmill.models.base import Labelled, Model
+from zmill.models.base import Labelled, Model, evenly
 from zmill.models.knn import JUDGED, WIDTHS, kernel
 from zmill.models.losses import mean_crps
 from zmill.models.tree_inputs import TreeInputs
@@ -52,7 +52,7 @@ class Forest(Model):
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
         grid, valid = self.context.grid, valid.inside(self.context.grid)
         self._grow(train, device)
-        judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
+        judged = evenly(len(valid), JUDGED)
         z = torch.as_tensor(valid.z[judged], dtype=torch.float32, device=device)
         histogram = self._histogram(valid.photometry[judged])
         curve = [

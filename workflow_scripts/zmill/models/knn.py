@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from zmill.models import base, scaling
-from zmill.models.base import Labelled, Model
+from zmill.models.base import Labelled, Model, evenly
 from zmill.models.features import Columns
 from zmill.models.losses import mean_crps
 from zmill.pdf.grid import Grid
@@ -70,7 +70,7 @@ class Neighbours(Model):
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
         s, valid = self.settings, valid.inside(self.context.grid)
         self._learn(train, device)
-        judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
+        judged = evenly(len(valid), JUDGED)
         curve = self._curve(valid.photometry[judged], torch.as_tensor(valid.z[judged], dtype=torch.float32))
         best = min(curve, key=lambda point: (point[s.choose], point["k"]))
         self.k, self.width = int(best["k"]), float(best["width"])

@@ -13,10 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from zmill.models.applied import Applied
 from zmill.models.base import Labelled, Model
 from zmill.models.features import Fluxes, Luptitudes
 from zmill.models.losses import crps_of_probabilities, mean_crps, soft_labels
-from zmill.models.network import Applied, Residual, ResidualMLP, load_tensors, tensors_of, train
+from zmill.models.network import Residual, ResidualMLP, load_tensors, tensors_of, train
 from zmill.models.resmlp import Augmented
 from zmill.survey.photometry import Photometry
 
@@ -101,12 +102,12 @@ class MetricNeighbors(Model):
         self.networks.append(network)
         generator = torch.Generator(device).manual_seed(seed)
         inputs = self.features(self._fluxes)
-        label = soft_labels(self._z, grid, s.smooth)
+        label, limits = soft_labels(self._z, grid, s.smooth), self._fluxes.limits()
         among = min(s.candidates, len(inputs))
 
         def loss(network: nn.Module, chosen: Tensor) -> Tensor:
             rows = chosen[0]
-            drawn = self._fluxes.rows(rows).resampled(s.noise, generator).dropped(s.drop, generator)
+            drawn = self._fluxes.rows(rows).resampled(s.noise, generator).dropped(s.drop, limits, generator)
             others = torch.randperm(len(inputs), generator=generator, device=device)[:among]
             placed = network(torch.cat([self.features(drawn), inputs[others]])[None])[0]
             nearness = near(placed[: len(rows)].float(), placed[len(rows) :].float()) + self._weight[others].log()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zmill.models.base import Settings
+from zmill.models.device import multiplies_bfloat16
 from zmill.models.watch import State, Watch
 
 AVERAGE = 0.99
@@ -148,91 +149,6 @@ class ResidualMLP(nn.Module):
                 inner = functional.dropout(inner, self.dropout)
             x = x + second(inner)
         return self.head(functional.relu(x))
-
-
-class Applied:
-    """A trained `ResidualMLP` member by member, in bfloat16 where the processor multiplies it: only predicts.
-
-    The stem, which sees the colors, is then given them twice, rounded and what the rounding left; phases stay in float32.
-    """
-
-    def __init__(self, network: ResidualMLP) -> None:
-        device = network.stem.weight.device
-        self.dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
-        self.waved, self.size = network.waved, network.head.weight.shape[-1]
-
-        def layers(linear: nn.Module) -> list[tuple[Tensor, Tensor]]:
-            assert isinstance(linear, Linear)
-            weight, bias = linear.weight.detach().to(self.dtype), linear.bias.detach().to(self.dtype)
-            return [(w.T.contiguous(), b[0]) for w, b in zip(weight, bias, strict=True)]
-
-        waves = [None] * network.members if network.waves is None else _wave_products(network.waves, self.dtype)
-        mixed = 0 if network.waves is None else network.waves.bias.shape[-1]
-        stem = layers(network.stem)
-        if self.dtype == torch.bfloat16:
-            stem = [(torch.cat([w[:, : w.shape[1] - mixed], w], 1), b) for w, b in stem]
-        pairs = zip(network.first, network.second, strict=True)
-        blocks = [(layers(a), layers(b)) for a, b in pairs]
-        self.members = [
-            (waves[m], stem[m], [(first[m], second[m]) for first, second in blocks], head)
-            for m, head in enumerate(_widened(*layer) for layer in layers(network.head))
-        ]
-
-    def outputs(self, x: Tensor) -> Iterator[Tensor]:
-        """(n, inputs) -> (n, outputs) of each member."""
-        rounded = x.to(self.dtype)
-        given = [x] if self.dtype == torch.float32 else [rounded, (x - rounded).to(self.dtype)]
-        for waves, stem, blocks, head in self.members:
-            inputs = list(given)
-            if waves is not None:
-                frequency, mix = waves
-                phase = x[:, : self.waved] @ frequency
-                both = torch.cat([phase.sin(), phase.cos_()], 1).to(self.dtype)
-                inputs.append(functional.linear(both, *mix).relu_())
-            h = functional.linear(torch.cat(inputs, 1) if len(inputs) > 1 else x, *stem).relu_()
-            for first, second in blocks:
-                h = h.add_(functional.linear(functional.linear(h, *first).relu_(), *second))
-            yield functional.linear(h.relu_(), *head)[:, : self.size]
-
-    def log_probability(self, x: Tensor) -> Tensor:
-        """(n, inputs) -> (n, outputs) float32: logarithms of `probability`, up to a constant for each row."""
-        return next(self.outputs(x)).float() if len(self.members) == 1 else self.probability(x).log_()
-
-    def probability(self, x: Tensor) -> Tensor:
-        """(n, inputs) -> (n, outputs) float32: softmax of the outputs, averaged over the members."""
-        total = None
-        for outputs in self.outputs(x):
-            p = outputs.float().softmax(-1)
-            total = p if total is None else total.add_(p)
-        assert total is not None
-        return total if len(self.members) == 1 else total.div_(len(self.members))
-
-
-def _widened(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer with outputs of zero more, up to a multiple of 16: a fifth less time on a CPU for 301."""
-    more = -len(weight) % 16
-    return functional.pad(weight, (0, 0, 0, more)), functional.pad(bias, (0, more))
-
-
-def _wave_products(waves: Waves, dtype: torch.dtype) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
-    """Each member's waves as two plain products: inputs to phases, and sines and cosines to numbers, with its bias."""
-    found = []
-    for frequency, weight, bias in zip(
-        waves.frequency.detach(), waves.weight.detach(), waves.bias.detach(), strict=True
-    ):
-        sines, cosines = weight.chunk(2, dim=1)
-        mix = torch.cat([torch.block_diag(*sines), torch.block_diag(*cosines)])
-        phases = torch.block_diag(*((2 * math.pi) * frequency[0]).unsqueeze(1))
-        found.append((phases.contiguous(), (mix.T.contiguous().to(dtype), bias[0].to(dtype))))
-    return found
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bfloat16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    there = torch.cpu.get_capabilities()
-    return bool(there.get("avx512_bf16") or there.get("amx_bf16"))
 
 
 def tensors_of(**modules: nn.Module) -> dict[str, Tensor]:

@@ -9,10 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from zmill.models.applied import Applied
 from zmill.models.base import Labelled, Model
 from zmill.models.features import Fluxes, Luptitudes
 from zmill.models.losses import cross_entropy, crps_of_probabilities, mean_crps, soft_labels
-from zmill.models.network import Applied, Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
+from zmill.models.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
 from zmill.survey.photometry import Photometry
 
 ROWS = 4096
@@ -31,7 +32,7 @@ class Augmented(Schedule):
     look_every: int = Field(2, ge=1)
     noise: float = Field(0.5, ge=0)
     """Fluxes are drawn again in every step from their errors times this."""
-    drop: float = Field(0.1, ge=0, le=1)
+    drop: float = Field(0.15, ge=0, le=1)
     """Share of the rows of a step that lose bands."""
     smooth: float = Field(0.005, ge=0)
     """Standard deviation, in 1 + z, that a label is spread over."""
@@ -90,10 +91,10 @@ class ResidualEnsemble(Model):
         generator = torch.Generator(device).manual_seed(seed)
         z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
         weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
-        label = soft_labels(z, grid, s.smooth)
+        label, limits = soft_labels(z, grid, s.smooth), fluxes.limits()
 
         def loss(network: nn.Module, chosen: Tensor) -> Tensor:
-            drawn = fluxes.rows(chosen).resampled(s.noise, generator).dropped(s.drop, generator)
+            drawn = fluxes.rows(chosen).resampled(s.noise, generator).dropped(s.drop, limits, generator)
             logits = network(self.features(drawn)).float()
             value = cross_entropy(logits, label[chosen])
             if s.crps:

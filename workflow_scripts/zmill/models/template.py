@@ -18,7 +18,7 @@ from torch import Tensor
 from zmill import sed
 from zmill.config import ConfigError
 from zmill.models import base
-from zmill.models.base import Context, Labelled, Model
+from zmill.models.base import Context, Labelled, Model, evenly
 from zmill.models.features import Columns, Fluxes
 from zmill.models.losses import mean_crps
 from zmill.pdf.grid import Grid
@@ -198,7 +198,7 @@ class TemplateFit(Model):
         self.floor, self.smooth = s.floor[len(s.floor) // 2], 0.0
         self.refit(train, device, say)
         valid = valid.inside(context.grid)
-        judged = np.unique(np.linspace(0, len(valid) - 1, min(len(valid), JUDGED)).astype(np.int64))
+        judged = evenly(len(valid), JUDGED)
         curve = self._curve(valid.photometry[judged], torch.as_tensor(valid.z[judged], dtype=torch.float32))
         best = min(curve, key=lambda point: point["crps"])
         self.floor, self.smooth = best["floor"], best["smooth"]
@@ -238,7 +238,7 @@ class TemplateFit(Model):
 
         The reference band keeps its own: a change of all bands alike is a change of brightness.
         """
-        rows = np.unique(np.linspace(0, len(train) - 1, min(len(train), FITTED)).astype(np.int64))
+        rows = evenly(len(train), FITTED)
         grid = self.context.grid
         flux, weight = self._fluxes(train.photometry[rows])
         z = torch.as_tensor(train.z[rows], dtype=torch.float32, device=self.device)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zmill.models.base import LocatedModel
-from zmill.models.network import multiplies_bfloat16
+from zmill.models.device import multiplies_bfloat16
 from zmill.models.trained import TrainedModel
 from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.fused import Fused
@@ -72,37 +72,39 @@ class Inference:
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, ...]:
         """The batch of `photoz/` and, unless PDFs are off, that of `pdf/`."""
-        context = self.model.context
-        rows = Photometry.from_arrow(batch, context.bands, context.extra_names)
-        found = self._on_gpu(rows) if self.device.type == "cuda" else self._on_cpu(rows)
+        found = self._on_gpu(batch) if self.device.type == "cuda" else self._on_cpu(batch)
         identity = [batch.column(name) for name in IDENTITY]
-        floats = [pa.array(column) for column in found.points]
-        flags = pa.array(_flags(batch, rows, found, self.grid))
-        photoz = pa.record_batch(
-            [*identity, *floats, pa.array(found.ood), flags], schema=self.photoz_schema(batch.schema)
-        )
+        computed = [pa.array(column) for column in (*found.points, found.ood, found.flags)]
+        photoz = pa.record_batch([*identity, *computed], schema=self.photoz_schema(batch.schema))
         if found.pdf is None or self.kind == "none":
             return (photoz,)
         column = arrow.column(self.kind, torch.from_numpy(found.pdf))
         return photoz, pa.record_batch([*identity, column], schema=self.pdf_schema(batch.schema))
 
-    def _on_cpu(self, rows: Photometry) -> _Found:
-        found = _Found.empty(len(rows), self._pdf_width, self._pdf_type)
+    def _rows(self, batch: pa.RecordBatch) -> Photometry:
+        return Photometry.from_arrow(batch, self.model.context.bands, self.model.context.extra_names)
+
+    def _on_cpu(self, batch: pa.RecordBatch) -> _Found:
+        """Piece by piece from Arrow's columns to what is written of them, so that nothing leaves the cache on its way."""
+        found = _Found.empty(batch.num_rows, self._pdf_width, self._pdf_type)
 
         def compute(start: int) -> None:
-            piece = slice(start, start + CPU_ROWS)
-            estimates, pdf, ood = self._compute(rows[piece])
+            piece, part = slice(start, start + CPU_ROWS), batch.slice(start, CPU_ROWS)
+            rows = self._rows(part)
+            estimates, pdf, ood = self._compute(rows)
             found.points[:, piece] = estimates.numpy()
             found.ood[piece] = ood
+            found.flags[piece] = _flags(part, rows, found.points[0, piece], ood, self.grid)
             if found.pdf is not None and pdf is not None:
                 found.pdf[piece] = pdf.numpy()
 
-        for _ in self.pool.map(compute, range(0, len(rows), CPU_ROWS)):
+        for _ in self.pool.map(compute, range(0, batch.num_rows, CPU_ROWS)):
             pass
         return found
 
-    def _on_gpu(self, rows: Photometry) -> _Found:
+    def _on_gpu(self, batch: pa.RecordBatch) -> _Found:
         """The whole batch at once on this lane's own stream, from and to pinned memory."""
+        rows = self._rows(batch)
         if not hasattr(self._lane, "stream"):
             self._lane.stream = torch.cuda.Stream()
         with torch.cuda.stream(self._lane.stream):
@@ -111,7 +113,8 @@ class Inference:
             pdf_host = None if pdf is None else _to_pinned(pdf)
             self._lane.stream.synchronize()
         # copied out of pinned memory, which the next batch uses again
-        return _Found(points_host.numpy().copy(), ood, None if pdf_host is None else pdf_host.numpy().copy())
+        numbers, pdf_numbers = points_host.numpy().copy(), None if pdf_host is None else pdf_host.numpy().copy()
+        return _Found(numbers, ood, _flags(batch, rows, numbers[0], ood, self.grid), pdf_numbers)
 
     @torch.inference_mode()
     def _compute(self, rows: Photometry) -> tuple[Tensor, Tensor | None, NDArray[np.bool_]]:
@@ -200,30 +203,32 @@ class Inference:
 
 @dataclass(frozen=True)
 class _Found:
-    """points : (13, n) float32; ood : (n,) bool; pdf : (n, width) or None."""
+    """points : (13, n) float32; ood : (n,) bool; flags : (n,) int32; pdf : (n, width) or None."""
 
     points: NDArray[np.float32]
     ood: NDArray[np.bool_]
+    flags: NDArray[np.int32]
     pdf: NDArray[Any] | None
 
     @classmethod
     def empty(cls, n: int, width: int, pdf_type: type) -> _Found:
         pdf: NDArray[Any] | None = np.empty((n, width), pdf_type) if width else None
-        return cls(np.empty((len(COLUMNS), n), np.float32), np.empty(n, np.bool_), pdf)
+        return cls(np.empty((len(COLUMNS), n), np.float32), np.empty(n, np.bool_), np.empty(n, np.int32), pdf)
 
 
 def _identity(clean: pa.Schema) -> list[pa.Field]:
     return [clean.field(name) for name in IDENTITY]
 
 
-def _flags(batch: pa.RecordBatch, rows: Photometry, found: _Found, grid: Grid) -> NDArray[np.int32]:
-    mode = found.points[0]
+def _flags(
+    batch: pa.RecordBatch, rows: Photometry, mode: NDArray[np.float32], ood: NDArray[np.bool_], grid: Grid
+) -> NDArray[np.int32]:
     bits = [
         (FAILS_CUT, batch.column("cut").to_numpy() != 0 if "cut" in batch.schema.names else np.zeros(len(rows), bool)),
         (IMPUTED, rows.imputed != 0),
         (UNDETECTED, rows.undetected != 0),
         (UNOBSERVED, rows.unobserved != 0),
-        (OOD, found.ood),
+        (OOD, ood),
         (FEW_BANDS, rows.measured.sum(1) < MIN_BANDS),
         (GRID_EDGE, (mode < grid.z_min + grid.step) | (mode > grid.z_max - grid.step)),
     ]
