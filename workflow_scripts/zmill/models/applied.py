@@ -17,7 +17,9 @@ from zmill.models.network import Linear, ResidualMLP, Waves
 from zmill.pdf.lanes import BYTE, Code, Compiled, Value, a_block_at_least
 
 Range: TypeAlias = tuple[float, float]
-"""Lowest and highest number that training rows bring to a layer."""
+"""Lowest and highest number that training rows bring to a layer, but for very few."""
+BEYOND = 1e-5
+"""Share of the numbers that lie below a range, and above it."""
 Layer: TypeAlias = tuple[Tensor, Tensor]
 """Weights (outputs, inputs) and biases (outputs,)."""
 
@@ -122,13 +124,13 @@ class _WholeLayer:
         steps = weight.abs().amax(1).clamp_min(1e-9) / 127
         whole = torch.ops.onednn.qlinear_prepack((weight / steps[:, None]).round().to(torch.int8), None)
         self._given: tuple[Any, ...] = self.step, self.zero, whole, steps, torch.zeros(len(steps), dtype=torch.int32)
-        self._bias = bias
+        self._bias, self._count = bias, _count()
 
     def counted(self, x: Tensor) -> Tensor:
         """(n, inputs) float32 -> uint8."""
         flat = a_block_at_least(x.contiguous().numpy().reshape(-1))
         out = np.empty(len(flat), np.uint8)
-        _count()(flat, np.array([1 / self.step, self.zero + 0.5], np.float32), out, len(flat))
+        self._count(flat, np.array([1 / self.step, self.zero + 0.5], np.float32), out, len(flat))
         return torch.from_numpy(out)[: x.numel()].view(x.shape)
 
     def __call__(self, counted: Tensor, *, to: Tensor | None = None, following: _WholeLayer | None = None) -> Tensor:
@@ -156,12 +158,19 @@ def _count() -> Compiled:
     return code.compiled()
 
 
+@torch.inference_mode()
 def ranges_of(network: ResidualMLP, x: Tensor) -> list[Range]:
-    """Ranges of what the layers behind the stem are given, in their order, of inputs (members, n, inputs)."""
+    """Ranges of what the layers behind the stem are given, in their order, of inputs (members, n, inputs).
+
+    They leave `BEYOND` of the numbers out to either side, which would have all others told apart less finely.
+    """
     found: list[Range] = []
 
     def look(_: nn.Module, given: tuple[Tensor]) -> None:
-        found.append((float(given[0].min()), float(given[0].max())))
+        numbers = given[0].flatten()
+        beyond = max(1, int(BEYOND * len(numbers)))
+        lowest, highest = (numbers.topk(beyond, largest=largest).values[-1] for largest in (False, True))
+        found.append((float(lowest), float(highest)))
 
     pairs = zip(network.first, network.second, strict=True)
     layers = [*(layer for pair in pairs for layer in pair), network.head]

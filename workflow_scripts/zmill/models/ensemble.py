@@ -198,8 +198,7 @@ class Ensemble(Model):
             phase="distilled" if score else "distilled, refitted",
         )  # fmt: skip
         self.features, self.network = self.networks.features, network
-        with torch.inference_mode():
-            self.ranges = ranges_of(network, inputs[evenly(len(inputs), MEASURED)][None])
+        self.ranges = ranges_of(network, inputs[evenly(len(inputs), MEASURED)][None])
         return facts
 
     @torch.inference_mode()
