@@ -33,7 +33,6 @@ def test_applied_equals_the_network(waves: int) -> None:
 def test_whole_numbers_say_what_the_network_says_of_every_row_alone(
     blocks: int, waves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zmill.models.applied.multiplies_bfloat16", lambda device: False)
     monkeypatch.setattr("zmill.models.applied.multiplies_int8", lambda device: True)
     trained = network(1, blocks=blocks, waves=waves)
     x = torch.randn(300, 10)

@@ -27,9 +27,9 @@ Layer: TypeAlias = tuple[Tensor, Tensor]
 class Applied:
     """A trained `ResidualMLP` member by member: only predicts.
 
-    In bfloat16 where the processor multiplies it. The stem, which sees the colors, is then given them twice, rounded and what
-    the rounding left; phases stay in float32. Else, where the ranges of a network of one member are known and the processor
-    has instructions for it, in products of 8-bit integers behind a stem in float32. Else in float32.
+    Where the ranges of a network of one member are known and the processor has instructions for it, in products of 8-bit
+    integers behind a stem in float32. Else in bfloat16 where the device multiplies it: the stem, which sees the colors, is
+    then given them twice, rounded and what the rounding left; phases stay in float32. Else in float32.
 
     Parameters
     ----------
@@ -38,7 +38,8 @@ class Applied:
 
     def __init__(self, network: ResidualMLP, ranges: Sequence[Range] | None = None) -> None:
         device = network.stem.weight.device
-        self.dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+        whole = ranges is not None and network.members == 1 and multiplies_int8(device)
+        self.dtype = torch.bfloat16 if multiplies_bfloat16(device) and not whole else torch.float32
         self.waved, self.size = network.waved, network.head.weight.shape[-1]
 
         def layers(linear: nn.Module) -> list[Layer]:
@@ -57,9 +58,7 @@ class Applied:
             (waves[m], stem[m], [(first[m], second[m]) for first, second in blocks], head)
             for m, head in enumerate(_widened(*layer) for layer in layers(network.head))
         ]
-        self._whole = None
-        if ranges is not None and network.members == 1 and self.dtype == torch.float32 and multiplies_int8(device):
-            self._whole = _Whole(*self.members[0][2:], ranges)
+        self._whole = _Whole(*self.members[0][2:], ranges) if ranges is not None and whole else None
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """(n, inputs) -> (n, outputs) of each member."""
