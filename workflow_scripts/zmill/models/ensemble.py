@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zmill.metrics import SMALLEST_DENSITY
 from zmill.models import base
-from zmill.models.applied import Applied, ranges_of
+from zmill.models.applied import Applied, Range, ranges_of
 from zmill.models.base import Labelled, Model, evenly
 from zmill.models.cmnn import CMNNSettings, ColorNeighbours
 from zmill.models.features import Fluxes, Luptitudes
@@ -198,7 +198,7 @@ class Ensemble(Model):
             phase="distilled" if score else "distilled, refitted",
         )  # fmt: skip
         self.features, self.network = self.networks.features, network
-        self.ranges = ranges_of(network, inputs[evenly(len(inputs), MEASURED)][None])
+        self.ranges: list[Range] | None = ranges_of(network, inputs[evenly(len(inputs), MEASURED)][None])
         return facts
 
     @torch.inference_mode()
@@ -255,7 +255,7 @@ class Ensemble(Model):
             self.features = Luptitudes(len(self.context.bands), len(self.settings.extra))
             self.network = self._network(self.features)
             load_tensors(tensors, features=self.features, network=self.network)
-            self.ranges = facts["ranges"]
+            self.ranges = facts.get("ranges")
         else:
             self._start()
             self.shares = [float(share) for share in facts["shares"]]
