@@ -82,10 +82,10 @@ def nights(sky: Sky) -> list[tuple[str, Callable[[], int]]]:
         ("nothing", nothing),
         ("every file is touched", touch),
         ("a file has other magnitudes", change),
-        ("a file comes", comes),
+        ("a file comes, and with it more than 5 % new labels", comes),
         ("a file goes", goes),
         ("it is back", back),
-        ("1 % new labels, 8 % with those in the file that came", labels(0, 10)),
+        ("1 % new labels", labels(0, 10)),
         ("40 % new labels", labels(10, len(late))),
         ("a file changes; `kill -9` after 20 s; again", killed),
     ]
