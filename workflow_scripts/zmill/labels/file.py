@@ -11,12 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from zmill.config import ConfigError, nearest
+from zmill.config import ConfigError
 from zmill.labels.base import LabelsError, Request
 from zmill.labels.judging import Judging
 from zmill.labels.rows import HIGHEST_REDSHIFT, rows
-from zmill.survey.check import resolve
-from zmill.survey.readers import FORMATS, ReadError, open_table
+from zmill.survey.check import column_faults, resolve
+from zmill.survey.readers import FORMATS, open_table
 
 LIGHT_KM_S = 299_792.458
 BATCH_ROWS = 50_000
@@ -51,20 +51,10 @@ class Settings(Judging):
         ConfigError
             Where a file is not a table, or a column is missing.
         """
-        where = f"labels: {self.name}"
-        for path in files:
-            try:
-                columns = open_table(path, self.format, self.group).columns
-            except ReadError as error:
-                raise ConfigError(f"{where}: {error}") from None
-            faults = [
-                f"{where}: {path}: there is no column {column!r} (columns.{'class' if key == 'kind' else key})"
-                f"{nearest(column, columns) or '; its columns are ' + ', '.join(columns[:20])}"
-                for key, column in self.named().items()
-                if column not in columns
-            ]
-            if faults:
-                raise ConfigError("\n".join(faults))
+        named = [(f"columns.{'class' if key == 'kind' else key}", column) for key, column in self.named().items()]
+        faults = [fault for path in files for fault in column_faults(path, named, self.format, self.group)]
+        if faults:
+            raise ConfigError("\n".join(f"labels: {self.name}: {fault}" for fault in faults))
 
 
 NUMERIC = ("ra", "dec", "redshift", "redshift_err", "velocity", "magnitude")

@@ -14,13 +14,13 @@ from pydantic import Field
 
 from zmill.catalog.footprint import Footprint
 from zmill.catalog.sky import at_order, healpix
-from zmill.config import ConfigError, Section, nearest
+from zmill.config import ConfigError, Section
 from zmill.labels.base import LabelsError, Request
 from zmill.labels.fetch import ServiceSettings
 from zmill.labels.tiles import Tile
-from zmill.survey.check import resolve
+from zmill.survey.check import column_faults, resolve
 from zmill.survey.partitioning import choose, histogram
-from zmill.survey.readers import ReadError, open_table
+from zmill.survey.readers import open_table
 
 FINEST = 12
 BATCH_ROWS = 200_000
@@ -50,17 +50,10 @@ class ListSettings(ServiceSettings):
         ConfigError
             Where a file is not a table, or a column is missing.
         """
-        where = f"labels: {self.name}"
-        for path in files:
-            try:
-                columns = open_table(path).columns
-            except ReadError as error:
-                raise ConfigError(f"{where}: {error}") from None
-            for name in (self.positions.ra, self.positions.dec):
-                if name not in columns:
-                    raise ConfigError(
-                        f"{where}: {path}: there is no column {name!r} (positions){nearest(name, columns)}"
-                    )
+        named = [("positions", name) for name in (self.positions.ra, self.positions.dec)]
+        faults = [fault for path in files for fault in column_faults(path, named)]
+        if faults:
+            raise ConfigError("\n".join(f"labels: {self.name}: {fault}" for fault in faults))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from zmill.config import ConfigError, Survey, nearest
@@ -61,20 +61,28 @@ def check_columns(files: Sequence[Path], survey: Survey) -> None:
     there = [path for path in files if path.exists()]
     step = max(1, -(-len(there) // FULL_CHECK))
     chosen = list(dict.fromkeys([*there[::step], *there[-1:]]))
-    faults = [fault for path in chosen for fault in _faults(path, survey)]
+    named = [(_key(name, survey), name) for name in input_columns(survey)]
+    faults = [fault for path in chosen for fault in column_faults(path, named, survey.format, survey.group)]
     if faults:
         raise ConfigError("\n".join(faults))
 
 
-def _faults(path: Path, survey: Survey) -> list[str]:
+def column_faults(
+    path: Path, named: Iterable[tuple[str, str]], format_: str | None = None, group: str | None = None
+) -> list[str]:
+    """Why a file is no table, or which columns it lacks, a line each.
+
+    named : (the setting that names it, name) of every column that is to be there.
+    format_, group : as `open_table` takes them.
+    """
     try:
-        columns = open_table(path, survey.format, survey.group).columns
+        columns = open_table(path, format_, group).columns
     except ReadError as error:
         return [str(error)]
     known = set(columns)
     return [
-        f"{path}: there is no column {name!r} ({_key(name, survey)}){nearest(name, columns) or _some(columns)}"
-        for name in input_columns(survey)
+        f"{path}: there is no column {name!r} ({key}){nearest(name, columns) or _some(columns)}"
+        for key, name in named
         if name not in known
     ]
 
