@@ -111,5 +111,6 @@ def search_of(wildcards) -> dict:
 
 def settings_beside(wildcards) -> dict:
     """Settings of the searched model that are not searched."""
-    given = settings.models[wildcards.model].model_extra or {}
-    return {key: value for key, value in given.items() if key not in settings.tune[wildcards.model].space}
+    from zmill.tune.space import beside  # takes torch with it, which only a search needs
+
+    return beside(settings.models[wildcards.model].model_extra or {}, settings.tune[wildcards.model].space)
