@@ -185,8 +185,11 @@ class Ensemble(Model):
         """
         s, seed = self.settings, self.context.seed + 1
         generator = torch.Generator(device).manual_seed(seed)
+        say(
+            f"distilling into one network of width {s.distilled.width}: asking the ensemble about blends of {len(rows):,} rows"
+        )
         inputs, answers = self._lessons(rows, device, generator)
-        say(f"distilling into one network of width {s.distilled.width}, by {len(inputs):,} blends")
+        say(f"learning what it says of {len(inputs):,} blends")
         torch.manual_seed(seed)
         network = self._network(self.networks.features).to(device)
 

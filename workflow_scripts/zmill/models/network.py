@@ -310,20 +310,19 @@ def train(
                 f"batch {batch}): lower the learning rate of this model in config.yaml, or scale its inputs"
             )
         now.ended = now.epoch == last
+        told = f"{phase}: epoch {now.epoch} of {last}: loss {mean_loss:.5g}"
         if score is not None and (now.ended or now.epoch % schedule.look_every == 0):
             now.average.eval()
             with torch.inference_mode():
                 found = score(now.average)
             now.judge(mean_loss, found)
-            if now.epoch == 1 or now.epoch % max(1, schedule.epochs // 10) == 0:
-                say(
-                    f"epoch {now.epoch}: loss {mean_loss:.5g}, validation {found:.5g}, best {now.best:.5g} in epoch "
-                    f"{now.best_epoch}"
-                )
+            told += f", validation {found:.5g}, best {now.best:.5g} in epoch {now.best_epoch}"
             watch.look(phase, now.epoch, found)
             if now.unimproved >= schedule.patience:
-                say(f"stopped in epoch {now.epoch}: no better since epoch {now.best_epoch}")
+                told += ": the last, for none was better since"
                 now.ended = True
+        if now.epoch == 1 or now.ended or now.epoch % max(1, last // 10) == 0:
+            say(told)
         if score is None:
             if now.ended:
                 now.best_state = now.average.state_dict()
