@@ -38,8 +38,9 @@ class Applied:
 
     def __init__(self, network: ResidualMLP, ranges: Sequence[Range] | None = None) -> None:
         device = network.stem.weight.device
-        whole = ranges is not None and network.members == 1 and multiplies_int8(device)
-        self.dtype = torch.bfloat16 if multiplies_bfloat16(device) and not whole else torch.float32
+        if network.members > 1 or not multiplies_int8(device):
+            ranges = None
+        self.dtype = torch.bfloat16 if ranges is None and multiplies_bfloat16(device) else torch.float32
         self.waved, self.size = network.waved, network.head.weight.shape[-1]
 
         def layers(linear: nn.Module) -> list[Layer]:
@@ -58,7 +59,7 @@ class Applied:
             (waves[m], stem[m], [(first[m], second[m]) for first, second in blocks], head)
             for m, head in enumerate(_widened(*layer) for layer in layers(network.head))
         ]
-        self._whole = _Whole(*self.members[0][2:], ranges) if ranges is not None and whole else None
+        self._whole = None if ranges is None else _Whole(*self.members[0][2:], ranges)
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """(n, inputs) -> (n, outputs) of each member."""
