@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from toy_survey import BANDS, labelled, photometry
 
 from zmill.config import ConfigError
+from zmill.models import scaling
 from zmill.models.features import Columns, Fluxes, Luptitudes, check_extra
 from zmill.models.knn import KNNSettings
 from zmill.survey.photometry import ZERO_POINT, Photometry, mask_of
@@ -48,6 +49,17 @@ def test_no_nan_leaves(seed: int, n: int) -> None:
     inputs = luptitudes(Fluxes.of(batch, ("ebv",)))
     assert inputs.shape == (n, luptitudes.size)
     assert torch.isfinite(inputs).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(0, 40), extra=st.sampled_from([(), ("ebv",)]), colors=st.booleans())
+def test_the_compiled_pass_gives_the_same_columns(seed: int, n: int, extra: tuple[str, ...], colors: bool) -> None:
+    train, batch = with_gaps(seed + 1), with_gaps(seed, n)
+    columns = Columns.fit(train, extra, colors)
+    scaler = scaling.fit("standard", columns(train))
+    inputs, magnitude = columns.scaled(batch, scaler, reference=2)
+    torch.testing.assert_close(inputs, scaler(columns(batch)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(magnitude, columns(batch)[:, 2], rtol=0, atol=0)
 
 
 @settings(max_examples=25, deadline=None)

@@ -100,7 +100,7 @@ def values(batch: pa.RecordBatch, column: str) -> NDArray[Any]:
 
 @pytest.mark.parametrize("kind", ["none", "compact", "full"])
 def test_every_row_is_what_the_model_says_of_it(line: TrainedModel, pool: ThreadPoolExecutor, kind: str) -> None:
-    batch = batch_of(2 * infer.CPU_ROWS + 17)
+    batch = batch_of(2 * infer.CPU_DENSITIES + 17)
     out = Inference(line, kind, pool)(batch)
     rows = Photometry.from_arrow(batch, BANDS)
     density = line.predict(rows)

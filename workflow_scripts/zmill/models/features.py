@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from zmill.config import ConfigError, nearest
+from zmill.models.scaling import Scaler
 from zmill.pdf.lanes import INTS, LANES, Code, Compiled, Value, a_block_at_least
 from zmill.survey.photometry import MAGNITUDES, MASKS, ZERO_POINT, Photometry, bits
 
@@ -93,10 +94,49 @@ class Columns:
         mag = values[:, : len(batch.bands)]
         return torch.cat([values, mag[:, :-1] - mag[:, 1:]], dim=1)
 
+    def scaled(self, batch: Photometry, scaler: Scaler, reference: int) -> tuple[Tensor, Tensor]:
+        """(n, inputs) all of them scaled and (n,) the magnitude of the reference band, in one compiled pass."""
+        learned = self.fill, scaler.offset, 1 / scaler.scale
+        given = [a_block_at_least(array) for array in (batch.mag, batch.maglim, other_inputs(batch, self.extra))]
+        count = len(given[0])
+        out = np.empty((len(scaler.offset) + 1, count), np.float32)
+        compiled = _compiled_columns(len(batch.bands), len(self.extra), self.colors, reference)
+        compiled(*(one.contiguous().numpy() for one in learned), *given, out, count)
+        found = torch.from_numpy(out)[:, : len(batch)]
+        return found[:-1].T, found[-1]
+
 
 def _magnitudes_and_extra(batch: Photometry, extra: Sequence[str]) -> NDArray[np.float32]:
     mag = np.where(np.isfinite(batch.mag), batch.mag, batch.maglim)
     return np.concatenate([mag, other_inputs(batch, extra)], axis=1) if extra else mag
+
+
+@lru_cache(maxsize=8)
+def _compiled_columns(bands: int, others: int, colors: bool, reference: int) -> Compiled:
+    """`Columns` and a scaler, which define it, sixteen rows at a time: column after column, then the reference magnitude."""
+    code = Code(("fill", "offset", "per_scale", "mag", "maglim", "other", "out"), ("rows",))
+
+    def block(row: Value) -> None:
+        def value(array: Value, width: int, number: int) -> Value:
+            return code.gather(array, code.lanes() * width + number, row * width)
+
+        def known(number: int, first: Value, *further: Value) -> Value:
+            found = code.spread(code.fill, number)
+            for other in (*further, first):
+                found = other.finite().where(other, found)
+            return found
+
+        values = [known(b, value(code.mag, bands, b), value(code.maglim, bands, b)) for b in range(bands)]
+        values += [known(bands + k, value(code.other, others, k)) for k in range(others)]
+        code.store(values[reference], code.out, code.rows * (len(values) + (bands - 1) * colors) + row)
+        if colors:
+            values += [a - b for a, b in pairwise(values[:bands])]
+        for number, one in enumerate(values):
+            scaled = (one - code.spread(code.offset, number)) * code.spread(code.per_scale, number)
+            code.store(scaled, code.out, code.rows * number + row)
+
+    code.each_block(code.rows, block)
+    return code.compiled()
 
 
 # ------------------------------------------------------------------------------------------------ luptitudes

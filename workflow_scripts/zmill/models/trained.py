@@ -61,8 +61,8 @@ class TrainedModel:
 
     def interval_bins(self, batch: Photometry) -> Tensor:
         """(n,) number of each row's bin of `conformal`, on the model's device."""
-        magnitude = torch.as_tensor(batch.mag[:, self.context.reference], device=self.model.device)
-        return self.conformal.bin_of(magnitude)
+        magnitude = torch.from_numpy(batch.mag[:, self.context.reference])
+        return self.conformal.bin_of(magnitude).to(self.model.device)
 
     def ood(self, batch: Photometry) -> NDArray[np.bool_]:
         """(n,) True where no training row is near: the density is an extrapolation."""

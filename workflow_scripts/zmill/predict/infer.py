@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -20,9 +21,10 @@ from zmill.models.trained import TrainedModel
 from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.fused import Fused
 from zmill.pdf.grid import Grid
+from zmill.pdf.lanes import INTS, Code, Compiled, Value, a_block_at_least
 from zmill.predict.read import IDENTITY
 from zmill.predict.table import Table
-from zmill.survey.photometry import Photometry
+from zmill.survey.photometry import MASKS, Photometry
 
 FAILS_CUT, IMPUTED, UNDETECTED, UNOBSERVED, OOD, FEW_BANDS, GRID_EDGE = (1 << bit for bit in range(7))
 """Bits of the column `flags`: the row fails a training cut; a band of it was imputed, undetected, unobserved; no training
@@ -35,8 +37,9 @@ Stored = Literal["none"] | arrow.Kind
 COLUMNS = (*points.COLUMNS, *conformal.COLUMNS)
 """Columns of numbers in `photoz/`."""
 
-CPU_ROWS = 8192
-"""Rows that a thread computes at a time: enough that operations cost more than their calls, few enough for the cache."""
+CPU_ROWS, CPU_DENSITIES = 16_384, 8192
+"""Rows that a thread computes at a time, where densities are looked up and where each is computed: enough that operations
+cost more than their calls, few enough for the cache."""
 
 
 class Inference:
@@ -58,6 +61,7 @@ class Inference:
         fused = kind != "full" and self.device.type == "cpu"
         self._fused = self._compiled(self._levels.shape[1]) if fused else None
         self._table = None if self._located is None else self._tabulate(self._located)
+        self._at_once = CPU_DENSITIES if self._located is None else CPU_ROWS
         self._lane = threading.local()
 
     def photoz_schema(self, clean: pa.Schema) -> pa.Schema:
@@ -89,7 +93,7 @@ class Inference:
         found = _Found.empty(batch.num_rows, self._pdf_width, self._pdf_type)
 
         def compute(start: int) -> None:
-            piece, part = slice(start, start + CPU_ROWS), batch.slice(start, CPU_ROWS)
+            piece, part = slice(start, start + self._at_once), batch.slice(start, self._at_once)
             rows = self._rows(part)
             estimates, pdf, ood = self._compute(rows)
             found.points[:, piece] = estimates.numpy()
@@ -98,7 +102,7 @@ class Inference:
             if found.pdf is not None and pdf is not None:
                 found.pdf[piece] = pdf.numpy()
 
-        for _ in self.pool.map(compute, range(0, batch.num_rows, CPU_ROWS)):
+        for _ in self.pool.map(compute, range(0, batch.num_rows, self._at_once)):
             pass
         return found
 
@@ -223,19 +227,36 @@ def _identity(clean: pa.Schema) -> list[pa.Field]:
 def _flags(
     batch: pa.RecordBatch, rows: Photometry, mode: NDArray[np.float32], ood: NDArray[np.bool_], grid: Grid
 ) -> NDArray[np.int32]:
-    bits = [
-        (FAILS_CUT, batch.column("cut").to_numpy() != 0 if "cut" in batch.schema.names else np.zeros(len(rows), bool)),
-        (IMPUTED, rows.imputed != 0),
-        (UNDETECTED, rows.undetected != 0),
-        (UNOBSERVED, rows.unobserved != 0),
-        (OOD, ood),
-        (FEW_BANDS, rows.measured.sum(1) < MIN_BANDS),
-        (GRID_EDGE, (mode < grid.z_min + grid.step) | (mode > grid.z_max - grid.step)),
-    ]
-    flags = np.zeros(len(rows), np.int32)
-    for bit, holds in bits:
-        flags |= np.where(holds, np.int32(bit), np.int32(0))
+    cut = batch.column("cut").to_numpy() if "cut" in batch.schema.names else np.zeros(len(rows), np.int32)
+    given = (cut.astype(np.int32, copy=False), rows.undetected, rows.unobserved, rows.imputed, rows.mag, mode)
+    whole = [a_block_at_least(array) for array in given]
+    flags = np.empty(len(whole[0]), np.int32)
+    _flagged(len(rows.bands), grid)(*whole, flags, len(flags))
+    flags = flags[: len(rows)]
+    flags[ood] |= OOD
     return flags
+
+
+@lru_cache(maxsize=8)
+def _flagged(bands: int, grid: Grid) -> Compiled:
+    """All of `flags` but what says that no training row is near, in one pass."""
+    code = Code(("cut", *MASKS, "mag", "mode", "flags"), ("rows",))
+
+    def block(row: Value) -> None:
+        cut, undetected, unobserved, imputed = (code.load(getattr(code, name), row, INTS) for name in ("cut", *MASKS))
+        mode, none = code.load(code.mode, row), code.lanes() * 0
+        lost, measured = undetected | unobserved | imputed, none
+        for band in range(bands):
+            magnitude = code.gather(code.mag, code.lanes() * bands + band, row * bands)
+            measured = measured + ((lost & 1 << band < 1) & magnitude.finite()).where(1, none)
+        edge = (mode < grid.z_min + grid.step) | (mode > grid.z_max - grid.step)
+        flags = (measured < MIN_BANDS).where(FEW_BANDS, none) | edge.where(GRID_EDGE, none)
+        for bit, mask in ((FAILS_CUT, cut), (IMPUTED, imputed), (UNDETECTED, undetected), (UNOBSERVED, unobserved)):
+            flags = flags | ((mask < 0) | (mask > 0)).where(bit, none)
+        code.store(flags, code.flags, row)
+
+    code.each_block(code.rows, block)
+    return code.compiled()
 
 
 def _pinned(rows: Photometry) -> Photometry:
