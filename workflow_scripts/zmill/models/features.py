@@ -117,17 +117,17 @@ def _compiled_columns(bands: int, others: int, colors: bool, reference: int) -> 
     code = Code(("fill", "offset", "per_scale", "mag", "maglim", "other", "out"), ("rows",))
 
     def block(row: Value) -> None:
-        def value(array: Value, width: int, number: int) -> Value:
-            return code.gather(array, code.lanes() * width + number, row * width)
-
-        def known(number: int, first: Value, *further: Value) -> Value:
+        def known(number: int, *numbers: Value) -> Value:
+            """The first that is a number, else what stands for the column."""
             found = code.spread(code.fill, number)
-            for other in (*further, first):
-                found = other.finite().where(other, found)
+            for one in reversed(numbers):
+                found = one.finite().where(one, found)
             return found
 
-        values = [known(b, value(code.mag, bands, b), value(code.maglim, bands, b)) for b in range(bands)]
-        values += [known(bands + k, value(code.other, others, k)) for k in range(others)]
+        values = [
+            known(b, *(code.of_rows(array, row, bands, b) for array in (code.mag, code.maglim))) for b in range(bands)
+        ]
+        values += [known(bands + k, code.of_rows(code.other, row, others, k)) for k in range(others)]
         code.store(values[reference], code.out, code.rows * (len(values) + (bands - 1) * colors) + row)
         if colors:
             values += [a - b for a, b in pairwise(values[:bands])]
@@ -305,13 +305,12 @@ def _compiled(bands: int, others: int) -> Compiled:
         return power.max(-MOST).min(MOST).exp2()
 
     def block(row: Value) -> None:
-        def band_of(array: Value, band: int) -> Value:
-            return code.gather(array, code.lanes() * bands + band, row * bands)
-
         undetected, unobserved, imputed = (code.load(mask, row, INTS) for mask in map(partial(getattr, code), MASKS))
         compressed, luptitudes, noises, missed, seen = [], [], [], [], []
         for band in range(bands):
-            mag, magerr, maglim = (band_of(array, band) for array in (code.mag, code.magerr, code.maglim))
+            mag, magerr, maglim = (
+                code.of_rows(array, row, bands, band) for array in (code.mag, code.magerr, code.maglim)
+            )
             there = ((undetected | unobserved | imputed) & 1 << band) < 1
             measured, lost = there & mag.finite(), (undetected & 1 << band) > 0
             softening = code.spread(code.softening, band)
@@ -324,7 +323,7 @@ def _compiled(bands: int, others: int) -> Compiled:
             missed.append(lost)
             seen.append(measured | lost)
         colors = [(a - b, s & t) for (a, s), (b, t) in pairwise(zip(luptitudes, seen, strict=True))]
-        further = [code.gather(code.other, code.lanes() * others + k, row * others) for k in range(others)]
+        further = [code.of_rows(code.other, row, others, k) for k in range(others)]
         truths = [truth.where(1, zero) for truth in (*missed, *seen)]
         values = [*zip(compressed, seen, strict=True), *colors, *zip(noises, seen, strict=True)]
         values += [(value, value.finite()) for value in (*truths, *further)]

@@ -64,7 +64,7 @@ class Domain:
         fill, scale = self.fill.tolist(), self.scale.tolist()
 
         def block(row: Value) -> None:
-            mag = [code.gather(code.mag, code.lanes() * features + band, row * features) for band in range(features)]
+            mag = [code.of_rows(code.mag, row, features, band) for band in range(features)]
             values = [mag[self.reference], *(a - b for a, b in pairwise(mag))]
             known = [value.finite().where(value - of, code.constant(0)) for value, of in zip(values, fill, strict=True)]
             white = [reduce(add, (value * by[k] for value, by in zip(known, scale, strict=True))) for k in range(size)]

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zmill.pdf.lanes import Code, Compiled, Value, a_block_at_least
+from zmill.pdf.lanes import INTS, Code, Compiled, Value, a_block_at_least
 
 COVERAGES = (0.68, 0.95)
 """Stated coverages, ascending."""
@@ -110,7 +110,7 @@ def _compiled(edges: tuple[float, ...], bins: int) -> Compiled:
     code = Code(("magnitude", "number"), ("rows",))
 
     def block(row: Value) -> None:
-        magnitude, zero = code.load(code.magnitude, row), code.lanes() * 0
+        magnitude, zero = code.load(code.magnitude, row), code.constant(0, INTS)
         number = reduce(add, ((magnitude >= edge).where(1, zero) for edge in edges), zero)
         code.store(magnitude.finite().where(number, zero + (bins - 1)), code.number, row)
 

@@ -255,6 +255,10 @@ class Code:
             self, self.builder.call(gather, [places, ir.Constant(INT, 4), all_, ir.Constant(FLOATS, ir.Undefined)])
         )
 
+    def of_rows(self, base: Value, row: Value, width: int, number: int) -> Value:
+        """Number `number` of each of sixteen rows, from `row` on, of an array of rows of `width` floats."""
+        return self.gather(base, self.lanes() * width + number, row * width)
+
     def transposed(self, rows: Sequence[Value]) -> list[Value]:
         """Sixteen numbers of each of sixteen rows, as sixteen rows' numbers."""
         found = [row.value for row in rows]

@@ -244,10 +244,10 @@ def _flagged(bands: int, grid: Grid) -> Compiled:
 
     def block(row: Value) -> None:
         cut, undetected, unobserved, imputed = (code.load(getattr(code, name), row, INTS) for name in ("cut", *MASKS))
-        mode, none = code.load(code.mode, row), code.lanes() * 0
+        mode, none = code.load(code.mode, row), code.constant(0, INTS)
         lost, measured = undetected | unobserved | imputed, none
         for band in range(bands):
-            magnitude = code.gather(code.mag, code.lanes() * bands + band, row * bands)
+            magnitude = code.of_rows(code.mag, row, bands, band)
             measured = measured + ((lost & 1 << band < 1) & magnitude.finite()).where(1, none)
         edge = (mode < grid.z_min + grid.step) | (mode > grid.z_max - grid.step)
         flags = (measured < MIN_BANDS).where(FEW_BANDS, none) | edge.where(GRID_EDGE, none)
