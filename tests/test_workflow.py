@@ -202,7 +202,19 @@ def test_every_row_of_the_survey_has_a_photoz_in_its_place(sky: Path) -> None:
     survey, photoz = whole(sky / "survey", ["object_id"]), whole(sky / "current" / "photoz")
     assert len(hats.partitions(sky / "survey")) > 2
     assert survey["object_id"].equals(photoz["object_id"])
-    for name in ("z_mode", "z_mean", "z_median", "z_std", "z_p025", "z_p160", "z_p840", "z_p975", "odds", *INTERVALS):
+    for name in (
+        "z_mode",
+        "z_best",
+        "z_mean",
+        "z_median",
+        "z_std",
+        "z_p025",
+        "z_p160",
+        "z_p840",
+        "z_p975",
+        "odds",
+        *INTERVALS,
+    ):
         assert np.isfinite(photoz[name].to_numpy()).all(), name
     ordered = np.stack([photoz[name].to_numpy() for name in ("z_p025", "z_p160", "z_median", "z_p840", "z_p975")])
     assert (np.diff(ordered, axis=0) >= -1e-5).all()

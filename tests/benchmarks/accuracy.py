@@ -5,7 +5,7 @@
 For each survey the leaderboard that `snakemake evaluate` wrote is read; where there is none, the workflow is run with the models
 of config.yaml. Ours is the model that validation rows chose. RAIL's estimators get the rows of `sample/`, twice: the training
 rows alone, and with the validation and calibration rows (`+`), of which RAIL has no use of its own. Their densities are
-taken on the survey's redshift grid and judged by zmill.metrics, as ours are: median of the density for the scatter (of the
+taken on the survey's redshift grid and judged by zmill.metrics, as ours are: z_best of the density for the scatter (of the
 mode in brackets) and the outliers, mean for rms. Extremely randomised trees on magnitudes and colors (scikit-learn, untuned) stand for a point
 estimate that takes a minute to write.
 
@@ -79,7 +79,7 @@ def boards(folder: Path, every: bool) -> dict[str, Board]:
 def judge(density: Tensor, rows: Labelled, context: Context) -> Board:
     """The metrics of densities on labelled rows, as the leaderboard has them."""
     found = {name: value.numpy() for name, value in points.summarize(density, context.grid).items()}
-    board: Board = metrics.point_metrics(found["z_median"], rows.z)
+    board: Board = metrics.point_metrics(found["z_best"], rows.z)
     mean = metrics.point_metrics(found["z_mean"], rows.z)
     board |= {name: mean[name] for name in ON_REDSHIFT} | {"mode": metrics.point_metrics(found["z_mode"], rows.z)}
     return board | metrics.pdf_metrics(metrics.pdf_scores(density, context.grid, rows.z))

@@ -79,7 +79,7 @@ def agrees(type_: str, device: torch.device) -> None:
     there = predicted(model.to(device), rows)
     points, other = here[0], there[0]
     assert points.column("object_id").equals(other.column("object_id"))
-    for name in ("z_mode", "z_mean", "z_median", "z_std", "z_p160", "z_p840", "z_c160", "z_c840"):
+    for name in ("z_mode", "z_best", "z_mean", "z_median", "z_std", "z_p160", "z_p840", "z_c160", "z_c840"):
         apart = np.abs(points.column(name).to_numpy() - other.column(name).to_numpy())
         assert np.quantile(apart, 0.95) < 0.02, name
     assert np.mean(points.column("ood").to_numpy(False) == other.column("ood").to_numpy(False)) > 0.99

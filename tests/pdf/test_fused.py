@@ -115,6 +115,6 @@ def test_nothing_left_by_the_calibration_is_a_flat_density() -> None:
 
 def test_no_rows() -> None:
     found, codes, lost = Fused(Calibration(), Grid(0.0, 3.0, 301), True, 2)(torch.zeros(0, 301), torch.zeros(0, 2))
-    assert found.shape == (11, 0)
+    assert found.shape == (len(points.COLUMNS) + 2, 0)
     assert codes is not None and codes.shape == (0, 32)
     assert lost.shape == (0,)

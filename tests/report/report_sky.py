@@ -59,7 +59,7 @@ def predictions(n: int = 3000, seed: int = 1) -> pa.Table:
             "object_id": np.arange(n),
             "split": np.where(np.arange(n) < n // 4, "valid", "test"),
             "redshift": z,
-            **{f"z_{name}": phot.astype(np.float32) for name in ("mode", "mean", "median")},
+            **{f"z_{name}": phot.astype(np.float32) for name in ("mode", "best", "mean", "median")},
             "z_std": width.astype(np.float32),
             **{name: (phot + k * width).astype(np.float32) for name, k in ENDS.items()},
             "ood": random.random(n) < 0.03,

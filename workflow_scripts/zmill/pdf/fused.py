@@ -40,6 +40,7 @@ class Fused:
     def __init__(self, calibration: Calibration, grid: Grid, packed: bool, own: int) -> None:
         self.grid, self.packed, self.own = grid, packed, own
         self._levels = compact.WITH_POINTS if packed else points.LEVELS
+        self._decay = points.decay(grid).astype(np.float32)
         self._run = _Pass(calibration, grid, self._levels, packed, own).code.compiled()
 
     def __call__(self, log_density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -52,7 +53,7 @@ class Fused:
 
         Returns
         -------
-        (9 + self.own, n) float32, point estimates in the order of `points.COLUMNS` and quantiles at the own levels;
+        (10 + self.own, n) float32, point estimates in the order of `points.COLUMNS` and quantiles at the own levels;
         (n, 32) uint16, compact PDFs where asked for; (n,) bool, rows that had no density: NaN, or nothing anywhere. A flat
         one, not calibrated, is described in its place.
         """
@@ -65,8 +66,9 @@ class Fused:
         codes = np.empty((given, len(compact.LEVELS) if self.packed else 0), np.uint16)
         lost = np.empty(given, np.bool_)
         size, count = _padded(self.grid.size), len(self._levels) + self.own
-        tile, cdf, quantiles = (np.empty((length, LANES), np.float32) for length in (size, size, count))
-        arrays = log_density.numpy(), own.contiguous().numpy(), tile, cdf, quantiles, found, codes, lost
+        tile, cdf, near, quantiles = (np.empty((length, LANES), np.float32) for length in (size, size, size, count))
+        given_numbers = log_density.numpy(), own.contiguous().numpy(), self._decay
+        arrays = *given_numbers, tile, cdf, near, quantiles, found, codes, lost
         if rows:
             self._run(*arrays, given, log_density.stride(0))
         numbers = torch.from_numpy(found)[:, :rows]
@@ -84,7 +86,7 @@ class _Pass:
     def __init__(self, calibration: Calibration, grid: Grid, levels: tuple[float, ...], packed: bool, own: int) -> None:
         self.calibration, self.grid, self.levels, self.own = calibration, grid, levels, own
         self.size, self.last = grid.size, grid.size - 1
-        arrays = ("log_density", "own_levels", "tile", "cdf", "quantiles", "found", "codes", "lost")
+        arrays = ("log_density", "own_levels", "decay", "tile", "cdf", "near", "quantiles", "found", "codes", "lost")
         code = self.code = Code(arrays, ("rows", "stride"))
         code.each_block(code.rows, lambda row: self._rows(row, packed))
 
@@ -97,9 +99,10 @@ class _Pass:
         total, top, at, *sums = self._integrated(density, center)
         left, right = (code.load(code.tile, LANES * point) for point in (0, self.last))
         mean, std = self._moments(sums, left, right, center)
-        mode = self._mode(top, at)
+        mode, best = self._peak(code.tile, top, at), self._best(left, right)
         quantiles = self._quantiles(row, total)
-        numbers = {"z_mode": mode * step + z_min, "z_mean": mean * step + z_min, "z_std": std * step}
+        places = {"z_mode": mode, "z_best": best, "z_mean": mean}
+        numbers = {name: place * step + z_min for name, place in places.items()} | {"z_std": std * step}
         numbers |= {name: quantiles(self.levels.index(level)) for name, level in points.PERCENTILES.items()}
         numbers["odds"] = self._odds(mode, total)
         for column, name in enumerate(points.COLUMNS):
@@ -247,11 +250,42 @@ class _Pass:
         off = first / total
         return center + off, (second / total - off * off).max(0).sqrt()
 
-    def _mode(self, top: Value, at: Value) -> Value:
+    def _best(self, left: Value, right: Value) -> Value:
+        """Place of the least expected loss, as in `points`: how near the density is on the left of each grid point, and then with
+        what is on its right. left, right : densities at the ends.
+        """
+        code, tile, near = self.code, self.code.tile, self.code.near
+
+        def from_left(point: Value, reached: Value) -> tuple[Value]:
+            reached = reached * code.spread(code.decay, point - 1) + code.load(tile, point * LANES)
+            code.store(reached, near, point * LANES)
+            return (reached,)
+
+        code.store(left * 0.5, near, 0)
+        (whole,) = code.loop(1, self.size, 1, from_left, left * 0.5)
+        whole = whole - right * 0.5
+        code.store(whole, near, self.last * LANES)
+
+        def from_right(number: Value, reached: Value, top: Value, at: Value) -> tuple[Value, ...]:
+            point = code.count(self.last) - number
+            beyond = reached * code.spread(code.decay, point)
+            here = code.load(near, point * LANES) + beyond
+            code.store(here, near, point * LANES)
+            higher = here >= top
+            return (
+                beyond + code.load(tile, point * LANES),
+                higher.where(here, top),
+                higher.where(point.spread(), at),
+            )
+
+        _, top, at = code.loop(1, self.size, 1, from_right, right * 0.5, whole, code.constant(self.last))
+        return self._peak(near, top, at)
+
+    def _peak(self, values: Value, top: Value, at: Value) -> Value:
         """The highest grid point, refined by the parabola through it and its neighbors."""
-        tile, lanes = self.code.tile, self.code.lanes()
+        lanes = self.code.lanes()
         places = ((at + by).max(0).min(self.last).to_int() * LANES + lanes for by in (-1, 1))
-        left, right = (self.code.gather(tile, place) for place in places)
+        left, right = (self.code.gather(values, place) for place in places)
         curvature = left - top * 2 + right
         shift = ((left - right) * 0.5 / curvature.min(-1e-37)).max(-0.5).min(0.5)
         inner = (at > 0) & (at < self.last)

@@ -122,7 +122,7 @@ class Inference:
 
     @torch.inference_mode()
     def _compute(self, rows: Photometry) -> tuple[Tensor, Tensor | None, NDArray[np.bool_]]:
-        """(13, n) numbers, (n, width) PDF and (n,) ood of rows; flat and ood where the model has no answer, never NaN."""
+        """(14, n) numbers, (n, width) PDF and (n,) ood of rows; flat and ood where the model has no answer, never NaN."""
         ood, bins = self.model.ood(rows), self.model.interval_bins(rows)
         if self._located is not None and self._table is not None:
             with self._precision():
@@ -146,7 +146,7 @@ class Inference:
         return found, pdf, ood | lost.cpu().numpy()
 
     def _summarize(self, density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(9 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities."""
+        """(10 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities."""
         columns, z = points.summarize_with(density, self.grid, self._asked, own)
         of_points = torch.stack([columns[name] for name in points.COLUMNS])
         pdf = None
@@ -207,7 +207,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class _Found:
-    """points : (13, n) float32; ood : (n,) bool; flags : (n,) int32; pdf : (n, width) or None."""
+    """points : (14, n) float32; ood : (n,) bool; flags : (n,) int32; pdf : (n, width) or None."""
 
     points: NDArray[np.float32]
     ood: NDArray[np.bool_]
