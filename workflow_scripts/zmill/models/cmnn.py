@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, field_validator
-from scipy.stats import chi2
+from scipy.special import chdtri
 from torch import Tensor
 
 from zmill.models import base
@@ -185,7 +185,7 @@ class ColorNeighbours(Model):
         self._cell = position.long().clamp(0, grid.size - 2)
         self._fraction = position - self._cell
         free = np.arange(self.colors.shape[1] + 1)
-        threshold = np.where(free > 0, chi2.ppf(self.settings.ppf, np.maximum(free, 1)), 1e-6)
+        threshold = np.where(free > 0, chdtri(np.maximum(free, 1), 1 - self.settings.ppf), 1e-6)
         self._threshold = torch.as_tensor(threshold, dtype=torch.float32, device=device)
         if hasattr(self, "width"):
             self._kernel = kernel(grid, self.width, device)
