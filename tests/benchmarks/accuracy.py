@@ -5,8 +5,8 @@
 For each survey the leaderboard that `snakemake evaluate` wrote is read; where there is none, the workflow is run with the models
 of config.yaml. Ours is the model that validation rows chose. RAIL's estimators get the rows of `sample/`, twice: the training
 rows alone, and with the validation and calibration rows (`+`), of which RAIL has no use of its own. Their densities are
-taken on the survey's redshift grid and judged by zmill.metrics, as ours are: z_best of the density for the scatter (of the
-mode in brackets) and the outliers, mean for rms. Extremely randomised trees on magnitudes and colors (scikit-learn, untuned) stand for a point
+taken on the survey's redshift grid and judged by zmill.metrics, as ours are: median of the density for the scatter (of the
+mode in brackets) and the outliers (of z_best in brackets), mean for rms. Extremely randomised trees on magnitudes and colors (scikit-learn, untuned) stand for a point
 estimate that takes a minute to write.
 
 Prints a Markdown table per survey and writes `<survey>_<metric>` of the chosen model, and `<survey>_<peer>_<metric>`.
@@ -44,7 +44,8 @@ WRITTEN = {
     "rms": "{:.4f}",
 }
 METRICS = tuple(WRITTEN)
-BY_MODE = "sigma_iqr"
+BESIDE = {"sigma_iqr": "z_mode", "eta_015": "z_best"}
+"""Estimates that are made for a metric: it is given of them as well, in brackets."""
 PUBLISHED = {
     "sdss_edr": "ANNz, rms 0.023 (Collister & Lahav 2004: SDSS DR1, 0 < z < 0.7, other and more rows of the same kind)",
     "lsst_dc2": "no publication has these rows; Schmidt et al. 2020 on DC1: FlexZBoost sigma_iqr 0.0154, cde_loss -10.6",
@@ -72,16 +73,17 @@ def boards(folder: Path, every: bool) -> dict[str, Board]:
     for name in dict.fromkeys([chosen, *names] if every else [chosen]):
         about = json.loads((folder / "evaluation" / name / "metrics.json").read_text(encoding="utf-8"))
         test = about["splits"]["test"]
-        found[name] = test["board"] | {"mode": test["points"]["z_mode"]}
+        found[name] = test["board"] | {point: test["points"][point] for point in BESIDE.values()}
     return found
 
 
 def judge(density: Tensor, rows: Labelled, context: Context) -> Board:
     """The metrics of densities on labelled rows, as the leaderboard has them."""
     found = {name: value.numpy() for name, value in points.summarize(density, context.grid).items()}
-    board: Board = metrics.point_metrics(found["z_best"], rows.z)
+    board: Board = metrics.point_metrics(found["z_median"], rows.z)
     mean = metrics.point_metrics(found["z_mean"], rows.z)
-    board |= {name: mean[name] for name in ON_REDSHIFT} | {"mode": metrics.point_metrics(found["z_mode"], rows.z)}
+    board |= {name: mean[name] for name in ON_REDSHIFT}
+    board |= {point: metrics.point_metrics(found[point], rows.z) for point in BESIDE.values()}
     return board | metrics.pdf_metrics(metrics.pdf_scores(density, context.grid, rows.z))
 
 
@@ -125,8 +127,8 @@ def show(survey: str, found: dict[str, Board], sample: dict[str, Labelled]) -> N
         for metric in METRICS:
             shown = WRITTEN[metric]
             cell = shown.format(board[metric]) if metric in board else ""
-            if metric == BY_MODE and "mode" in board:
-                cell += f" ({shown.format(board['mode'][metric])})"
+            if BESIDE.get(metric) in board:
+                cell += f" ({shown.format(board[BESIDE[metric]][metric])})"
             cells.append(cell.replace("-", "−"))
         print(f"| `{name}` | " + " | ".join(cells) + " |")
     if survey in PUBLISHED:

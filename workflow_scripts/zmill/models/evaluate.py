@@ -34,7 +34,7 @@ INTERVAL = 0.68
 PATTERNS = 20
 POINTS = ("z_mode", "z_best", "z_mean", "z_median")
 ON_REDSHIFT = ("mse", "mae", "rms", "r2")
-"""Metrics on z itself, which the mean of a density minimises; all others are of Δz and reported for `z_best`."""
+"""Metrics on z itself, which the mean of a density minimises; all others are of Δz and reported for the median."""
 SCORES = ("pit", "crps", "log_score", "cde_loss")
 BINNED = ("bias", "sigma_mad", "eta_015", "crps")
 """Metrics that have an interval in every bin."""
@@ -158,15 +158,15 @@ class Rows:
         return metrics.point_metrics(self.column[name], self.z_spec)
 
     def board(self, rows: NDArray[Any] | slice = slice(None), weighted: bool = False) -> Metrics:
-        """The leaderboard's metrics: z of the mean, Δz of the best, and the densities."""
+        """The leaderboard's metrics: z of the mean, Δz of the median, and the densities."""
         z_spec, weight = self.z_spec[rows], self.weight[rows] if weighted else None
         found = metrics.redshift_metrics(self.column["z_mean"][rows], z_spec, weight)
-        found |= metrics.delta_metrics(self.column["z_best"][rows], z_spec, weight)
+        found |= metrics.delta_metrics(self.column["z_median"][rows], z_spec, weight)
         return found | metrics.pdf_metrics(self.scores[rows], weight)
 
     def binned(self, rows: NDArray[Any]) -> Metrics:
         """The metrics that every bin has an interval of."""
-        found = metrics.delta_metrics(self.column["z_best"][rows], self.z_spec[rows])
+        found = metrics.delta_metrics(self.column["z_median"][rows], self.z_spec[rows])
         return {**found, "crps": float(self.scores.crps[rows].mean())}
 
 
@@ -175,7 +175,7 @@ def evaluate_split(
 ) -> dict[str, Any]:
     """Every metric of the predictions of one split, JSON-ready (see docs/metrics.md).
 
-    edges : edges of the bins in `mag_reference`, `redshift` and `z_best`.
+    edges : edges of the bins in `mag_reference`, `redshift` and `z_median`.
     """
     rows = Rows.of(predictions)
     if not len(rows):
@@ -242,7 +242,7 @@ def bin_edges(predictions: pa.Table, grid: Grid) -> dict[str, FloatArray]:
             found[name] = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)))
     z_phot = found["redshift"].copy()
     z_phot[[0, -1]] = min(grid.z_min, z_phot[0]), max(grid.z_max, z_phot[-1])
-    return {name: edges for name, edges in (found | {"z_best": z_phot}).items() if len(edges) > 1}
+    return {name: edges for name, edges in (found | {"z_median": z_phot}).items() if len(edges) > 1}
 
 
 def _binned(rows: Rows, name: str, edges: FloatArray, seed: int) -> list[dict[str, Any]]:
@@ -306,7 +306,7 @@ def evaluate_made(trained: TrainedModel, sample: pa.Table, gaps: Gaps, seed: int
             continue
         lost = Labelled(gaps.apply(rows.photometry[mask], pattern), rows.z[mask], rows.weight[mask])
         said = predict_rows(trained, lost)
-        column = {name: said.columns[name] for name in ("z_mean", "z_best")}
+        column = {name: said.columns[name] for name in ("z_mean", "z_median")}
         column |= {name: getattr(said.scores, name) for name in SCORES}
         board = Rows({**column, "redshift": lost.z, "weight": lost.weight}).board()
         found.append({"pattern": pattern.name, "n": len(lost), "board": board})

@@ -25,7 +25,7 @@ COLUMNS = (
     ),
     *metrics.INTERVALS,
 )
-POINT = "z_best (z_mean: mse mae rms r2)"
+POINT = "z_median (z_mean: mse mae rms r2)"
 ORDER = ("valid", "calib", "test")
 
 

@@ -40,7 +40,7 @@ class Fused:
     def __init__(self, calibration: Calibration, grid: Grid, packed: bool, own: int) -> None:
         self.grid, self.packed, self.own = grid, packed, own
         self._levels = compact.WITH_POINTS if packed else points.LEVELS
-        self._decay = points.decay(grid).astype(np.float32)
+        self._decays = points.decays(grid).astype(np.float32)
         self._run = _Pass(calibration, grid, self._levels, packed, own).code.compiled()
 
     def __call__(self, log_density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -67,7 +67,7 @@ class Fused:
         lost = np.empty(given, np.bool_)
         size, count = _padded(self.grid.size), len(self._levels) + self.own
         tile, cdf, near, quantiles = (np.empty((length, LANES), np.float32) for length in (size, size, size, count))
-        given_numbers = log_density.numpy(), own.contiguous().numpy(), self._decay
+        given_numbers = log_density.numpy(), own.contiguous().numpy(), self._decays
         arrays = *given_numbers, tile, cdf, near, quantiles, found, codes, lost
         if rows:
             self._run(*arrays, given, log_density.stride(0))
@@ -86,7 +86,7 @@ class _Pass:
     def __init__(self, calibration: Calibration, grid: Grid, levels: tuple[float, ...], packed: bool, own: int) -> None:
         self.calibration, self.grid, self.levels, self.own = calibration, grid, levels, own
         self.size, self.last = grid.size, grid.size - 1
-        arrays = ("log_density", "own_levels", "decay", "tile", "cdf", "near", "quantiles", "found", "codes", "lost")
+        arrays = ("log_density", "own_levels", "decays", "tile", "cdf", "near", "quantiles", "found", "codes", "lost")
         code = self.code = Code(arrays, ("rows", "stride"))
         code.each_block(code.rows, lambda row: self._rows(row, packed))
 
@@ -251,34 +251,36 @@ class _Pass:
         return center + off, (second / total - off * off).max(0).sqrt()
 
     def _best(self, left: Value, right: Value) -> Value:
-        """Place of the least expected loss, as in `points`: how near the density is on the left of each grid point, and then with
-        what is on its right. left, right : densities at the ends.
+        """Place of the least expected loss, as in `points`. What the density counts for each grid point, 2 exp(−|x|) − exp(−2|x|), is
+        summed up from the left, and then from the right.
+
+        left, right : densities at the ends.
         """
         code, tile, near = self.code, self.code.tile, self.code.near
 
-        def from_left(point: Value, reached: Value) -> tuple[Value]:
-            reached = reached * code.spread(code.decay, point - 1) + code.load(tile, point * LANES)
-            code.store(reached, near, point * LANES)
-            return (reached,)
+        def decayed(slow: Value, fast: Value, step: Value) -> tuple[Value, Value]:
+            return slow * code.spread(code.decays, step), fast * code.spread(code.decays, step + self.last)
 
-        code.store(left * 0.5, near, 0)
-        (whole,) = code.loop(1, self.size, 1, from_left, left * 0.5)
-        whole = whole - right * 0.5
+        def from_left(point: Value, slow: Value, fast: Value) -> tuple[Value, Value]:
+            slow, fast = (one + code.load(tile, point * LANES) for one in decayed(slow, fast, point - 1))
+            code.store(slow * 2 - fast, near, point * LANES)
+            return slow, fast
+
+        first, last = left * 0.5, right * 0.5
+        code.store(first, near, 0)
+        slow, fast = code.loop(1, self.size, 1, from_left, first, first)
+        whole = (slow * 2 - fast) - last
         code.store(whole, near, self.last * LANES)
 
-        def from_right(number: Value, reached: Value, top: Value, at: Value) -> tuple[Value, ...]:
+        def from_right(number: Value, slow: Value, fast: Value, top: Value, at: Value) -> tuple[Value, ...]:
             point = code.count(self.last) - number
-            beyond = reached * code.spread(code.decay, point)
-            here = code.load(near, point * LANES) + beyond
+            slow, fast = decayed(slow, fast, point)
+            here = code.load(near, point * LANES) + (slow * 2 - fast)
             code.store(here, near, point * LANES)
-            higher = here >= top
-            return (
-                beyond + code.load(tile, point * LANES),
-                higher.where(here, top),
-                higher.where(point.spread(), at),
-            )
+            higher, own = here >= top, code.load(tile, point * LANES)
+            return slow + own, fast + own, higher.where(here, top), higher.where(point.spread(), at)
 
-        _, top, at = code.loop(1, self.size, 1, from_right, right * 0.5, whole, code.constant(self.last))
+        *_, top, at = code.loop(1, self.size, 1, from_right, last, last, whole, code.constant(self.last))
         return self._peak(near, top, at)
 
     def _peak(self, values: Value, top: Value, at: Value) -> Value:

@@ -19,7 +19,7 @@ PERCENTILES = {"z_median": 0.5, "z_p025": 0.025, "z_p160": 0.16, "z_p840": 0.84,
 LEVELS = tuple(sorted(PERCENTILES.values()))
 COLUMNS = ("z_mode", "z_best", "z_mean", "z_median", "z_std", "z_p025", "z_p160", "z_p840", "z_p975", "odds")
 ODDS_WIDTH = 0.1
-REACH = 0.15
+REACH = 0.2
 """Distance in ln(1 + z) over which the loss that `best` makes least levels off."""
 CHUNK = 2048
 """Rows worked through at a time: they stay in the processor's cache."""
@@ -71,26 +71,27 @@ def mode(density: Tensor, grid: Grid) -> Tensor:
 def best(density: Tensor, grid: Grid) -> Tensor:
     """(n,) redshift of the least expected loss (Tanaka et al. 2018, §4.2), among the grid points and refined as the mode is.
 
-    The loss is 1 − exp(−|x| / REACH) with x the distance in ln(1 + z), in which the density is put on the grid points: near the
-    truth as the median's, so that it is the median of a single peak, and the same for all estimates that are far off, so that it
-    is that of one peak where there are several. (Theirs, 1 − 1 / (1 + (Δz / 0.15)²), is the mean of a single peak.)
+    The loss is (1 − exp(−|x| / REACH))² with x the distance in ln(1 + z): the square of small errors, and the same for all that
+    are large, as theirs, 1 − 1 / (1 + (Δz / 0.15)²), is. Between grid points the density counts as being on them.
     """
     with torch.autocast(density.device.type, enabled=False):
-        return _peak(density @ _nearness(grid, density.dtype, density.device), grid)
+        return _peak(density @ _gain(grid, density.dtype, density.device), grid)
 
 
-def decay(grid: Grid) -> NDArray[np.float64]:
-    """(grid.size − 1,) what a step from one grid point to the next leaves of exp(−|x| / REACH)."""
-    return np.exp(-np.diff(np.log1p(grid.z)) / REACH)
+def decays(grid: Grid) -> NDArray[np.float64]:
+    """(2, grid.size − 1) what a step from one grid point to the next leaves of exp(−|x| / REACH) and of its square."""
+    step = np.exp(-np.diff(np.log1p(grid.z)) / REACH)
+    return np.stack([step, step**2])
 
 
 @lru_cache(maxsize=8)
-def _nearness(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(size, size) what the density at a grid point counts for an estimate at another; at its ends the grid holds half a step."""
+def _gain(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(size, size) 1 less the loss of an estimate at one grid point for the density at another; at its ends the grid holds half a
+    step."""
     x = np.log1p(grid.z)
-    near = np.exp(-np.abs(x[:, None] - x) / REACH)
-    near[[0, -1]] *= 0.5
-    return torch.as_tensor(near, dtype=dtype, device=device)
+    gain = 1 - (1 - np.exp(-np.abs(x[:, None] - x) / REACH)) ** 2
+    gain[[0, -1]] *= 0.5
+    return torch.as_tensor(gain, dtype=dtype, device=device)
 
 
 def _peak(values: Tensor, grid: Grid) -> Tensor:

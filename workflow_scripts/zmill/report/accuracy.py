@@ -55,7 +55,7 @@ class Tested:
     @cached_property
     def z_phot(self) -> Floats:
         """The point estimate that errors are told of."""
-        return self.column("z_best")
+        return self.column("z_median")
 
     @cached_property
     def blocks(self) -> NDArray[np.int64]:
@@ -92,7 +92,7 @@ def accuracy_section(tested: Tested) -> Section:
     section.blocks += [
         Note(
             f"{len(dz):,} test rows that took no part in training, choosing or calibrating. Δz = (z_phot − z_spec) / "
-            "(1 + z_spec), with z_best of each PDF as z_phot. Intervals are 68 %, from drawing blocks of sky, of which "
+            "(1 + z_spec), with the median of each PDF as z_phot. Intervals are 68 %, from drawing blocks of sky, of which "
             f"there are {len(np.unique(tested.blocks)):,}; nothing is said from fewer than {FEWEST_BLOCKS}."
         ),
         picture(
@@ -323,7 +323,7 @@ def leaderboard_section(sources: Sources, metric: str) -> Section:
     table = [[_leader_cell(name, row[name]) for name in headers] for row in ranked]
     section.blocks += [
         Note(
-            f"{sources.chosen} was chosen: {sources.best['why']}. Metrics of Δz are of z_best, those of z (mse, mae, rms, r2) of the "
+            f"{sources.chosen} was chosen: {sources.best['why']}. Metrics of Δz are of the median, those of z (mse, mae, rms, r2) of the "
             "mean. A click on a header sorts the table."
         ),
         Table("Every model on every split", headers, table, marked=0 if table else None),

@@ -70,10 +70,7 @@ def distribution_section(sources: Sources, tested: Tested, predicted: Predicted 
         curves["medians, all rows"] = (edges, predicted.z_median / total / width)
     curves["spectra, test rows"] = (edges, np.histogram(tested.z_spec, bins=edges)[0] / len(tested.z_spec) / width)
     if not predicted:
-        curves["medians, test rows"] = (
-            edges,
-            np.histogram(tested.column("z_median"), bins=edges)[0] / len(tested.z_spec) / width,
-        )
+        curves["medians, test rows"] = (edges, np.histogram(tested.z_phot, bins=edges)[0] / len(tested.z_phot) / width)
         notes.append(
             "This survey is given as tables without positions: no catalogue was predicted, only the test rows."
         )
