@@ -50,6 +50,11 @@ def test_wrong_densities_are_repaired_on_rows_not_seen(stated: float, shift: flo
     assert scores(after, z)["crps"] < scores(density, z)["crps"]
 
 
+def test_few_rows_find_densities_a_little_too_wide_and_leave_right_ones_alone() -> None:
+    assert all(fitted(sample(800, seed, stated=1.15)).remap for seed in range(6))
+    assert not any(fitted(sample(800, seed)).remap for seed in range(6))
+
+
 def test_wings_that_hold_the_outliers_are_found_where_densities_have_none() -> None:
     """Truth with Student's t of two degrees of freedom, densities Gaussian: neither step alone can say it."""
     rng = np.random.default_rng(5)

@@ -69,7 +69,7 @@ def mode(density: Tensor, grid: Grid) -> Tensor:
 
 
 def best(density: Tensor, grid: Grid) -> Tensor:
-    """(n,) redshift of the least expected loss (Tanaka et al. 2018, §4.2), among the grid points and refined as the mode is.
+    """(n,) redshift of the least expected loss (after Tanaka et al. 2018, PASJ 70, S9), among the grid points and refined as the mode is.
 
     The loss is (1 − exp(−|x| / REACH))² with x the distance in ln(1 + z): the square of small errors, and the same for all that
     are large, as theirs, 1 − 1 / (1 + (Δz / 0.15)²), is. Between grid points the density counts as being on them.
