@@ -56,7 +56,7 @@ def test_the_best_has_the_least_expected_loss_of_all_redshifts(seed: int) -> Non
 
     def loss(estimate: torch.Tensor) -> torch.Tensor:
         distance = (torch.log1p(estimate)[:, None] - torch.log1p(z)).abs()
-        return ((1 - torch.exp(-distance / points.REACH)).square() * fine).sum(1) / fine.sum(1)
+        return ((1 - torch.exp(-distance / points.BEST_WIDTH)).square() * fine).sum(1) / fine.sum(1)
 
     least = torch.stack([loss(one.expand(10)) for one in z[::3]], 1).min(1).values
     assert bool((loss(found) <= least + 1e-4).all())

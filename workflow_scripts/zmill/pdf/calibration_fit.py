@@ -37,9 +37,11 @@ SLOPE_ROWS = 20.0
 """Strength of the Gaussian prior that shrinks the slopes towards the remap that is the same for all rows."""
 MIN_GAIN = 1e-3
 """Least gain for which another pass over every density is worth its time."""
-SURE = {1: 1.0, 2: 2.0, 3: 2.0}
-"""Standard errors of the mean gain beyond which a step is taken. The first changes widths alone: wrongly taken it costs little,
-wrongly left out it leaves all densities too wide or too narrow."""
+SURE = 2.0
+"""Standard errors of a mean difference beyond which it is taken to be real."""
+SURE_OF_WIDTHS = 1.0
+"""The same for the first step, which changes widths alone: wrongly taken it costs little, wrongly left out it leaves all densities
+too wide or too narrow."""
 MIN_ROWS = 100
 """Fewer calibration rows than this decide nothing; the densities are left as they are."""
 MAX_ROWS = 20_000
@@ -86,7 +88,8 @@ def fit(
     for step in (1, 2, 3):
         gain = data.worth(held_out[step]) - data.worth(held_out[best])
         loss = held_out[step].crps - held_out[best].crps
-        if _surely_above(gain, data.weight, MIN_GAIN, SURE[step]) and not _surely_above(loss, data.weight, 0.0, 2.0):
+        sure = SURE_OF_WIDTHS if step == 1 else SURE
+        if _surely_above(gain, data.weight, MIN_GAIN, sure) and not _surely_above(loss, data.weight, 0.0, SURE):
             best = step
     chosen = _steps(data, np.ones(len(rows), bool))[best]
     others = np.delete(np.arange(len(z)), rows)

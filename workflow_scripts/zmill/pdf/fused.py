@@ -66,9 +66,9 @@ class Fused:
         codes = np.empty((given, len(compact.LEVELS) if self.packed else 0), np.uint16)
         lost = np.empty(given, np.bool_)
         size, count = _padded(self.grid.size), len(self._levels) + self.own
-        tile, cdf, near, quantiles = (np.empty((length, LANES), np.float32) for length in (size, size, size, count))
-        given_numbers = log_density.numpy(), own.contiguous().numpy(), self._decays
-        arrays = *given_numbers, tile, cdf, near, quantiles, found, codes, lost
+        tile, cdf, gain, quantiles = (np.empty((length, LANES), np.float32) for length in (size, size, size, count))
+        given_arrays = log_density.numpy(), own.contiguous().numpy(), self._decays
+        arrays = *given_arrays, tile, cdf, gain, quantiles, found, codes, lost
         if rows:
             self._run(*arrays, given, log_density.stride(0))
         numbers = torch.from_numpy(found)[:, :rows]
@@ -86,7 +86,7 @@ class _Pass:
     def __init__(self, calibration: Calibration, grid: Grid, levels: tuple[float, ...], packed: bool, own: int) -> None:
         self.calibration, self.grid, self.levels, self.own = calibration, grid, levels, own
         self.size, self.last = grid.size, grid.size - 1
-        arrays = ("log_density", "own_levels", "decays", "tile", "cdf", "near", "quantiles", "found", "codes", "lost")
+        arrays = ("log_density", "own_levels", "decays", "tile", "cdf", "gain", "quantiles", "found", "codes", "lost")
         code = self.code = Code(arrays, ("rows", "stride"))
         code.each_block(code.rows, lambda row: self._rows(row, packed))
 
@@ -256,32 +256,32 @@ class _Pass:
 
         left, right : densities at the ends.
         """
-        code, tile, near = self.code, self.code.tile, self.code.near
+        code, tile, gain = self.code, self.code.tile, self.code.gain
 
         def decayed(slow: Value, fast: Value, step: Value) -> tuple[Value, Value]:
             return slow * code.spread(code.decays, step), fast * code.spread(code.decays, step + self.last)
 
         def from_left(point: Value, slow: Value, fast: Value) -> tuple[Value, Value]:
             slow, fast = (one + code.load(tile, point * LANES) for one in decayed(slow, fast, point - 1))
-            code.store(slow * 2 - fast, near, point * LANES)
+            code.store(slow * 2 - fast, gain, point * LANES)
             return slow, fast
 
         first, last = left * 0.5, right * 0.5
-        code.store(first, near, 0)
+        code.store(first, gain, 0)
         slow, fast = code.loop(1, self.size, 1, from_left, first, first)
         whole = (slow * 2 - fast) - last
-        code.store(whole, near, self.last * LANES)
+        code.store(whole, gain, self.last * LANES)
 
         def from_right(number: Value, slow: Value, fast: Value, top: Value, at: Value) -> tuple[Value, ...]:
             point = code.count(self.last) - number
             slow, fast = decayed(slow, fast, point)
-            here = code.load(near, point * LANES) + (slow * 2 - fast)
-            code.store(here, near, point * LANES)
+            here = code.load(gain, point * LANES) + (slow * 2 - fast)
+            code.store(here, gain, point * LANES)
             higher, own = here >= top, code.load(tile, point * LANES)
             return slow + own, fast + own, higher.where(here, top), higher.where(point.spread(), at)
 
         *_, top, at = code.loop(1, self.size, 1, from_right, last, last, whole, code.constant(self.last))
-        return self._peak(near, top, at)
+        return self._peak(gain, top, at)
 
     def _peak(self, values: Value, top: Value, at: Value) -> Value:
         """The highest grid point, refined by the parabola through it and its neighbors."""

@@ -19,7 +19,7 @@ PERCENTILES = {"z_median": 0.5, "z_p025": 0.025, "z_p160": 0.16, "z_p840": 0.84,
 LEVELS = tuple(sorted(PERCENTILES.values()))
 COLUMNS = ("z_mode", "z_best", "z_mean", "z_median", "z_std", "z_p025", "z_p160", "z_p840", "z_p975", "odds")
 ODDS_WIDTH = 0.1
-REACH = 0.2
+BEST_WIDTH = 0.2
 """Distance in ln(1 + z) over which the loss that `best` makes least levels off."""
 CHUNK = 2048
 """Rows worked through at a time: they stay in the processor's cache."""
@@ -71,7 +71,7 @@ def mode(density: Tensor, grid: Grid) -> Tensor:
 def best(density: Tensor, grid: Grid) -> Tensor:
     """(n,) redshift of the least expected loss (after Tanaka et al. 2018, PASJ 70, S9), among the grid points and refined as the mode is.
 
-    The loss is (1 − exp(−|x| / REACH))² with x the distance in ln(1 + z): the square of small errors, and the same for all that
+    The loss is (1 − exp(−|x| / BEST_WIDTH))² with x the distance in ln(1 + z): the square of small errors, and the same for all that
     are large, as theirs, 1 − 1 / (1 + (Δz / 0.15)²), is. Between grid points the density counts as being on them.
     """
     with torch.autocast(density.device.type, enabled=False):
@@ -79,8 +79,8 @@ def best(density: Tensor, grid: Grid) -> Tensor:
 
 
 def decays(grid: Grid) -> NDArray[np.float64]:
-    """(2, grid.size − 1) what a step from one grid point to the next leaves of exp(−|x| / REACH) and of its square."""
-    step = np.exp(-np.diff(np.log1p(grid.z)) / REACH)
+    """(2, grid.size − 1) what a step from one grid point to the next leaves of exp(−|x| / BEST_WIDTH) and of its square."""
+    step = np.exp(-np.diff(np.log1p(grid.z)) / BEST_WIDTH)
     return np.stack([step, step**2])
 
 
@@ -89,7 +89,7 @@ def _gain(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(size, size) 1 less the loss of an estimate at one grid point for the density at another; at its ends the grid holds half a
     step."""
     x = np.log1p(grid.z)
-    gain = 1 - (1 - np.exp(-np.abs(x[:, None] - x) / REACH)) ** 2
+    gain = 1 - (1 - np.exp(-np.abs(x[:, None] - x) / BEST_WIDTH)) ** 2
     gain[[0, -1]] *= 0.5
     return torch.as_tensor(gain, dtype=dtype, device=device)
 
