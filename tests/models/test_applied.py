@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zmill.models.applied import Applied, ranges_of
+from zmill.models.applied import Applied, AppliedLayers, ranges_of
 from zmill.models.device import multiplies_int8
-from zmill.models.network import Residual, ResidualMLP
+from zmill.models.network import FullyConnected, Residual, ResidualMLP
 
 
 def network(members: int, **shape: int) -> ResidualMLP:
@@ -25,6 +25,18 @@ def test_applied_equals_the_network(waves: int) -> None:
     x = torch.randn(20, 10)
     expected = trained(x.expand(3, 20, 10)).softmax(-1).mean(0)
     torch.testing.assert_close(Applied(trained).probability(x), expected, rtol=0.15, atol=2e-3)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no passes of oneDNN here")
+@pytest.mark.parametrize("rows", [1, 17, 2048])
+def test_layers_in_one_pass_are_the_network(rows: int) -> None:
+    torch.manual_seed(2)
+    trained = FullyConnected(1, 6, (32, 16), 1)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(1, rows, 6)
+    with torch.inference_mode():
+        torch.testing.assert_close(AppliedLayers(trained)(x), trained(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no products of whole numbers here")

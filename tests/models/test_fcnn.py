@@ -32,6 +32,19 @@ def test_rows_with_gaps() -> None:
     contract.predicts_rows_with_gaps("fcnn", QUICK)
 
 
+def test_predicts_with_the_weights_that_were_trained_last() -> None:
+    model, _ = contract.fitted("fcnn", QUICK, labelled(300, 1), labelled(100, 2))
+    rows = labelled(50, 4).photometry
+    for number in range(2):
+        x, _ = model._inputs_of(rows)
+        with torch.inference_mode():
+            torch.testing.assert_close(model.locate(rows)[0], model.network(x[None])[0, :, 0], rtol=1e-5, atol=1e-5)
+        if number == 0:
+            before = model.locate(rows)[0]
+            model.refit(labelled(400, 5), torch.device("cpu"), lambda line: None)
+    assert not torch.equal(before, model.locate(rows)[0])
+
+
 def test_keeps_the_best_epoch_and_stops_early() -> None:
     _, facts = contract.fitted("fcnn", QUICK | {"epochs": 200, "patience": 3}, labelled(300, 1), labelled(100, 2))
     scores = [look["score"] for look in facts["history"]]

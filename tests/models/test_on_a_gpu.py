@@ -34,7 +34,7 @@ def trained_on(type_: str, device: torch.device) -> TrainedModel:
 
 def predicted(model: TrainedModel, rows: pa.Table) -> tuple[pa.RecordBatch, ...]:
     with ThreadPoolExecutor(1) as pool:
-        return Inference(model, "compact", pool)(rows.combine_chunks().to_batches()[0])
+        return Inference(model, "compact", pool)(rows.combine_chunks().to_batches()[0])()
 
 
 @given(st.integers(1, 40), st.integers(0, 100))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN
-from zmill.predict.engine import Work, run
+from zmill.predict.engine import Computed, Work, run
 from zmill.predict.write import Output
 
 BANDS = ("u", "g", "r", "i", "z", "y")
@@ -85,12 +86,12 @@ def identity_schema(schema: pa.Schema) -> pa.Schema:
 def plain_work(clean: Path, out: Path, batch_rows: int = 300, pause: float = 0.0) -> Work:
     """Work without a model: two outputs, the sum of two magnitudes and its double."""
 
-    def infer(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, ...]:
+    def infer(batch: pa.RecordBatch) -> Callable[[], Computed]:
         time.sleep(pause)
         total = batch.column("mag_g").to_numpy() + batch.column("mag_r").to_numpy()
         schema = identity_schema(batch.schema)
         same = [batch.column(name) for name in schema.names[:-1]]
-        return tuple(pa.record_batch([*same, pa.array(k * total, pa.float32())], schema=schema) for k in (1, 2))
+        return lambda: tuple(pa.record_batch([*same, pa.array(k * total, pa.float32())], schema=schema) for k in (1, 2))
 
     outputs = tuple(
         Output(out / name, identity_schema, {"model": "m1", "pdf": "compact"}) for name in ("photoz", "pdf")

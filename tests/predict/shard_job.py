@@ -41,7 +41,7 @@ def kill(results: Path, times: int, seed: int) -> None:
     """Start and kill, so many times with work left; what is compiled for the model is compiled once, before."""
     with computing(1, torch.device("cpu")) as pool:
         inference = Inference(store.load(assign.current(results)), SETTINGS.pdf, pool)
-        inference(next(hats.batches(results / "clean", hats.partitions(results / "clean")[0], COLUMNS, 10)))
+        inference(next(hats.batches(results / "clean", hats.partitions(results / "clean")[0], COLUMNS, 10)))()
     chance, killed, length = random.Random(seed), 0, 60.0  # s: a whole run takes no longer
     while killed < times:
         started = time.monotonic()

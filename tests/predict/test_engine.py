@@ -8,7 +8,9 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -176,12 +178,58 @@ def test_a_model_that_loses_a_row_stops_the_run(tmp_path: Path) -> None:
     partitions = write_clean(tmp_path / "clean", [900])
     work = plain_work(tmp_path / "clean", tmp_path / "out")
 
-    def lossy(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, ...]:
-        return tuple(computed.slice(1) for computed in work.infer(batch))
+    def lossy(batch: pa.RecordBatch) -> Callable[[], engine.Computed]:
+        finish = work.infer(batch)
+        return lambda: tuple(computed.slice(1) for computed in finish())
 
     with pytest.raises(hats.CatalogError, match="897 rows predicted of 900"):
         run(engine.Work(**{**vars(work), "infer": lossy}), partitions)
     assert contents(tmp_path / "out") == {}
+
+
+def test_the_next_batches_are_begun_before_one_is_ended(tmp_path: Path) -> None:
+    """A batch that ends only once later ones have begun does not stop the run."""
+    partitions = write_clean(tmp_path / "clean", [300] * (engine.BEGUN + 1))
+    work = plain_work(tmp_path / "clean", tmp_path / "out")
+    begun = threading.Semaphore(0)
+
+    def waiting(batch: pa.RecordBatch) -> Callable[[], engine.Computed]:
+        finish, number = work.infer(batch), next(numbers)
+        begun.release()
+
+        def all_begun() -> engine.Computed:
+            if number == 0:
+                assert all(begun.acquire(timeout=10) for _ in range(2))
+            return finish()
+
+        return all_begun
+
+    numbers = iter(range(100))
+    run(engine.Work(**{**vars(work), "infer": waiting}), partitions)
+    same_rows(tmp_path / "clean", tmp_path / "out")
+
+
+def test_an_error_behind_the_beginning_ends_the_run_too(tmp_path: Path) -> None:
+    partitions = write_clean(tmp_path / "clean", [900, 900, 900])
+    work = plain_work(tmp_path / "clean", tmp_path / "out")
+    numbers = iter(range(100))
+
+    def failing(batch: pa.RecordBatch) -> Callable[[], engine.Computed]:
+        finish, number = work.infer(batch), next(numbers)
+
+        def late() -> engine.Computed:
+            if number == 4:
+                raise RuntimeError("out of memory on the device")
+            return finish()
+
+        return late
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(engine.Work(**{**vars(work), "infer": failing}), partitions)
+    written = contents(tmp_path / "out")
+    assert not [name for name in written if name.endswith(".tmp")]
+    run(work, partitions)
+    same_rows(tmp_path / "clean", tmp_path / "out")
 
 
 def test_an_error_of_the_model_ends_the_run_with_nothing_half_written(tmp_path: Path) -> None:
@@ -189,7 +237,7 @@ def test_an_error_of_the_model_ends_the_run_with_nothing_half_written(tmp_path: 
     work = plain_work(tmp_path / "clean", tmp_path / "out")
     calls = iter(range(100))
 
-    def failing(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, ...]:
+    def failing(batch: pa.RecordBatch) -> Callable[[], engine.Computed]:
         if next(calls) == 4:
             raise RuntimeError("out of memory on the device")
         return work.infer(batch)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from zmill.predict.flow import Stopped, ahead, behind
+from zmill.predict.flow import Stopped, ahead, behind, late
 
 
 def test_ahead_keeps_order_and_never_draws_more_than_its_depth() -> None:
@@ -46,6 +46,22 @@ def test_leaving_early_ends_the_thread_that_reads() -> None:
     with ahead(iter(range(1000)), depth=1) as stream:
         assert next(stream) == 0
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("by", [0, 1, 3, 20])
+def test_late_gives_every_item_in_order_once_others_were_drawn(by: int) -> None:
+    drawn: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(10):
+            drawn.append(number)
+            yield number
+
+    taken = []
+    for number in late(items(), by):
+        taken.append(number)
+        assert len(drawn) == min(number + by + 1, 10)
+    assert taken == list(range(10))
 
 
 def test_behind_gets_everything_in_order_before_the_block_ends() -> None:

@@ -101,7 +101,7 @@ def values(batch: pa.RecordBatch, column: str) -> NDArray[Any]:
 @pytest.mark.parametrize("kind", ["none", "compact", "full"])
 def test_every_row_is_what_the_model_says_of_it(line: TrainedModel, pool: ThreadPoolExecutor, kind: str) -> None:
     batch = batch_of(2 * infer.CPU_DENSITIES + 17)
-    out = Inference(line, kind, pool)(batch)
+    out = Inference(line, kind, pool)(batch)()
     rows = Photometry.from_arrow(batch, BANDS)
     density = line.predict(rows)
     sure = torch.isfinite(density).all(1).numpy()
@@ -127,7 +127,7 @@ def test_every_row_is_what_the_model_says_of_it(line: TrainedModel, pool: Thread
 
 def test_flags_say_what_the_masks_say(line: TrainedModel, pool: ThreadPoolExecutor) -> None:
     batch = batch_of(3000)
-    (photoz,) = Inference(line, "none", pool)(batch)
+    (photoz,) = Inference(line, "none", pool)(batch)()
     flags, mode = values(photoz, "flags"), values(photoz, "z_mode")
     measured = np.stack(
         [
@@ -166,7 +166,7 @@ def test_rows_without_any_band_get_a_flat_density_and_flags_but_never_nan(
             table = table.set_column(number, name, pa.array(np.zeros(40, np.int32)))
         if name == "unobserved":
             table = table.set_column(number, name, pa.array(np.full(40, 63, np.int32)))
-    photoz, pdf = Inference(line, kind, pool)(table.to_batches()[0])
+    photoz, pdf = Inference(line, kind, pool)(table.to_batches()[0])()
     for name in infer.COLUMNS:
         assert np.isfinite(values(photoz, name)).all()
     assert (values(photoz, "z_c160") == 0).all() and (values(photoz, "z_c840") == 3).all()
@@ -178,7 +178,7 @@ def test_rows_without_any_band_get_a_flat_density_and_flags_but_never_nan(
 
 def test_a_catalogue_without_cuts_and_limits_is_enough(line: TrainedModel, pool: ThreadPoolExecutor) -> None:
     table = clean_rows(Partition(4, 7), 50).drop_columns(["cut", "ebv", *(f"maglim_{band}" for band in BANDS)])
-    (photoz,) = Inference(line, "none", pool)(table.to_batches()[0])
+    (photoz,) = Inference(line, "none", pool)(table.to_batches()[0])()
     assert photoz.num_rows == 50
     assert not (values(photoz, "flags") & infer.FAILS_CUT).any()
 
@@ -197,8 +197,8 @@ def test_what_is_looked_up_in_a_table_is_what_the_density_says(
     model = TrainedModel("bell", "bell", Bell(base.Settings(), line.context), calibration, INTERVALS, line.domain)
     batch = batch_of(5000)
     rows = Photometry.from_arrow(batch, BANDS)
-    photoz, pdf = Inference(model, "compact", pool)(batch)
-    (alone,) = Inference(model, "none", pool)(batch)
+    photoz, pdf = Inference(model, "compact", pool)(batch)()
+    (alone,) = Inference(model, "none", pool)(batch)()
     density = model.predict(rows)
     place, log_width = (value.numpy() for value in model.model.locate(rows))  # type: ignore[attr-defined]
     sure = np.isfinite(place + log_width)

@@ -13,13 +13,13 @@ from zmill.pdf.grid import Grid
 from zmill.predict.table import Table
 
 GRID = Grid(0.0, 2.0, 101)
-BINS = 3
+BINS, SHARED = 3, 19
 
 
 def numbers(place: Tensor, log_width: Tensor, bins: Tensor | None) -> Tensor:
-    """A mode, a mean, a width; then two ends that depend on the bin, or those of all bins."""
+    """A mode and places beside it, more than a register holds; then two ends that depend on the bin, or those of all bins."""
     width = log_width.exp()
-    shared = torch.stack([place, place + 0.1 * width, width], 1)
+    shared = torch.stack([place + 0.1 * k * width for k in range(SHARED)], 1)
     ends = torch.stack([place - width * (1 + k // 2) * (-1) ** k for k in range(2 * BINS)], 1)
     if bins is not None:
         ends = ends.reshape(-1, BINS, 2)[torch.arange(len(place)), bins]
@@ -40,7 +40,7 @@ def test_compiled_it_is_the_same(table: Table, rows: int) -> None:
     place[::17] = torch.nan
     bins = torch.randint(0, BINS, (rows,), generator=generator)
     defined, compiled = table._look_up(place, log_width, bins), table._look_up_compiled(place, log_width, bins)
-    assert compiled[0].shape == (5, rows)
+    assert compiled[0].shape == (SHARED + 2, rows)
     good = defined[1]
     assert torch.equal(good, compiled[1])
     assert rows < 16 or bool(good.any() and not good.all())

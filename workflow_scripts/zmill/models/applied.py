@@ -1,4 +1,4 @@
-"""Trained residual networks as they predict: in the narrowest numbers that the processor multiplies fast."""
+"""Trained networks as they predict: in few passes, and residual ones in the narrowest numbers that the processor multiplies fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zmill.models.device import multiplies_bfloat16, multiplies_int8
-from zmill.models.network import Linear, ResidualMLP, Waves
+from zmill.models.network import FullyConnected, Linear, ResidualMLP, Waves
 from zmill.pdf.lanes import BYTE, Code, Compiled, Value, a_block_at_least
 
 Range: TypeAlias = tuple[float, float]
@@ -92,6 +92,22 @@ class Applied:
             total = p if total is None else total.add_(p)
         assert total is not None
         return total if len(self.members) == 1 else total.div_(len(self.members))
+
+
+class AppliedLayers:
+    """A trained `FullyConnected` of one member on a CPU: only predicts. Products, biases and ReLU of a layer are one pass."""
+
+    def __init__(self, network: FullyConnected) -> None:
+        layers = [layer for layer in (*network.layers, network.head) if isinstance(layer, Linear)]
+        *self._hidden, self._head = [
+            (layer.weight[0].detach().T.contiguous(), layer.bias[0, 0].detach()) for layer in layers
+        ]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(1, n, inputs) -> (1, n, outputs)."""
+        for weight, bias in self._hidden:
+            x = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
+        return functional.linear(x, *self._head)
 
 
 class _Whole:

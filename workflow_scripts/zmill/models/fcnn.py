@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
+from zmill.models.applied import AppliedLayers
 from zmill.models.network import FullyConnected
 from zmill.models.regression import PointNetwork, PointSettings
 
@@ -28,6 +31,11 @@ class FCNN(PointNetwork):
 
     def build(self) -> nn.Module:
         return FullyConnected(1, self.inputs, self.settings.hidden, 1)
+
+    def applied(self) -> Callable[[Tensor], Tensor]:
+        assert isinstance(self.network, FullyConnected)
+        one_pass = self.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        return AppliedLayers(self.network) if one_pass else self.network
 
 
 MODEL = FCNN

@@ -55,6 +55,10 @@ class PointNetwork(LocatedModel):
     def build(self) -> nn.Module:
         """An untrained network: (1, n, self.inputs) -> (1, n, 1)."""
 
+    def applied(self) -> Callable[[Tensor], Tensor]:
+        """The trained network as it predicts, on the model's device."""
+        return self.network
+
     def optimizer(self, parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
         """What the network is trained with."""
         return adamw(parameters, schedule)
@@ -70,11 +74,13 @@ class PointNetwork(LocatedModel):
         valid_x, magnitude = self._inputs_of(valid.photometry)
         with torch.inference_mode():
             z_hat = self.network(valid_x[None])[0, :, 0]
-        self.kernel = ResidualKernel.fit(z_hat.clone(), magnitude.clone(), valid_z).to(device)
+        self.kernel = ResidualKernel.fit(z_hat.clone(), magnitude.clone(), valid_z)
+        self.to(device)
         return facts | {"residuals": {"student_nu": self.kernel.nu}}
 
     def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
         self._learn(rows, None, device, say)
+        self.to(device)
 
     def _learn(
         self, rows: Labelled, valid: tuple[Photometry, Tensor] | None, device: torch.device, say: Callable[[str], None]
@@ -110,7 +116,7 @@ class PointNetwork(LocatedModel):
     def locate(self, batch: Photometry) -> tuple[Tensor, Tensor]:
         x, magnitude = self._inputs_of(batch)
         rows = ROWS if self.device.type == "cpu" else max(len(x), 1)
-        z_hat = torch.cat([self.network(part.contiguous()[None])[0, :, 0] for part in x.split(rows)])
+        z_hat = torch.cat([self._applied(part.contiguous()[None])[0, :, 0] for part in x.split(rows)])
         return z_hat, self.kernel.log_width(z_hat, magnitude)
 
     @torch.inference_mode()
@@ -145,3 +151,4 @@ class PointNetwork(LocatedModel):
         super().to(device)
         self.network.to(device).eval()
         self.kernel = self.kernel.to(device)
+        self._applied = self.applied()

@@ -124,6 +124,17 @@ class Value:
         """Floats without what is behind the point; they must be small enough for it."""
         return Value(self.code, self.code.builder.fptosi(self.value, INTS))
 
+    def counted(self, lane: int) -> Value:
+        """The integer of one lane, to count with."""
+        one = self.code.builder.extract_element(self.value, ir.Constant(INT, lane))
+        return Value(self.code, self.code.builder.sext(one, COUNT))
+
+    def of_lane(self, lane: int) -> Value:
+        """The number of one lane in all lanes."""
+        return Value(
+            self.code, self.code.builder.shuffle_vector(self.value, self.value, ir.Constant(INTS, [lane] * LANES))
+        )
+
     def to_float(self) -> Value:
         """Integers as floats."""
         return Value(self.code, self.code.builder.sitofp(self.value, FLOATS))

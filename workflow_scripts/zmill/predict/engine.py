@@ -1,15 +1,16 @@
 """The shard engine: partitions of a clean catalogue go in, as many of each output catalogue come out.
 
 Three things happen at once: record batches are read ahead in one thread, inference runs in the middle, and every output
-catalogue is written behind in a thread of its own. The queues between them are a few batches long, so that memory
-depends on `batch_rows` alone. On a GPU several such lanes work side by side, each with partitions of its own.
+catalogue is written behind in a thread of its own. The next batches are begun before one has ended, so that no thread of
+the inference waits for another. The queues between them are a few batches long, so that memory depends on `batch_rows`
+alone. On a GPU several such lanes work side by side, each with partitions of its own.
 """
 
 from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,17 +22,21 @@ from zmill.catalog import hats
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.job import Progress, log
 from zmill.predict import read
-from zmill.predict.flow import ahead, behind
-from zmill.predict.read import Begin, Broken, End
+from zmill.predict.flow import ahead, behind, late
+from zmill.predict.read import Broken, Event
 from zmill.predict.write import Output
 
 AHEAD = 2
 """Batches read before they are needed."""
+BEGUN = 3
+"""Batches that the inference has begun with and that are waited for later: it may take a thread for each."""
 BEHIND = 2
 """Batches computed and not yet written, per output catalogue."""
 
-Infer = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, ...]]
-"""Turns a batch of clean rows into one batch of the same rows for each output catalogue."""
+Computed = tuple[pa.RecordBatch, ...]
+"""Of a batch of clean rows, one batch of the same rows for each output catalogue."""
+Infer = Callable[[pa.RecordBatch], Callable[[], Computed]]
+"""Begins to compute a batch of clean rows; what it gives waits for the end."""
 
 
 class PredictError(Exception):
@@ -125,20 +130,25 @@ def _lane(work: Work, todo: _Shared, progress: Progress, broken: list[Broken]) -
             events = read.stream(work.clean, todo, work.wanted, work.needed, work.batch_rows)
             drawn = stack.enter_context(ahead(events, AHEAD))
             sends = [stack.enter_context(behind(output.consume, BEHIND)) for output in work.outputs]
-            for event in drawn:
-                if isinstance(event, Begin | End | Broken):
-                    if isinstance(event, Broken):
-                        log.error("%s", event.why)
-                        broken.append(event)
-                    for send in sends:
-                        send(event)
-                else:
-                    for send, computed in zip(sends, work.infer(event), strict=True):
-                        send(computed)
+            begun = ((event, _begin(work, event)) for event in drawn)
+            for event, finish in late(begun, BEGUN):
+                if isinstance(event, Broken):
+                    log.error("%s", event.why)
+                    broken.append(event)
+                for send, item in zip(sends, finish(), strict=True):
+                    send(item)
+                if isinstance(event, pa.RecordBatch):
                     progress.add(event.num_rows)
     except BaseException:
         todo.stopped = True
         raise
+
+
+def _begin(work: Work, event: Event) -> Callable[[], Sequence[Event]]:
+    """Begin with a batch; what it gives waits, and tells for each output what follows of it. All else is told to all outputs."""
+    if isinstance(event, pa.RecordBatch):
+        return work.infer(event)
+    return lambda: [event] * len(work.outputs)
 
 
 def _rows(catalog: Path, partitions: list[Partition]) -> int:

@@ -89,6 +89,16 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
         thread.join()
 
 
+def late(items: Iterable[T], by: int) -> Iterator[T]:
+    """The items, each once so many more have been drawn."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > by:
+            yield waiting.popleft()
+    yield from waiting
+
+
 class Stopped(Exception):
     """What a consumer behind the work sees when the work itself has failed: it must undo what is half done."""
 

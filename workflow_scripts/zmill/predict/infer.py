@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -37,9 +38,9 @@ Stored = Literal["none"] | arrow.Kind
 COLUMNS = (*points.COLUMNS, *conformal.COLUMNS)
 """Columns of numbers in `photoz/`."""
 
-CPU_ROWS, CPU_DENSITIES = 16_384, 8192
+CPU_ROWS, CPU_DENSITIES = 65_536, 8192
 """Rows that a thread computes at a time, where densities are looked up and where each is computed: enough that operations
-cost more than their calls, few enough for the cache."""
+cost more than their calls, in which threads wait for one another, few enough for the cache where a row is a density."""
 
 
 class Inference:
@@ -74,9 +75,12 @@ class Inference:
         assert self.kind != "none", "no pdf/ is written"
         return pa.schema([*_identity(clean), arrow.field(self.kind, self.grid)], arrow.metadata(self.kind, self.grid))
 
-    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, ...]:
-        """The batch of `photoz/` and, unless PDFs are off, that of `pdf/`."""
-        found = self._on_gpu(batch) if self.device.type == "cuda" else self._on_cpu(batch)
+    def __call__(self, batch: pa.RecordBatch) -> Callable[[], tuple[pa.RecordBatch, ...]]:
+        """Begin; what comes back waits and gives the batch of `photoz/` and, unless PDFs are off, that of `pdf/`."""
+        finish = self._on_gpu(batch) if self.device.type == "cuda" else self._on_cpu(batch)
+        return lambda: self._written(batch, finish())
+
+    def _written(self, batch: pa.RecordBatch, found: _Found) -> tuple[pa.RecordBatch, ...]:
         identity = [batch.column(name) for name in IDENTITY]
         computed = [pa.array(column) for column in (*found.points, found.ood, found.flags)]
         photoz = pa.record_batch([*identity, *computed], schema=self.photoz_schema(batch.schema))
@@ -88,7 +92,7 @@ class Inference:
     def _rows(self, batch: pa.RecordBatch) -> Photometry:
         return Photometry.from_arrow(batch, self.model.context.bands, self.model.context.extra_names)
 
-    def _on_cpu(self, batch: pa.RecordBatch) -> _Found:
+    def _on_cpu(self, batch: pa.RecordBatch) -> Callable[[], _Found]:
         """Piece by piece from Arrow's columns to what is written of them, so that nothing leaves the cache on its way."""
         found = _Found.empty(batch.num_rows, self._pdf_width, self._pdf_type)
 
@@ -102,11 +106,16 @@ class Inference:
             if found.pdf is not None and pdf is not None:
                 found.pdf[piece] = pdf.numpy()
 
-        for _ in self.pool.map(compute, range(0, batch.num_rows, self._at_once)):
-            pass
-        return found
+        pieces = [self.pool.submit(compute, start) for start in range(0, batch.num_rows, self._at_once)]
 
-    def _on_gpu(self, batch: pa.RecordBatch) -> _Found:
+        def finish() -> _Found:
+            for piece in pieces:
+                piece.result()
+            return found
+
+        return finish
+
+    def _on_gpu(self, batch: pa.RecordBatch) -> Callable[[], _Found]:
         """The whole batch at once on this lane's own stream, from and to pinned memory."""
         rows = self._rows(batch)
         if not hasattr(self._lane, "stream"):
@@ -118,7 +127,8 @@ class Inference:
             self._lane.stream.synchronize()
         # copied out of pinned memory, which the next batch uses again
         numbers, pdf_numbers = points_host.numpy().copy(), None if pdf_host is None else pdf_host.numpy().copy()
-        return _Found(numbers, ood, _flags(batch, rows, numbers[0], ood, self.grid), pdf_numbers)
+        found = _Found(numbers, ood, _flags(batch, rows, numbers[0], ood, self.grid), pdf_numbers)
+        return lambda: found
 
     @torch.inference_mode()
     def _compute(self, rows: Photometry) -> tuple[Tensor, Tensor | None, NDArray[np.bool_]]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from zmill.pdf.grid import Grid
-from zmill.pdf.lanes import BYTE, Code, Compiled, Value, a_block_at_least
+from zmill.pdf.lanes import BYTE, LANES, Code, Compiled, Value, a_block_at_least
 
 PLACES_PER_STEP = 2
 LOG_WIDTH_STEP = 0.05
@@ -106,7 +106,7 @@ class Table:
 
     def _look_up_compiled(self, place: Tensor, log_width: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
         """The same in one pass on a CPU."""
-        tables = (self.values.numpy(), self.of_bins.numpy(), self._smooth)
+        tables = (*self._padded, self._smooth)
         rows = [a_block_at_least(one.float().numpy()) for one in (place, log_width, bins)]
         count = len(rows[0])
         found = np.empty((self.values.shape[1] + self.of_bins.shape[1], count), np.float32)
@@ -118,6 +118,11 @@ class Table:
     def _last(self) -> int:
         """The last place's number."""
         return len(self.values) // self.widths - 1
+
+    @cached_property
+    def _padded(self) -> list[NDArray[np.float32]]:
+        """`values` and `of_bins` with as many numbers behind them as a register holds: it is filled from any node on."""
+        return [np.append(table.numpy().ravel(), np.zeros(LANES, np.float32)) for table in (self.values, self.of_bins)]
 
     @cached_property
     def _smooth(self) -> NDArray[np.float32]:
@@ -142,22 +147,22 @@ class Table:
             in_bin = node + code.load(code.bins, row).to_int() * len(self.values)
             shares = [(1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b]
             steps = (0, 1, self.widths, self.widths + 1)
-            first = 0
-            for table, at, width in (
-                (code.values, node, self.values.shape[1]),
-                (code.of_bins, in_bin, self.of_bins.shape[1]),
-            ):
-                nodes = [(at + step) * width for step in steps]
-
-                def column(
-                    number: Value, table: Value = table, nodes: list[Value] = nodes, first: int = first
-                ) -> tuple[()]:
-                    parts = (code.gather(table, at, number) * by for at, by in zip(nodes, shares, strict=True))
-                    code.store(reduce(add, parts), code.found, (number + first) * code.rows + row)
-                    return ()
-
-                code.loop(0, width, 1, column)
-                first += width
+            columns = [(code.values, node, self.values.shape[1]), (code.of_bins, in_bin, self.of_bins.shape[1])]
+            before = 0
+            for table, at, width in columns:
+                for first in range(0, width, LANES):
+                    # Sixteen numbers of a node at a time, which are neighbors, and not one of sixteen nodes.
+                    rows = []
+                    for lane in range(LANES):
+                        place = at.counted(lane)
+                        parts = (
+                            code.load(table, (place + step) * width + first) * share.of_lane(lane)
+                            for step, share in zip(steps, shares, strict=True)
+                        )
+                        rows.append(reduce(add, parts))
+                    for number, column in enumerate(code.transposed(rows)[: width - first]):
+                        code.store(column, code.found, code.rows * (before + first + number) + row)
+                before += width
 
         code.each_block(code.rows, block)
         return code.compiled()
