@@ -18,11 +18,13 @@ from zmill.config import ConfigError, dump, load
 from zmill.dates import back_to_now, follow_inputs
 from zmill.inputs import find
 from zmill.job import failed, forget
+from zmill.many_jobs import take_in_stride
 
 min_version("9.20")
 # Jobs are there until the end: to look through all of them for garbage, again and again, takes a sixth of a large run's start.
 gc.set_threshold(1_000_000)
 follow_inputs(DAG, Path(workflow.basedir, "workflow_scripts"))
+take_in_stride()
 
 
 configfile: "config.yaml"
