@@ -7,9 +7,9 @@ from functools import lru_cache
 
 import smart_open
 
-OBJECTS = 1_000_000
-"""Objects made since the last look for garbage at which Python looks again. Jobs are there until the end: to look through all of
-them every 700 objects is a sixth of a dry run of 4,000 jobs."""
+OBJECTS = 5_000_000
+"""Objects more than at the last look for garbage at which Python looks again. Jobs are there until the end: to look through all of
+them again and again is a sixth of a dry run of 4,000 jobs."""
 
 
 def take_in_stride() -> None:
