@@ -27,9 +27,11 @@ def test_applied_equals_the_network(waves: int) -> None:
     torch.testing.assert_close(Applied(trained).probability(x), expected, rtol=0.15, atol=2e-3)
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no passes of oneDNN here")
+@pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("rows", [1, 17, 2048])
-def test_layers_in_one_pass_are_the_network(rows: int) -> None:
+def test_layers_in_one_pass_are_the_network(rows: int, onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not onednn:
+        monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
     torch.manual_seed(2)
     trained = FullyConnected(1, 6, (32, 16), 1)
     for parameter in trained.parameters():

@@ -72,7 +72,7 @@ class Applied:
                 phase = x[:, : self.waved] @ frequency
                 both = torch.cat([phase.sin(), phase.cos_()], 1).to(self.dtype)
                 inputs.append(functional.linear(both, *mix).relu_())
-            h = functional.linear(torch.cat(inputs, 1) if len(inputs) > 1 else x, *stem).relu_()
+            h = rectified(torch.cat(inputs, 1) if len(inputs) > 1 else x, *stem)
             if self._whole is not None:
                 yield self._whole(h)[:, : self.size]
                 continue
@@ -95,7 +95,7 @@ class Applied:
 
 
 class AppliedLayers:
-    """A trained `FullyConnected` of one member on a CPU: only predicts. Products, biases and ReLU of a layer are one pass."""
+    """A trained `FullyConnected` of one member: only predicts."""
 
     def __init__(self, network: FullyConnected) -> None:
         layers = [layer for layer in (*network.layers, network.head) if isinstance(layer, Linear)]
@@ -105,9 +105,16 @@ class AppliedLayers:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(1, n, inputs) -> (1, n, outputs)."""
-        for weight, bias in self._hidden:
-            x = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
+        for layer in self._hidden:
+            x = rectified(x, *layer)
         return functional.linear(x, *self._head)
+
+
+def rectified(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A layer with ReLU behind it; of float32 on a CPU in one pass of oneDNN."""
+    if x.dtype != torch.float32 or x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return functional.linear(x, weight, bias).relu_()
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
 
 
 class _Whole:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -34,8 +33,7 @@ class FCNN(PointNetwork):
 
     def applied(self) -> Callable[[Tensor], Tensor]:
         assert isinstance(self.network, FullyConnected)
-        one_pass = self.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        return AppliedLayers(self.network) if one_pass else self.network
+        return AppliedLayers(self.network)
 
 
 MODEL = FCNN
