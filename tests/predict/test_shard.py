@@ -161,6 +161,28 @@ def test_a_new_champion_takes_over_within_the_budget_of_a_night(results: Path) -
     assert assign.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new)
 
 
+def test_columns_that_mean_something_else_now_are_predicted_again(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(assign, "MEANING", assign.MEANING - 1)
+        predict(results)
+        old = {path: path.stat().st_ino for path in (results / "photoz" / "dataset").rglob("*.parquet")}
+        finish(results, "demo", "compact")
+    with pytest.raises(
+        CatalogError, match=r"4 of 4 partitions .*--forcerun predict_shard(.|\n)*meaning is \d+, expected"
+    ):
+        finish(results, "demo", "compact")
+    first = assign.current(results).name
+    train(results / "models" / "other", "other", seed=2)
+    crown(results, "other")
+    new = assign.current(results).name
+    assert assign.assign(results, (0, 1), 1e-9, "compact") == {0: new, 1: new} != {0: first, 1: first}
+    predict(results)
+    finish(results, "demo", "compact")
+    assert all(path.stat().st_ino != inode for path, inode in old.items())
+
+
 def test_what_is_missing_keeps_the_catalogue_from_being_finished(results: Path) -> None:
     predict(results)
     PARTITIONS[2].file(results / "pdf").unlink()

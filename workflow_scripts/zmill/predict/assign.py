@@ -13,6 +13,10 @@ from typing import Any
 
 from zmill.catalog.files import read_json
 
+MEANING = 1
+"""Number of what the columns of `photoz/` and `pdf/` mean. It is raised when one is added, or computed otherwise: what was predicted
+before is then predicted again, so that no catalogue holds both."""
+
 
 def state(results: Path) -> Path:
     """The record of the champion."""
@@ -64,10 +68,10 @@ def _said(results: Path, shard: int) -> dict[str, Any]:
 
 
 def _may_wait(results: Path, said: dict[str, Any], now: str, pdf: str) -> bool:
-    """Whether a shard was predicted by an earlier champion that is still there, with PDFs on the same grid that are stored as
-    they are to be."""
+    """Whether a shard was predicted by an earlier champion that is still there, with columns that mean the same and PDFs on the
+    same grid that are stored as they are to be."""
     made = said.get("model", {}).get("hash")
-    if made in (None, now) or said["pdf"] != pdf:
+    if made in (None, now) or said["pdf"] != pdf or said.get("meaning") != MEANING:
         return False
     return folder(results, made).is_dir() and _alike(folder(results, made), folder(results, now))
 

@@ -53,7 +53,9 @@ def finish(results: Path, name: str, kind: Stored) -> int:
             more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
             raise CatalogError(
                 f"{catalog}: {len(faults)} of {len(partitions)} partitions are not what they should be; predict them "
-                "again:\n" + "\n".join(f"  {fault}" for fault in faults[:SHOWN]) + more
+                "again (snakemake --forcerun predict_shard takes up these and no others):\n"
+                + "\n".join(f"  {fault}" for fault in faults[:SHOWN])
+                + more
             )
     rows = hats.rows(survey)
     if kind != "none":
@@ -83,6 +85,7 @@ def _fault(
         "bytes": file.stat().st_size,
         "input": hats.sidecar(clean, partition)["xxh3_128"],
         "pdf": kind,
+        "meaning": assign.MEANING,
     }
     wrong = [f"{key} is {said.get(key)}, expected {value}" for key, value in expected.items() if said.get(key) != value]
     if said.get("model") not in by:

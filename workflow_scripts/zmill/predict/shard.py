@@ -22,6 +22,7 @@ from zmill.job import log
 from zmill.models import store
 from zmill.models.device import choose
 from zmill.models.trained import TrainedModel
+from zmill.predict import assign
 from zmill.predict.engine import Work, run
 from zmill.predict.infer import Inference
 from zmill.predict.memory import keep_freed
@@ -74,6 +75,7 @@ def predict_shard(
         "partitions": len(partitions),
         "model": {"name": model.name, "hash": hash_},
         "pdf": settings.pdf,
+        "meaning": assign.MEANING,
         "xxh3_128": xxhash.xxh3_128_hexdigest("".join(one["xxh3_128"] for one in said).encode()),
     }
     write_json(results / "progress" / "predict" / f"{shard}.json", done)
@@ -84,7 +86,7 @@ def shard_work(results: Path, model: TrainedModel, hash_: str, settings: Predict
     """What the engine reads, computes and writes for a model."""
     context = model.context
     inference = Inference(model, settings.pdf, pool)
-    made = {"model": hash_, "pdf": settings.pdf}
+    made = {"model": hash_, "pdf": settings.pdf, "meaning": assign.MEANING}
     outputs = [Output(results / "photoz", inference.photoz_schema, made)]
     if settings.pdf != "none":
         outputs.append(Output(results / "pdf", inference.pdf_schema, made))
