@@ -6,7 +6,6 @@ snakemake --cores all --config survey=NAME   another one of surveys/
 snakemake --list-target-rules                what can be asked for
 """
 
-import gc
 from pathlib import Path
 
 from snakemake.dag import DAG
@@ -21,8 +20,6 @@ from zmill.job import failed, forget
 from zmill.many_jobs import take_in_stride
 
 min_version("9.20")
-# Jobs are there until the end: to look through all of them for garbage, again and again, takes a sixth of a large run's start.
-gc.set_threshold(1_000_000)
 follow_inputs(DAG, Path(workflow.basedir, "workflow_scripts"))
 take_in_stride()
 

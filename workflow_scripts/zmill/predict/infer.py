@@ -93,7 +93,7 @@ class Inference:
         return Photometry.from_arrow(batch, self.model.context.bands, self.model.context.extra_names)
 
     def _on_cpu(self, batch: pa.RecordBatch) -> Callable[[], _Found]:
-        """Piece by piece from Arrow's columns to what is written of them, so that nothing leaves the cache on its way."""
+        """Piece by piece, each on one thread from Arrow's columns to what is written of them."""
         found = _Found.empty(batch.num_rows, self._pdf_width, self._pdf_type)
 
         def compute(start: int) -> None:
