@@ -8,6 +8,7 @@ snakemake --list-target-rules                what can be asked for
 
 from pathlib import Path
 
+from snakemake import common, rules as snakemake_rules
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -21,7 +22,7 @@ from zmill.many_jobs import take_in_stride
 
 min_version("9.20")
 follow_inputs(DAG, Path(workflow.basedir, "workflow_scripts"))
-take_in_stride()
+take_in_stride(common, snakemake_rules)
 
 
 configfile: "config.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from functools import lru_cache
+from typing import Any
 
 import smart_open
 
@@ -12,12 +13,19 @@ OBJECTS = 5_000_000
 them again and again is a sixth of a dry run of 4,000 jobs."""
 
 
-def take_in_stride() -> None:
-    """From now on in this process, garbage is looked for less often, and an address that is known is not taken apart again.
+def take_in_stride(*snakemake: Any) -> None:
+    """From now on in this process, garbage is looked for less often, and what is known of an address or a function is not found out
+    again.
 
-    Snakemake has the address of a job's script taken apart four times a job, and each time smart_open makes a class for the
-    answer.
+    Snakemake has the address of a job's script taken apart four times a job, for which smart_open makes a class each time, and
+    looks up what arguments a function of a rule takes ten times a job.
+
+    Parameters
+    ----------
+    snakemake : its modules that look functions up.
     """
     gc.set_threshold(OBJECTS)
-    if not hasattr(smart_open.parse_uri, "cache_info"):
-        smart_open.parse_uri = lru_cache(maxsize=1024)(smart_open.parse_uri)
+    for module, name in [(smart_open, "parse_uri"), *((module, "get_function_params") for module in snakemake)]:
+        known = getattr(module, name)
+        if not hasattr(known, "cache_info"):
+            setattr(module, name, lru_cache(maxsize=4096)(known))
