@@ -93,6 +93,7 @@ def test_two_sources_become_one_catalogue(tmp_path: Path) -> None:
     assert rejected.num_rows == 5 and sorted(rejected["label_source"].to_pylist()) == ["a", "b", "b", "b", "b"]
     conflicts = pq.read_table(tmp_path / "results" / "rejected" / "specz_conflicts.parquet")
     assert sorted(conflicts["redshift"].to_pylist()) == [0.7, 0.9]
+    assert conflicts["reason"].to_pylist() == ["conflict", "conflict"]
 
 
 def test_the_catalogue_is_valid_hats_cut_by_size_and_sorted(tmp_path: Path) -> None:

@@ -100,6 +100,8 @@ def build(
     table = pa.concat_tables(accepted).combine_chunks()
     merged = _merge(table, [label.name for label in sources], labels)
     conflicts = table.append_column("object", pa.array(merged.group)).filter(pa.array(merged.conflict))
+    told = pa.array(["conflict"] * len(conflicts), pa.string())
+    conflicts = conflicts.set_column(conflicts.column_names.index("reason"), "reason", told)
     with whole(results / "rejected" / "specz_conflicts.parquet") as temporary:
         pq.write_table(conflicts.sort_by("object"), temporary, compression="zstd")
     if not len(merged.chosen):
