@@ -84,6 +84,8 @@ def plan(results: Path, count: int) -> None:
         place(shards.file(results / "survey", number), NEW)
         for stage in ("clean", "predict"):
             place(results / "progress" / stage / f"{number}.json", OLD)
+            # A job writes its log; of a job that has not, Snakemake would make one.
+            place(results / "logs" / f"{stage}_shard" / f"{number}.log", OLD)
 
 
 def main() -> None:
