@@ -209,41 +209,25 @@ def test_the_next_batches_are_begun_before_one_is_ended(tmp_path: Path) -> None:
     same_rows(tmp_path / "clean", tmp_path / "out")
 
 
-def test_an_error_behind_the_beginning_ends_the_run_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("late", "lanes"), [(False, 2), (True, 1)])
+def test_an_error_of_the_model_ends_the_run_with_nothing_half_written(tmp_path: Path, late: bool, lanes: int) -> None:
+    """late : the error comes after a batch has begun, once it is waited for."""
     partitions = write_clean(tmp_path / "clean", [900, 900, 900])
     work = plain_work(tmp_path / "clean", tmp_path / "out")
     numbers = iter(range(100))
 
-    def failing(batch: pa.RecordBatch) -> Callable[[], engine.Computed]:
-        finish, number = work.infer(batch), next(numbers)
-
-        def late() -> engine.Computed:
-            if number == 4:
-                raise RuntimeError("out of memory on the device")
-            return finish()
-
-        return late
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        run(engine.Work(**{**vars(work), "infer": failing}), partitions)
-    written = contents(tmp_path / "out")
-    assert not [name for name in written if name.endswith(".tmp")]
-    run(work, partitions)
-    same_rows(tmp_path / "clean", tmp_path / "out")
-
-
-def test_an_error_of_the_model_ends_the_run_with_nothing_half_written(tmp_path: Path) -> None:
-    partitions = write_clean(tmp_path / "clean", [900, 900, 900])
-    work = plain_work(tmp_path / "clean", tmp_path / "out")
-    calls = iter(range(100))
+    def fail() -> engine.Computed:
+        raise RuntimeError("out of memory on the device")
 
     def failing(batch: pa.RecordBatch) -> Callable[[], engine.Computed]:
-        if next(calls) == 4:
-            raise RuntimeError("out of memory on the device")
-        return work.infer(batch)
+        if next(numbers) != 4:
+            return work.infer(batch)
+        if not late:
+            fail()
+        return fail
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        run(engine.Work(**{**vars(work), "infer": failing}), partitions, lanes=2)
+        run(engine.Work(**{**vars(work), "infer": failing}), partitions, lanes)
     assert not [name for name in contents(tmp_path / "out") if name.endswith(".tmp")]
     run(work, partitions)
     same_rows(tmp_path / "clean", tmp_path / "out")

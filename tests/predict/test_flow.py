@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from zmill.predict.flow import Stopped, ahead, behind, late
 
 
+def noted(numbers: Iterable[int], drawn: list[int]) -> Iterator[int]:
+    """The numbers, each put down in `drawn` when it is drawn."""
+    for number in numbers:
+        drawn.append(number)
+        yield number
+
+
 def test_ahead_keeps_order_and_never_draws_more_than_its_depth() -> None:
     drawn: list[int] = []
 
-    def items() -> Iterator[int]:
-        for number in range(50):
-            drawn.append(number)
-            yield number
-
     taken = []
-    with ahead(items(), depth=3) as stream:
+    with ahead(noted(range(50), drawn), depth=3) as stream:
         for number in stream:
             time.sleep(0.001)
             taken.append(number)
@@ -52,13 +54,8 @@ def test_leaving_early_ends_the_thread_that_reads() -> None:
 def test_late_gives_every_item_in_order_once_others_were_drawn(by: int) -> None:
     drawn: list[int] = []
 
-    def items() -> Iterator[int]:
-        for number in range(10):
-            drawn.append(number)
-            yield number
-
     taken = []
-    for number in late(items(), by):
+    for number in late(noted(range(10), drawn), by):
         taken.append(number)
         assert len(drawn) == min(number + by + 1, 10)
     assert taken == list(range(10))

@@ -17,8 +17,8 @@ def take_in_stride(*snakemake: Any) -> None:
     """From now on in this process, garbage is looked for less often, and what is known of an address or a function is not found out
     again.
 
-    Snakemake has the address of a job's script taken apart four times a job, for which smart_open makes a class each time, and
-    looks up what arguments a function of a rule takes ten times a job.
+    Snakemake has the address of a job's script taken apart three times a job, for which smart_open makes a class each time, and
+    looks up what arguments a function of a rule takes some fifteen times a job.
 
     Parameters
     ----------

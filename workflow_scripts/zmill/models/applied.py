@@ -71,13 +71,13 @@ class Applied:
                 frequency, mix = waves
                 phase = x[:, : self.waved] @ frequency
                 both = torch.cat([phase.sin(), phase.cos_()], 1).to(self.dtype)
-                inputs.append(functional.linear(both, *mix).relu_())
+                inputs.append(rectified(both, *mix))
             h = rectified(torch.cat(inputs, 1) if len(inputs) > 1 else x, *stem)
             if self._whole is not None:
                 yield self._whole(h)[:, : self.size]
                 continue
             for first, second in blocks:
-                h = h.add_(functional.linear(functional.linear(h, *first).relu_(), *second))
+                h = h.add_(functional.linear(rectified(h, *first), *second))
             yield functional.linear(h.relu_(), *head)[:, : self.size]
 
     def log_probability(self, x: Tensor) -> Tensor:
