@@ -12,7 +12,7 @@ from toy_survey import CONTEXT, GRID, labelled
 from zmill.models import registry, trainz
 from zmill.models import trained as trained_module
 from zmill.models.base import Labelled
-from zmill.models.trained import ModelError, TrainedModel, batches, fit_and_calibrate
+from zmill.models.trained import ModelError, TrainedModel, fit_and_calibrate
 from zmill.pdf import calibration_fit
 from zmill.survey.photometry import Photometry
 
@@ -118,8 +118,3 @@ def test_redshifts_beyond_the_grid_are_refused_where_too_few_are_left_and_said_w
     train.z[:7] = GRID.z_max + 1
     fitted(train, calib, said)
     assert any("7 training redshifts are beyond redshift_grid" in line for line in said)
-
-
-def test_batches_cover_every_row_once() -> None:
-    assert [list(range(10))[rows] for rows in batches(10, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert list(batches(0, 4)) == []

@@ -115,8 +115,6 @@ class Model(ABC):
     """Kind of input."""
     min_train: ClassVar[int] = 50
     """Fewest training rows it can be fitted on; the run is refused below."""
-    bf16: ClassVar[bool] = False
-    """Whether matrix products in bfloat16 leave its densities as good (networks that end in a softmax)."""
     Settings: ClassVar[type[Settings]]
 
     def __init__(self, settings: Any, context: Context) -> None:

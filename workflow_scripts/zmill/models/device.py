@@ -7,9 +7,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from zmill.catalog.lock import Locked, hold
 from zmill.gpus import VISIBLE
@@ -62,6 +64,12 @@ def multiplies_int8(device: torch.device) -> bool:
     there = torch.cpu.get_capabilities()
     fast = there.get("avx512_vnni") or there.get("avx_vnni")
     return device.type == "cpu" and bool(fast) and torch.backends.mkldnn.is_available()
+
+
+def sent(values: Tensor | NDArray[Any], device: torch.device) -> Tensor:
+    """On a device; to a GPU by way of pinned memory, so that nobody waits for it."""
+    values = torch.as_tensor(values)
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from zmill.metrics import FloatArray, Metrics, PdfScores
 from zmill.models import patterns
 from zmill.models.base import Labelled
 from zmill.models.patterns import Gaps
-from zmill.models.trained import TrainedModel, batches
+from zmill.models.trained import TrainedModel
 from zmill.pdf import conformal, points
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
+from zmill.slices import slices
 
 BATCH_CPU, BATCH_GPU = 4096, 65_536
 """Rows predicted at a time: few enough for the processor's cache, many enough to fill a GPU."""
@@ -68,7 +69,7 @@ def predict_rows(trained: TrainedModel, rows: Labelled) -> Predicted:
     levels = trained.conformal.levels(trained.model.device)
     seconds = 0.0
     size = BATCH_CPU if trained.model.device.type == "cpu" else BATCH_GPU
-    for part in batches(max(len(rows), 1), size):
+    for part in slices(max(len(rows), 1), size):
         batch = rows.photometry[part]
         started = time.perf_counter()
         density = trained.predict(batch)

@@ -20,10 +20,12 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from zmill.config import ConfigError, nearest
+from zmill.models.device import sent
 from zmill.models.scaling import Scaler
 from zmill.pdf.lanes import INTS, LANES, Code, Compiled, Value, a_block_at_least
 from zmill.survey.photometry import MAGNITUDES, MASKS, ZERO_POINT, Photometry, bits
 
+CPU = torch.device("cpu")
 MOST = 60.0
 """Fluxes of 2 to the power of more or less than this, in nJy, are not told apart."""
 
@@ -159,19 +161,14 @@ class Fluxes(NamedTuple):
     other: Tensor
 
     @classmethod
-    def of(cls, batch: Photometry, extra: Sequence[str], device: torch.device | str = "cpu") -> Fluxes:
+    def of(cls, batch: Photometry, extra: Sequence[str], device: torch.device = CPU) -> Fluxes:
         """Fluxes of a batch, on a device."""
-
-        def move(array: NDArray[np.float32] | NDArray[np.bool_]) -> Tensor:
-            return torch.from_numpy(array).to(device, non_blocking=True)
-
-        measured = move(batch.measured)
-        undetected = move(bits(batch.undetected, len(batch.bands)))
-        raw = torch.pow(10.0, 0.4 * (ZERO_POINT - move(batch.mag)))
+        measured, undetected = sent(batch.measured, device), sent(bits(batch.undetected, len(batch.bands)), device)
+        raw = torch.pow(10.0, 0.4 * (ZERO_POINT - sent(batch.mag, device)))
         flux = torch.where(measured, raw, 0.0)
-        limit = torch.pow(10.0, 0.4 * (ZERO_POINT - move(batch.maglim)))
-        error = torch.where(undetected, limit, raw * move(batch.magerr) / MAGNITUDES)
-        return cls(flux, error, measured | undetected, undetected, move(other_inputs(batch, extra)))
+        limit = torch.pow(10.0, 0.4 * (ZERO_POINT - sent(batch.maglim, device)))
+        error = torch.where(undetected, limit, raw * sent(batch.magerr, device) / MAGNITUDES)
+        return cls(flux, error, measured | undetected, undetected, sent(other_inputs(batch, extra), device))
 
     def rows(self, rows: Tensor | slice) -> Fluxes:
         """Some of the rows; an index of any shape adds its axes in front."""

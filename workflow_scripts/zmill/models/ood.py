@@ -50,8 +50,6 @@ class Domain:
 
     def __call__(self, batch: Photometry) -> NDArray[np.bool_]:
         """(n,) True where no training row is near."""
-        if self.fill.device.type != "cpu":
-            return (self.distance2(batch) > self.threshold).cpu().numpy()
         mag, centers = a_block_at_least(batch.mag), self.centers.T.contiguous().numpy()
         far = np.empty(len(mag), np.bool_)
         self._far(mag, centers, far, len(mag))
@@ -59,7 +57,7 @@ class Domain:
 
     @cached_property
     def _far(self) -> Compiled:
-        """`distance2` against the threshold, compiled for a CPU."""
+        """`distance2` against the threshold, compiled."""
         code, (features, size) = Code(("mag", "centers", "far"), ("rows",)), self.scale.shape
         fill, scale = self.fill.tolist(), self.scale.tolist()
 
@@ -84,13 +82,9 @@ class Domain:
         return code.compiled()
 
     def _white(self, features: NDArray[np.float32]) -> Tensor:
-        values = torch.as_tensor(features, device=self.fill.device)
+        values = torch.from_numpy(features)
         values = torch.where(torch.isfinite(values), values - self.fill, torch.zeros_like(values))
         return values @ self.scale
-
-    def to(self, device: torch.device) -> None:
-        """Move to a device."""
-        self.fill, self.scale, self.centers = (t.to(device) for t in (self.fill, self.scale, self.centers))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Tensors and JSON-ready facts."""

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from zmill.models import scaling as scalers
 from zmill.models.base import Context, Labelled, LocatedModel
+from zmill.models.device import sent
 from zmill.models.features import Columns
 from zmill.models.network import Schedule, adamw, train
 from zmill.models.residuals import ResidualKernel
+from zmill.slices import in_cache
 from zmill.survey.photometry import Photometry
 
 ROWS = 2048
@@ -115,8 +117,8 @@ class PointNetwork(LocatedModel):
     @torch.inference_mode()
     def locate(self, batch: Photometry) -> tuple[Tensor, Tensor]:
         x, magnitude = self._inputs_of(batch)
-        rows = ROWS if self.device.type == "cpu" else max(len(x), 1)
-        z_hat = torch.cat([self._applied(part.contiguous()[None])[0, :, 0] for part in x.split(rows)])
+        pieces = (x[rows].contiguous() for rows in in_cache(len(x), ROWS, self.device))
+        z_hat = torch.cat([self._applied(piece[None])[0, :, 0] for piece in pieces])
         return z_hat, self.kernel.log_width(z_hat, magnitude)
 
     @torch.inference_mode()
@@ -126,7 +128,7 @@ class PointNetwork(LocatedModel):
     def _inputs_of(self, batch: Photometry) -> tuple[Tensor, Tensor]:
         """Scaled inputs (n, inputs) and reference magnitude (n,)."""
         x, magnitude = self.columns.scaled(batch, self.scaler, self.context.reference)
-        return x.to(self.device), magnitude.to(self.device)
+        return sent(x, self.device), sent(magnitude, self.device)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}

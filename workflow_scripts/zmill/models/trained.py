@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,13 @@ from torch import Tensor
 from zmill import metrics
 from zmill.models import ood
 from zmill.models.base import Context, Labelled, Model
+from zmill.models.device import sent
 from zmill.models.registry import model_class
 from zmill.models.watch import Watch
 from zmill.pdf import calibration_fit, conformal
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
+from zmill.slices import slices
 from zmill.survey.photometry import Photometry
 
 BATCH = 65_536
@@ -54,31 +56,21 @@ class TrainedModel:
     def predict(self, batch: Photometry) -> Tensor:
         """Calibrated densities, (n, grid.size) float32 on the model's device, each integrating to 1."""
         with torch.inference_mode():
-            density = self.model.predict(batch).float()
-            # The model may be asked for bfloat16 products; the few of the calibration need every digit.
-            with torch.autocast(density.device.type, enabled=False):
-                return self.calibration(density, self.context.grid)
+            return self.calibration(self.model.predict(batch).float(), self.context.grid)
 
     def interval_bins(self, batch: Photometry) -> Tensor:
         """(n,) number of each row's bin of `conformal`, on the model's device."""
         magnitude = torch.from_numpy(batch.mag[:, self.context.reference])
-        return self.conformal.bin_of(magnitude).to(self.model.device)
+        return sent(self.conformal.bin_of(magnitude), self.model.device)
 
     def ood(self, batch: Photometry) -> NDArray[np.bool_]:
         """(n,) True where no training row is near: the density is an extrapolation."""
-        with torch.inference_mode():
-            return self.domain(batch)
+        return self.domain(batch)
 
     def to(self, device: torch.device) -> TrainedModel:
-        """Move everything that predicts to a device."""
+        """Move what computes densities to a device."""
         self.model.to(device)
-        self.domain.to(device)
         return self
-
-
-def batches(rows: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size` rows."""
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
 def fit_and_calibrate(
@@ -144,7 +136,6 @@ def fit_and_calibrate(
         f"intervals in {intervals.bins - 1} bins of magnitude"
     )
     domain = ood.fit(train.photometry, context.reference, context.seed)
-    domain.to(device)
     facts = {
         "fit": fitted,
         "train_seconds": round(seconds, 3),
@@ -167,7 +158,6 @@ def refit(trained: TrainedModel, rows: Labelled, say: Callable[[str], None]) -> 
     model.refit(rows, model.device, say)
     model.to(model.device)
     trained.domain = ood.fit(rows.photometry, context.reference, context.seed)
-    trained.domain.to(model.device)
     trained.facts["rows"]["refit"] = len(rows)
     trained.facts["refit_seconds"] = round(time.monotonic() - started, 3)
 
@@ -176,7 +166,7 @@ def _scores(model: Model, calibration: Calibration, rows: Labelled) -> dict[str,
     """Metrics of densities `before` and `after` calibration, and how many PITs are in each of 20 bins."""
     grid = model.context.grid
     parts: dict[str, list[metrics.PdfScores]] = {"before": [], "after": []}
-    for part in batches(len(rows), BATCH):
+    for part in slices(len(rows), BATCH):
         plain = model.predict(rows.photometry[part])
         for when, density in (("before", plain), ("after", calibration(plain, grid))):
             parts[when].append(metrics.pdf_scores(density, grid, rows.z[part]))

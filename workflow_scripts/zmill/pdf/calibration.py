@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zmill.pdf import points
-from zmill.pdf.grid import Grid
+from zmill.pdf.grid import Grid, constant
 
 ROOTS = 8
 """Powers are multiples of 1 / 8: square roots and products, in a fraction of the time of a general power."""
@@ -115,16 +115,16 @@ def _raised(density: Tensor, eighths: int) -> Tensor:
     return reduce(torch.mul, factors)
 
 
-def _tensor(values: Any, like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device)
+def _tensor(values: tuple[Any, ...], like: Tensor) -> Tensor:
+    return constant(values, like.dtype, like.device)
 
 
-def to_powers(degree: int) -> list[list[int]]:
+def to_powers(degree: int) -> tuple[tuple[int, ...], ...]:
     """(d + 1) × (d + 1): weights of the mixture to coefficients of u^0 … u^d.
 
     C(d, k) u^k (1 − u)^(d − k) = sum_j (−1)^(j − k) C(d, j) C(j, k) u^j.
     """
-    return [
-        [(degree + 1) * (-1) ** (j - k) * comb(degree, j) * comb(j, k) if k <= j else 0 for k in range(degree + 1)]
+    return tuple(
+        tuple((degree + 1) * (-1) ** (j - k) * comb(degree, j) * comb(j, k) if k <= j else 0 for k in range(degree + 1))
         for j in range(degree + 1)
-    ]
+    )

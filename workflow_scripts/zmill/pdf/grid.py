@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class Grid:
         """
         area = self.integral(density)
         empty = area <= 0
-        if bool(empty.any()):
+        if density.device.type != "cpu" or bool(empty.any()):  # to ask another device is to wait for it
             density = density.masked_fill(empty[:, None], 1.0)
             area = area.masked_fill(empty, self.z_max - self.z_min)
         return torch.div(density, area[:, None], out=out)
@@ -56,6 +57,13 @@ class Grid:
         cdf[:, 0] = 0
         running_sum(density[:, 1:] + density[:, :-1], out=cdf[:, 1:])
         return cdf.div_(cdf[:, -1:].clamp_min(torch.finfo(cdf.dtype).tiny))
+
+
+@lru_cache(maxsize=64)
+def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers as a tensor, sent to a device once. It is shared: nobody may write to it."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def running_sum(values: Tensor, out: Tensor | None = None) -> Tensor:

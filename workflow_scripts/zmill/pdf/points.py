@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zmill.pdf.grid import Grid
+from zmill.pdf.grid import Grid, constant
 from zmill.pdf.values import cdf_at
+from zmill.slices import in_cache
 
 PERCENTILES = {"z_median": 0.5, "z_p025": 0.025, "z_p160": 0.16, "z_p840": 0.84, "z_p975": 0.975}
 LEVELS = tuple(sorted(PERCENTILES.values()))
@@ -45,13 +46,13 @@ def summarize_with(
     The point estimates, and (n, len(levels) + k) quantiles at the levels, in their order.
     """
     at = {name: levels.index(level) for name, level in PERCENTILES.items()}
-    same = torch.tensor(levels, dtype=density.dtype, device=density.device)
+    same = constant(levels, density.dtype, density.device)
     parts, quantiles = [], []
-    for start in range(0, len(density), CHUNK) or [0]:
-        part = density[start : start + CHUNK]
+    for rows in in_cache(len(density), CHUNK, density.device):
+        part = density[rows]
         wanted = same.expand(len(part), -1)
         if own is not None:
-            wanted = torch.cat([wanted, own[start : start + CHUNK].to(wanted.dtype)], 1)
+            wanted = torch.cat([wanted, own[rows].to(wanted.dtype)], 1)
         cdf = grid.cdf(part)
         z = quantile(part, cdf, grid, wanted)
         peak = mode(part, grid)
@@ -74,8 +75,7 @@ def best(density: Tensor, grid: Grid) -> Tensor:
     The loss is (1 − exp(−|x| / BEST_WIDTH))² with x the distance in ln(1 + z): the square of small errors, and the same for all that
     are large, as theirs, 1 − 1 / (1 + (Δz / 0.15)²), is. Between grid points the density counts as being on them.
     """
-    with torch.autocast(density.device.type, enabled=False):
-        return _peak(density @ _gain(grid, density.dtype, density.device), grid)
+    return _peak(density @ _gain(grid, density.dtype, density.device), grid)
 
 
 def decays(grid: Grid) -> NDArray[np.float64]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zmill.models.base import LocatedModel
-from zmill.models.device import multiplies_bfloat16
 from zmill.models.trained import TrainedModel
 from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.fused import Fused
@@ -55,7 +53,6 @@ class Inference:
     def __init__(self, model: TrainedModel, kind: Stored, pool: ThreadPoolExecutor) -> None:
         self.model, self.kind, self.pool = model, kind, pool
         self.grid, self.device = model.context.grid, model.model.device
-        self._bf16 = model.model.bf16 and multiplies_bfloat16(self.device)
         # A density on the whole grid must be computed all the same where it is to be stored.
         self._located = model.model if isinstance(model.model, LocatedModel) and kind != "full" else None
         self._levels = model.conformal.levels(self.device)
@@ -99,9 +96,9 @@ class Inference:
         def compute(start: int) -> None:
             piece, part = slice(start, start + self._at_once), batch.slice(start, self._at_once)
             rows = self._rows(part)
-            estimates, pdf, ood = self._compute(rows)
+            estimates, pdf, lost = self._compute(rows)
             found.points[:, piece] = estimates.numpy()
-            found.ood[piece] = ood
+            found.ood[piece] = ood = self.model.ood(rows) | lost.numpy()
             found.flags[piece] = _flags(part, rows, found.points[0, piece], ood, self.grid)
             if found.pdf is not None and pdf is not None:
                 found.pdf[piece] = pdf.numpy()
@@ -116,44 +113,50 @@ class Inference:
         return finish
 
     def _on_gpu(self, batch: pa.RecordBatch) -> Callable[[], _Found]:
-        """The whole batch at once on this lane's own stream, from and to pinned memory."""
+        """The whole batch at once on this lane's own stream, to pinned memory; meanwhile this thread goes on."""
         rows = self._rows(batch)
         if not hasattr(self._lane, "stream"):
             self._lane.stream = torch.cuda.Stream()
         with torch.cuda.stream(self._lane.stream):
-            estimates, pdf, ood = self._compute(_pinned(rows))
-            points_host = _to_pinned(estimates)
-            pdf_host = None if pdf is None else _to_pinned(pdf)
-            self._lane.stream.synchronize()
-        # copied out of pinned memory, which the next batch uses again
-        numbers, pdf_numbers = points_host.numpy().copy(), None if pdf_host is None else pdf_host.numpy().copy()
-        found = _Found(numbers, ood, _flags(batch, rows, numbers[0], ood, self.grid), pdf_numbers)
-        return lambda: found
+            pinned = [None if found is None else _to_pinned(found) for found in self._compute(rows)]
+            end = self._lane.stream.record_event()
+        ood = self.model.ood(rows)
+
+        def finish() -> _Found:
+            end.synchronize()
+            # copied out of pinned memory, which another batch uses again
+            points, pdf, lost = (None if found is None else found.numpy().copy() for found in pinned)
+            assert points is not None and lost is not None
+            far = ood | lost
+            return _Found(points, far, _flags(batch, rows, points[0], far, self.grid), pdf)
+
+        return finish
 
     @torch.inference_mode()
-    def _compute(self, rows: Photometry) -> tuple[Tensor, Tensor | None, NDArray[np.bool_]]:
-        """(14, n) numbers, (n, width) PDF and (n,) ood of rows; flat and ood where the model has no answer, never NaN."""
-        ood, bins = self.model.ood(rows), self.model.interval_bins(rows)
+    def _compute(self, rows: Photometry) -> tuple[Tensor, Tensor | None, Tensor]:
+        """(14, n) numbers and (n, width) PDF of rows, and (n,) whether the model has no answer: these are flat, never NaN.
+
+        A GPU is sent all there is to do and not waited for, except for the few rows that no table tells.
+        """
+        bins = self.model.interval_bins(rows)
         if self._located is not None and self._table is not None:
-            with self._precision():
-                place, log_width = self._located.locate(rows)
+            place, log_width = self._located.locate(rows)
             numbers = self._table(place, log_width, bins)
             lost = ~torch.isfinite(place + log_width)
             of_points, quantiles, ends = numbers.tensor_split([len(points.COLUMNS), -len(conformal.COLUMNS)])
             found = torch.cat([of_points, ends])
             pdf = compact.pack(quantiles.T, self.grid) if self.kind == "compact" else None
         elif self._fused is not None:
-            with self._precision():
-                log_density = self.model.model.log_density(rows)
-            found, pdf, lost = self._fused(log_density, self._levels[bins])
+            found, pdf, lost = self._fused(self.model.model.log_density(rows), self._levels[bins])
         else:
-            with self._precision():
-                density = self.model.predict(rows).float()
-            lost = ~torch.isfinite(density.sum(1))
-            if bool(lost.any()):
-                density = torch.where(lost[:, None], self._flat(1), density)
+            density, lost = self._answered(self.model.predict(rows))
             found, pdf = self._summarize(density, self._levels[bins])
-        return found, pdf, ood | lost.cpu().numpy()
+        return found, pdf, lost
+
+    def _answered(self, density: Tensor) -> tuple[Tensor, Tensor]:
+        """Densities (n, grid.size), flat where they are no numbers, and (n,) where that is."""
+        lost = ~torch.isfinite(density.sum(1))
+        return torch.where(lost[:, None], 1 / (self.grid.z_max - self.grid.z_min), density), lost
 
     def _summarize(self, density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None]:
         """(10 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities."""
@@ -170,10 +173,6 @@ class Inference:
         """Calibration and description in one, with so many levels of a row's own."""
         return Fused(self.model.calibration, self.grid, self.kind == "compact", own)
 
-    def _flat(self, rows: int) -> Tensor:
-        """(rows, grid.size) densities that know nothing."""
-        return self.grid.normalize(torch.zeros(rows, self.grid.size, device=self.device))
-
     def _tabulate(self, model: LocatedModel) -> Table:
         """Points, for compact PDFs quantiles as redshifts, and ends of intervals: those of a row's bin, or, at the nodes of the
         table, of all bins one after the other."""
@@ -188,18 +187,13 @@ class Inference:
             if fused is not None:
                 found, codes, _ = fused(density.log(), levels)
             else:
-                lost = ~torch.isfinite(density.sum(1))
-                calibrated = self.model.calibration(density, self.grid)
-                found, codes = self._summarize(torch.where(lost[:, None], self._flat(1), calibrated), levels)
+                calibrated, _ = self._answered(self.model.calibration(density, self.grid))
+                found, codes = self._summarize(calibrated, levels)
             of_points, ends = found.T.tensor_split([len(points.COLUMNS)], 1)
             between = [] if codes is None else [compact.unpack(codes, self.grid)]
             return torch.cat([of_points, *between, ends], 1)
 
         return Table.build(describe, self.grid, own, bins, self.device, self.pool)
-
-    def _precision(self) -> AbstractContextManager[object]:
-        """bfloat16 products where the model allows them and the processor has them."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
     @property
     def _asked(self) -> tuple[float, ...]:
@@ -267,15 +261,6 @@ def _flagged(bands: int, grid: Grid) -> Compiled:
 
     code.each_block(code.rows, block)
     return code.compiled()
-
-
-def _pinned(rows: Photometry) -> Photometry:
-    arrays: dict[str, Any] = {
-        f.name: torch.from_numpy(getattr(rows, f.name)).pin_memory().numpy()
-        for f in fields(rows)
-        if f.name not in ("bands", "extra_names")
-    }
-    return replace(rows, **arrays)
 
 
 def _to_pinned(values: Tensor) -> Tensor:
