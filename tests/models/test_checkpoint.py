@@ -17,7 +17,8 @@ import pytest
 import torch
 import training_job
 from safetensors.torch import load_file
-from toy_survey import CONTEXT, labelled
+from toy_survey import BANDS, labelled
+from toy_survey import CONTEXT as WITHOUT_FILTERS
 
 import zmill
 from zmill.models import store
@@ -26,10 +27,11 @@ from zmill.models.registry import model_class
 from zmill.models.watch import Watch
 
 CPU = torch.device("cpu")
+CONTEXT = replace(WITHOUT_FILTERS, filters={band: f"sdss2010-{band}" for band in BANDS})
 ROWS = labelled(300, 1), labelled(100, 2)
 SMALL = {"epochs": 4, "width": 24, "blocks": 1, "waves": 2, "embedding": 2}
 ENSEMBLE = {
-    "networks": {**SMALL, "dropout": 0.2, "look_every": 2},
+    "networks": {**SMALL, "dropout": 0.2, "look_every": 2, "moved": 300, "passes": 2, "epochs_after": 4},
     "neighbors": {**SMALL, "candidates": 100, "batch": 128},
     "distilled": {**SMALL, "batch": 1024},
 }

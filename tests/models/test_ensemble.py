@@ -6,13 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import contract
+import numpy as np
 import pytest
 import torch
+from test_moved import CONTEXT as WITH_FILTERS
+from test_moved import galaxies
 from toy_survey import CONTEXT, labelled
 
 from zmill import metrics
 from zmill.config import ConfigError, ModelSettings
+from zmill.models import ensemble
+from zmill.models.base import Context, Labelled
+from zmill.models.ensemble import EnsembleSettings
 from zmill.models.features import Fluxes
+from zmill.models.moved import moved
 from zmill.models.registry import check_models
 from zmill.pdf.calibration import Calibration
 from zmill.survey.photometry import Photometry
@@ -80,8 +87,8 @@ def test_shares_are_those_of_the_highest_log_score_once_calibrated() -> None:
         )
 
     chosen = log_score(model.shares)
-    assert model.shares[0] == model.shares[1]
-    for shares in ([0.5, 0.5, 0], [0.4, 0.4, 0.2], [1 / 3, 1 / 3, 1 / 3]):
+    assert sum(model.shares) == pytest.approx(1)
+    for shares in ([1 / 2, 1 / 2, 0], [1 / 2, 1 / 4, 1 / 4], [2 / 3, 1 / 6, 1 / 6], [5 / 6, 1 / 6, 0]):
         assert chosen >= log_score(shares) - 1e-4
 
 
@@ -110,3 +117,19 @@ def test_an_unknown_key_of_a_part_is_refused() -> None:
     entry = ModelSettings.model_validate({"neighbors": {"dimension": 3}})
     with pytest.raises(ConfigError, match="did you mean 'dimensions'"):
         check_models({"ensemble": entry})
+
+
+def test_half_of_what_the_distilled_network_is_taught_on_are_moved_galaxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = BRIEF["networks"] | {"moved": 400, "passes": 1, "epochs_after": 1}
+    train, valid = galaxies(300, 1), galaxies(120, 2)
+    model = ensemble.Ensemble(EnsembleSettings.model_validate(BRIEF | {"networks": quick}), WITH_FILTERS)
+    asked: list[int] = []
+
+    def made(rows: Labelled, context: Context, number: int, seed: int) -> Labelled:
+        asked.append(number)
+        return moved(rows, context, number, seed)
+
+    monkeypatch.setattr(ensemble, "moved", made)
+    facts = model.fit(train, valid, contract.CPU, lambda line: None)
+    assert asked == [ensemble.PER_ROW * 300 // 2]
+    assert np.isfinite(facts["distilled"]["best_score"])

@@ -1,4 +1,5 @@
-"""On a GPU: the same seed gives the same model to the bit, and a model says there what it says on the processor."""
+"""On a GPU: the same seed gives the same model to the bit, a model says there what it says on the processor, and a batch is sent
+whole and not waited for."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import torch
 from contract import CPU, QUICK
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy_survey import CONTEXT, labelled, sample_table
 
 from zmill.models import registry
@@ -35,6 +37,40 @@ def trained_on(type_: str, device: torch.device) -> TrainedModel:
 def predicted(model: TrainedModel, rows: pa.Table) -> tuple[pa.RecordBatch, ...]:
     with ThreadPoolExecutor(1) as pool:
         return Inference(model, "compact", pool)(rows.combine_chunks().to_batches()[0])()
+
+
+class Operations(TorchDispatchMode):
+    """Counts what a device is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += 1
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("type_", ["cmnn", "ensemble", "gbdt", "knn", "nca", "resmlp", "template", "trainz"])
+def test_a_batch_is_predicted_without_waiting_for_the_device(type_: str) -> None:
+    """A device without memory takes every order and can answer no question."""
+    model = trained_on(type_, CPU).to(torch.device("meta"))
+    numbers, pdf, lost = Inference(model, "compact", ThreadPoolExecutor(1))._compute(labelled(300, 7).photometry)
+    assert pdf is not None
+    assert {found.device.type for found in (numbers, pdf, lost)} == {"meta"}
+    assert (numbers.shape, pdf.shape, lost.shape) == ((14, 300), (300, 32), (300,))
+
+
+@pytest.mark.parametrize("type_", ["ensemble", "resmlp"])
+def test_a_device_is_asked_as_often_for_many_rows_as_for_few(type_: str) -> None:
+    model, counts = trained_on(type_, CPU).to(torch.device("meta")), []
+    inference = Inference(model, "compact", ThreadPoolExecutor(1))
+    for rows in (100, 10_000):
+        photometry = labelled(rows, 7).photometry
+        with Operations() as operations:
+            inference._compute(photometry)
+        counts.append(operations.count)
+    assert 0 < counts[0] == counts[1]
 
 
 @given(st.integers(1, 40), st.integers(0, 100))

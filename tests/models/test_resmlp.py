@@ -9,11 +9,13 @@ import contract
 import numpy as np
 import pytest
 import torch
+from test_moved import CONTEXT as WITH_FILTERS
+from test_moved import galaxies
 from toy_survey import CONTEXT, GRID, labelled
 
 from zmill.models.losses import cross_entropy, crps_of_probabilities, mean_crps, soft_labels
 from zmill.models.registry import model_class
-from zmill.models.resmlp import ResMLPSettings
+from zmill.models.resmlp import ResidualEnsemble, ResMLPSettings
 
 QUICK = {"epochs": 12, "members": 2, "width": 48, "blocks": 2, "waves": 4, "embedding": 2, "weight_decay": 0.01}
 
@@ -95,3 +97,44 @@ def test_crps_of_a_gaussian() -> None:
     assert mean_crps(density, torch.tensor([1.0]), GRID) == pytest.approx(expected, rel=0.01)
     share = density * GRID.step
     assert float(crps_of_probabilities(share, torch.tensor([1.0]), GRID)) == pytest.approx(expected, rel=0.02)
+
+
+def test_moved_galaxies_teach_what_few_rows_do_not() -> None:
+    train, valid, test = (galaxies(n, seed) for n, seed in ((300, 1), (150, 2), (600, 3)))
+    scores = {}
+    for number in (0, 20_000):
+        settings = QUICK | {"epochs": 40, "lr": 8e-3, "moved": number, "passes": 4, "epochs_after": 10}
+        model = model_class("resmlp")(ResMLPSettings(**settings), WITH_FILTERS)
+        model.fit(train, valid, contract.CPU, lambda line: None)
+        density = model.predict(test.photometry)
+        scores[number] = mean_crps(density, torch.as_tensor(test.z, dtype=torch.float32), GRID)
+    assert scores[20_000] < 0.8 * scores[0]
+
+
+def test_moved_galaxies_are_made_of_training_rows_alone() -> None:
+    before = []
+    for valid in (galaxies(100, 2), galaxies(150, 3)):
+        model = ResidualEnsemble(ResMLPSettings(**QUICK | {"moved": 500, "passes": 1}), WITH_FILTERS)
+        model.fit(galaxies(250, 1), valid, contract.CPU, lambda line: None)
+        assert model.before is not None
+        before.append(model.before)
+    assert all(torch.equal(value, before[1][name]) for name, value in before[0].items())
+
+
+def test_without_the_filter_of_a_band_no_galaxies_are_made() -> None:
+    assert WITH_FILTERS.filters is not None
+    unknown = replace(WITH_FILTERS, filters={"g": WITH_FILTERS.filters["g"]})
+    model = ResidualEnsemble(ResMLPSettings(**QUICK | {"epochs": 2}), unknown)
+    model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, lambda line: None)
+    assert model.before is None
+
+
+def test_fitted_again_it_starts_from_the_same_moved_galaxies() -> None:
+    model = ResidualEnsemble(ResMLPSettings(**QUICK | {"moved": 500, "passes": 1, "epochs_after": 2}), WITH_FILTERS)
+    said: list[str] = []
+    model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, said.append)
+    before, scale = model.before, model.features.scale.clone()
+    model.refit(galaxies(350, 1), contract.CPU, said.append)
+    assert model.before is before
+    assert torch.equal(model.features.scale, scale)
+    assert sum("moved galaxies" in line and "epoch 1 of 1" in line for line in said) == 1

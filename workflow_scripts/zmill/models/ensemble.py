@@ -8,7 +8,8 @@ does, so that a survey is predicted at the cost of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,13 @@ from zmill.models.cmnn import CMNNSettings, ColorNeighbours
 from zmill.models.features import Fluxes, Luptitudes
 from zmill.models.knn import JUDGED
 from zmill.models.losses import cross_entropy, mean_crps
+from zmill.models.moved import moved
 from zmill.models.nca import MetricNeighbors, NCASettings
 from zmill.models.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
 from zmill.models.resmlp import ROWS, ResidualEnsemble, ResMLPSettings, probability
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.values import density_at
+from zmill.slices import in_cache, slices
 from zmill.survey.photometry import Photometry
 
 PARTNERS = 20
@@ -38,13 +41,15 @@ BLEND = 0.5
 NOISE = 0.5
 """Blends are drawn again from their errors times this."""
 ENOUGH = 400_000
-"""Blends that the distilled network learns from, unless there are even more training rows."""
+"""Galaxies that the distilled network learns from, unless there are even more training rows."""
 MEASURED = 20_000
-"""Blends that the ranges of the numbers inside the distilled network are taken of."""
+"""Of them, those that the ranges of the numbers inside the distilled network are taken of."""
 PER_ROW = 40
-"""Blends of a training row, at most."""
-MATCHED = (0.0, 0.2, 1 / 3)
-"""Shares of the color-matched neighbors that are tried; the two other parts have half of the rest each."""
+"""Of a training row, at most."""
+NETWORKS = (1 / 2, 2 / 3, 5 / 6)
+"""Shares of the residual networks that are tried."""
+MATCHED = (0, 1 / 2)
+"""Shares of the color-matched neighbors in the rest that are tried; the learned neighbors have what is left."""
 POWERS = (1.0, 1.25, 1.5)
 """Powers of a calibration that averages are judged with."""
 
@@ -56,11 +61,11 @@ class Distilled(Residual, Schedule):
     blocks: int = Field(1, ge=0)
     waves: int = Field(0, ge=0)
     epochs: int = Field(12, ge=1)
-    """Passes over the blends, of which there are 40 of every training row."""
+    """Passes over the galaxies that it is asked about, of which there are 40 of every training row."""
     lr: float = Field(4e-3, gt=0)
     ema: float = Field(0.998, ge=0, lt=1)
     drop: float = Field(0.15, ge=0, le=1)
-    """Share of the blends that lose bands."""
+    """Share of them that lose bands."""
 
 
 class EnsembleSettings(base.Settings):
@@ -155,8 +160,8 @@ class Ensemble(Model):
         """Shares of the parts in the average whose log score at redshifts (n,) is highest, once calibrated by a power.
 
         Stacking (Yao et al. 2018) of densities that are sharpened after: an average is wider than what it is made of, and
-        judged as it is it would have to be of one part. The learned parts are as good as one another and share evenly;
-        more freedom follows the noise of a thousand validation rows.
+        judged as it is it would have to be of one part. More freedom than a few shares follows the noise of a thousand
+        validation rows.
         """
         grid, rows = self.context.grid, torch.from_numpy(evenly(len(z), JUDGED)).to(z.device)
         found = torch.stack(self._densities(fluxes.rows(rows)))
@@ -166,7 +171,8 @@ class Ensemble(Model):
             there = (density_at(Calibration(power)(mean, grid), grid, z[rows]) for power in POWERS)
             return max(float(density.clamp_min(SMALLEST_DENSITY).log().mean()) for density in there)
 
-        return max(([(1 - matched) / 2, (1 - matched) / 2, matched] for matched in MATCHED), key=log_score)
+        tried = ([own, (1 - own) * (1 - matched), (1 - own) * matched] for own in NETWORKS for matched in MATCHED)
+        return max(tried, key=log_score)
 
     def _distill(
         self,
@@ -178,18 +184,18 @@ class Ensemble(Model):
         """One network that answers as the ensemble does.
 
         It is asked about blends of training rows of nearly the same redshift, redrawn from their errors, and neither of
-        the two is a neighbor then: on the training rows themselves the ensemble knows the answer too well to teach
-        what it would say of a new row.
+        the two is a neighbor then, and where there are such as often about galaxies that are training rows moved in redshift: on
+        the training rows themselves the ensemble knows the answer too well to teach what it would say of a new row.
 
         rows : all of them on the grid.
         """
         s, seed = self.settings, self.context.seed + 1
         generator = torch.Generator(device).manual_seed(seed)
         say(
-            f"distilling into one network of width {s.distilled.width}: asking the ensemble about blends of {len(rows):,} rows"
+            f"distilling into one network of width {s.distilled.width}: asking the ensemble about galaxies made of {len(rows):,}"
         )
         inputs, answers = self._lessons(rows, device, generator)
-        say(f"learning what it says of {len(inputs):,} blends")
+        say(f"learning what it says of {len(inputs):,}")
         torch.manual_seed(seed)
         network = self._network(self.networks.features).to(device)
 
@@ -206,25 +212,42 @@ class Ensemble(Model):
 
     @torch.inference_mode()
     def _lessons(self, rows: Labelled, device: torch.device, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(blends, inputs) of the network and (blends, grid.size) probabilities that the ensemble gives them."""
+        """(lessons, inputs) of the network and (lessons, grid.size) probabilities that the ensemble gives them."""
         fluxes = Fluxes.of(rows.photometry, self.settings.extra, device)
         limits = fluxes.limits()
+        count = max(len(rows), min(PER_ROW * len(rows), ENOUGH))
+        elsewhere = 0 if self.networks.before is None else count // 2
+        asked = chain(self._blends(rows, fluxes, count - elsewhere, generator), self._moved(rows, elsewhere, device))
+        inputs, answers = [], []
+        for drawn, without in asked:
+            drawn = drawn.dropped(self.settings.distilled.drop, limits, generator)
+            density = self._teach(drawn, without)
+            inputs.append(self.networks.features(drawn))
+            answers.append((density / density.sum(1, keepdim=True)).to(torch.bfloat16))
+        return torch.cat(inputs).clone(), torch.cat(answers).clone()
+
+    def _blends(
+        self, rows: Labelled, fluxes: Fluxes, count: int, generator: torch.Generator
+    ) -> Iterator[tuple[Fluxes, Tensor]]:
+        """Blends of training rows, some at a time, and the places (n, 2) in the bank of the two rows of each."""
+        device = fluxes.flux.device
         by_redshift = torch.from_numpy(np.argsort(rows.z, kind="stable")).to(device)
         rank = by_redshift.argsort()
         place = torch.full((len(rows),), -1, device=device)
         place[self.neighbors.rows] = torch.arange(len(self.neighbors.rows), device=device)
-        count = max(len(rows), min(PER_ROW * len(rows), ENOUGH))
-        inputs, answers = [], []
         for part in torch.arange(count, device=device).split(ROWS):
             own = part % len(rows)
             steps = torch.randint(-PARTNERS, PARTNERS + 1, own.shape, generator=generator, device=device)
             partner = by_redshift[(rank[own] + steps).clamp(0, len(rank) - 1)]
             drawn = fluxes.rows(own).blended(fluxes.rows(partner), BLEND, generator)
-            drawn = drawn.resampled(NOISE, generator).dropped(self.settings.distilled.drop, limits, generator)
-            density = self._teach(drawn, place[torch.stack([own, partner], 1)])
-            inputs.append(self.networks.features(drawn))
-            answers.append((density / density.sum(1, keepdim=True)).to(torch.bfloat16))
-        return torch.cat(inputs).clone(), torch.cat(answers).clone()
+            yield drawn.resampled(NOISE, generator), place[torch.stack([own, partner], 1)]
+
+    def _moved(self, rows: Labelled, count: int, device: torch.device) -> Iterator[tuple[Fluxes, None]]:
+        """Galaxies made of training rows, some at a time; nothing is kept from being their neighbor."""
+        if count:
+            made = moved(rows, self.context, count, self.context.seed + 1)
+            for part in slices(count, ROWS):
+                yield Fluxes.of(made.photometry[part], self.settings.extra, device), None
 
     def _network(self, features: Luptitudes) -> ResidualMLP:
         return ResidualMLP(1, features.size, features.plain, self.context.grid.size, self.settings.distilled)
@@ -235,9 +258,9 @@ class Ensemble(Model):
         if not self.settings.distill:
             return self._teach(fluxes)
         density = torch.empty(len(batch), grid.size, device=self.device)
-        for start in range(0, len(batch), ROWS):
-            inputs = self.features(fluxes.rows(slice(start, start + ROWS)))
-            grid.normalize(self._applied.probability(inputs), out=density[start : start + ROWS])
+        for piece in in_cache(len(batch), ROWS, self.device):
+            inputs = self.features(fluxes.rows(piece))
+            grid.normalize(self._applied.probability(inputs), out=density[piece])
         return density
 
     @torch.inference_mode()

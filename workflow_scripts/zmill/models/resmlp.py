@@ -13,9 +13,13 @@ from zmill.models.applied import Applied
 from zmill.models.base import Labelled, Model
 from zmill.models.features import Fluxes, Luptitudes
 from zmill.models.losses import cross_entropy, crps_of_probabilities, mean_crps, soft_labels
+from zmill.models.moved import moved
 from zmill.models.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
+from zmill.slices import in_cache
 from zmill.survey.photometry import Photometry
 
+BATCH = 2
+"""Moved galaxies in a step, in batches of training rows: there are enough of them."""
 ROWS = 4096
 """Rows computed at a time, so that activations stay in the processor's cache."""
 
@@ -47,6 +51,14 @@ class ResMLPSettings(Residual, Augmented):
 
     members: int = Field(4, ge=1)
     """Networks whose densities are averaged; each has its own start, row order and noise."""
+    moved: int = Field(300_000, ge=0)
+    """Galaxies that are made of the training rows, by moving them in redshift, and learned from first; 0: none. They take the
+    survey's `filters`: without these there are none."""
+    passes: int = Field(5, ge=1)
+    """Passes over them."""
+    epochs_after: int = Field(20, ge=1)
+    """`epochs` and `lr` on the training rows after that."""
+    lr_after: float = Field(1e-3, gt=0)
 
 
 class ResidualEnsemble(Model):
@@ -56,38 +68,79 @@ class ResidualEnsemble(Model):
     min_train = 200
 
     settings: ResMLPSettings
+    before: dict[str, Tensor] | None = None
+    """What the networks know before they see the training rows themselves."""
 
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
         s, grid = self.settings, self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
+        self.before = None
         fluxes = self._prepare(train, device)
+        self.before = self._learned_from_moved(train, device, say)
         valid_inputs = self.features(Fluxes.of(valid.photometry, s.extra, device))
         valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
 
         def score(network: nn.Module) -> float:
             return mean_crps(grid.normalize(probability(network, valid_inputs)), valid_z, grid)
 
-        facts = self._train(train, fluxes, score, say)
+        facts = self._learn(train, fluxes, score, say)
         self.epochs = int(facts["best_epoch"])
         return facts
 
     def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
         rows = rows.inside(self.context.grid)
-        self._train(rows, self._prepare(rows, device), None, say)
+        self._learn(rows, self._prepare(rows, device), None, say)
+
+    def _learned_from_moved(
+        self, rows: Labelled, device: torch.device, say: Callable[[str], None]
+    ) -> dict[str, Tensor] | None:
+        """Weights of networks that know galaxies made of training rows; None where none are made."""
+        s = self.settings
+        if not s.moved or not set(self.context.bands) <= set(self.context.filters or ()):
+            return None
+        say(f"making {s.moved:,} galaxies of {len(rows):,} by moving them in redshift")
+        made = moved(rows, self.context, s.moved, self.context.seed)
+        schedule = s.model_copy(update={"epochs": s.passes, "batch": BATCH * s.batch})
+        self._train(made, Fluxes.of(made.photometry, s.extra, device), schedule, None, say, "networks, moved galaxies")
+        return self.network.state_dict()
 
     def _prepare(self, rows: Labelled, device: torch.device) -> Fluxes:
-        """Fluxes of training rows, and the inputs scaled by them."""
+        """Fluxes of training rows; the first also scale the inputs."""
         fluxes = Fluxes.of(rows.photometry, self.settings.extra, device)
-        self.features = Luptitudes(len(self.context.bands), len(self.settings.extra)).to(device)
-        self.features.fit(fluxes)
+        if self.before is None:
+            self.features = Luptitudes(len(self.context.bands), len(self.settings.extra)).to(device)
+            self.features.fit(fluxes)
         return fluxes
 
-    def _train(
-        self, rows: Labelled, fluxes: Fluxes, score: Callable[[nn.Module], float] | None, say: Callable[[str], None]
+    def _learn(
+        self,
+        rows: Labelled,
+        fluxes: Fluxes,
+        score: Callable[[nn.Module], float] | None,
+        say: Callable[[str], None],
     ) -> dict[str, Any]:
-        s, grid, seed, device = self.settings, self.context.grid, self.context.seed, fluxes.flux.device
+        """On training rows, from what is known of moved galaxies where there are such; without a score for the epochs that one chose."""
+        s = self.settings
+        if self.before is not None:
+            s = s.model_copy(update={"epochs": s.epochs_after, "lr": s.lr_after})
+        phase, until = ("networks", None) if score else ("networks, refitted", self.epochs)
+        return self._train(rows, fluxes, s, score, say, phase, until)
+
+    def _train(
+        self,
+        rows: Labelled,
+        fluxes: Fluxes,
+        s: ResMLPSettings,
+        score: Callable[[nn.Module], float] | None,
+        say: Callable[[str], None],
+        phase: str,
+        until: int | None = None,
+    ) -> dict[str, Any]:
+        grid, seed, device = self.context.grid, self.context.seed, fluxes.flux.device
         torch.manual_seed(seed)
         self.network = self._network(s.members).to(device)
+        if self.before is not None:
+            self.network.load_state_dict(self.before)
         generator = torch.Generator(device).manual_seed(seed)
         z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
         weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
@@ -103,8 +156,7 @@ class ResidualEnsemble(Model):
 
         facts = train(
             self.network, len(rows), s.members, loss, score, s, seed, say, watch=self.watch,
-            phase="networks" if score else "networks, refitted", generators=(generator,),
-            until=None if score else self.epochs,
+            phase=phase, generators=(generator,), until=until,
         )  # fmt: skip
         self.to(device)
         return facts
@@ -125,9 +177,9 @@ class ResidualEnsemble(Model):
         """(n, grid.size) normalised densities of fluxes on the model's device."""
         rows, grid = len(fluxes.flux), self.context.grid
         density = torch.empty(rows, grid.size, device=self.device)
-        for start in range(0, rows, ROWS):
-            inputs = self.features(fluxes.rows(slice(start, start + ROWS)))
-            grid.normalize(self._applied.probability(inputs), out=density[start : start + ROWS])
+        for piece in in_cache(rows, ROWS, self.device):
+            inputs = self.features(fluxes.rows(piece))
+            grid.normalize(self._applied.probability(inputs), out=density[piece])
         return density
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
