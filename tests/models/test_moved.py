@@ -82,10 +82,15 @@ def test_the_same_seed_makes_the_same_galaxies() -> None:
     assert one.content_hash == two.content_hash != other.content_hash
 
 
-def test_a_row_without_weight_is_not_moved() -> None:
-    rows = galaxies(40, 1)
-    rows = replace(rows, weight=np.where(rows.z < 0.5, 1.0, 0.0))
-    assert moved(rows, CONTEXT, 2000, 1).z.max() < 0.75
+def test_rows_are_moved_as_often_as_they_weigh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REDSHIFT", 0.001)
+    rows = galaxies(400, 1)
+    near = rows.z < 0.4
+    rows = replace(rows, weight=np.select([rows.z > 0.8, near], [0.0, 3.0], 1.0))
+    made = moved(rows, CONTEXT, 20_000, 1)
+    assert made.z.max() < 0.82
+    expected = 3 * near.sum() / rows.weight.sum()
+    assert np.mean(made.z < 0.4) == pytest.approx(expected, abs=0.015)
 
 
 def test_bands_are_observed_where_the_galaxy_s_own_row_has_them() -> None:

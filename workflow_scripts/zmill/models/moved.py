@@ -79,10 +79,9 @@ def moved(rows: Labelled, context: Context, number: int, seed: int) -> Labelled:
     filters = list(sed.load_filters([context.filters[band] for band in context.bands]))
     spectra = Spectra(filters, grid.z_max)
     known = np.flatnonzero(rows.photometry.measured.any(1) & (rows.weight > 0))
-    share = rows.weight[known] / rows.weight[known].sum()
-    sources = rows.rows(rng.choice(known, min(len(known), SOURCES), replace=False, p=share)) if len(known) else rows
+    sources = rows.rows(np.sort(rng.permutation(known)[:SOURCES]))
     type_, ebv, bright, departures = _fitted(sources, context.reference, spectra, rng)
-    chosen = rng.integers(0, len(sources), number)
+    chosen = rng.choice(len(sources), number, p=sources.weight / sources.weight.sum())
     own = sources.z[chosen]
     z = _reflected(np.expm1(np.log1p(own) + REDSHIFT * rng.normal(size=number)), grid.z_min, grid.z_max)
     type_ = np.clip(type_[chosen] + TYPE * rng.normal(size=number), 0, spectra.last)
