@@ -22,7 +22,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "cmnn": {"floor": 0.02, "magnitude": 1.0},
     "cnn": {"epochs": 10, "lr": 3e-3, "activation": "relu"},
     "ensemble": {
-        "networks": {**_NETWORK, "members": 1, "moved": 1000, "passes": 1},
+        "networks": {**_NETWORK, "members": 1, "moved": 1000, "passes": 1, "lr_after": 4e-3},
         "neighbors": {**_NETWORK, "members": 1, "candidates": 300},
         "distilled": {**_NETWORK, "epochs": 1, "waves": 0, "batch": 512},
     },
@@ -32,7 +32,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "gbdt": {"bases": 12, "rounds": 40, "lr": 0.1, "leaves": 8},
     "knn": {},
     "nca": {**_NETWORK, "members": 1, "candidates": 300},
-    "resmlp": {**_NETWORK, "members": 1, "moved": 1000, "passes": 1},
+    "resmlp": {**_NETWORK, "members": 1, "moved": 1000, "passes": 1, "lr_after": 4e-3},
     "template": {"floor": 0.05, "smooth": 0.02},
     "trainz": {},
 }
