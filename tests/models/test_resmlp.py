@@ -121,12 +121,14 @@ def test_moved_galaxies_are_made_of_training_rows_alone() -> None:
     assert all(torch.equal(value, before[1][name]) for name, value in before[0].items())
 
 
-def test_without_the_filter_of_a_band_no_galaxies_are_made() -> None:
+def test_without_the_filter_of_a_band_no_galaxies_are_made_and_that_is_said() -> None:
     assert WITH_FILTERS.filters is not None
     unknown = replace(WITH_FILTERS, filters={"g": WITH_FILTERS.filters["g"]})
     model = ResidualEnsemble(ResMLPSettings(**QUICK | {"epochs": 2}), unknown)
-    model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, lambda line: None)
+    said: list[str] = []
+    model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, said.append)
     assert model.before is None
+    assert "`filters` lack u, r, i, z" in said[0]
 
 
 def test_fitted_again_it_starts_from_the_same_moved_galaxies() -> None:

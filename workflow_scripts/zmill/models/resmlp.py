@@ -95,8 +95,11 @@ class ResidualEnsemble(Model):
         self, rows: Labelled, device: torch.device, say: Callable[[str], None]
     ) -> dict[str, Tensor] | None:
         """Weights of networks that know galaxies made of training rows; None where none are made."""
-        s = self.settings
-        if not s.moved or not set(self.context.bands) <= set(self.context.filters or ()):
+        s, filters = self.settings, self.context.filters or {}
+        unknown = [band for band in self.context.bands if band not in filters]
+        if s.moved and unknown:
+            say(f"no galaxies are made by moving training rows: the survey's `filters` lack {', '.join(unknown)}")
+        if unknown or not s.moved:
             return None
         say(f"making {s.moved:,} galaxies of {len(rows):,} by moving them in redshift")
         made = moved(rows, self.context, s.moved, self.context.seed)
