@@ -16,6 +16,7 @@ from zmill.labels.base import LabelsError
 from zmill.metrics import SELECTABLE, check_metric
 from zmill.models.features import check_extra
 from zmill.models.registry import check_models
+from zmill.sed import known_filters
 from zmill.survey.check import check_columns
 from zmill.survey.readers import ReadError, open_table
 from zmill.survey.rows import positions
@@ -48,12 +49,24 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
             )
     check_searches(settings, survey.columns.extra)
     check_cuts(survey, settings.survey)
+    check_filters(survey, settings.survey)
     check_columns([Path(file) for file in (*inputs.survey, *inputs.train, *inputs.test)], survey)
     if survey.tables:
         return
     labels.check(survey, inputs.sources)
     if _small([*inputs.survey, *inputs.labels]) and all(label.source == "file" for label in survey.labels):
         _look_ahead(settings, survey, inputs.survey)
+
+
+def check_filters(survey: Survey, name: str) -> None:
+    """Refuse filter curves that there are none of: the networks of the flagship and the template fit need them."""
+    known = known_filters() if survey.filters else []
+    for band, curve in survey.filters.items():
+        if curve not in known and not Path(curve).is_file():
+            raise ConfigError(
+                f"surveys/{name}.yaml: filters: {band}: there is no filter curve {curve!r}{nearest(curve, known)}; expected one of "
+                "speclite's (sdss2010-r, decam2014-g, lsst2023-i, …) or a file in its format"
+            )
 
 
 def _small(files: list[str]) -> bool:

@@ -422,7 +422,7 @@ class Survey(Section):
     bands: Annotated[list[Name], Field(min_length=1, max_length=31)]
     """Names of the bands from blue to red: the order of imputation, colors and bit masks."""
     filters: dict[Name, str] = {}
-    """speclite's name of each band's filter curve (`lsst2023-r`), for template fits."""
+    """speclite's name of each band's filter curve (`lsst2023-r`), for template fits and for the galaxies that the flagship learns from first."""
     photometry: Literal["ab_magnitude", "vega_magnitude", "nanojansky", "luptitude"] = "ab_magnitude"
     vega_to_ab: dict[Name, float] = {}
     """Added to Vega magnitudes, per band."""

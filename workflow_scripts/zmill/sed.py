@@ -66,6 +66,14 @@ class Filter:
         return float(np.sqrt(np.trapezoid(r * w, w) / np.trapezoid(r / w, w)))
 
 
+def known_filters() -> list[str]:
+    """Names of the filter curves that come with speclite, found without loading it."""
+    package = importlib.util.find_spec("speclite")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("filter curves come with the package speclite, which is not installed")
+    return sorted(file.stem for file in (Path(package.origin).parent / "data" / "filters").glob("*.ecsv"))
+
+
 def load_filters(names: Sequence[str]) -> tuple[Filter, ...]:
     """Filter curves by speclite's names (`lsst2023-r`, `sdss2010-g`, `bessell-B`...); ValueError for an unknown name."""
     from speclite import filters as speclite

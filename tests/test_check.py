@@ -1,0 +1,33 @@
+"""What is found wrong before a job starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zmill.check import check_filters
+from zmill.config import ConfigError, Survey, load_survey
+
+SURVEYS = Path(__file__).resolve().parents[1] / "surveys"
+
+
+def demo(filters: dict[str, str]) -> Survey:
+    return load_survey("demo", SURVEYS).model_copy(update={"filters": filters})
+
+
+@pytest.mark.parametrize("file", sorted(SURVEYS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_filters_of_every_survey_are_known(file: Path) -> None:
+    check_filters(load_survey(file.stem, SURVEYS), file.stem)
+
+
+def test_a_filter_that_there_is_not_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"surveys/demo.yaml: filters: g: .*'lsst2032-g'; did you mean 'lsst2023-g'"):
+        check_filters(demo({"u": "lsst2023-u", "g": "lsst2032-g"}), "demo")
+
+
+def test_a_file_of_one_s_own_and_no_filters_at_all_are_fine(tmp_path: Path) -> None:
+    own = tmp_path / "mine-g.ecsv"
+    own.touch()
+    check_filters(demo({"g": str(own)}), "demo")
+    check_filters(demo({}), "demo")
