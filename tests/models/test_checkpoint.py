@@ -31,7 +31,7 @@ CONTEXT = replace(WITHOUT_FILTERS, filters={band: f"sdss2010-{band}" for band in
 ROWS = labelled(300, 1), labelled(100, 2)
 SMALL = {"epochs": 4, "width": 24, "blocks": 1, "waves": 2, "embedding": 2}
 ENSEMBLE = {
-    "networks": {**SMALL, "dropout": 0.2, "look_every": 2, "moved": 300, "passes": 2, "epochs_after": 4},
+    "networks": {**SMALL, "dropout": 0.2, "look_every": 2, "moved": 500, "passes": 2, "epochs_after": 4},
     "neighbors": {**SMALL, "candidates": 100, "batch": 128},
     "distilled": {**SMALL, "batch": 1024},
 }

@@ -114,7 +114,7 @@ def test_moved_galaxies_teach_what_few_rows_do_not() -> None:
 def test_moved_galaxies_are_made_of_training_rows_alone() -> None:
     before = []
     for valid in (galaxies(100, 2), galaxies(150, 3)):
-        model = ResidualEnsemble(ResMLPSettings(**QUICK | {"moved": 500, "passes": 1}), WITH_FILTERS)
+        model = ResidualEnsemble(ResMLPSettings(**QUICK | {"moved": 600, "passes": 1}), WITH_FILTERS)
         model.fit(galaxies(250, 1), valid, contract.CPU, lambda line: None)
         assert model.before is not None
         before.append(model.before)
@@ -132,7 +132,7 @@ def test_without_the_filter_of_a_band_no_galaxies_are_made_and_that_is_said() ->
 
 
 def test_fitted_again_it_starts_from_the_same_moved_galaxies() -> None:
-    model = ResidualEnsemble(ResMLPSettings(**QUICK | {"moved": 500, "passes": 1, "epochs_after": 2}), WITH_FILTERS)
+    model = ResidualEnsemble(ResMLPSettings(**QUICK | {"moved": 600, "passes": 1, "epochs_after": 2}), WITH_FILTERS)
     said: list[str] = []
     model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, said.append)
     before, scale = model.before, model.features.scale.clone()

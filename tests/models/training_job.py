@@ -17,7 +17,7 @@ from zmill.models.trained import fit_and_calibrate, refit
 SETTINGS = {
     "networks": {
         "epochs_after": 16,
-        "moved": 400,
+        "moved": 600,
         "passes": 4,
         "width": 48,
         "blocks": 2,

@@ -52,8 +52,8 @@ class ResMLPSettings(Residual, Augmented):
     members: int = Field(4, ge=1)
     """Networks whose densities are averaged; each has its own start, row order and noise."""
     moved: int = Field(300_000, ge=0)
-    """Galaxies that are made of the training rows, by moving them in redshift, and learned from first; 0: none. They take the
-    survey's `filters`: without these there are none."""
+    """Galaxies that are made of the training rows, by moving them in redshift, and learned from first, unless there are as many
+    training rows; 0: none. They take the survey's `filters`: without these there are none."""
     passes: int = Field(5, ge=1)
     """Passes over them."""
     epochs_after: int = Field(20, ge=1)
@@ -97,9 +97,10 @@ class ResidualEnsemble(Model):
         """Weights of networks that know galaxies made of training rows; None where none are made."""
         s, filters = self.settings, self.context.filters or {}
         unknown = [band for band in self.context.bands if band not in filters]
-        if s.moved and unknown:
+        if len(rows) >= s.moved:
+            return None
+        if unknown:
             say(f"no galaxies are made by moving training rows: the survey's `filters` lack {', '.join(unknown)}")
-        if unknown or not s.moved:
             return None
         say(f"making {s.moved:,} galaxies of {len(rows):,} by moving them in redshift")
         made = moved(rows, self.context, s.moved, self.context.seed)
