@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from zmill import sed
 from zmill.models import moved as module
 from zmill.models.base import Context, Labelled
-from zmill.models.moved import Spectra, moved
+from zmill.models.moved import moved, seen
 from zmill.pdf.grid import Grid
 from zmill.survey.photometry import MAGNITUDES, ZERO_POINT, Photometry
 
@@ -23,15 +23,15 @@ CONTEXT = Context(BANDS, 2, GRID, seed=3, filters={band: f"sdss2010-{band}" for 
 
 
 @cache
-def spectra() -> Spectra:
-    return Spectra(list(sed.load_filters([CONTEXT.filters[band] for band in BANDS])), GRID.z_max)  # type: ignore[index]
+def colors() -> sed.Colors:
+    return seen(list(sed.load_filters([CONTEXT.filters[band] for band in BANDS])), GRID.z_max)  # type: ignore[index]
 
 
 def galaxies(n: int, seed: int, error: float = 0.02) -> Labelled:
     """Rows whose colors are those of BPZ's spectra, up to a tenth brighter or fainter in each band than these say."""
     rng = np.random.default_rng(seed)
     z = rng.gamma(4.0, 0.12, n).clip(0.02, 1.9)
-    flux = spectra()(z, rng.uniform(0, 6.5, n), rng.exponential(0.1, n).clip(0, 0.4))
+    flux = colors().fluxes(z, rng.uniform(0, 6.5, n), rng.exponential(0.1, n).clip(0, 0.4))
     flux = flux / flux[:, [2]] * 10 ** (0.4 * (ZERO_POINT - rng.uniform(18, 21, n)))[:, None]
     flux *= np.exp([0.1, -0.05, 0.0, 0.08, -0.1]) * (1 + error * rng.normal(size=flux.shape))
     none = np.zeros(n, np.int32)

@@ -26,6 +26,9 @@ BPZ_TEMPLATES = (
 """The spectra of BPZ from red to blue: Coleman, Wu & Weedman 1980 and Kinney et al. 1996 as recalibrated by
 Benitez et al. 2004, then two young Bruzual & Charlot 2003 populations (Coe et al. 2006)."""
 
+DUST = np.array([0.0, 0.1, 0.2, 0.35, 0.5])
+"""E(B-V) of the stars of a galaxy at which colors are tabulated; linear in between."""
+
 RESPONSE_FLOOR = 1e-4
 """Part of its peak below which a filter's response is taken as zero: wings that cost time and hold no flux."""
 
@@ -250,6 +253,26 @@ def interpolate_types(table: Array, z_grid: Array, z: ArrayLike, kind: ArrayLike
     blue = (1 - dz) * table[row, column + 1] + dz * table[row + 1, column + 1]
     red = (1 - dz) * table[row, column] + dz * table[row + 1, column]
     return np.asarray((1 - dt) * red + dt * blue)
+
+
+@dataclass(frozen=True)
+class Colors:
+    """Tabulated fluxes of every type and dust at redshifts z (g,): flux (g, types, dust, bands), the dust being `DUST`."""
+
+    z: Array
+    flux: Array
+
+    def fluxes(self, z: Array, kind: Array, dust: Array) -> Array:
+        """(n, b) fluxes, in the units of the table; linear in redshift, type and dust between its entries."""
+        level = np.clip(np.searchsorted(DUST, dust, side="right") - 1, 0, len(DUST) - 2)
+        part = ((dust - DUST[level]) / (DUST[level + 1] - DUST[level]))[:, None]
+        out = np.empty((len(z), self.flux.shape[3]))
+        for number in range(len(DUST) - 1):
+            rows = np.flatnonzero(level == number)
+            low = interpolate_types(self.flux[:, :, number], self.z, z[rows], kind[rows])
+            high = interpolate_types(self.flux[:, :, number + 1], self.z, z[rows], kind[rows])
+            out[rows] = (1 - part[rows]) * low + part[rows] * high
+        return out
 
 
 def _trapezoid_weights(x: Array) -> Array:

@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 
 from zmill import sed
 from zmill.models.base import Context, Labelled
+from zmill.slices import slices
 from zmill.survey.photometry import MAGNITUDES, ZERO_POINT, Photometry, bits, mask_of
 
 Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 SOURCES = 20_000
 """Training galaxies that are moved, at most."""
 REDSHIFT, BRIGHTNESS, TYPE, REDDENING = 0.03, 0.5, 0.1, 0.03
 """Standard deviations of what galaxies are moved by: in ln(1 + z), magnitudes, steps from one spectrum to the next, E(B-V)."""
-DUST = (0.0, 0.1, 0.2, 0.35, 0.5)
-"""E(B-V) at which fluxes are tabulated; linear in between."""
 TYPES_PER_STEP, DUST_STEP = 10, 0.05
 """Grid of types and dust that training galaxies are fitted with."""
 RARELY = 0.15
@@ -33,31 +31,21 @@ FLOOR = 0.05
 """Relative error of a spectrum's fluxes, added to those measured when it is fitted."""
 REAL, MOST = 0.1, 0.5
 """Deviation of a spectrum's real departures (in ln flux) from the noise in them, and the largest that is believed."""
+AT_ONCE = 200
+"""Training galaxies fitted at a time."""
 ALIKE = 500
 """One in so many training rows, on either side in flux, lends its error."""
 
 
-class Spectra:
-    """Fluxes of continuous types and dust at any redshift through a survey's filters: z, type and E(B-V) (n,) -> (n, bands)."""
-
-    def __init__(self, filters: list[sed.Filter], z_max: float) -> None:
-        (blue,) = sed.load_filters(["bessell-B"])
-        plain = sed.normalized(sed.load_templates(), blue)
-        dusty = np.concatenate([sed.attenuated(plain, ebv).f_lambda for ebv in DUST])
-        stacked = sed.Spectra(plain.names * len(DUST), plain.wavelength, dusty)
-        self.z = np.expm1(np.linspace(0, np.log1p(z_max) + 0.01, 500))
-        self.last = len(plain) - 1
-        """The last type's number."""
-        self.table = sed.flux_table(stacked, filters, self.z).reshape(len(self.z), len(DUST), len(plain), len(filters))
-
-    def __call__(self, z: Array, type_: Array, ebv: Array) -> Array:
-        found = np.zeros((len(z), self.table.shape[-1]))
-        axes = (_between(self.z, z), _between(np.array(DUST), ebv), _between(np.arange(self.last + 1.0), type_))
-        for corner in np.ndindex(2, 2, 2):
-            share = np.prod([part if up else 1 - part for up, (_, part) in zip(corner, axes, strict=True)], axis=0)
-            place = tuple(low + up for up, (low, _) in zip(corner, axes, strict=True))
-            found += share[:, None] * self.table[place]
-        return found
+def seen(filters: list[sed.Filter], z_max: float) -> sed.Colors:
+    """Fluxes of BPZ's spectra with and without dust through filters, at redshifts up to `z_max`."""
+    (blue,) = sed.load_filters(["bessell-B"])
+    plain = sed.normalized(sed.load_templates(), blue)
+    dusty = np.concatenate([sed.attenuated(plain, ebv).f_lambda for ebv in sed.DUST])
+    stacked = sed.Spectra(plain.names * len(sed.DUST), plain.wavelength, dusty)
+    z = np.expm1(np.linspace(0, np.log1p(z_max) + 0.01, 500))
+    table = sed.flux_table(stacked, filters, z).reshape(len(z), len(sed.DUST), len(plain), len(filters))
+    return sed.Colors(z, table.transpose(0, 2, 1, 3))
 
 
 def moved(rows: Labelled, context: Context, number: int, seed: int) -> Labelled:
@@ -77,16 +65,17 @@ def moved(rows: Labelled, context: Context, number: int, seed: int) -> Labelled:
     assert context.filters is not None, "spectra are seen through filters"
     rng, grid = np.random.default_rng(seed), context.grid
     filters = list(sed.load_filters([context.filters[band] for band in context.bands]))
-    spectra = Spectra(filters, grid.z_max)
+    colors = seen(filters, grid.z_max)
+    last = colors.flux.shape[1] - 1
     known = np.flatnonzero(rows.photometry.measured.any(1) & (rows.weight > 0))
     sources = rows.rows(np.sort(rng.permutation(known)[:SOURCES]))
-    type_, ebv, bright, departures = _fitted(sources, context.reference, spectra, rng)
+    type_, ebv, bright, departures = _fitted(sources, context.reference, colors, rng)
     chosen = rng.choice(len(sources), number, p=sources.weight / sources.weight.sum())
     own = sources.z[chosen]
     z = _reflected(np.expm1(np.log1p(own) + REDSHIFT * rng.normal(size=number)), grid.z_min, grid.z_max)
-    type_ = np.clip(type_[chosen] + TYPE * rng.normal(size=number), 0, spectra.last)
-    ebv = np.clip(ebv[chosen] + REDDENING * rng.normal(size=number), 0, DUST[-1])
-    flux = spectra(z, type_, ebv)
+    type_ = np.clip(type_[chosen] + TYPE * rng.normal(size=number), 0, last)
+    ebv = np.clip(ebv[chosen] + REDDENING * rng.normal(size=number), 0, sed.DUST[-1])
+    flux = colors.fluxes(z, type_, ebv)
     flux *= np.exp(
         _seen_from(departures[chosen], np.log([band.pivot for band in filters]), np.log1p(z) - np.log1p(own))
     )
@@ -95,7 +84,7 @@ def moved(rows: Labelled, context: Context, number: int, seed: int) -> Labelled:
 
 
 def _fitted(
-    rows: Labelled, reference: int, spectra: Spectra, rng: np.random.Generator
+    rows: Labelled, reference: int, colors: sed.Colors, rng: np.random.Generator
 ) -> tuple[Array, Array, Array, Array]:
     """Type, dust and flux in the reference band (n,) of rows, drawn from what fits them at their redshifts, and (n, bands) departures
     of ln flux from the spectrum, shrunk by the noise that is in them; 0 where not measured."""
@@ -104,13 +93,13 @@ def _fitted(
     flux = np.where(there, _flux(p.mag), 0.0)
     noise = np.where(there, np.nan_to_num(p.magerr / MAGNITUDES), 0.0)
     weight = np.where(there, 1 / np.maximum(flux * np.hypot(noise, FLOOR), 1e-30) ** 2, 0.0)
-    types = np.linspace(0, spectra.last, spectra.last * TYPES_PER_STEP + 1)
-    type_, ebv = (x.ravel() for x in np.meshgrid(types, np.arange(0, DUST[-1] + 1e-9, DUST_STEP), indexing="ij"))
+    last = colors.flux.shape[1] - 1
+    types = np.linspace(0, last, last * TYPES_PER_STEP + 1)
+    type_, ebv = (x.ravel() for x in np.meshgrid(types, np.arange(0, sed.DUST[-1] + 1e-9, DUST_STEP), indexing="ij"))
     chosen, model = np.empty(len(rows), np.int64), np.empty(flux.shape)
-    for start in range(0, len(rows), 200):
-        part = slice(start, start + 200)
+    for part in slices(len(rows), AT_ONCE):
         z = rows.z[part]
-        one = spectra(np.repeat(z, len(type_)), np.tile(type_, len(z)), np.tile(ebv, len(z)))
+        one = colors.fluxes(np.repeat(z, len(type_)), np.tile(type_, len(z)), np.tile(ebv, len(z)))
         one = one.reshape(len(z), len(type_), -1)
         w, f = weight[part, None], flux[part, None]
         scale = (one * f * w).sum(2) / np.maximum((one * one * w).sum(2), 1e-300)
@@ -180,12 +169,6 @@ def _reflected(value: Array, low: float, high: float) -> Array:
     """Values beyond the ends of a range, as far inside of it."""
     value = np.where(value < low, 2 * low - value, value)
     return np.where(value > high, 2 * high - value, value).clip(low, high)
-
-
-def _between(grid: Array, at: Array) -> tuple[Rows, Array]:
-    """Number of the point of a grid below each value, and how far towards the next."""
-    low = (np.searchsorted(grid, at, side="right") - 1).clip(0, len(grid) - 2)
-    return low, (at - grid[low]) / (grid[low + 1] - grid[low])
 
 
 def _flux(magnitude: NDArray[np.float32]) -> Array:

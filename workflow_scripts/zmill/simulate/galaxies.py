@@ -22,8 +22,6 @@ COSMOLOGY = FlatLambdaCDM(H0=70, Om0=0.3)
 BANDS = ("u", "g", "r", "i", "z", "y")
 I_BAND = BANDS.index("i")
 Z_MIN, Z_MAX = 0.01, 4.0
-DUST = np.array([0.0, 0.1, 0.2, 0.35, 0.5])
-"""E(B-V) of the stars of a galaxy at which colors are tabulated; linear in between."""
 
 
 @dataclass(frozen=True)
@@ -83,37 +81,17 @@ class Galaxies:
         return Galaxies(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-@dataclass(frozen=True)
-class Colors:
-    """Tabulated fluxes of every type and dust, of spectra of unit B flux at rest: (z, type, dust, band)."""
-
-    z: Array
-    flux: Array
-
-    def fluxes(self, z: Array, kind: Array, dust: Array) -> Array:
-        """(n, b) fluxes relative to the rest-frame B flux at 10 pc, before the distance."""
-        level = np.clip(np.searchsorted(DUST, dust, side="right") - 1, 0, len(DUST) - 2)
-        part = ((dust - DUST[level]) / (DUST[level + 1] - DUST[level]))[:, None]
-        out = np.empty((len(z), self.flux.shape[3]))
-        for number in range(len(DUST) - 1):
-            rows = np.flatnonzero(level == number)
-            low = sed.interpolate_types(self.flux[:, :, number], self.z, z[rows], kind[rows])
-            high = sed.interpolate_types(self.flux[:, :, number + 1], self.z, z[rows], kind[rows])
-            out[rows] = (1 - part[rows]) * low + part[rows] * high
-        return out
-
-
 @cache
-def colors() -> Colors:
+def colors() -> sed.Colors:
     """The table for LSST's filters, 0 to just above `Z_MAX` in even steps of ln(1 + z)."""
     z = np.expm1(np.linspace(0, np.log(Z_MAX + 1.05), 500))
     filters = sed.load_filters([f"lsst2023-{band}" for band in BANDS])
     (blue,) = sed.load_filters(["bessell-B"])
     plain = sed.load_templates()
-    dusty = [sed.normalized(sed.attenuated(plain, ebv), blue).f_lambda for ebv in DUST]
-    stacked = sed.Spectra(plain.names * len(DUST), plain.wavelength, np.concatenate(dusty))
-    table = sed.flux_table(stacked, filters, z).reshape(len(z), len(DUST), len(plain), len(BANDS))
-    return Colors(z, np.ascontiguousarray(table.transpose(0, 2, 1, 3)))
+    dusty = [sed.normalized(sed.attenuated(plain, ebv), blue).f_lambda for ebv in sed.DUST]
+    stacked = sed.Spectra(plain.names * len(sed.DUST), plain.wavelength, np.concatenate(dusty))
+    table = sed.flux_table(stacked, filters, z).reshape(len(z), len(sed.DUST), len(plain), len(BANDS))
+    return sed.Colors(z, np.ascontiguousarray(table.transpose(0, 2, 1, 3)))
 
 
 @cache
@@ -190,10 +168,10 @@ def _type_and_dust(rng: np.random.Generator, z: Array, relative: Array, red: boo
     n = len(z)
     if red:
         kind = np.abs(rng.normal(0.0, 0.25, n)) + 0.25 * np.minimum(z, 2)
-        return np.clip(kind, 0, 0.95), np.minimum(rng.exponential(0.02, n), DUST[-1])
+        return np.clip(kind, 0, 0.95), np.minimum(rng.exponential(0.02, n), sed.DUST[-1])
     kind = 2.0 + 0.35 * np.clip(relative, -2, 5) + 0.5 * np.minimum(z, 3) + rng.normal(0, 0.8, n)
     dust = rng.exponential(0.10, n) * 10 ** (-0.1 * np.clip(relative, -2, 4))
-    return np.clip(kind, 0.7, 6.8), np.minimum(dust, DUST[-1])
+    return np.clip(kind, 0.7, 6.8), np.minimum(dust, sed.DUST[-1])
 
 
 def _log_size(rng: np.random.Generator, z: Array, relative: Array, red: bool) -> Array:
