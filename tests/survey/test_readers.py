@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 from astropy.table import Table
@@ -182,3 +183,29 @@ def test_hats_without_its_partition_is_named(tmp_path: Path) -> None:
     next((folder / "main" / "dataset").rglob("*.parquet")).unlink()
     with pytest.raises(ReadError, match=r"missing, though .*partition_info\.csv names its pixel"):
         open_table(folder)
+
+
+@pytest.mark.parametrize("ending", ["fits", "vot", "hdf5", "parquet"])
+def test_units_that_astropy_writes_are_given_as_text(tmp_path: Path, ending: str) -> None:
+    data = Table({"ra": [0.5], "flux": [2.0], "n": [1]}, units={"ra": "rad", "flux": "uJy"})
+    form = {"vot": "votable"}.get(ending, ending)
+    options = {"path": "t", "serialize_meta": True} if ending == "hdf5" else {}
+    data.write(tmp_path / f"t.{ending}", format=form, **options)
+    opened = open_table(tmp_path / f"t.{ending}")
+    assert opened.units == {"ra": "rad", "flux": "uJy"}
+    assert opened.columns == ["ra", "flux", "n"]
+
+
+def test_units_of_attributes_and_of_files_without_any(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "t.hdf5", "w") as file:
+        for name, key, unit in (("ra", "units", b"rad"), ("dec", "UNIT", "rad"), ("n", "origin", "none")):
+            file[name] = [1.0]
+            file[name].attrs[key] = unit
+    assert open_table(tmp_path / "t.hdf5").units == {"ra": "rad", "dec": "rad"}
+    fields = [pa.field("a", pa.float64(), metadata={"Units": "mJy"}), pa.field("b", pa.float64())]
+    for metadata in ({}, {"PANDAS_ATTRS": '{"units": {"b": "deg"}}'}, {"PANDAS_ATTRS": '{"b": {"unit": "deg"}}'}):
+        schema = pa.schema(fields, metadata=metadata)
+        pq.write_table(pa.table([[1.0], [2.0]], schema=schema), tmp_path / "t.parquet")
+        assert open_table(tmp_path / "t.parquet").units == {"a": "mJy", **({"b": "deg"} if metadata else {})}
+    for format in ("csv", "hats", "fits"):
+        assert open_table(write(table(50), tmp_path, format)).units == {}

@@ -15,9 +15,13 @@ from zmill.survey.readers.base import ReadError, Span, Table
 __all__ = ["FORMATS", "ReadError", "Span", "Table", "format_of", "open_table"]
 
 FORMATS: tuple[str, ...] = tuple(
-    sorted(module.name.removesuffix("_format") for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    sorted(
+        module.name.removesuffix("_format")
+        for module in pkgutil.iter_modules(__path__)
+        if module.name.endswith("_format")
+    )
 )
-"""Names of the formats: the files of this folder."""
+"""Names of the formats: the files of this folder that end with `_format`."""
 
 
 def format_of(path: Path | str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -26,11 +27,13 @@ class Table(ABC):
     path : the file, or the folder of a HATS catalogue.
     columns : the names of its columns, in the file's order.
     rows : the number of rows, or None where only reading the file tells.
+    units : the units that the file gives, as it writes them, by column; a column of which it gives none is left out.
     """
 
     path: Path
     columns: list[str]
     rows: int | None
+    units: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def read(

@@ -40,6 +40,7 @@ class Reader(Table):
             if raw.itemsize != self._width:
                 raise ReadError(f"{path}: rows are {self._width} bytes wide, its columns {raw.itemsize}")
         self.columns = list(self._fields)
+        self.units = {name: str(column.unit) for name, column in self._columns.items() if column.unit}
         if path.suffix != ".gz" and path.stat().st_size < self._offset + self.rows * self._width:
             raise ReadError(f"{path}: is cut short: its header promises {self.rows} rows, the file ends before them")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from zmill.survey.readers import described
 from zmill.survey.readers.base import ReadError, Span, Table
 from zmill.survey.readers.parquet_format import group_spans
 
@@ -37,7 +38,9 @@ class Reader(Table):
             for number in range(metadata.num_row_groups):
                 self._groups.append((file, number))
                 self._starts.append(self._starts[-1] + metadata.row_group(number).num_rows)
-        self.columns = pq.read_schema(self._files[0]).names
+        schema = pq.read_schema(self._files[0])
+        self.columns = schema.names
+        self.units = described.of_schema(schema)
         self.rows: int = self._starts[-1]
 
     def _primary(self) -> Path:

@@ -9,8 +9,11 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
+from zmill.survey.readers import described
 from zmill.survey.readers.base import ReadError, Span, Table, windows
 
+ASTROPY = ".__table_column_meta__"
+"""Ending of the dataset in which astropy describes the columns of another."""
 ENDINGS = (".hdf5", ".h5", ".hdf", ".he5")
 
 
@@ -31,6 +34,7 @@ class Reader(Table):
             if len(lengths) > 1:
                 raise ReadError(f"{path}: the datasets of group {self._group!r} differ in length: {sorted(lengths)}")
             self.rows: int = lengths.pop()
+            self.units = _units(file, self._group)
 
     def read(
         self, columns: list[str], batch_rows: int, span: Span, numeric: Collection[str]
@@ -57,7 +61,23 @@ def _only_table(file: h5py.File, path: Path) -> str:
 def _columns(item: h5py.Group | h5py.Dataset) -> list[str]:
     if isinstance(item, h5py.Dataset):
         return list(item.dtype.names or ()) if item.ndim == 1 else []
-    return [name for name, d in item.items() if isinstance(d, h5py.Dataset) and d.ndim == 1 and not d.dtype.names]
+    return [
+        name
+        for name, d in item.items()
+        if isinstance(d, h5py.Dataset) and d.ndim == 1 and not d.dtype.names and not name.endswith(ASTROPY)
+    ]
+
+
+def _units(file: h5py.File, group: str) -> dict[str, str]:
+    """Units of the datasets' attributes, or of the header that astropy writes next to a dataset of records."""
+    table = file[group]
+    if isinstance(table, h5py.Group):
+        units = {name: described.of_attributes(table[name].attrs) for name in _columns(table)}
+        return {name: unit for name, unit in units.items() if unit}
+    if group + ASTROPY not in file:
+        return {}
+    lines = file[group + ASTROPY][()]
+    return described.of_yaml(line.decode("utf-8", "replace") for line in np.ravel(lines).tolist())
 
 
 def _column(table: h5py.Group | h5py.Dataset, name: str) -> h5py.Dataset:

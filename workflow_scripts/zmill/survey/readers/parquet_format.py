@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from zmill.survey.readers import described
 from zmill.survey.readers.base import Span, Table
 
 ENDINGS = (".parquet", ".pq", ".parq")
@@ -21,6 +22,7 @@ class Reader(Table):
         self.path = path
         with pq.ParquetFile(path) as file:
             self.columns = file.schema_arrow.names
+            self.units = described.of_schema(file.schema_arrow)
             self.rows: int = file.metadata.num_rows
             self._starts = [0]
             for number in range(file.metadata.num_row_groups):

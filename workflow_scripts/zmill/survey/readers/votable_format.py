@@ -28,6 +28,7 @@ class Reader(Table):
         self._array = chosen[0].array
         self._fields = {field.name or field.ID: field.ID for field in chosen[0].fields if _is_plain(field)}
         self.columns = list(self._fields)
+        self.units = {f.name or f.ID: str(f.unit) for f in chosen[0].fields if f.unit}
         self.rows: int = len(self._array)
 
     def spans(self, rows: int) -> list[Span]:
