@@ -19,6 +19,7 @@ from zmill.dates import back_to_now, follow_inputs
 from zmill.inputs import find
 from zmill.job import failed, forget
 from zmill.many_jobs import take_in_stride
+from zmill.warning import collect
 
 min_version("9.20")
 follow_inputs(DAG, Path(workflow.basedir, "workflow_scripts"))
@@ -158,6 +159,10 @@ onsuccess:
     }.items():
         if Path(place).exists():
             print(f"  {what:32s}{place}")
+    if warnings := collect(RESULTS):
+        print(f"Read before using them ({len(warnings)} warnings, also at the head of the report):")
+        for stage, text in warnings:
+            print(f"  {stage}: {text}")
 
 
 onerror:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"config", "dates", "gpus", "job", "catalog", "pdf", "sed", "slices"},
+    {"config", "dates", "gpus", "job", "catalog", "pdf", "sed", "slices", "warning"},
     {"survey", "crossmatch", "sample", "metrics", "release"},
     {"labels", "clean", "models", "simulate", "report"},
     {"predict", "tune", "inputs"},

@@ -251,3 +251,13 @@ def test_metrics_that_could_not_be_computed_are_dashes(tmp_path: Path) -> None:
         part["crps"] = None if part is content["splits"]["test"]["board"] else [None, None]
     write_json(path, content)
     assert "CRPS of the PDFs –" in Page(built(results)).text
+
+
+def test_warnings_of_all_stages_stand_at_the_head_and_do_nothing_else(tmp_path: Path) -> None:
+    results = fill(tmp_path, tables_only=True)
+    assert 'role="note"' not in built(results)
+    write_json(results / "split.json", read_json(results / "split.json") | {"warnings": [HOSTILE, "half is lost"]})
+    html = built(results)
+    head = Page(html).text
+    assert f"2 warnings split: {HOSTILE} split: half is lost" in head
+    assert HOSTILE not in html

@@ -33,6 +33,7 @@ from zmill.report.river import (
 )
 from zmill.report.searches import searches_section
 from zmill.report.sources import Sources
+from zmill.warning import collect
 
 BINS = 50
 """Bins of n(z) over the redshift grid."""
@@ -78,6 +79,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
         "test_rows": tested.table.num_rows,
         "metric": metric,
         "cards": headline(split),
+        "warnings": collect(results),
     }
     page = render(head, [section for section in sections if section])
     with whole(out) as temporary:
