@@ -13,6 +13,7 @@ ROW_SETTINGS = {**import_settings(survey), "cuts": dump(survey)["cuts"]}
 # Of what models learn: with another of these, other models were asked for.
 SAMPLE_SETTINGS = {
     "survey": ROW_SETTINGS,
+    "grid": [survey.redshift_grid.min, survey.redshift_grid.max],
     "split": dump(settings.split),
     "ambiguous": settings.crossmatch.ambiguous,
     "impute": settings.clean.impute,

@@ -13,7 +13,7 @@ rule split:
         split=f"{RESULTS}/split.parquet",
         counts=f"{RESULTS}/split.json",
     params:
-        survey=ROW_SETTINGS,
+        survey={**ROW_SETTINGS, "redshift_grid": dump(survey)["redshift_grid"]},
         split=dump(settings.split),
         ambiguous=settings.crossmatch.ambiguous,
         seed=settings.seed,

@@ -17,7 +17,8 @@ rule sample_tables:
         counts=f"{RESULTS}/split.json",
         report=f"{RESULTS}/sample/sample.json",
     params:
-        survey=ROW_SETTINGS,
+        survey={**ROW_SETTINGS, "redshift_grid": dump(survey)["redshift_grid"]},
+        labels=dump(settings.labels),
         split=dump(settings.split),
         impute=settings.clean.impute,
         seed=settings.seed,

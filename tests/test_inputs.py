@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from survey.small_survey import survey, table, write
-from zmill.config import ConfigError, LabelSource
+from zmill.config import ConfigError, LabelSource, Survey
 from zmill.inputs import find
 
 
@@ -70,3 +70,14 @@ def test_tables(tmp_path: Path) -> None:
     definition = survey(files=[], tables={"train": ["s.csv"], "test": ["u.csv"]}, columns=columns)
     with pytest.raises(ConfigError, match=r"tables\.test: there is no"):
         find(definition, tmp_path)
+
+
+def test_a_table_that_trains_and_tests_is_refused_however_it_is_spelled(tmp_path: Path) -> None:
+    write(table(3), tmp_path, "parquet")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "linked.parquet").symlink_to(tmp_path / "s.parquet")
+    columns = {"flux": "{band}", "redshift": "z"}
+    for test in ("s.parquet", "below/../s.parquet", "linked.parquet", str(tmp_path / "s.parquet")):
+        values = {"tables": {"train": ["s.parquet"], "test": [test]}, "columns": columns, "bands": ["g"]}
+        with pytest.raises(ConfigError, match=r"tables\.test: .*is a training table, too"):
+            find(Survey.model_validate(values), tmp_path)

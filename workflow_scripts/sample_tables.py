@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from zmill.clean.tables import sample_tables
-from zmill.config import Split, Survey
+from zmill.config import Labels, Split, Survey
 from zmill.job import job
 
 with job(snakemake):
@@ -14,5 +14,6 @@ with job(snakemake):
         split=Split.model_validate(snakemake.params.split),
         impute=snakemake.params.impute,
         seed=snakemake.params.seed,
+        labels=Labels.model_validate(snakemake.params.labels),
         out=Path(snakemake.output.report).parents[1],
     )

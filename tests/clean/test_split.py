@@ -98,8 +98,21 @@ def test_cut_bits_are_those_of_the_survey_row(sky: Sky) -> None:
 def test_ambiguous_matches_can_be_kept(sky: Sky) -> None:
     report = sky.split(survey(), ambiguous="keep")
     empty = report["excluded"]["no_photometry"]
-    assert report["excluded"] == {"no_photometry": empty}
+    assert report["excluded"] == {"beyond_grid": 0, "no_photometry": empty}
     assert 0 < sum(report["splits"].values()) == sky.matches.num_rows - empty
+
+
+def test_labels_beyond_the_grid_are_counted_apart_and_said(sky: Sky) -> None:
+    z = sky.matches["redshift"].to_numpy()
+    top = float(np.quantile(z, 0.7))
+    report = sky.split(survey(redshift_grid={"min": 0, "max": top, "points": 101}), ambiguous="keep")
+    table = pq.read_table(sky.folder / "split.parquet")
+    beyond = np.array(table["excluded"].to_pylist()) == "beyond_grid"
+    assert np.array_equal(beyond, z > top) and report["excluded"]["beyond_grid"] == beyond.sum()
+    assert set(np.array(table["split"].to_pylist())[beyond]) == {""}
+    assert len(report["warnings"]) == 1
+    assert f"{beyond.sum():,} of {len(z):,} labelled rows (30" in report["warnings"][0]
+    assert "take no part in training, calibration or any metric" in report["warnings"][0]
 
 
 def test_rows_without_any_magnitude_are_not_used(sky: Sky) -> None:

@@ -114,8 +114,101 @@ def test_real_tables(real_data: Path, tmp_path: Path) -> None:
         [folder / "test_dc2_training_9816.hdf5"], [folder / "test_dc2_validation_9816.hdf5"], survey, Split(),
         "mean_color", 1, tmp_path,
     )  # fmt: skip
-    assert sum(entry["rows"] for entry in report["splits"].values()) == 10_225 + 20_449
+    assert sum(entry["rows"] for entry in report["splits"].values()) == 10_225 + 20_449 - 2  # beyond z = 3
     table = pq.read_table(tmp_path / "sample" / "test.parquet")
     lost = table.column("undetected").to_numpy() & 1 == 1
     assert lost.any() and np.array_equal(table.column("imputed").to_numpy() & 1 == 1, lost)
     assert np.nanmax(table.column("mag_u").to_numpy()) < 40
+
+
+def tables(folder: Path, train: dict, test: dict, **changes: object) -> tuple[dict, dict]:
+    """Run on tables of three bands; `split.json`, and the counts of `rejected/labels.parquet`."""
+    for name, columns in (("train", train), ("test", test)):
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    columns = {"flux": "{band}", "error": "{band}_err", "redshift": "z"}
+    if "id" in train:
+        columns["object_id"] = "id"
+    survey = definition(columns=columns, cuts={}, redshift_grid={"min": 0, "max": 2, "points": 201}, **changes)
+    sample_tables([folder / "train.parquet"], [folder / "test.parquet"], survey, Split(), "none", 1, folder / "out")
+    rejected = pq.read_table(folder / "out" / "rejected" / "labels.parquet")
+    counted = {one["values"]: one["counts"] for one in rejected["reason"].value_counts().to_pylist()}
+    return read_json(folder / "out" / "split.json"), counted
+
+
+def galaxies(rows: int, seed: int, first_id: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    columns = {"id": np.arange(first_id, first_id + rows), "z": rng.uniform(0.1, 1.9, rows)}
+    for band in BANDS:
+        columns |= {band: rng.uniform(20, 25, rows), f"{band}_err": rng.uniform(0.01, 0.1, rows)}
+    return columns
+
+
+def sample(folder: Path) -> dict[str, pa.Table]:
+    return {name: pq.read_table(folder / "out" / "sample" / f"{name}.parquet") for name in SPLITS}
+
+
+def test_redshifts_of_tables_are_judged_as_those_of_labels(tmp_path: Path) -> None:
+    train, test = galaxies(900, 1), galaxies(300, 2, 5000)
+    train["z"][:100], train["z"][100:130], train["z"][130:140], train["z"][140:145] = -99, 9.9999, 0.0005, np.nan
+    test["z"][:20], test["z"][20:30], test["z"][30] = -99, 9.9999, 99
+    counts, rejected = tables(tmp_path, train, test)
+    expected = {"no_redshift": 125, "redshift_out_of_range": 1, "low_redshift": 10, "beyond_grid": 40}
+    assert {reason: counts["excluded"][reason] for reason in expected} == expected == rejected
+    for rows in sample(tmp_path).values():
+        z = rows["redshift"].to_numpy()
+        assert z.min() > 0.001 and z.max() <= 2
+    beyond, others, *_ = counts["warnings"]
+    assert (
+        "40 of 1,200 labelled rows (3.33 %) have a redshift beyond redshift_grid (0 to 2), from 9.9999 to 9.9999"
+        in beyond
+    )
+    assert "no_redshift 125, redshift_out_of_range 1, low_redshift 10" in others
+
+
+def test_one_redshift_of_very_many_rows_is_warned_of(tmp_path: Path) -> None:
+    train = galaxies(900, 1)
+    train["z"][:200] = 1.5
+    counts, _ = tables(tmp_path, train, galaxies(300, 2, 5000))
+    assert len(counts["warnings"]) == 1 and "have one and the same redshift, 1.5" in counts["warnings"][0]
+    assert "200 of 1,200" in counts["warnings"][0]
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_training_rows_that_are_test_rows_do_not_train(tmp_path: Path, with_ids: bool) -> None:
+    train, test = galaxies(900, 1), galaxies(300, 2, 5000)
+    for name in test:
+        test[name][:150] = train[name][:150]
+    wanted = set(np.round(test["z"], 9))
+    if not with_ids:
+        del train["id"], test["id"]
+    counts, rejected = tables(tmp_path, train, test)
+    assert rejected == {"in_test_table": 150} and counts["excluded"]["in_test_table"] == 150
+    assert counts["splits"]["test"] == 300
+    assert (
+        "150 of 900 rows of the training tables are of objects that the test tables (300 rows) have"
+        in counts["warnings"][0]
+    )
+    for name, rows in sample(tmp_path).items():
+        z = set(np.round(rows["redshift"].to_numpy(), 9))
+        assert (z == wanted) if name == "test" else not (z & wanted)
+
+
+def test_an_object_measured_twice_is_known_by_its_identifier(tmp_path: Path) -> None:
+    train, test = galaxies(900, 1), galaxies(300, 2, 5000)
+    test["id"][:50], test["z"][:50] = train["id"][:50], train["z"][:50] + 0.001
+    _, rejected = tables(tmp_path, train, test)
+    assert rejected == {"in_test_table": 50}
+
+
+def test_row_numbers_that_are_no_identifiers_lose_nothing(tmp_path: Path) -> None:
+    counts, rejected = tables(tmp_path, galaxies(900, 1), galaxies(300, 2))
+    assert rejected.get("in_test_table", 0) < 10 and counts["splits"]["train"] > 500
+
+
+def test_rows_that_are_there_twice_count_once(tmp_path: Path) -> None:
+    train = galaxies(900, 1)
+    for name in train:
+        train[name][100:130] = train[name][:30]
+    train["id"][100:130] = np.arange(10_000, 10_030)
+    _, rejected = tables(tmp_path, train, galaxies(300, 2, 5000))
+    assert rejected == {"duplicate": 30}

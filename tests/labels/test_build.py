@@ -247,3 +247,51 @@ def test_zcosmos_keeps_its_secure_classes(tmp_path: Path, real_data: Path) -> No
 def test_every_scheme_has_a_line_in_the_docs(root: Path) -> None:
     text = (root / "docs" / "labels.md").read_text(encoding="utf-8")
     assert [name for name in SCHEMES if f"`{name}`" not in text] == []
+
+
+MANY = [(10 * number, 0.0, 0.3 + 0.001 * number, 4, 1e-4) for number in range(60)]
+
+
+def test_a_source_of_which_nothing_is_accepted_is_warned_of_with_its_flags(tmp_path: Path) -> None:
+    make_survey(tmp_path / "results")
+    entries(MANY).write(tmp_path / "a.csv")
+    entries([(east + 5, 0, z, 2, error) for east, _, z, _, error in MANY[:30]]).write(tmp_path / "b.csv")
+    facts = run(tmp_path, definition({"name": "a", "files": ["a.csv"]}, {"name": "b", "files": ["b.csv"]}))
+    assert facts["objects"] == 60 and len(facts["warnings"]) == 1 and facts["notes"] == facts["warnings"]
+    assert (
+        "labels: b: none of its 30 entries is accepted; rejected: low_quality 30; its flags: 2 30"
+        in facts["warnings"][0]
+    )
+
+
+def test_flags_and_classes_that_are_not_known_are_warned_of_with_their_counts(tmp_path: Path) -> None:
+    make_survey(tmp_path / "results")
+    table = entries(MANY)
+    table["q"] = ["4"] * 50 + ["A"] * 7 + ["B"] * 3
+    table["kind"] = ["G"] * 45 + ["STELLAR"] * 15
+    table.write(tmp_path / "a.csv")
+    columns = {"ra": "ra", "dec": "dec", "redshift": "z", "flag": "q", "class": "kind"}
+    facts = run(tmp_path, definition({"name": "a", "files": ["a.csv"], "columns": columns}))
+    assert len(facts["warnings"]) == 1
+    assert "15 of 60 entries have a flag or class" in facts["warnings"][0]
+    assert "flag 'A' 7, class 'STELLAR' 5, flag 'B' 3" in facts["warnings"][0]
+    by_map = {"name": "a", "files": ["a.csv"], "columns": columns, "scheme": None}
+    named = run(tmp_path, definition(by_map | {"quality": {"map": {"4": 4, "A": 3}}}))
+    assert "class 'STELLAR' 12, flag 'B' 3" in named["warnings"][0]
+    for default in (by_map | {"quality": {"map": {"4": 4}, "default": 3}}, by_map | {"quality": 4}):
+        without = default | {"columns": {key: name for key, name in columns.items() if key != "class"}}
+        assert run(tmp_path, definition(without))["warnings"] == []
+
+
+def test_many_conflicts_are_warned_of_and_few_are_not(tmp_path: Path) -> None:
+    make_survey(tmp_path / "results")
+    entries(MANY).write(tmp_path / "a.csv")
+    for wrong, warned in ((2, False), (30, True)):
+        shift = dict.fromkeys(range(wrong), 0.1)
+        other = [(east, 0.1, z + shift.get(number, 0), 4, error) for number, (east, _, z, _, error) in enumerate(MANY)]
+        entries(other).write(tmp_path / "b.csv", overwrite=True)
+        facts = run(tmp_path, definition({"name": "a", "files": ["a.csv"]}, {"name": "b", "files": ["b.csv"]}))
+        assert facts["conflicts"] == 2 * wrong
+        assert bool(facts["warnings"]) is warned
+    assert "60 of 120 accepted entries are in conflict, which is 50 % of those" in facts["warnings"][0]
+    assert "a 30, b 30" in facts["warnings"][0]

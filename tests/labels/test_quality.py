@@ -83,6 +83,48 @@ def test_ned_codes_of_both_forms(zflag: str, expected: tuple[int, str]) -> None:
     assert judge("ned", [zflag], ["G"]) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("SPEC", (3, "")),
+        ("spec ", (3, "")),
+        ("SPEC?", (1, "")),
+        ("1LIN:", (1, "")),
+        ("?", (1, "")),
+        ("??", (1, "")),
+        ("S1L", (2, "")),
+        ("SSN ", (0, "not_spectroscopic")),
+        ("SMF ", (0, "not_spectroscopic")),
+        *((word, (0, "not_spectroscopic")) for word in ("SN", "TENT", "TOMO", "PRED", "PEAK", "CONT", "PAH", "UNKN")),
+        *((word, (0, "not_spectroscopic")) for word in ("FoF", "MOD", "STAT", "ML", "LENS", "INFD", "MULT", "MFA?")),
+        ("MMF ", (0, "not_spectroscopic")),
+        ("ULS ", (0, "not_spectroscopic")),
+    ],
+)
+def test_ned_older_words_are_what_ned_says_they_are(word: str, expected: tuple[int, str]) -> None:
+    assert judge("ned", [word], ["G"]) == [expected]
+
+
+@pytest.mark.parametrize("flag", ["WORD", "SPECTRUM", "XLS ", "SQQ ", "4"])
+def test_a_flag_that_ned_does_not_have_is_no_spectroscopic_redshift_and_is_named(flag: str) -> None:
+    assert judge("ned", [flag], ["G"]) == [(0, "not_spectroscopic")]
+    assert SCHEMES["ned"].unknown(Flags(1, np.array([flag]), np.array(["G"]))).tolist() == [f"flag {flag!r}"]
+
+
+def test_unknown_flags_and_classes_are_told_from_known_ones() -> None:
+    def unknown(scheme: str, flag: list[str], kind: list[str] | None = None) -> list[str]:
+        return (
+            SCHEMES[scheme].unknown(Flags(len(flag), np.array(flag), None if kind is None else np.array(kind))).tolist()
+        )
+
+    assert unknown("2dfgrs", ["3", "4", "", "A"]) == ["", "", "", "flag 'A'"]
+    assert unknown("vvds", ["13", "9", "2.5", "-99", "7", "B"]) == ["", "", "", "", "flag '7'", "flag 'B'"]
+    assert unknown("sdss", ["0", "4", "x"], ["GALAXY", "STAR", "STELLAR"]) == ["", "", "flag 'x'"]
+    assert unknown("sdss", ["0"], ["STELLAR"]) == ["class 'STELLAR'"]
+    assert unknown("probability", ["0.5", "98"]) == ["", "flag '98'"]
+    assert unknown("ned", ["SLS", "SPEC", "S1L"], ["G", "!*", "Thing"]) == ["", "", "class 'Thing'"]
+
+
 def test_ned_wants_a_galaxy() -> None:
     kinds = ["G", "*", "QSO", "GClstr", "GPair", "RadioS", ""]
     expected = ["", "star", "qso", "cluster", "cluster", "not_galaxy", "not_galaxy"]

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from zmill.config import Survey
+from zmill.config import ConfigError, Survey
 from zmill.survey.check import resolve
 
 
@@ -37,16 +37,26 @@ def find(survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path
     Raises
     ------
     ConfigError
-        Where one is missing.
+        Where one is missing, or a file is given both as training and as test table.
     """
 
     def named(patterns: list[str], key: str) -> list[str]:
         return [str(path) for path in resolve(patterns, Path(data_dir), key, made_by_workflow)]
 
-    return Inputs(
+    found = Inputs(
         survey=named(survey.files, "files"),
         sources={label.name: named(label.files or [], f"labels: {label.name}: files") for label in survey.labels},
         extinction=named([survey.extinction.map] if survey.extinction.map else [], "extinction.map"),
         train=named(survey.tables.train if survey.tables else [], "tables.train"),
         test=named(survey.tables.test if survey.tables else [], "tables.test"),
     )
+    trained = {Path(file).resolve(): file for file in found.train}
+    both = [
+        f"{file} (tables.train: {trained[path]})" for file in found.test if (path := Path(file).resolve()) in trained
+    ]
+    if both:
+        raise ConfigError(
+            f"tables.test: {', '.join(both)} is a training table, too: every metric would be of rows that were trained on; "
+            "give the test rows as a file of their own"
+        )
+    return found

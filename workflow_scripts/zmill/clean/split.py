@@ -16,9 +16,11 @@ from zmill.catalog import hats
 from zmill.catalog.files import whole, write_json
 from zmill.clean import cuts
 from zmill.clean.impute import ColorSums, MeanColors
+from zmill.clean.redshifts import beyond_grid, warn_of_redshifts
 from zmill.config import Cut, Split, Survey
 from zmill.job import log
 from zmill.sample import SPLITS, assign, by_partition, check_counts, key_column, take
+from zmill.warning import Warnings
 
 
 def split_matches(
@@ -37,15 +39,20 @@ def split_matches(
     ----------
     matches : `matches.parquet`.
     survey_catalog : the imported survey, read where it has matches: magnitudes and the columns that are cut on.
+    survey : labels beyond its `redshift_grid` are not used: no PDF can describe them.
     ambiguous : `crossmatch.ambiguous`, `exclude` or `keep`.
     """
     rows = pq.read_table(matches)
     mask, empty = _photometry_of(rows, survey_catalog, survey)
     side = assign(rows.column(key_column(split)), split, seed)
     set_aside = {"ambiguous": rows.column("ambiguous").to_numpy()} if ambiguous == "exclude" else {}
+    redshift = rows.column("redshift").to_numpy()
+    set_aside["beyond_grid"] = beyond_grid(redshift, survey.redshift_grid)
     set_aside["no_photometry"] = empty
     table, report = divide(rows, side, mask, set_aside, survey.cuts)
     report["steps"].insert(0, {"step": "survey", "rows": hats.rows(survey_catalog)})
+    warnings = report["warnings"] = Warnings()
+    warn_of_redshifts(redshift, rows.column("label_source").to_pylist(), survey.redshift_grid, {}, warnings)
     check_counts(report["splits"], split, rows.num_rows, report["excluded"])
     with whole(out) as temporary:
         pq.write_table(table, temporary, compression="zstd")

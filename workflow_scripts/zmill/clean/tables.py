@@ -9,16 +9,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from zmill.catalog.files import write_json
+from zmill.catalog.files import whole, write_json
 from zmill.clean import cuts
 from zmill.clean.impute import ColorSums
 from zmill.clean.partition import Recipe, clean_rows
+from zmill.clean.redshifts import unusable, warn_of_redshifts
 from zmill.clean.split import divide, save_colors, tell, without_photometry
-from zmill.config import Split, Survey
+from zmill.config import Labels, Split, Survey
 from zmill.sample import assign, check_counts, write
 from zmill.survey.tables import read_tables
+from zmill.warning import Warnings
 
+FEWEST_ALIKE = 3
+"""Measured magnitudes that two rows must have in common, with errors and redshift, to be one object without an identifier."""
+SAME_REDSHIFT = 0.005
+"""Largest difference of the redshifts of one object, times (1 + z)."""
 TABLE_LABELS: dict[str, tuple[pa.DataType, Any]] = {
     "redshift": (pa.float64(), None),
     "redshift_err": (pa.float32(), np.nan),
@@ -30,17 +38,27 @@ TABLE_LABELS: dict[str, tuple[pa.DataType, Any]] = {
 
 
 def sample_tables(
-    train: Sequence[Path], test: Sequence[Path], survey: Survey, split: Split, impute: str, seed: int, out: Path
+    train: Sequence[Path],
+    test: Sequence[Path],
+    survey: Survey,
+    split: Split,
+    impute: str,
+    seed: int,
+    out: Path,
+    labels: Labels | None = None,
 ) -> dict[str, Any]:
     """Write `imputation.json`, `split.json` and the sample of a survey that is given as tables.
 
     Training rows are shared out to train, valid and calib row by row in their proportion (`split.test` has no part in
-    it); test rows are the test tables'. Rows without a redshift are set aside.
+    it); test rows are the test tables'. Redshifts are judged as those of labels on the sky are, and training rows that are
+    also test rows are not used: what is set aside for either is counted in `split.json` and listed in
+    `rejected/labels.parquet`.
 
     Parameters
     ----------
     train, test : files.
     out : the survey's folder of results; the tables go to its `sample/`.
+    labels : `min_redshift` is used of it.
     """
     by_row = split.model_copy(update={"by": "row"})
     given = read_tables(train, survey, out / "rejected" / "train.parquet")
@@ -49,11 +67,19 @@ def sample_tables(
         [assign(given.column("object_id"), by_row, seed, tested=False), np.full(tested.num_rows, "test")]
     )
     rows = with_labels(pa.concat_tables([given, tested], promote_options="none"))
-    without = {
-        "no_redshift": ~np.isfinite(rows.column("redshift").to_numpy()),
-        "no_photometry": without_photometry(rows, survey.bands),
-    }
+    redshift = rows.column("redshift").to_numpy()
+    without = unusable(redshift, (labels or Labels()).min_redshift, survey.redshift_grid)
+    copies = repeated(given, tested, survey)
+    without |= copies
+    judged = list(without)
+    without["no_photometry"] = without_photometry(rows, survey.bands)
     divided, report = divide(rows, side, cuts.failed(rows, survey.cuts), without, survey.cuts)
+    excluded = divided.column("excluded").to_numpy()
+    _write_set_aside(rows, np.isin(excluded, judged), excluded, given.num_rows, out / "rejected" / "labels.parquet")
+    warnings = report["warnings"] = Warnings()
+    lost = {reason: report["excluded"][reason] for reason in judged if reason not in copies}
+    warn_of_redshifts(redshift, rows.column("label_source").to_pylist(), survey.redshift_grid, lost, warnings)
+    _warn_of_copies(report["excluded"], given.num_rows, tested.num_rows, warnings)
     check_counts(report["splits"], by_row, rows.num_rows, report["excluded"])
 
     names = [f"mag_{band}" for band in survey.bands]
@@ -71,6 +97,79 @@ def sample_tables(
     for name in TABLE_LABELS:
         table = table.append_column(labels.schema.field(name), labels.column(name))
     return write(table, divided.column("split").filter(used), report, out / "sample")
+
+
+def repeated(given: pa.Table, tested: pa.Table, survey: Survey) -> dict[str, NDArray[np.bool_]]:
+    """Reason -> (n,) rows of training and test tables together that stand for an object a second time.
+
+    Two rows are of one object where they have the same `columns.object_id` and redshift (to 0.005 (1 + z)), or where all
+    their magnitudes, errors and redshifts are alike. `in_test_table` are training rows of an object that a test row has,
+    `duplicate` later rows with the values of an earlier one of the same side.
+    """
+    mine, theirs = _values(given, survey.bands), _values(tested, survey.bands)
+    in_test = np.isin(mine, theirs) & (mine != b"")
+    if survey.columns.object_id is not None:
+        test_z = dict(zip(tested["object_id"].to_pylist(), tested["redshift"].to_pylist(), strict=True))
+        ids, z = given["object_id"].to_pylist(), given["redshift"].to_pylist()
+        in_test |= np.array([one in test_z and _alike(z[row], test_z[one]) for row, one in enumerate(ids)], bool)
+    later = [_later(mine), _later(theirs)]
+    return {
+        "in_test_table": np.concatenate([in_test, np.zeros(tested.num_rows, bool)]),
+        "duplicate": np.concatenate(later),
+    }
+
+
+def _values(rows: pa.Table, bands: Sequence[str]) -> NDArray[np.bytes_]:
+    """(n,) the numbers of each row as bytes; empty where fewer than three magnitudes are measured."""
+    names = [f"{kind}_{band}" for band in bands for kind in ("mag", "magerr")]
+    numbers = np.stack([rows[name].to_numpy().astype(np.float64) for name in [*names, "redshift"]], axis=1) + 0.0
+    measured = np.isfinite(numbers[:, : 2 * len(bands) : 2]).sum(axis=1)
+    numbers = np.where(np.isnan(numbers), np.nan, numbers)  # one NaN, of the many that there are
+    # A byte at the end, as trailing zero bytes of fixed-length strings do not count.
+    text = [row.tobytes() + b"." if many >= FEWEST_ALIKE else b"" for row, many in zip(numbers, measured, strict=True)]
+    return np.array(text, dtype=f"S{8 * numbers.shape[1] + 1}")
+
+
+def _later(values: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+    """(n,) values that came before; empty ones did not."""
+    later = np.ones(len(values), bool)
+    later[np.unique(values, return_index=True)[1]] = False
+    return later & (values != b"")
+
+
+def _alike(one: float | None, other: float | None) -> bool:
+    """Whether two redshifts may be of one object; an unknown one may be any."""
+    if one is None or other is None or not np.isfinite([one, other]).all():
+        return True
+    return abs(one - other) <= SAME_REDSHIFT * (1 + abs(other))
+
+
+def _write_set_aside(
+    rows: pa.Table, those: NDArray[np.bool_], reason: NDArray[np.str_], training: int, path: Path
+) -> None:
+    table = pa.table(
+        {
+            "object_id": rows["object_id"].cast(pa.string()),
+            "table": np.where(np.arange(rows.num_rows) < training, "train", "test"),
+            "redshift": rows["redshift"],
+            "reason": pa.array(reason.tolist(), pa.string()),
+        }
+    )
+    with whole(path) as temporary:
+        pq.write_table(table.filter(pa.array(those)), temporary)
+
+
+def _warn_of_copies(excluded: dict[str, int], training: int, tested: int, warnings: Warnings) -> None:
+    if leak := excluded["in_test_table"]:
+        warnings.add(
+            f"{leak:,} of {training:,} rows of the training tables are of objects that the test tables ({tested:,} rows) have, too: "
+            "they are left out of training, calibration and the choice of the model (in_test_table in rejected/labels.parquet)"
+        )
+    if again := excluded["duplicate"]:
+        warnings.add(
+            f"{again:,} rows of the training and test tables have all values of an earlier row: they are left out (duplicate in "
+            "rejected/labels.parquet)"
+        )
 
 
 def with_labels(rows: pa.Table) -> pa.Table:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from zmill.catalog.footprint import Footprint
 from zmill.config import ConfigError, LabelSource, Name, Radius, Section, Survey, nearest, parse
-from zmill.job import log
+from zmill.warning import Warnings
 
 ENTRY = pa.schema(
     [
@@ -35,10 +35,12 @@ ENTRY = pa.schema(
         ("source_flag", pa.string()),
         ("magnitude", pa.float32()),
         ("reason", pa.string()),
+        ("unknown", pa.string()),
     ]
 )
 """An entry of a source: position in degrees, quality from 0 to 4, the original flag, a magnitude if there is one, and why
-the source's own flags reject it (empty: they do not). Unknown numbers are NaN."""
+the source's own flags reject it (empty: they do not), and the flag or class that its scheme does not know (empty: it knows
+them). Unknown numbers are NaN."""
 
 
 class LabelsError(Exception):
@@ -62,20 +64,19 @@ class Request:
     data_dir : where relative paths start.
     footprint : the part of the sky that labels are wanted for; a source may yield entries outside of it.
     cache : folder where a service's answers are kept.
-    notes : what a person should know of the answers; they go into `labels.json`.
+    notes : what a person must know of the entries; they go into `labels.json` and to the head of the report.
     answers : of each service that was asked, when the oldest answer in use was given, and the days for which it is good.
     """
 
     data_dir: Path
     footprint: Footprint
     cache: Path
-    notes: list[str] = field(default_factory=list)
+    notes: Warnings = field(default_factory=Warnings)
     answers: list[tuple[datetime, float | None]] = field(default_factory=list)
 
     def say(self, note: str) -> None:
         """Warn of something, and keep it."""
-        log.warning("%s", note)
-        self.notes.append(note)
+        self.notes.add(note)
 
 
 class Source(Protocol):
@@ -141,12 +142,13 @@ def check(survey: Survey, files: Mapping[str, Sequence[str]]) -> None:
 
 
 def entry_table(columns: dict[str, NDArray[Any] | pa.Array]) -> pa.Table:
-    """A table of `ENTRY` from its columns; `redshift_err`, `magnitude` and `source_flag` may be left out."""
+    """A table of `ENTRY` from its columns; `redshift_err`, `magnitude`, `source_flag` and `unknown` may be left out."""
     rows = len(columns["ra"])
     defaults = {
         "redshift_err": np.full(rows, np.nan, np.float32),
         "magnitude": np.full(rows, np.nan, np.float32),
         "source_flag": np.full(rows, ""),
+        "unknown": np.full(rows, ""),
     }
     filled = {**defaults, **columns}
     return pa.table({field.name: pa.array(filled[field.name], type=field.type) for field in ENTRY}, schema=ENTRY)

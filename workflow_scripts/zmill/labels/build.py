@@ -45,6 +45,13 @@ SPECZ = pa.schema(
     ]
 )
 HOURS = 24.0
+FEWEST = 20
+"""Entries in conflict that are many."""
+FLAGS, SHOWN = 1000, 8
+"""Different flags that are counted of a source, and that a warning names."""
+CONFLICTS, DISAGREE = 0.05, 0.2
+"""Share of the accepted entries, and of those that are of an object with another accepted entry, that may be in conflict
+without a warning."""
 
 
 @dataclass
@@ -54,6 +61,8 @@ class _Source:
     entries: int = 0
     accepted: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    flags: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
     near: int = 0
     near_if_hours: int = 0
     highest_ra: float = 0.0
@@ -111,11 +120,13 @@ def build(
             f"{labels.conflict:g} (1 + z) (labels.conflict); they are in {results / 'rejected' / 'specz_conflicts.parquet'}: "
             "check the columns ra, dec and redshift of the sources"
         )
+    _warn_of_conflicts(conflicts, merged, request)
     radii = {label.name: label.radius_arcsec or radius_arcsec for label in sources}
     objects = write_specz(results / "specz", table, merged, radii, partitions)
     facts = {
         **_facts(counted, merged, objects, footprint),
         "notes": request.notes,
+        "warnings": request.notes,
         "answers": _first_to_end(request.answers),
     }
     write_json(results / "specz" / "labels.json", facts)
@@ -160,6 +171,7 @@ def _judged(
             yield judged
         progress.end()
         _refuse_hours(label.name, counts, request.footprint)
+        _warn_of_flags(label.name, counts, request)
     _refuse_nothing(counted, request.footprint)
 
 
@@ -184,6 +196,7 @@ def judge(entries: pa.Table, labels: Labels, footprint: Footprint, counts: _Sour
     )
     names, numbers = np.unique(reason[reason != ""], return_counts=True)
     counts.rejected.update(dict(zip(names.tolist(), numbers.tolist(), strict=True)))
+    _count_flags(entries, counts)
     _look_for_hours(ra[inside], dec[inside], near[inside], footprint, counts)
     counts.entries += len(ra)
     table = entries.set_column(entries.column_names.index("ra"), "ra", pa.array(ra))
@@ -275,12 +288,59 @@ def _refuse_hours(name: str, counts: _Source, footprint: Footprint) -> None:
         )
 
 
+def _count_flags(entries: pa.Table, counts: _Source) -> None:
+    """Count the flags of a source, of which there may be a few or one for each entry, and those that are not known."""
+    for column, counter in (("source_flag", counts.flags), ("unknown", counts.unknown)):
+        if len(counter) < FLAGS:
+            found = pc.value_counts(entries[column].combine_chunks()).to_pylist()
+            counter.update({one["values"]: one["counts"] for one in found[:FLAGS] if one["values"]})
+
+
+def _warn_of_flags(name: str, counts: _Source, request: Request) -> None:
+    if counts.entries and not counts.accepted:
+        request.say(
+            f"labels: {name}: none of its {counts.entries:,} entries is accepted; rejected: {_counted(counts.rejected)}"
+            f"{_flags_of(counts)}. Check the columns and the scheme or quality.map of this source"
+        )
+    if counts.unknown:
+        request.say(
+            f"labels: {name}: {sum(counts.unknown.values()):,} of {counts.entries:,} entries have a flag or class that the "
+            f"scheme or quality.map does not know: {_counted(counts.unknown)}. An unknown flag is worth quality 0 (or the map's "
+            "default) and an unknown class counts as a galaxy, except under the schemes sdss, desi and ned; name the flags "
+            "in quality.map, or choose another scheme"
+        )
+
+
+def _warn_of_conflicts(conflicts: pa.Table, merged: Merged, request: Request) -> None:
+    """Warn where many entries contradict each other: one of the sources may have wrong redshifts or positions."""
+    found, accepted = conflicts.num_rows, len(merged.group)
+    repeated = int(np.count_nonzero(np.bincount(merged.group)[merged.group] > 1))
+    if found > CONFLICTS * accepted or (found >= FEWEST and found > DISAGREE * repeated):
+        of = Counter(conflicts["label_source"].to_pylist())
+        request.say(
+            f"labels: {found:,} of {accepted:,} accepted entries are in conflict, which is {100 * found / repeated:.0f} % of "
+            f"those that share their object with another one: {_counted(of)}. They are no labels "
+            "(rejected/specz_conflicts.parquet). Check the redshifts, flags and positions of these sources"
+        )
+
+
+def _flags_of(counts: _Source) -> str:
+    return f"; its flags: {_counted(counts.flags)}" if counts.flags else ""
+
+
+def _counted(counter: Counter[str]) -> str:
+    """The most frequent entries of a counter, with their numbers."""
+    more = len(counter) - SHOWN
+    named = ", ".join(f"{value} {number:,}" for value, number in counter.most_common(SHOWN))
+    return f"{named} and {more} more" if more > 0 else named
+
+
 def _refuse_nothing(counted: dict[str, _Source], footprint: Footprint) -> None:
     if any(counts.accepted for counts in counted.values()):
         return
     lines = "; ".join(
         f"{name}: {counts.entries} entries at {counts.seen}, rejected: "
-        f"{', '.join(f'{reason} {number}' for reason, number in counts.rejected.most_common()) or 'none'}"
+        f"{_counted(counts.rejected) or 'none'}{_flags_of(counts)}"
         for name, counts in counted.items()
     )
     if any(counts.near for counts in counted.values()):

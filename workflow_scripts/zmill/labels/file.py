@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from zmill.config import ConfigError
 from zmill.labels.base import LabelsError, Request
 from zmill.labels.judging import Judging
-from zmill.labels.rows import HIGHEST_REDSHIFT, rows
+from zmill.labels.rows import rows
+from zmill.sample import HIGHEST_REDSHIFT
 from zmill.survey.check import column_faults, resolve
 from zmill.survey.readers import FORMATS, open_table
 
@@ -95,7 +96,7 @@ def _entries(settings: Settings, raw: dict[str, NDArray[Any]], first_row: int) -
     columns = {**raw, "ra": ra, "dec": dec, "redshift": raw["redshift"] / scale}
     if "redshift_err" in raw:
         columns["redshift_err"] = raw["redshift_err"] / scale
-    return rows(columns, settings.judge, first_row)
+    return rows(columns, settings, first_row)
 
 
 def _degrees(

@@ -39,6 +39,32 @@ DIGITS: dict[str, dict[int, int]] = {
 """Flags of the VVDS family (Le Fevre et al. 2005): the last digit before the point is the confidence, 9 a single line; 10
 is added for broad-line AGN, 20 for objects that were in the slit by chance, 30 for both (also written 210)."""
 
+NED_WORDS: dict[str, int | str] = {
+    "": 2,
+    ":": 1,
+    "?": 1,
+    "SPEC": 3,
+    "1LIN": 2,
+    **dict.fromkeys(("PHOT", "SED"), "photometric"),
+    **dict.fromkeys(("EST", "LUM", "MFA", "MOD", "PRED", "TENT", "TOMO", "SN", "FOF", "LENS"), "not_spectroscopic"),
+    **dict.fromkeys(("CONT", "PEAK", "PAH", "STAT", "ML", "MULT", "INFD", "UNKN"), "not_spectroscopic"),
+}
+"""NED's older redshift flags, one word each in capitals (NED, Guide to the Database: "what do the codes following the
+redshift mean?"; FAQ of 2015). A blank flag meant "usually a reliable spectroscopic value", which is probable and no more."""
+NED_TECHNIQUES = {"S": 3, "P": "photometric", **dict.fromkeys("MLIU", "not_spectroscopic")}
+"""Present flags, first character: spectroscopic, photometric; modelled, several techniques, inferred, unknown."""
+NED_METHODS: dict[str, int | str] = {
+    "": 3,
+    "LS": 4,
+    "UN": 3,
+    "MU": 3,
+    "ST": 3,
+    **dict.fromkeys(("1L", "CO", "PA"), 2),
+    **dict.fromkeys(("FO", "LE", "LU", "MF", "ML", "SE", "SN", "TO"), "not_spectroscopic"),
+}
+"""Present flags of technique S, second and third character: several lines, not stated, several methods, an average; a
+single line, the continuum, PAH features; and those that are not a spectrum of the galaxy itself."""
+
 NED_STARS = {
     "*",
     "**",
@@ -60,10 +86,15 @@ NED_STARS = {
 NED_QSOS = {"QSO", "Q_LENS", "QGROUP", "BLAZAR"}
 NED_CLUSTERS = {"GCLSTR", "GGROUP", "GPAIR", "GTRPL"}
 NED_GALAXIES = {"G", "G_LENS"}
+NED_OTHERS = {
+    *("", "GAMMAS", "XRAYS", "UVS", "UVES", "VISS", "IRS", "RADIOS", "ABLS", "EMLS", "EMOBJ", "SMMS"),
+    *("HII", "POFG", "MCLD", "RFN", "NEB", "OTHER", "GTRPL", "SCLUSTER", "CLG", "BHOLE", "GWE", "DARKNEB"),
+}
 """Types of NED (`prefphytype`), in capitals."""
 
 STARS = {"STAR", "STA", "S*", *NED_STARS}
 QSOS = {"QSO", "AGN", "BROADLINE", *NED_QSOS}
 CLUSTERS = {"CLUSTER", *NED_CLUSTERS}
 PHOTOMETRIC = {"PHOTOMETRIC", "PHOT", "P"}
+GALAXIES = {"", "GALAXY", "GAL", "SPECTROSCOPIC", "SPEC", "S", *NED_GALAXIES}
 """Classes of any source that are not a galaxy's spectroscopic redshift, in capitals."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from zmill.config import Section, nearest
 from zmill.labels.base import SourceSettings
-from zmill.labels.quality import SCHEMES, Flags, Judged, by_table, kind_reason, nothing
+from zmill.labels.quality import KINDS, SCHEMES, Flags, Judged, Texts, by_table, kind_reason, nothing, unknown
 
 Quality = Annotated[int, Field(ge=0, le=4)]
 
@@ -86,6 +87,16 @@ class Judging(SourceSettings):
     def named(self) -> dict[str, str]:
         """The file's column for each key that is given."""
         return {key: value for key, value in self.columns.model_dump().items() if value is not None}
+
+    def unknown(self, flags: Flags) -> Texts:
+        """(n,) the flag or class that neither scheme nor map knows (`zmill.labels.quality.unknown`)."""
+        if self.scheme is not None:
+            return SCHEMES[self.scheme].unknown(flags)
+        known: Callable[[str], bool] = lambda flag: True  # noqa: E731
+        if isinstance(self.quality, QualityMap) and "default" not in self.quality.model_fields_set:
+            named = set(self.quality.map)
+            known = lambda flag: flag.strip() in named  # noqa: E731
+        return unknown(flags, known, KINDS)
 
     def judge(self, flags: Flags) -> Judged:
         """Quality and reason of rows with these flags."""

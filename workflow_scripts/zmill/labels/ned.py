@@ -100,7 +100,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
         warnings.simplefilter("ignore")  # of overflows, which are looked for, and of VOTables that break small rules
         for table in service.tables(request, cache, *TILES[settings.interface]):
             columns = {key: table[name].to_numpy(zero_copy_only=False) for key, name in COLUMNS.items()}
-            yield rows(columns, SCHEMES["ned"].judge)
+            yield rows(columns, SCHEMES["ned"])
 
 
 def adql(tile: Tile, table: str) -> str:

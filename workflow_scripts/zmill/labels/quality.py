@@ -16,10 +16,15 @@ from numpy.typing import NDArray
 from zmill.labels.flags import (
     CLUSTERS,
     DIGITS,
+    GALAXIES,
     NED_CLUSTERS,
     NED_GALAXIES,
+    NED_METHODS,
+    NED_OTHERS,
     NED_QSOS,
     NED_STARS,
+    NED_TECHNIQUES,
+    NED_WORDS,
     PHOTOMETRIC,
     QSOS,
     STARS,
@@ -54,10 +59,24 @@ class Flags:
 
 @dataclass(frozen=True)
 class Scheme:
-    """How one source's flags are judged, and which columns that takes (keys of `columns:`)."""
+    """How one source's flags are judged.
+
+    Attributes
+    ----------
+    judge : quality and reason of rows with these flags.
+    needs : the columns that it takes (keys of `columns:`).
+    knows : whether a flag is one that the scheme's survey uses.
+    kinds : the classes that it uses, in capitals.
+    """
 
     judge: Callable[[Flags], Judged]
     needs: tuple[str, ...] = ("flag",)
+    knows: Callable[[str], bool] = lambda flag: True
+    kinds: frozenset[str] = frozenset()
+
+    def unknown(self, flags: Flags) -> Texts:
+        """(n,) the flag or class that the scheme does not know, as `flag 'X'` or `class 'X'`; empty where it knows both."""
+        return unknown(flags, self.knows, self.kinds or KINDS)
 
 
 def texts(values: NDArray[Any]) -> Texts:
@@ -145,12 +164,12 @@ def ned(flags: Flags) -> Judged:
     """NED: `zflag` in its present form and the older one, and `prefphytype`.
 
     Present form: technique (S spectroscopic, P photometric, others modelled), two characters of method (`LS` several
-    lines, `1L` one line), and quality (blank good, `?` and `:` doubtful): `SLS `. Older: `PHOT`, `SED`, `EST`, `1LIN`, `LUM`,
-    `MFA`, `:`. A blank flag once meant "usually spectroscopic", which is probable and no more.
+    lines, `1L` one line), and quality (blank good, `?` and `:` doubtful): `SLS `. Older: one word, of which `SPEC` and
+    `1LIN` are spectroscopic (`zmill.labels.flags.NED_WORDS`). Source: NED, Guide to the Database, redshift codes.
     """
     flag = _column(flags.flag)
     values, which = np.unique(flag, return_inverse=True)
-    judged = [_ned_flag(value) for value in values.tolist()]
+    judged = [_ned_flag(value) or (0, "not_spectroscopic") for value in values.tolist()]
     quality = np.array([quality for quality, _ in judged], np.int8)[which] if len(flag) else np.empty(0, np.int8)
     reason = np.array([reason for _, reason in judged], np.str_)[which] if len(flag) else np.empty(0, np.str_)
     kind = np.char.upper(_column(flags.kind)) if flags.rows else np.empty(0, np.str_)
@@ -183,6 +202,20 @@ def hst_grism(flags: Flags) -> Judged:
     return quality, np.select([flag == "0", flag == "3"], ["star", "photometric"], "")
 
 
+def unknown(flags: Flags, knows: Callable[[str], bool], kinds: frozenset[str]) -> Texts:
+    """(n,) the flag or class that is not known, as `flag 'X'` or `class 'X'`; empty where both are. Blank ones are known."""
+    found = _none(flags.rows)
+    for what, values, known in (
+        ("class", flags.kind, lambda value: value.strip("!").upper() in kinds),
+        ("flag", flags.flag, knows),
+    ):
+        if values is not None and len(values):
+            one, which = np.unique(values, return_inverse=True)
+            said = ["" if not value.strip() or known(value) else f"{what} {value!r}" for value in one.tolist()]
+            found = np.where(np.array(said)[which] != "", np.array(said)[which], found)
+    return found
+
+
 def kind_reason(kind: Texts) -> Texts:
     """What a class says by itself: star, qso, cluster or photometric."""
     if not len(kind):
@@ -198,47 +231,58 @@ def nothing(rows: int, quality: int = 0) -> Judged:
 
 
 def _table_scheme(table: dict[str, int | str]) -> Scheme:
-    return Scheme(lambda flags: by_table(table, _column(flags.flag)))
+    return Scheme(
+        lambda flags: by_table(table, _column(flags.flag)), knows=lambda flag: "*" in table or flag.strip() in table
+    )
 
 
 def _digit_scheme(digits: dict[int, int]) -> Scheme:
-    return Scheme(lambda flags: by_digit(digits, _column(flags.flag)))
+    return Scheme(lambda flags: by_digit(digits, _column(flags.flag)), knows=lambda flag: _a_digit(flag, {0, *digits}))
 
 
+def _a_digit(flag: str, digits: set[int]) -> bool:
+    """Whether a flag's last digit before the point is one of these; a negative number says that there is no flag."""
+    value = _number(flag)
+    return value < 0 or (np.isfinite(value) and int(value) % 10 in digits)
+
+
+KINDS = frozenset(GALAXIES | STARS | QSOS | CLUSTERS | PHOTOMETRIC)
+"""The classes that any source may have; others are taken for galaxies."""
 SCHEMES: dict[str, Scheme] = {
     **{name: _table_scheme(table) for name, table in TABLES.items()},
     **{name: _digit_scheme(digits) for name, digits in DIGITS.items()},
-    "sdss": Scheme(sdss, ("class",)),
-    "desi": Scheme(sdss, ("class",)),
-    "ned": Scheme(ned, ("flag", "class")),
-    "zcosmos": Scheme(zcosmos),
-    "probability": Scheme(probability),
+    **dict.fromkeys(
+        ("sdss", "desi"),
+        Scheme(sdss, ("class",), lambda flag: _number(flag) >= 0, frozenset({"GALAXY", "STAR", "QSO"})),
+    ),
+    "ned": Scheme(
+        ned,
+        ("flag", "class"),
+        lambda flag: _ned_flag(flag) is not None,
+        frozenset(NED_GALAXIES | NED_STARS | NED_QSOS | NED_CLUSTERS | NED_OTHERS),
+    ),
+    "zcosmos": Scheme(zcosmos, knows=lambda flag: _a_digit(flag, {0, 1, 2, 3, 4, 9})),
+    "probability": Scheme(probability, knows=lambda flag: 0 <= _number(flag) <= 1),
     "2mrs": Scheme(by_error, ("redshift_err",)),
-    "3dhst": Scheme(hst_grism, ("flag", "primary")),
+    "3dhst": Scheme(hst_grism, ("flag", "primary"), lambda flag: _number(flag) in (0, 1, 2, 3)),
 }
 """Every scheme by the name that `scheme:` takes."""
 
 
-def _ned_flag(flag: str) -> tuple[int, str]:
-    code = flag.strip()
-    if code == "":
-        return 2, ""
-    if code in ("PHOT", "SED"):
-        return 1, "photometric"
-    if code in ("EST", "LUM", "MFA", "MOD", "FoF"):
-        return 0, "not_spectroscopic"
-    if code == "1LIN":
-        return 2, ""
-    if code in (":", "?"):
-        return 1, ""
-    technique, method, doubt = code[0], code[1:3].strip(), code[3:].strip()
-    if technique == "P":
-        return 1, "photometric"
-    if technique != "S":
-        return 0, "not_spectroscopic"
-    if doubt:
-        return 1, ""
-    return {"LS": 4, "1L": 2}.get(method, 3), ""
+def _ned_flag(flag: str) -> tuple[int, str] | None:
+    """Quality and reason of a NED flag, or None where NED has no such flag."""
+    code = flag.strip().upper()
+    word = code.rstrip(":?") or code[:1]
+    doubt = code[len(word) :]
+    found = NED_WORDS.get(word)
+    if found is None:
+        technique, method, doubt = NED_TECHNIQUES.get(code[0]), code[1:3].strip(), code[3:].strip()
+        if technique is None or method not in NED_METHODS:
+            return None
+        found = NED_METHODS[method] if technique == 3 else technique
+    if isinstance(found, str):
+        return int(found == "photometric"), found
+    return (min(found, 1) if doubt else found), ""
 
 
 def _number(text: str) -> float:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from zmill.labels.base import entry_table
-from zmill.labels.quality import Flags, Judged, numbers, texts
+from zmill.labels.quality import Flags, Judged, Texts, numbers, texts
+from zmill.sample import without_redshift
 
-HIGHEST_REDSHIFT = 20.0
-"""No spectroscopic redshift is above this; larger numbers are velocities or mark a missing value."""
 TRUE = {"1", "T", "TRUE", "Y", "YES"}
 
 
-def rows(columns: dict[str, NDArray[Any]], judge: Callable[[Flags], Judged], first_row: int = 0) -> pa.Table:
+class Judge(Protocol):
+    """What flags are worth, and which of them are not known: a `Scheme`, or the settings of a source."""
+
+    def judge(self, flags: Flags) -> Judged:
+        """Quality and reason of rows with these flags."""
+
+    def unknown(self, flags: Flags) -> Texts:
+        """The flag or class that is not known, empty where all are."""
+
+
+def rows(columns: dict[str, NDArray[Any]], judge: Judge, first_row: int = 0) -> pa.Table:
     """A table of `ENTRY`, a row for each row of the columns.
 
     Parameters
@@ -37,11 +45,11 @@ def rows(columns: dict[str, NDArray[Any]], judge: Callable[[Flags], Judged], fir
         redshift_err=error if "redshift_err" in columns else None,
         primary=_true(columns["primary"]) if "primary" in columns else None,
     )
-    quality, reason = judge(flags)
-    missing = ~np.isfinite(redshift) | (redshift <= -1)
+    quality, reason = judge.judge(flags)
+    missing, out_of_range = without_redshift(redshift)
     moving = missing & np.isfinite(columns["velocity"]) if "velocity" in columns else np.zeros(count, bool)
     of_number = np.select(
-        [moving, missing, redshift > HIGHEST_REDSHIFT], ["velocity_only", "no_redshift", "redshift_out_of_range"], ""
+        [moving, missing, out_of_range], ["velocity_only", "no_redshift", "redshift_out_of_range"], ""
     )
     numbered = np.arange(first_row, first_row + count).astype(np.str_)
     entries: dict[str, Any] = {
@@ -52,6 +60,7 @@ def rows(columns: dict[str, NDArray[Any]], judge: Callable[[Flags], Judged], fir
         "redshift_err": np.where(error > 0, error, np.nan).astype(np.float32),
         "quality": quality,
         "reason": np.where(reason != "", reason, of_number),
+        "unknown": judge.unknown(flags),
     }
     if flags.flag is not None:
         entries["source_flag"] = flags.flag

@@ -96,7 +96,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     ):
         warnings.filterwarnings("ignore", message="OverflowError converting to IntType")  # the client mends it
         for table in service.tables(request, cache, COARSEST, FINEST):
-            yield rows({key: table[name].to_numpy() for key, name in COLUMNS.items()}, SCHEMES["sdss"].judge)
+            yield rows({key: table[name].to_numpy() for key, name in COLUMNS.items()}, SCHEMES["sdss"])
 
 
 def sql(tile: Tile) -> str:

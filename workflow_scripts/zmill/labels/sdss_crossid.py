@@ -112,7 +112,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
         found = pa.concat_tables(answers)
         _, first = np.unique(found[COLUMNS["id"]].to_numpy().astype(np.str_), return_index=True)
         once = found.take(pa.array(np.sort(first)))
-        yield rows({key: once[name].to_numpy() for key, name in COLUMNS.items()}, SCHEMES["sdss"].judge)
+        yield rows({key: once[name].to_numpy() for key, name in COLUMNS.items()}, SCHEMES["sdss"])
 
 
 def _look(response: requests.Response, **keys: Any) -> None:

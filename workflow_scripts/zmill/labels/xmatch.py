@@ -97,7 +97,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     if answers:
         found = pa.concat_tables(answers)
         once = found.group_by(found.column_names, use_threads=False).aggregate([])
-        yield rows({key: _numpy(once[name]) for key, name in settings.named().items()}, settings.judge)
+        yield rows({key: _numpy(once[name]) for key, name in settings.named().items()}, settings)
 
 
 def _schema(settings: Settings) -> pa.Schema:

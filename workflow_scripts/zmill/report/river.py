@@ -48,6 +48,7 @@ REJECTED = {
     "survey": "Rows of the survey that could not be used",
     "train": "Rows of the training tables that could not be used",
     "test": "Rows of the test tables that could not be used",
+    "labels": "Rows of the training and test tables whose redshift cannot be used, or that stand for an object twice",
     "specz": "Entries of redshift catalogues that could not be used",
     "specz_conflicts": "Entries of one object that disagree",
 }
