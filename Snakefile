@@ -14,7 +14,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from zmill.catalog.lock import Locked, NoLocks, hold
-from zmill.config import ConfigError, dump, load
+from zmill.config import ConfigError, check_files, dump, load
 from zmill.dates import back_to_now, follow_inputs
 from zmill.inputs import find
 from zmill.job import failed, forget
@@ -24,6 +24,12 @@ from zmill.warning import collect
 min_version("9.20")
 follow_inputs(DAG, Path(workflow.basedir, "workflow_scripts"))
 take_in_stride(common, snakemake_rules)
+
+
+try:
+    check_files(["config.yaml", *workflow.configfiles])
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
 
 
 configfile: "config.yaml"

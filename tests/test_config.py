@@ -9,6 +9,7 @@ import yaml
 
 from zmill import config
 from zmill.config import Config, ConfigError, Survey, load, parse
+from zmill.strict_yaml import read_yaml
 
 SURVEY = {
     "files": ["photometry.csv"],
@@ -44,21 +45,93 @@ def test_every_committed_survey_is_valid(root: Path) -> None:
     [
         ({"survy": "demo"}, "config.yaml: survy: unknown key; did you mean 'survey'?"),
         ({"labels": {"min_qualty": 3}}, "labels.min_qualty: unknown key; did you mean 'min_quality'?"),
-        ({"labels": {"min_quality": 7}}, "less than or equal to 4 (found 7)"),
-        ({"seed": "many"}, "seed: Input should be a valid integer"),
+        ({"labels": {"min_quality": 7}}, "labels.min_quality: expected at most 4, found 7"),
+        ({"seed": "many"}, "seed: expected a whole number, found 'many'"),
         ({"split": {"train": 0.9}}, "train + valid + calib + test must be 1, found 1.3"),
         ({"split": {"train": 0.8, "valid": 0.0, "calib": 0.1, "test": 0.1}}, "must be above 0"),
         ({"weights": {"neighbours": 5}}, "weights.neighbours: unknown key; did you mean 'neighbors'?"),
-        ({"weights": {"clip": 1}}, "weights.clip: Input should be greater than 1 (found 1)"),
-        ({"weights": {"method": "lma"}}, "'lima' or 'none' (found 'lma')"),
+        ({"weights": {"clip": 1}}, "weights.clip: expected above 1, found 1"),
+        ({"weights": {"method": "lma"}}, "weights.method: expected 'lima' or 'none', found 'lma'"),
         ({"models": {}}, "models"),
-        ({"predict": {"pdf": "huge"}}, "'none', 'compact' or 'full' (found 'huge')"),
+        ({"predict": {"pdf": "huge"}}, "predict.pdf: expected 'none', 'compact' or 'full', found 'huge'"),
     ],
 )
 def test_a_wrong_setting_is_named(values: dict, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse(Config, values, "config.yaml")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("null", [None, "null"])
+def test_null_takes_out_an_entry_or_stands_for_none(null: object) -> None:
+    """The text is what Snakemake makes of it in `--config 'models={knn: null}'`."""
+    settings = parse(
+        Config,
+        {"models": {"knn": null, "fcnn": {}}, "refresh": {"every": null}, "gates": {"metrics": {"crps": null}}},
+        "c",
+    )
+    assert set(settings.models) == {"fcnn"}
+    assert settings.refresh.every is None
+    assert settings.gates.metrics == {}
+    with pytest.raises(ConfigError, match="models: expected at least 1 entry, found none"):
+        parse(Config, {"models": {"knn": null}}, "config.yaml")
+
+
+def test_folders_may_name_the_user_s_home_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/people/ada")
+    monkeypatch.setenv("DISK", "/disk")
+    settings = parse(Config, {"data_dir": "~/sky", "results_dir": "$DISK/${DISK}x"}, "config.yaml")
+    assert (settings.data_dir, settings.results_dir) == ("/people/ada/sky", "/disk//diskx")
+    assert survey(files=["$DISK/a*.fits"]).files == ["/disk/a*.fits"]
+    for wrong, message in {
+        "$NOWHERE/x": "data_dir: $NOWHERE of '$NOWHERE/x' is not set in the environment",
+        "~no_such_user/x": "there is no user of this name",
+        "a{b}": "found braces in 'a{b}', which mark wildcards in Snakemake",
+        "": "data_dir: expected text that is not empty",
+    }.items():
+        with pytest.raises(ConfigError) as error:
+            parse(Config, {"data_dir": wrong}, "config.yaml")
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"seed: 1\nseed: 2\n", "c.yaml: line 2: the key 'seed' is given twice, first in line 1; keep one"),
+        (b"demo: {area: 1, 'area': 2}\n", "line 1: the key 'area' is given twice"),
+        ("survey: é".encode("latin-1"), "line 1: found the byte 0xe9, which is no UTF-8 (Latin-1 text?)"),
+        ("survey: demo".encode("utf-16"), "this is UTF-16 text or no text at all: save it as UTF-8"),
+        (b"a: &a [x, x, x, x, x, x, x, x, x]\n" + b"".join(
+            b"%c: &%c [%s]\n" % (98 + n, 98 + n, b", ".join([b"*%c" % (97 + n)] * 9)) for n in range(8)
+        ), "found more (aliases written out)"),
+        (b"a: &a [*a]", "line 1: an alias holds itself"),
+        (b"[" * 5000, "line 1: keys and lists are nested more than 20 deep"),
+        (b"a:\n\tb: 1\n", "line 2: found a tab; indent with blanks"),
+        (b"a: \x07\n", "line 1: found the control character U+0007"),
+        (b"a: 1:30\n", "line 1: 1:30 is a number of base 60 in YAML"),
+        (b"a: 010\n", "line 1: 010 is a number of base 8 in YAML"),
+        (b"a: [1\nb: 2\n", "not YAML"),
+        (b"{a: 1}: 2\n", "line 1: expected a key, found a list or keys and values"),
+        (b"a: " + b"9" * 5000, "a value cannot be read"),
+        (b"a: 1\n---\nb: 2\n", "not YAML"),
+        (b"#" * 2_000_000, "expected a file of at most 1,000,000 bytes"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_what_it_looks_like_is_one_plain_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        read_yaml(tmp_path / "c.yaml", "c.yaml")
+    text = str(error.value)
+    assert message in text
+    assert "\n" not in text and len(text) < 300
+
+
+@pytest.mark.parametrize(
+    "content", ["a: 1\n", "a: &x {b: 2}\nc: {<<: *x, d: 0.5, e: 2020-01-01, f: '010', g: 0}\n", "", "\ufeffa: é\n"]
+)
+def test_other_files_are_read_as_any_parser_reads_them(tmp_path: Path, content: str) -> None:
+    (tmp_path / "c.yaml").write_text(content, encoding="utf-8")
+    assert read_yaml(tmp_path / "c.yaml", "c.yaml") == yaml.safe_load(content)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +142,10 @@ def test_a_wrong_setting_is_named(values: dict, message: str) -> None:
         ({"columns": {**SURVEY["columns"], "dec": None}}, "ra and dec are given together"),
         ({"cuts": {"bright": {"column": "mag_g", "mx": 20}}}, "cuts.bright.mx: unknown key; did you mean 'max'?"),
         ({"cuts": {"bright": {"column": "mag_g"}}}, "a cut needs min, max or equals"),
+        (
+            {"cuts": {"bright": {"column": "mag_g", "min": 24, "max": 18}}},
+            "cuts.bright: min (24) is above max (18): no row could pass",
+        ),
         ({"extinction": {"coefficients": {"u": 4.8, "g": 3.6}}}, "none for band r"),
         ({"extinction": {"coefficients": {"u": 4.8, "g": 3.6, "r": 2.7}}}, "from either columns.ebv or extinction.map"),
         ({"filters": {"y": "lsst2023-y"}}, "filters: y is not among the bands"),

@@ -8,7 +8,20 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"config", "dates", "gpus", "job", "catalog", "pdf", "sed", "slices", "warning"},
+    {
+        "config",
+        "sections",
+        "strict_yaml",
+        "processes",
+        "dates",
+        "gpus",
+        "job",
+        "catalog",
+        "pdf",
+        "sed",
+        "slices",
+        "warning",
+    },
     {"survey", "crossmatch", "sample", "metrics", "release"},
     {"labels", "clean", "models", "simulate", "report"},
     {"predict", "tune", "inputs"},

@@ -51,7 +51,7 @@ def test_documented_targets_are_listed(tmp_path: Path) -> None:
         ({"select": {"metric": "crsp"}}, "did you mean 'crps'?"),
         ({"gates": {"metrics": {"crsp": 0.1}}}, "gates.metrics: there is no metric 'crsp'; did you mean 'crps'?"),
         ({"tune": {"fcn": {"space": {"lr": [0.001]}}}}, "there is no 'fcn' under models:; did you mean 'fcnn'?"),
-        ({"tune": {"fcnn": {"space": {"lr": [0]}}}}, "tune.fcnn.space: lr: Input should be greater than 0 (found 0)"),
+        ({"tune": {"fcnn": {"space": {"lr": [0]}}}}, "tune.fcnn.space: lr: expected above 0, found 0"),
         ({"crossmatch": {"radius_arcsec": 30}}, "beyond crossmatch.margin_arcsec"),
         ({"survey": "zcosmos", "data_dir": "nowhere"}, "nowhere/zcosmos/zcosmos_bright20k.csv"),
     ],

@@ -79,9 +79,7 @@ def test_a_cut_on_ebv_needs_ebv() -> None:
         check_cuts(survey(cuts={"dust": {"column": "ebv", "max": 0.3}}), "x")
 
 
-def test_an_empty_interval_and_too_many_cuts() -> None:
-    with pytest.raises(ConfigError, match=r"min .24. is above max .18."):
-        check_cuts(survey(cuts={"r": {"column": "mag_r", "min": 24, "max": 18}}), "x")
+def test_too_many_cuts() -> None:
     with pytest.raises(ConfigError, match="found 32 cuts"):
         check_cuts(survey(cuts={f"c{n}": {"column": "mag_r", "min": n} for n in range(32)}), "x")
 

@@ -6,37 +6,29 @@ refused with the nearest declared one named. `json_schema()` gives the same decl
 
 from __future__ import annotations
 
-import difflib
-import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, field_validator, model_validator
+
+from zmill.sections import (
+    ConfigError,
+    Fraction,
+    Name,
+    Place,
+    Radius,
+    Section,
+    Seed,
+    Setting,
+    Text,
+    nearest,
+    parse,
+    shown,
 )
+from zmill.strict_yaml import read_yaml
 
-
-class ConfigError(Exception):
-    """A wrong setting, file or column: the message says what was found, where, what was expected and what to do."""
-
-
-class Section(BaseModel):
-    """A part of the configuration: typed, frozen, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-Setting = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*$")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Radius = Annotated[float, Field(gt=0, le=60)]
+__all__ = ["Config", "ConfigError", "Name", "Radius", "Section", "Survey", "load", "load_survey", "nearest", "parse"]
 
 
 # ---------------------------------------------------------------------------------------------- config.yaml
@@ -52,11 +44,11 @@ class Demo(Section):
 class Partitions(Section):
     """How catalogues are cut into files and files into jobs."""
 
-    max_rows: Annotated[int, Field(ge=1)] = 1_000_000
+    max_rows: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1_000_000
     """Most rows in one HATS partition (one Parquet file); a denser part of the sky is cut into smaller pixels."""
     max_order: Annotated[int, Field(ge=0, le=15)] = 10
     """Highest HEALPix order of a partition; a pixel of this order keeps all of its rows."""
-    shard_rows: Annotated[int, Field(ge=1)] = 20_000_000
+    shard_rows: Annotated[int, Field(ge=1, le=10**12)] = 20_000_000
     """Partitions are grouped into shards of about this many rows (500 shards at most); one job works through one shard."""
 
 
@@ -65,11 +57,11 @@ class Labels(Section):
 
     min_quality: Annotated[int, Field(ge=0, le=4)] = 3
     """Lowest quality accepted, on the common scale: 4 certain (>99 %), 3 secure (>90 %), 2 probable, 1 a guess, 0 none."""
-    min_redshift: float = 0.001
+    min_redshift: Annotated[float, Field(ge=-1, le=20)] = 0.001
     """Redshifts at or below this are stars or errors."""
     merge_radius_arcsec: Radius = 0.5
     """Entries closer than this, of one or of several sources, are one object."""
-    conflict: Annotated[float, Field(gt=0)] = 0.005
+    conflict: Annotated[float, Field(gt=0, le=1)] = 0.005
     """Good entries of one object that differ by more than this times (1 + z) are set aside as a conflict."""
 
 
@@ -118,9 +110,9 @@ class Weights(Section):
 
     method: Literal["lima", "none"] = "lima"
     """`lima`: by the density of the survey's rows over that of labelled rows (Lima et al. 2008); `none`: all weigh 1."""
-    neighbors: Annotated[int, Field(ge=1)] = 10
+    neighbors: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Labelled neighbors that say how densely labelled rows lie: more are smoother, fewer follow the survey closer."""
-    clip: Annotated[float, Field(gt=1)] = 20.0
+    clip: Annotated[float, Field(gt=1, le=1e6)] = 20.0
     """Largest weight, in units of the mean."""
     train: bool = False
     """Whether models are fitted and calibrated with the weights; metrics are given with and without them in any case."""
@@ -138,14 +130,14 @@ class Predict(Section):
 
     pdf: Literal["none", "compact", "full"] = "compact"
     """`none`: points only; `compact`: 32 quantiles in 64 bytes per row; `full`: the density on the whole grid."""
-    batch_rows: Annotated[int, Field(ge=1)] = 65_536
+    batch_rows: Annotated[int, Field(ge=1, le=2**24)] = 65_536
     """Rows that are in the network at a time: memory depends on this and not on the catalogue."""
 
 
 class Release(Section):
     """How many releases are kept."""
 
-    keep: Annotated[int, Field(ge=1)] = 5
+    keep: Annotated[int, Field(ge=1, le=100_000)] = 5
     """Releases kept; older ones are removed once a new one is published."""
 
 
@@ -154,11 +146,11 @@ class Refresh(Section):
 
     labels_changed: Fraction = 0.05
     """Models are learned again once more than this share of their labels came, went or changed."""
-    every: Annotated[float, Field(gt=0)] | None = 30.0
+    every: Annotated[float, Field(gt=0, le=36_500)] | None = 30.0
     """They are learned again after so many days in any case; null: only when labels or settings change."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """A new model must be better than the old by more than this share of `select.metric`, both on the test rows."""
-    budget: Annotated[float, Field(gt=0)] | None = None
+    budget: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Hours of prediction, all jobs together, that a new model may take in one run; the other shards wait for the next."""
 
 
@@ -167,7 +159,7 @@ class Gates(Section):
 
     rows_lost: Fraction = 0.001
     """Largest share of rows that may be fewer."""
-    magnitudes: Annotated[float, Field(gt=0)] = 0.1
+    magnitudes: Annotated[float, Field(gt=0, le=100)] = 0.1
     """Largest change of the median magnitude in any band."""
     measured: Fraction = 0.05
     """Largest change of the share of rows that are measured in a band."""
@@ -175,11 +167,11 @@ class Gates(Section):
     """Largest difference of the cumulative distributions of z_median, where one and the same model made them."""
     n_of_z_new_model: Fraction = 0.2
     """The same where models differ: a better one moves n(z), and is meant to, but not by any amount."""
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] = {}
     """Worst value that metrics of the model on the test rows may have, by name: `crps: 0.1`."""
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(Section):
     """One entry of `models:`; the keys beside `type` belong to the model's own file and are checked there."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -188,18 +180,21 @@ class ModelSettings(BaseModel):
     """The file in `zmill/models/`; the entry's own name when left out."""
 
 
+MOST_STEPS = 10**6
+
+
 class Dimension(Section):
     """The values that a search may give a setting: a list of choices, or everything from `low` to `high`."""
 
-    choices: list[Any] | None = None
+    choices: Annotated[list[Any], Field(max_length=1000)] | None = None
     """Values to choose from; a plain list means the same."""
-    low: float | None = None
+    low: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
     """Lowest value of a number."""
-    high: float | None = None
+    high: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
     """Highest value of a number."""
     log: bool = False
     """As likely between 0.001 and 0.01 as between 0.01 and 0.1."""
-    step: Annotated[float, Field(gt=0)] | None = None
+    step: Annotated[float, Field(gt=0, le=1e12)] | None = None
     """Only `low` plus whole steps; of a setting that is a whole number, 1 when left out."""
 
     @model_validator(mode="before")
@@ -208,7 +203,7 @@ class Dimension(Section):
         if isinstance(value, list):
             return {"choices": value}
         if not isinstance(value, dict | cls):
-            raise ValueError(f"expected a list of choices or {{low: …, high: …}}, found {value!r}")
+            raise ValueError(f"expected a list of choices or {{low: …, high: …}}, found {shown(value)}")
         return value
 
     @model_validator(mode="after")
@@ -217,13 +212,15 @@ class Dimension(Section):
             if self.low is not None or self.high is not None or self.log or self.step:
                 raise ValueError("give either choices, or low and high (with log or step)")
             if len(self.choices) < 1 or any(self.choices.count(choice) > 1 for choice in self.choices):
-                raise ValueError(f"give choices that differ, found {self.choices}")
+                raise ValueError(f"give choices that differ, found {shown(self.choices)}")
         elif self.low is None or self.high is None or self.low >= self.high:
             raise ValueError("give a list of choices, or low and high with low below high")
         elif self.log and self.low <= 0:
             raise ValueError(f"log needs low above 0, found {self.low:g}")
         elif self.log and self.step:
             raise ValueError("give log or step, not both")
+        elif self.step and (self.high - self.low) / self.step > MOST_STEPS:
+            raise ValueError(f"expected at most {MOST_STEPS:,} steps from low to high, found a step of {self.step:g}")
         elif self.step and abs((self.high - self.low) / self.step % 1 - 0.5) < 0.5 - 1e-9:
             raise ValueError(f"high ({self.high:g}) must be low ({self.low:g}) plus whole steps of {self.step:g}")
         return self
@@ -239,15 +236,15 @@ class Search(Section):
 
     space: Annotated[dict[Setting, Dimension], Field(min_length=1)]
     """What is searched: settings of the model, each with its values; `networks.width` is `width` under `networks`."""
-    trials: Annotated[int, Field(ge=1)] = 30
+    trials: Annotated[int, Field(ge=1, le=100_000)] = 30
     """Trainings; with more of them, those that were done are kept."""
-    hours: Annotated[float, Field(gt=0)] | None = None
+    hours: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """No further trial starts once the finished ones took this long together."""
     metric: str | None = None
     """A column of the leaderboard, on the validation rows; `select.metric` when left out."""
     prune: bool = True
     """Networks that fall behind the median of the other trials at the same epoch are given up."""
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Seed | None = None
     """Of what is tried; the seed of everything else when left out."""
 
 
@@ -256,11 +253,11 @@ class Config(Section):
 
     survey: Name = "demo"
     """Which definition in `surveys/` to run."""
-    data_dir: str = "data"
-    """Folder that the survey definition's relative paths start from."""
-    results_dir: str = "results"
-    """Folder for everything zmill writes, below it a folder per survey."""
-    seed: Annotated[int, Field(ge=0)] = 1
+    data_dir: Place = "data"
+    """Folder that the survey definition's relative paths start from; `~` and `$VARIABLE` are expanded."""
+    results_dir: Place = "results"
+    """Folder for everything zmill writes, below it a folder per survey; `~` and `$VARIABLE` are expanded."""
+    seed: Seed = 1
     """Seed of every random choice: same seed, same inputs, same results."""
     demo: Demo = Demo()
     partitions: Partitions = Partitions()
@@ -270,7 +267,7 @@ class Config(Section):
     clean: Clean = Clean()
     weights: Weights = Weights()
     models: dict[Name, ModelSettings] = Field(default={"knn": ModelSettings()}, min_length=1)
-    """The models that are trained side by side, by name."""
+    """The models that are trained side by side, by name; null leaves one out: `--config 'models={knn: null}'`."""
     refit: bool = True
     """Once chosen and calibrated, each model learns again from train, valid and calib rows together; never from test rows."""
     tune: dict[Name, Search] = {}
@@ -294,22 +291,22 @@ RESERVED = {
 class Columns(Section):
     """Which column of the survey's files holds what; `{band}` stands for each band in turn."""
 
-    object_id: str | None = None
+    object_id: Text | None = None
     """The survey's own identifier, unique; without one, the row number over all files is used."""
-    ra: str | None = None
+    ra: Text | None = None
     """Right ascension (see `angle_unit`). Left out, together with dec, for tables without positions."""
-    dec: str | None = None
-    flux: str
+    dec: Text | None = None
+    flux: Text
     """Magnitude, flux or luptitude column, for example `mag_{band}`; which of them `photometry` says."""
-    error: str | None = None
+    error: Text | None = None
     """Its error column; left out, errors are unknown (NaN)."""
-    ebv: str | None = None
+    ebv: Text | None = None
     """E(B-V) in magnitudes, for the extinction."""
-    redshift: str | None = None
+    redshift: Text | None = None
     """Spectroscopic redshift; only for tables that are given as training and test sample."""
-    extra: list[str] = []
+    extra: list[Text] = []
     """Further columns to carry along, for cuts and as inputs of models (sizes, classes)."""
-    overrides: dict[str, str | None] = {}
+    overrides: dict[str, Text | None] = {}
     """A single band's column where it breaks the template, as `flux_<band>` or `error_<band>`; null: there is none.
 
     A band without a flux column was never observed; one without an error column has unknown errors.
@@ -322,7 +319,9 @@ class Columns(Section):
         for key in ("flux", "error"):
             value = getattr(self, key)
             if value is not None and "{band}" not in value:
-                raise ValueError(f"{key}: expected a template with {{band}} such as 'mag_{{band}}', found {value!r}")
+                raise ValueError(
+                    f"{key}: expected a template with {{band}} such as 'mag_{{band}}', found {shown(value)}"
+                )
         if (self.ra is None) != (self.dec is None):
             raise ValueError("ra and dec are given together or not at all")
         return self
@@ -346,11 +345,11 @@ class Extinction(Section):
 
     coefficients: dict[Name, float] = {}
     """A_band / E(B-V) of each band; empty: magnitudes are taken as they are."""
-    map: str | None = None
+    map: Place | None = None
     """A HEALPix FITS map of E(B-V) (RING or NESTED by its header, Galactic or equatorial) where no column has it."""
 
 
-class LabelSource(BaseModel):
+class LabelSource(Section):
     """One source of spectroscopic redshifts; the keys beside these belong to the source's own file."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -361,67 +360,77 @@ class LabelSource(BaseModel):
     """The file in `zmill/labels/`."""
     radius_arcsec: Radius | None = None
     """Match radius of this source where it differs from `crossmatch.radius_arcsec`."""
-    files: list[str] | None = None
+    files: list[Place] | None = None
     """Of a source that reads files: paths or glob patterns, below `data_dir` unless absolute."""
 
 
 class Cut(Section):
     """A condition that a row must meet to train a model; rows that fail are predicted all the same and flagged."""
 
-    column: str
+    column: Text
     """A column of the imported survey: `mag_<band>`, `magerr_<band>`, `ebv` or one of `columns.extra`."""
-    min: float | None = None
+    min: Annotated[float, Field(ge=-1e30, le=1e30)] | None = None
     """Lowest value kept."""
-    max: float | None = None
+    max: Annotated[float, Field(ge=-1e30, le=1e30)] | None = None
     """Highest value kept."""
-    equals: list[float | str] | None = None
+    equals: Annotated[list[float | str], Field(min_length=1)] | None = None
     """Values kept."""
 
     @model_validator(mode="after")
     def _something(self) -> Cut:
         if self.min is None and self.max is None and self.equals is None:
             raise ValueError("a cut needs min, max or equals")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min ({self.min:g}) is above max ({self.max:g}): no row could pass")
         return self
+
+
+NARROWEST_GRID = 0.01
+"""Range in redshift below which densities would be all but one number."""
 
 
 class RedshiftGrid(Section):
     """The grid of redshifts on which probability densities live."""
 
-    min: Annotated[float, Field(ge=0)] = 0.0
-    max: Annotated[float, Field(gt=0)] = 3.0
+    min: Annotated[float, Field(ge=0, le=20)] = 0.0
+    max: Annotated[float, Field(gt=0, le=20)] = 3.0
     points: Annotated[int, Field(ge=11, le=4001)] = 301
 
     @model_validator(mode="after")
     def _ordered(self) -> RedshiftGrid:
         if self.max <= self.min:
             raise ValueError(f"max ({self.max:g}) must be above min ({self.min:g})")
+        if self.max - self.min < NARROWEST_GRID:
+            raise ValueError(f"expected max at least {NARROWEST_GRID} above min, found {self.min} and {self.max}")
         return self
 
 
 class Tables(Section):
     """Training and test tables for data without positions: they take the place of survey, labels and cross-match."""
 
-    train: list[str]
+    train: Annotated[list[Place], Field(min_length=1)]
     """Files that training, validation and calibration rows are drawn from."""
-    test: list[str]
+    test: Annotated[list[Place], Field(min_length=1)]
     """Files that are only tested on."""
 
 
 class Survey(Section):
     """`surveys/<name>.yaml`: what a survey's files look like and which spectroscopic redshifts go with it."""
 
+    PROSE = frozenset({"description"})
+
     description: str = ""
-    files: list[str] = []
+    files: list[Place] = []
     """Paths or glob patterns, below `data_dir` unless absolute; a folder is a HATS catalogue or collection."""
     format: Literal["fits", "votable", "csv", "parquet", "hdf5", "hats", "ascii"] | None = None
     """Read from the file's ending when left out."""
-    group: str | None = None
+    group: Text | None = None
     """The group of an HDF5 file or the extension of a FITS file that holds the table."""
     tables: Tables | None = None
     columns: Columns
     bands: Annotated[list[Name], Field(min_length=1, max_length=31)]
     """Names of the bands from blue to red: the order of imputation, colors and bit masks."""
-    filters: dict[Name, str] = {}
+    filters: dict[Name, Text] = {}
     """speclite's name of each band's filter curve (`lsst2023-r`), for template fits and for the galaxies that the flagship learns from first."""
     photometry: Literal["ab_magnitude", "vega_magnitude", "nanojansky", "luptitude"] = "ab_magnitude"
     vega_to_ab: dict[Name, float] = {}
@@ -459,7 +468,7 @@ class Survey(Section):
         for key in self.columns.overrides:
             kind, _, band = key.partition("_")
             if kind not in ("flux", "error") or band not in known:
-                raise ValueError(f"columns.overrides: expected flux_<band> or error_<band>, found {key!r}")
+                raise ValueError(f"columns.overrides: expected flux_<band> or error_<band>, found {shown(key)}")
         if self.reference_band is not None and self.reference_band not in known:
             raise ValueError(f"reference_band {self.reference_band!r} is none of the bands {', '.join(self.bands)}")
         if self.column_of("flux", self.reference) is None:
@@ -520,21 +529,21 @@ class Survey(Section):
 # ------------------------------------------------------------------------------------------------- reading
 
 
-def parse(section: type[BaseModel], values: Any, where: str) -> Any:
-    """Validate `values` as `section`.
+def check_files(files: Iterable[Path | str]) -> None:
+    """Refuse files of settings that a parser takes and nobody means. Snakemake reads them on its own, less strictly.
+
+    Parameters
+    ----------
+    files : those that do not exist are Snakemake's to miss.
 
     Raises
     ------
     ConfigError
-        With one line per fault, each naming the key, what was found and what was expected.
+        With the file, the line and what is wrong there.
     """
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where}: expected keys and values, found {type(values).__name__}")
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        lines = [_fault(section, fault) for fault in error.errors()]
-        raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from None
+    for file in map(Path, files):
+        if file.is_file():
+            read_yaml(file, str(file))
 
 
 def load(config: dict[str, Any], *surveys: Path) -> tuple[Config, Survey]:
@@ -571,11 +580,8 @@ def load_survey(name: str, *surveys: Path) -> Survey:
             f"config.yaml: survey: there is no surveys/{name}.yaml{nearest(name, there)}; "
             f"the surveys there are: {', '.join(there) or 'none'}"
         )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"surveys/{name}.yaml: not YAML: {error}") from None
-    return parse(Survey, values, f"surveys/{name}.yaml")
+    where = f"surveys/{name}.yaml"
+    return parse(Survey, read_yaml(path, where), where)
 
 
 def dump(section: BaseModel) -> dict[str, Any]:
@@ -591,49 +597,3 @@ def json_schema() -> dict[str, Any]:
 def survey_json_schema() -> dict[str, Any]:
     """JSON schema of a survey definition, for editors."""
     return Survey.model_json_schema()
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """`; did you mean 'x'?` for the known name nearest to `name`, or nothing."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-_ALTERNATIVE = re.compile(r"(function|constrained|literal)[-\[]|[A-Z][a-z]+[A-Z]")
-"""What pydantic names the alternatives of a key that may hold several types: no key of the user's."""
-
-
-def _fault(section: type[BaseModel], fault: Any) -> str:
-    path = ".".join(str(part) for part in fault["loc"] if not _ALTERNATIVE.match(str(part)))
-    if fault["type"] == "extra_forbidden":
-        known = _keys_at(section, fault["loc"][:-1])
-        key = str(fault["loc"][-1])
-        return f"{path}: unknown key{nearest(key, known) or '; known keys here: ' + ', '.join(known)}"
-    if fault["type"] == "missing":
-        return f"{path}: this key is required and missing"
-    message = re.sub(r"^Value error, ", "", fault["msg"])
-    found = "" if fault["type"] == "value_error" else f" (found {fault['input']!r})"
-    return f"{path}: {message}{found}" if path else f"{message}{found}"
-
-
-def _keys_at(section: Any, loc: tuple[Any, ...]) -> list[str]:
-    for part in loc:
-        annotation = (
-            section.model_fields[part].annotation if _is_section(section) and part in section.model_fields else None
-        )
-        if annotation is None:
-            arguments = [a for a in get_args(section) if a is not type(None)]
-            annotation = arguments[-1] if arguments else section
-        section = _unwrap(annotation)
-    section = _unwrap(section)
-    return list(section.model_fields) if _is_section(section) else []
-
-
-def _unwrap(annotation: Any) -> Any:
-    while get_origin(annotation) in (Union, Annotated) or type(annotation).__name__ == "UnionType":
-        annotation = next(a for a in get_args(annotation) if a is not type(None))
-    return annotation
-
-
-def _is_section(section: Any) -> bool:
-    return isinstance(section, type) and issubclass(section, BaseModel)

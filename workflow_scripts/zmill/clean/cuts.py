@@ -24,7 +24,7 @@ def check_cuts(survey: Survey, name: str) -> None:
     Raises
     ------
     ConfigError
-        Too many cuts, a column that the imported survey will not have, an empty interval.
+        Too many cuts, a column that the imported survey will not have.
     """
     where = f"surveys/{name}.yaml: cuts"
     if len(survey.cuts) > MAX_CUTS:
@@ -40,8 +40,6 @@ def check_cuts(survey: Survey, name: str) -> None:
                 f"{where}.{cut_name}: there is no column {cut.column!r}{nearest(cut.column, known)}; "
                 f"a cut takes one of {', '.join(known)}; further columns of the files go under columns.extra"
             )
-        if cut.min is not None and cut.max is not None and cut.min > cut.max:
-            raise ConfigError(f"{where}.{cut_name}: min ({cut.min:g}) is above max ({cut.max:g}): no row could pass")
 
 
 def columns(cuts: dict[str, Cut]) -> list[str]:

@@ -41,7 +41,7 @@ class Overflow(Exception):
 class Asking(Section):
     """How a service is asked: the keys that every service has in common."""
 
-    max_age_days: Annotated[float, Field(gt=0)] | None = 30.0
+    max_age_days: Annotated[float, Field(gt=0, le=36_500)] | None = 30.0
     """Answers older than this are asked for again; null: never."""
     retries: Annotated[int, Field(ge=0, le=20)] = 5
     """How often a tile is asked for again that got no answer."""

@@ -16,6 +16,7 @@ from zmill.labels.base import LabelsError, Request
 from zmill.labels.judging import Judging
 from zmill.labels.rows import rows
 from zmill.sample import HIGHEST_REDSHIFT
+from zmill.sections import Place, Text, shown
 from zmill.survey.check import column_faults, resolve
 from zmill.survey.readers import FORMATS, open_table
 
@@ -27,11 +28,11 @@ BATCH_ROWS = 50_000
 class Settings(Judging):
     """An entry of `labels:` with `source: file`."""
 
-    files: Annotated[list[str], Field(min_length=1)]
+    files: Annotated[list[Place], Field(min_length=1)]
     """Paths or glob patterns, below `data_dir` unless absolute."""
-    format: str | None = None
+    format: Text | None = None
     """Read from the file's ending when left out."""
-    group: str | None = None
+    group: Text | None = None
     """The group of an HDF5 file or the extension of a FITS file."""
     angle_unit: Literal["degree", "hour", "radian"] = "degree"
     """Unit of ra and dec (`hour` holds for ra alone)."""
@@ -41,7 +42,7 @@ class Settings(Judging):
     @model_validator(mode="after")
     def _known_format(self) -> Settings:
         if self.format is not None and self.format not in FORMATS:
-            raise ValueError(f"there is no format {self.format!r}; the formats are {', '.join(FORMATS)}")
+            raise ValueError(f"there is no format {shown(self.format)}; the formats are {', '.join(FORMATS)}")
         return self
 
     def check(self, files: Collection[Path]) -> None:

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from zmill.config import Section, nearest
 from zmill.labels.base import SourceSettings
 from zmill.labels.quality import KINDS, SCHEMES, Flags, Judged, Texts, by_table, kind_reason, nothing, unknown
+from zmill.sections import Text, shown
 
 Quality = Annotated[int, Field(ge=0, le=4)]
 
@@ -20,21 +21,21 @@ class LabelColumns(Section):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    ra: str
-    dec: str
-    redshift: str
-    redshift_err: str | None = None
-    flag: str | None = None
+    ra: Text
+    dec: Text
+    redshift: Text
+    redshift_err: Text | None = None
+    flag: Text | None = None
     """The survey's own quality flag."""
-    kind: str | None = Field(default=None, alias="class")
+    kind: Text | None = Field(default=None, alias="class")
     """The object's class: star, galaxy, QSO, or whether its redshift is photometric. The key is `class`."""
-    id: str | None = None
+    id: Text | None = None
     """The spectrum's identifier; without one, the row number over all files is used."""
-    primary: str | None = None
+    primary: Text | None = None
     """True for the best of several spectra of one object (SDSS `sciencePrimary`)."""
-    velocity: str | None = None
+    velocity: Text | None = None
     """A radial velocity: entries that have it and no redshift are rejected as `velocity_only`."""
-    magnitude: str | None = None
+    magnitude: Text | None = None
     """A magnitude, carried along."""
 
 
@@ -58,7 +59,7 @@ class Judging(SourceSettings):
     """How the columns of a table are judged."""
 
     columns: LabelColumns
-    scheme: str | None = None
+    scheme: Text | None = None
     """A survey whose flags zmill knows."""
     quality: Quality | QualityMap | None = None
     """Instead of a scheme: one quality for all entries, or `map:` from flags to qualities with a `default:`."""
@@ -70,7 +71,7 @@ class Judging(SourceSettings):
         if self.scheme is not None:
             if self.scheme not in SCHEMES:
                 raise ValueError(
-                    f"there is no scheme {self.scheme!r}{nearest(self.scheme, list(SCHEMES))}; "
+                    f"there is no scheme {shown(self.scheme)}{nearest(self.scheme, list(SCHEMES))}; "
                     f"the schemes are {', '.join(sorted(SCHEMES))}"
                 )
             lacking = [key for key in SCHEMES[self.scheme].needs if self._column(key) is None]

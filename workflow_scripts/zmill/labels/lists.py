@@ -18,6 +18,7 @@ from zmill.config import ConfigError, Section
 from zmill.labels.base import LabelsError, Request
 from zmill.labels.fetch import ServiceSettings
 from zmill.labels.tiles import Tile
+from zmill.sections import Place, Text
 from zmill.survey.check import column_faults, resolve
 from zmill.survey.partitioning import choose, histogram
 from zmill.survey.readers import open_table
@@ -29,16 +30,16 @@ BATCH_ROWS = 200_000
 class Positions(Section):
     """Columns of the list."""
 
-    ra: str = "ra"
+    ra: Text = "ra"
     """Right ascension in degrees."""
-    dec: str = "dec"
+    dec: Text = "dec"
     """Declination in degrees."""
 
 
 class ListSettings(ServiceSettings):
     """The keys of every source that is asked about a list of positions."""
 
-    files: Annotated[list[str], Field(min_length=1)]
+    files: Annotated[list[Place], Field(min_length=1)]
     """The list: paths or patterns, in any format that the survey import reads."""
     positions: Positions = Positions()
 

@@ -21,6 +21,7 @@ from zmill.labels.http import Session, TooSlow, Transient, transient
 from zmill.labels.quality import SCHEMES
 from zmill.labels.rows import rows
 from zmill.labels.tiles import Tile
+from zmill.sections import Text, Url
 
 COLUMNS = {
     "id": "prefname",
@@ -57,11 +58,11 @@ class Settings(ServiceSettings):
 
     interface: Literal["tap", "cone"] = "tap"
     """`tap`: the object directory, for surveys of any size; `cone`: the older service, for a few square arcminutes."""
-    url: str | None = None
+    url: Url | None = None
     """The service, or a mirror of it; NED's own when left out."""
-    table: str = "NEDTAP.objdir"
+    table: Text = "NEDTAP.objdir"
     """The directory's table."""
-    max_rows: Annotated[int, Field(ge=1)] = 500_000
+    max_rows: Annotated[int, Field(ge=1, le=2**31 - 1)] = 500_000
     """Rows asked for in one answer (MAXREC); a tile that has more is asked for in parts."""
     jobs: Annotated[int, Field(ge=1, le=4)] = 2
     """Jobs that run at the same time."""

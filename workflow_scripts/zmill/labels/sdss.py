@@ -20,6 +20,7 @@ from zmill.labels.http import Session, TooSlow, Transient
 from zmill.labels.quality import SCHEMES
 from zmill.labels.rows import rows
 from zmill.labels.tiles import Tile
+from zmill.sections import Url
 
 COLUMNS = {
     "id": "specObjID",
@@ -47,7 +48,7 @@ COARSEST, FINEST = 5, 8
 class Settings(ServiceSettings):
     """An entry of `labels:` with `source: sdss`."""
 
-    url: str = "https://skyserver.sdss.org"
+    url: Url = "https://skyserver.sdss.org"
     """SkyServer, or a mirror of it."""
     data_release: Annotated[int, Field(ge=12, le=99)] = 17
     """SDSS data release."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Annotated
 from urllib.parse import urlparse
 
 import numpy as np
@@ -18,6 +18,7 @@ from zmill.labels.base import Request
 from zmill.labels.download import download
 from zmill.labels.fetch import Asking
 from zmill.labels.judging import LabelColumns
+from zmill.sections import Place, Text, Url, shown
 
 COLUMNS = LabelColumns.model_validate(
     {
@@ -33,14 +34,17 @@ COLUMNS = LabelColumns.model_validate(
 )
 
 
+HASHES = r"[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{64}"
+
+
 class Settings(file.Settings, Asking):
     """An entry of `labels:` with `source: sdss_bulk`."""
 
-    url: str = "https://data.sdss.org/sas/dr17/sdss/spectro/redux/specObj-dr17.fits"
+    url: Url = "https://data.sdss.org/sas/dr17/sdss/spectro/redux/specObj-dr17.fits"
     """The file, or a mirror of it."""
-    checksum: Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{64})$")] | None = None
+    checksum: Text | None = None
     """Its MD5, SHA-1 or SHA-256 (the archive's `.sha1sum`); a file with another one is refused."""
-    files: list[str] = Field(default=[])
+    files: list[Place] = Field(default=[])
     """The file where it was downloaded by other means; then nothing is fetched."""
     columns: LabelColumns = COLUMNS
     """The file's columns."""
@@ -49,7 +53,11 @@ class Settings(file.Settings, Asking):
     @model_validator(mode="after")
     def _a_name(self) -> Settings:
         if not PurePosixPath(urlparse(self.url).path).name:
-            raise ValueError(f"url: expected the address of a file, found {self.url!r}")
+            raise ValueError(f"url: expected the address of a file, found {shown(self.url)}")
+        if self.checksum is not None and not re.fullmatch(HASHES, self.checksum):
+            raise ValueError(
+                f"checksum: expected an MD5, SHA-1 or SHA-256 in hexadecimal, found {shown(self.checksum)}"
+            )
         return self
 
 

@@ -26,6 +26,7 @@ from zmill.labels.quality import SCHEMES
 from zmill.labels.rows import rows
 from zmill.labels.sdss import COLUMNS, SCHEMA, TOTAL, look, whole
 from zmill.labels.tiles import Tile
+from zmill.sections import Url
 
 POSITION = (COLUMNS["ra"], COLUMNS["dec"])
 """Columns of `PhotoObjAll`; the others are of `SpecObjAll`."""
@@ -36,11 +37,11 @@ class Settings(ListSettings):
 
     distance_arcsec: Annotated[float, Field(gt=0, le=180)] = 2.0
     """The photometric object is looked for within this of a position; the service allows 3 arcmin."""
-    rows_per_request: Annotated[int, Field(ge=1)] = 300
+    rows_per_request: Annotated[int, Field(ge=1, le=10**7)] = 300
     """Positions that are sent at a time; the service limits what it takes."""
-    max_positions: Annotated[int, Field(ge=1)] = 10_000
+    max_positions: Annotated[int, Field(ge=1, le=10**9)] = 10_000
     """A list with more positions than this in the survey is refused."""
-    url: str = "https://skyserver.sdss.org"
+    url: Url = "https://skyserver.sdss.org"
     """SkyServer, or a mirror of it."""
     data_release: Annotated[int, Field(ge=12, le=99)] = 17
     """SDSS data release."""

@@ -18,6 +18,7 @@ from zmill.labels.judging import Judging
 from zmill.labels.lists import ListSettings, read
 from zmill.labels.rows import rows
 from zmill.labels.tiles import Tile
+from zmill.sections import Text, Url
 
 TEXT = ("flag", "kind", "id", "primary")
 SENT = ("zmill_ra", "zmill_dec")
@@ -26,13 +27,13 @@ SENT = ("zmill_ra", "zmill_dec")
 class Settings(Judging, ListSettings):
     """An entry of `labels:` with `source: xmatch`; `columns`, `scheme` and `quality` are of the catalogue at CDS."""
 
-    catalog: str
+    catalog: Text
     """The catalogue, as CDS names it: `vizier:V/154/sdss16`."""
     distance_arcsec: Annotated[float, Field(gt=0, le=180)] = 2.0
     """Spectra within this of a position are taken."""
-    rows_per_request: Annotated[int, Field(ge=1)] = 100_000
+    rows_per_request: Annotated[int, Field(ge=1, le=10**7)] = 100_000
     """Positions that are sent at a time."""
-    url: str = "http://cdsxmatch.u-strasbg.fr/xmatch/api/v1/sync"
+    url: Url = "http://cdsxmatch.u-strasbg.fr/xmatch/api/v1/sync"
     """The service, or a mirror of it. It forbids parallel jobs."""
 
 

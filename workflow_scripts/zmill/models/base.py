@@ -12,18 +12,16 @@ import pyarrow as pa
 import torch
 import xxhash
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from zmill.models.watch import Watch
 from zmill.pdf.grid import Grid
+from zmill.sections import Section
 from zmill.survey.photometry import Photometry
 
 
-class Settings(BaseModel):
+class Settings(Section):
     """Base of each model's own settings; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def evenly(rows: int, most: int) -> NDArray[np.int64]:

@@ -34,15 +34,15 @@ class CMNNSettings(base.Settings):
 
     ppf: float = Field(0.68, gt=0, lt=1)
     """Share of galaxies of the same true colors that the threshold lets through."""
-    fewest: int = Field(10, ge=1)
+    fewest: int = Field(10, ge=1, le=2**20)
     """Nearest galaxies that are taken where the threshold lets fewer through."""
-    most: int = Field(200, ge=1)
+    most: int = Field(200, ge=1, le=2**20)
     """Nearest galaxies that are taken where it lets more through."""
     weights: Literal["likelihood", "inverse", "uniform"] = "likelihood"
     """What a neighbour at the squared distance D counts: exp(-D/2), 1/D, or 1."""
-    floor: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.01, 0.02, 0.03, 0.05)
+    floor: tuple[Annotated[float, Field(ge=0, le=10)], ...] = (0.0, 0.01, 0.02, 0.03, 0.05)
     """Magnitudes added in quadrature to the errors; validation rows choose."""
-    magnitude: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.5, 1.0, 2.0)
+    magnitude: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (0.0, 0.5, 1.0, 2.0)
     """Error in magnitudes of the reference magnitude as one more color; 0: it takes no part. Validation rows choose."""
 
     @field_validator("floor", "magnitude", mode="before")

@@ -18,13 +18,13 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "rmsprop": torch
 class CNNSettings(PointSettings):
     """Settings of the convolutional network; `lr: 1.0e-6` is the published final version."""
 
-    batch: int = Field(16, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    batch: int = Field(16, ge=1, le=2**20)
+    lr: float = Field(1e-3, gt=0, le=10)
     ema: float = Field(0.0, ge=0, lt=1)
     optimizer: Literal["adam", "sgd", "rmsprop"] = "rmsprop"
     activation: Literal["none", "relu", "tanh", "elu"] = "none"
     """After the convolution; with `none` only the pooling keeps the network from being a linear map."""
-    channels: int = Field(16, ge=1)
+    channels: int = Field(16, ge=1, le=2**14)
     """Filters of the convolution."""
 
 

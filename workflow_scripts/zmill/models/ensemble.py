@@ -31,6 +31,7 @@ from zmill.models.network import Residual, ResidualMLP, Schedule, load_tensors, 
 from zmill.models.resmlp import ROWS, ResidualEnsemble, ResMLPSettings, probability
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.values import density_at
+from zmill.sections import Text
 from zmill.slices import in_cache, slices
 from zmill.survey.photometry import Photometry
 
@@ -57,12 +58,12 @@ POWERS = (1.0, 1.25, 1.5)
 class Distilled(Residual, Schedule):
     """The network that answers as the ensemble does, and how it is trained."""
 
-    width: int = Field(256, ge=8)
-    blocks: int = Field(1, ge=0)
-    waves: int = Field(0, ge=0)
-    epochs: int = Field(12, ge=1)
+    width: int = Field(256, ge=8, le=2**14)
+    blocks: int = Field(1, ge=0, le=100)
+    waves: int = Field(0, ge=0, le=1000)
+    epochs: int = Field(12, ge=1, le=100_000)
     """Passes over the galaxies that it is asked about, of which there are 40 of every training row."""
-    lr: float = Field(4e-3, gt=0)
+    lr: float = Field(4e-3, gt=0, le=10)
     ema: float = Field(0.998, ge=0, lt=1)
     drop: float = Field(0.15, ge=0, le=1)
     """Share of them that lose bands."""
@@ -81,7 +82,7 @@ class EnsembleSettings(base.Settings):
     """Train one network on the densities of all and keep that one alone."""
     distilled: Distilled = Distilled.model_validate({})
     """That network."""
-    extra: tuple[str, ...] = ()
+    extra: tuple[Text, ...] = ()
     """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
 
     @model_validator(mode="after")

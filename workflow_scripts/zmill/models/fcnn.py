@@ -17,7 +17,7 @@ class FCNNSettings(PointSettings):
     """Settings of the fully connected network. The defaults are the published final version; `scaling: none` with lr
     0.01 is the published version that fails."""
 
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128, 128, 64)
+    hidden: tuple[Annotated[int, Field(ge=1, le=2**14)], ...] = (128, 128, 64)
     """Widths of the hidden layers."""
 
 

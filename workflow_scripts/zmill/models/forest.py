@@ -19,6 +19,7 @@ from zmill.models.base import Labelled, Model, evenly
 from zmill.models.knn import JUDGED, WIDTHS, kernel
 from zmill.models.losses import mean_crps
 from zmill.models.tree_inputs import TreeInputs
+from zmill.sections import Text
 from zmill.survey.photometry import Photometry
 
 ROWS = 2048
@@ -28,14 +29,14 @@ ROWS = 2048
 class ForestSettings(base.Settings):
     """Settings of the forest."""
 
-    trees: int = Field(100, ge=1)
+    trees: int = Field(100, ge=1, le=10_000)
     kind: Literal["extra", "random"] = "extra"
     """`extra`: split points drawn at random, every tree sees all rows; `random`: the best split points, bootstrapped rows."""
-    leaf_rows: int = Field(3, ge=1)
+    leaf_rows: int = Field(3, ge=1, le=2**30)
     """Fewest training rows in a leaf."""
     features: float = Field(0.5, gt=0, le=1)
     """Share of the inputs that a split may look at."""
-    extra: tuple[str, ...] = ()
+    extra: tuple[Text, ...] = ()
     """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
 
 

@@ -16,17 +16,17 @@ ROWS = 4096
 class GATSettings(PointSettings):
     """Settings of the graph attention network; the defaults are the published version."""
 
-    batch: int = Field(64, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-5, ge=0)
+    batch: int = Field(64, ge=1, le=2**20)
+    lr: float = Field(1e-3, gt=0, le=10)
+    weight_decay: float = Field(1e-5, ge=0, le=10)
     ema: float = Field(0.0, ge=0, lt=1)
-    epochs: int = Field(50, ge=1)
-    patience: int = Field(10, ge=1)
-    hidden: int = Field(16, ge=1)
+    epochs: int = Field(50, ge=1, le=100_000)
+    patience: int = Field(10, ge=1, le=100_000)
+    hidden: int = Field(16, ge=1, le=2**14)
     """Width of a head."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1, le=100)
     """Heads of the first layer; the second has one."""
-    embedding: int = Field(0, ge=0)
+    embedding: int = Field(0, ge=0, le=1000)
     """Numbers learned for every band that its node carries beside its value; 0 as published: bands are then anonymous."""
 
 

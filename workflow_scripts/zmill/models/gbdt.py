@@ -20,6 +20,7 @@ from zmill.models.base import Labelled, Model
 from zmill.models.tree_inputs import TreeInputs
 from zmill.pdf.grid import Grid
 from zmill.pdf.values import density_at
+from zmill.sections import Text
 from zmill.survey.photometry import Photometry
 
 if TYPE_CHECKING:
@@ -36,22 +37,22 @@ ROWS = 4096
 class GBDTSettings(base.Settings):
     """Settings of the boosted trees."""
 
-    bases: int = Field(40, ge=2)
+    bases: int = Field(40, ge=2, le=1000)
     """Terms of the cosine series in ln(1 + z)."""
-    rounds: int = Field(300, ge=1)
+    rounds: int = Field(300, ge=1, le=100_000)
     """Most trees of one coefficient."""
-    patience: int = Field(30, ge=1)
+    patience: int = Field(30, ge=1, le=100_000)
     """Trees without a better validation error before a coefficient is done."""
-    lr: float = Field(0.05, gt=0)
-    leaves: int = Field(31, ge=2)
+    lr: float = Field(0.05, gt=0, le=10)
+    leaves: int = Field(31, ge=2, le=2**17)
     """Leaves of a tree."""
-    leaf_rows: int = Field(10, ge=1)
+    leaf_rows: int = Field(10, ge=1, le=2**30)
     """Fewest training rows in a leaf."""
     features: float = Field(0.5, gt=0, le=1)
     """Share of the inputs that a tree may look at."""
     rows: float = Field(0.8, gt=0, le=1)
     """Share of the rows that a tree is grown on."""
-    extra: tuple[str, ...] = ()
+    extra: tuple[Text, ...] = ()
     """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
 
 

@@ -17,6 +17,7 @@ from zmill.models.base import Labelled, Model, evenly
 from zmill.models.features import Columns
 from zmill.models.losses import mean_crps
 from zmill.pdf.grid import Grid
+from zmill.sections import Text
 from zmill.survey.photometry import Photometry
 
 WIDTHS = (0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08)
@@ -30,7 +31,7 @@ PAIRS = 1 << 26
 class KNNSettings(base.Settings):
     """Settings of the nearest neighbours."""
 
-    k: tuple[Annotated[int, Field(ge=1)], ...] = (3, 5, 7, 11, 15, 21, 31, 51, 71, 101)
+    k: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] = (3, 5, 7, 11, 15, 21, 31, 51, 71, 101)
     """Numbers of neighbours that validation rows choose from; one number is taken as it is."""
     scaling: Literal["minmax", "standard", "robust"] = "standard"
     """How columns are made comparable: by extremes, by mean and standard deviation, by median and quartiles."""
@@ -40,7 +41,7 @@ class KNNSettings(base.Settings):
     """K is chosen by the CRPS of the density, or by the squared error of the mean as published."""
     colors: bool = False
     """Adjacent colors beside the magnitudes."""
-    extra: tuple[str, ...] = ()
+    extra: tuple[Text, ...] = ()
     """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
 
     @field_validator("k", mode="before")

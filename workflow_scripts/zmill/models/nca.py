@@ -30,19 +30,19 @@ SMALLEST = 1e-5
 class NCASettings(Residual, Augmented):
     """Settings of the learned neighbors."""
 
-    epochs: int = Field(60, ge=1)
-    batch: int = Field(512, ge=1)
-    blocks: int = Field(1, ge=0)
-    waves: int = Field(8, ge=0)
-    embedding: int = Field(4, ge=1)
-    frequency: float = Field(0.05, gt=0)
-    members: int = Field(2, ge=1)
+    epochs: int = Field(60, ge=1, le=100_000)
+    batch: int = Field(512, ge=1, le=2**20)
+    blocks: int = Field(1, ge=0, le=100)
+    waves: int = Field(8, ge=0, le=1000)
+    embedding: int = Field(4, ge=1, le=1000)
+    frequency: float = Field(0.05, gt=0, le=1000)
+    members: int = Field(2, ge=1, le=100)
     """Networks whose densities are averaged, trained one after the other."""
-    dimensions: int = Field(32, ge=1)
+    dimensions: int = Field(32, ge=1, le=2**14)
     """Of the space in which neighbors are near."""
-    candidates: int = Field(4096, ge=2)
+    candidates: int = Field(4096, ge=2, le=2**20)
     """Training rows, drawn anew in every step, among which a step looks for neighbors."""
-    bank: int = Field(20_000, ge=2)
+    bank: int = Field(20_000, ge=2, le=2**30)
     """At most this many training rows are kept as the neighbors of what is predicted."""
 
 

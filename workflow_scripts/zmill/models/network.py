@@ -29,39 +29,39 @@ class TrainingError(RuntimeError):
 class Schedule(Settings):
     """How a network is trained."""
 
-    epochs: int = Field(100, ge=1)
+    epochs: int = Field(100, ge=1, le=100_000)
     """Most passes over the training rows."""
-    batch: int = Field(256, ge=1)
+    batch: int = Field(256, ge=1, le=2**20)
     """Rows in one step."""
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0, le=10)
     """Highest learning rate."""
     one_cycle: bool = True
     """Learning rate rising over the first tenth and falling to nothing along a cosine; else constant."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=10)
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of the running average of the weights that is judged and kept; 0: the weights themselves."""
-    patience: int = Field(20, ge=1)
+    patience: int = Field(20, ge=1, le=100_000)
     """Looks at the validation rows without a better score before training stops."""
     amp: bool = True
     """Products in bfloat16 where the device has instructions for them; the weights stay in float32."""
-    look_every: int = Field(1, ge=1)
+    look_every: int = Field(1, ge=1, le=1000)
     """Epochs between two looks at the validation rows."""
 
 
 class Residual(Settings):
     """Shape of a residual network."""
 
-    width: int = Field(256, ge=8)
+    width: int = Field(256, ge=8, le=2**14)
     """Numbers in each layer."""
-    blocks: int = Field(3, ge=0)
+    blocks: int = Field(3, ge=0, le=100)
     """Residual blocks of two layers."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of a block's inner numbers that a training step leaves out."""
-    waves: int = Field(16, ge=0)
+    waves: int = Field(16, ge=0, le=1000)
     """Sines, and as many cosines, that each luptitude and color is given as beside itself; 0: none."""
-    embedding: int = Field(8, ge=1)
+    embedding: int = Field(8, ge=1, le=1000)
     """Numbers that the waves of one input become."""
-    frequency: float = Field(0.1, gt=0)
+    frequency: float = Field(0.1, gt=0, le=1000)
     """Standard deviation of the waves' first frequencies, in periods per standard deviation of the input."""
 
 

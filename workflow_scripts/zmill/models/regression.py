@@ -16,6 +16,7 @@ from zmill.models.device import sent
 from zmill.models.features import Columns
 from zmill.models.network import Schedule, adamw, train
 from zmill.models.residuals import ResidualKernel
+from zmill.sections import Text
 from zmill.slices import in_cache
 from zmill.survey.photometry import Photometry
 
@@ -26,9 +27,9 @@ ROWS = 2048
 class PointSettings(Schedule):
     """What the settings of every network of this kind share."""
 
-    epochs: int = Field(200, ge=1)
-    batch: int = Field(64, ge=1)
-    lr: float = Field(1e-4, gt=0)
+    epochs: int = Field(200, ge=1, le=100_000)
+    batch: int = Field(64, ge=1, le=2**20)
+    lr: float = Field(1e-4, gt=0, le=10)
     one_cycle: bool = False
     ema: float = Field(0.99, ge=0, lt=1)
     amp: bool = False
@@ -36,7 +37,7 @@ class PointSettings(Schedule):
     """How columns are made comparable; fitted on training rows."""
     colors: bool = False
     """Adjacent colors beside the magnitudes."""
-    extra: tuple[str, ...] = ()
+    extra: tuple[Text, ...] = ()
     """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
 
 

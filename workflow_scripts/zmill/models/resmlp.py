@@ -15,6 +15,7 @@ from zmill.models.features import Fluxes, Luptitudes
 from zmill.models.losses import cross_entropy, crps_of_probabilities, mean_crps, soft_labels
 from zmill.models.moved import moved
 from zmill.models.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
+from zmill.sections import Text
 from zmill.slices import in_cache
 from zmill.survey.photometry import Photometry
 
@@ -27,38 +28,38 @@ ROWS = 4096
 class Augmented(Schedule):
     """What a network that is told of the noise is trained on, and how."""
 
-    epochs: int = Field(40, ge=1)
-    batch: int = Field(256, ge=1)
-    lr: float = Field(4e-3, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
+    epochs: int = Field(40, ge=1, le=100_000)
+    batch: int = Field(256, ge=1, le=2**20)
+    lr: float = Field(4e-3, gt=0, le=10)
+    weight_decay: float = Field(0.1, ge=0, le=10)
     ema: float = Field(0.998, ge=0, lt=1)
-    patience: int = Field(10, ge=1)
-    look_every: int = Field(2, ge=1)
-    noise: float = Field(0.5, ge=0)
+    patience: int = Field(10, ge=1, le=100_000)
+    look_every: int = Field(2, ge=1, le=1000)
+    noise: float = Field(0.5, ge=0, le=10)
     """Fluxes are drawn again in every step from their errors times this."""
     drop: float = Field(0.15, ge=0, le=1)
     """Share of the rows of a step that lose bands."""
-    smooth: float = Field(0.005, ge=0)
+    smooth: float = Field(0.005, ge=0, le=1)
     """Standard deviation, in 1 + z, that a label is spread over."""
-    crps: float = Field(1.0, ge=0)
+    crps: float = Field(1.0, ge=0, le=1000)
     """Weight of the CRPS beside the cross-entropy."""
-    extra: tuple[str, ...] = ()
+    extra: tuple[Text, ...] = ()
     """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
 
 
 class ResMLPSettings(Residual, Augmented):
     """Settings of the residual networks."""
 
-    members: int = Field(4, ge=1)
+    members: int = Field(4, ge=1, le=100)
     """Networks whose densities are averaged; each has its own start, row order and noise."""
-    moved: int = Field(300_000, ge=0)
+    moved: int = Field(300_000, ge=0, le=10**8)
     """Galaxies that are made of the training rows, by moving them in redshift, and learned from first, unless there are as many
     training rows; 0: none. They take the survey's `filters`: without these there are none."""
-    passes: int = Field(5, ge=1)
+    passes: int = Field(5, ge=1, le=100_000)
     """Passes over them."""
-    epochs_after: int = Field(20, ge=1)
+    epochs_after: int = Field(20, ge=1, le=100_000)
     """`epochs` and `lr` on the training rows after that."""
-    lr_after: float = Field(1e-3, gt=0)
+    lr_after: float = Field(1e-3, gt=0, le=10)
 
 
 class ResidualEnsemble(Model):

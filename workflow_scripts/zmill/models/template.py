@@ -53,13 +53,13 @@ class TemplateSettings(base.Settings):
 
     prior: Literal["ngvs", "hdfn", "flat"] = "ngvs"
     """p(z, type | reference magnitude): `hdfn` of Benitez 2000, `ngvs` of Raichoor et al. 2014, or none."""
-    per_gap: int = Field(2, ge=0)
+    per_gap: int = Field(2, ge=0, le=100)
     """Mixtures between each template and the next."""
     amplitude: Literal["profile", "marginal"] = "profile"
     """Take the best brightness of each template, as desc-bpz does, or integrate over it (factor F_TT^-1/2)."""
-    floor: tuple[Annotated[float, Field(ge=0)], ...] = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
+    floor: tuple[Annotated[float, Field(ge=0, le=10)], ...] = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
     """Error in magnitudes of the templates themselves, added in quadrature; validation rows choose."""
-    smooth: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.01, 0.02, 0.04, 0.06)
+    smooth: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.01, 0.02, 0.04, 0.06)
     """Standard deviation in redshift of the Gaussian that smooths the density; validation rows choose."""
     zero_points: bool = True
     """Fit an offset per band on training rows at their spectroscopic redshifts."""
