@@ -185,15 +185,29 @@ def test_text_ids_and_no_ids(tmp_path: Path) -> None:
     assert sorted(rows(tmp_path / "none").column("object_id").to_pylist()) == list(range(100))
 
 
-def test_ids_that_are_rounded_or_too_large_are_refused(tmp_path: Path) -> None:
-    for values, message in (
-        ([1.24e18, 1.25e18], "no exact integers"),
-        ([1.5, 2.5], "no exact integers"),
-        (np.array([2**63 + 1, 5], np.uint64), "does not fit 64-bit"),
-    ):
-        data = table(2).set_column(0, "id", pa.array(values))
-        with pytest.raises(ReadError, match=rf"s\.parquet: column 'id' \(object_id\).*{message}"):
+def test_ids_that_are_rounded_are_refused(tmp_path: Path) -> None:
+    rounded = (pa.array([1.24e18, 1.25e18]), pa.array([1.5, 2.5]), pa.array([16777218.0, 1.0], pa.float32()))
+    for values in rounded:
+        data = table(2).set_column(0, "id", values)
+        with pytest.raises(ReadError, match=r"s\.parquet: column 'id' \(object_id\).*no exact integers"):
             run(tmp_path, [write(data, tmp_path / "in", "parquet")])
+    data = table(2).set_column(0, "id", pa.array(["1.2376619e+18", "1.2376620e+18"]))
+    with pytest.raises(ReadError, match=r"s\.csv: column 'id' \(object_id\).*no exact integers"):
+        run(tmp_path, [write(data, tmp_path / "in", "csv")])
+
+
+def test_ids_keep_every_digit_whatever_their_type(tmp_path: Path) -> None:
+    several = (
+        (pa.array([2**63 + 1, 5], pa.uint64()), ["9223372036854775809", "5"]),
+        (pa.array([2**63 - 1, None], pa.uint64()), [2**63 - 1]),
+        (pa.array([10957, 10958], pa.int32()).cast(pa.date32()), ["2000-01-01", "2000-01-02"]),
+        (pa.array(["007", "7"]), ["007", "7"]),
+        (pa.array([5.0, None]), [5]),
+    )
+    for number, (values, expected) in enumerate(several):
+        folder = tmp_path / str(number)
+        run(folder, [write(table(2).set_column(0, "id", values), folder / "in", "parquet")])
+        assert sorted(rows(folder).column("object_id").to_pylist()) == sorted(expected)
 
 
 def test_column_that_does_not_identify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from zmill.catalog.footprint import Footprint
 from zmill.catalog.sky import healpix
@@ -38,8 +39,7 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
     ConfigError
         What is wrong, where, what was expected and what to do.
     """
-    for name, (_, own) in check_models(settings.models).items():
-        check_extra(own, survey.columns.extra, name)
+    check_models(settings.models)
     check_metric(settings.select.metric)
     for name in settings.gates.metrics:
         if name not in SELECTABLE:
@@ -47,10 +47,13 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
             raise ConfigError(
                 f"config.yaml: gates.metrics: there is no metric {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
             )
-    check_searches(settings, survey.columns.extra)
-    check_cuts(survey, settings.survey)
     check_filters(survey, settings.survey)
-    check_columns([Path(file) for file in (*inputs.survey, *inputs.train, *inputs.test)], survey)
+    types = check_columns([Path(file) for file in (*inputs.survey, *inputs.train, *inputs.test)], survey)
+    texts = {name for name, kind in types.items() if pa.types.is_string(kind)}
+    for name, (_, own) in check_models(settings.models).items():
+        check_extra(own, survey.columns.extra, name, texts)
+    check_searches(settings, survey.columns.extra, texts)
+    check_cuts(survey, settings.survey, types)
     if survey.tables:
         return
     labels.check(survey, inputs.sources)

@@ -422,7 +422,7 @@ class Survey(Section):
     description: str = ""
     files: list[Place] = []
     """Paths or glob patterns, below `data_dir` unless absolute; a folder is a HATS catalogue or collection."""
-    format: Literal["fits", "votable", "csv", "parquet", "hdf5", "hats", "ascii"] | None = None
+    format: Literal["fits", "votable", "csv", "ecsv", "ipac", "parquet", "hdf5", "hats", "ascii"] | None = None
     """Read from the file's ending when left out."""
     group: Text | None = None
     """The group of an HDF5 file or the extension of a FITS file that holds the table."""

@@ -35,6 +35,7 @@ def read_yaml(path: Path, where: str) -> Any:
         if root is None:
             return None
         _refuse_bomb(root)
+        _keys_as_text(root)
         _refuse_ambiguous(root)
         loader = yaml.SafeLoader("")
         return loader.construct_document(root)
@@ -107,6 +108,21 @@ def _refuse_bomb(root: yaml.Node) -> None:
 
     if size(root, frozenset()) > MOST_VALUES:
         raise _Fault(f"expected at most {MOST_VALUES:,} values, found more (aliases written out)")
+
+
+def _keys_as_text(root: yaml.Node) -> None:
+    """Take every key for the text that is written: `Yes` and `no`, flags of a survey, are no truth values, `3.50` no number."""
+    seen: set[int] = set()
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        pending += _children(node)
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else []:
+            if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
+                key.tag = "tag:yaml.org,2002:str"
 
 
 def _refuse_ambiguous(root: yaml.Node) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,17 +16,18 @@ MAX_CUTS = 31
 """Bits of an int32 that are not its sign."""
 
 
-def check_cuts(survey: Survey, name: str) -> None:
+def check_cuts(survey: Survey, name: str, types: Mapping[str, pa.DataType] | None = None) -> None:
     """Refuse cuts that cannot be made, before any job starts.
 
     Parameters
     ----------
     name : the survey's name, for the message.
+    types : of `columns.extra` in the survey's files, where there are files.
 
     Raises
     ------
     ConfigError
-        Too many cuts, a column that the imported survey will not have.
+        Too many cuts, a column that the imported survey will not have, a cut by number on text or the other way round.
     """
     where = f"surveys/{name}.yaml: cuts"
     if len(survey.cuts) > MAX_CUTS:
@@ -40,6 +43,9 @@ def check_cuts(survey: Survey, name: str) -> None:
                 f"{where}.{cut_name}: there is no column {cut.column!r}{nearest(cut.column, known)}; "
                 f"a cut takes one of {', '.join(known)}; further columns of the files go under columns.extra"
             )
+        kind = (types or {}).get(cut.column)
+        if kind is not None:
+            failed(pa.table({cut.column: pa.array([], kind)}), {cut_name: cut})
 
 
 def columns(cuts: dict[str, Cut]) -> list[str]:
@@ -80,17 +86,18 @@ def _is_text(kind: pa.DataType) -> bool:
 def _number_passes(column: pa.Array | pa.ChunkedArray, name: str, cut: Cut) -> NDArray[np.bool_]:
     values = column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
     passes = ~np.isnan(values)
+    rounded = values.dtype.type if values.dtype.kind == "f" else float
     if cut.min is not None:
-        passes &= values >= values.dtype.type(cut.min)
+        passes &= values >= rounded(cut.min)
     if cut.max is not None:
-        passes &= values <= values.dtype.type(cut.max)
+        passes &= values <= rounded(cut.max)
     if cut.equals is not None:
         if any(isinstance(value, str) for value in cut.equals):
             raise ConfigError(
                 f"cuts.{name}: column {cut.column!r} holds numbers, equals asks for {cut.equals}: give numbers there"
             )
         # float32 columns: 0.1 of the configuration must find the 0.1 of the column
-        passes &= np.isin(values, np.asarray(cut.equals, values.dtype))
+        passes &= np.isin(values, np.asarray([rounded(value) for value in cut.equals]))
     return passes
 
 

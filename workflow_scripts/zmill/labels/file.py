@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -19,8 +20,13 @@ from zmill.sample import HIGHEST_REDSHIFT
 from zmill.sections import Place, Text, shown
 from zmill.survey.check import column_faults, resolve
 from zmill.survey.readers import FORMATS, open_table
+from zmill.survey.readers.base import EXACT, exact_text
 
 LIGHT_KM_S = 299_792.458
+NUMERIC = ("ra", "dec", "redshift", "redshift_err", "velocity", "magnitude")
+"""Keys of `columns` whose columns hold numbers; those of all others are read as text, digit for digit."""
+DECIMAL = r"^([+-]?\d+)(?:\.0*|(\.\d*[1-9])0*)$"
+"""A number written with a point: 4.0 is the flag 4, and 3.50 is 3.5."""
 BATCH_ROWS = 50_000
 """Rows read at a time: of SDSS, whose rows are 1.3 kB wide, 65 MB."""
 
@@ -54,12 +60,15 @@ class Settings(Judging):
             Where a file is not a table, or a column is missing.
         """
         named = [(f"columns.{'class' if key == 'kind' else key}", column) for key, column in self.named().items()]
-        faults = [fault for path in files for fault in column_faults(path, named, self.format, self.group)]
+        numeric = self.columns_of(NUMERIC)
+        faults = [fault for path in files for fault in column_faults(path, named, self.format, self.group, numeric)]
         if faults:
             raise ConfigError("\n".join(f"labels: {self.name}: {fault}" for fault in faults))
 
-
-NUMERIC = ("ra", "dec", "redshift", "redshift_err", "velocity", "magnitude")
+    def columns_of(self, keys: Sequence[str]) -> list[str]:
+        """The file's columns of some of the keys of `columns`, each once."""
+        named = self.named()
+        return list(dict.fromkeys(named[key] for key in keys if key in named))
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
@@ -73,11 +82,13 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     first_row = suspicious = valid = 0
     named = settings.named()
     columns = list(dict.fromkeys(named.values()))
-    numeric = list(dict.fromkeys(named[key] for key in NUMERIC if key in named))
+    numeric = settings.columns_of(NUMERIC)
     for path in resolve(settings.files, request.data_dir, f"labels: {settings.name}: files"):
         table = open_table(path, settings.format, settings.group)
+        for warning in table.warnings:
+            request.say(f"labels: {settings.name}: {warning}")
         for batch in table.batches(columns, BATCH_ROWS, numeric=numeric):
-            raw = {key: _array(batch[column]) for key, column in named.items()}
+            raw = {key: _array(key, batch[column], settings, path) for key, column in named.items()}
             _refuse_degrees(settings, raw["ra"], path)
             usable = np.isfinite(raw["redshift"]) & (raw["redshift"] > 0)
             valid += int(usable.sum())
@@ -118,8 +129,20 @@ def _refuse_degrees(settings: Settings, ra: NDArray[np.float64], path: Path) -> 
         )
 
 
-def _array(column: pa.Array) -> NDArray[Any]:
-    if pa.types.is_floating(column.type) and column.null_count:
-        column = column.fill_null(float("nan"))
-    array: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+def _array(key: str, column: pa.Array, settings: Settings, path: Path) -> NDArray[Any]:
+    """A column as numbers, NaN where there is none, or as text, empty where there is none."""
+    if key in NUMERIC:
+        return np.asarray(column.cast(pa.float64()).fill_null(float("nan")))
+    if key == "id" and pa.types.is_floating(column.type):
+        numbers = np.abs(column.drop_null().to_numpy())
+        if (numbers[np.isfinite(numbers)] > EXACT[column.type]).any():
+            raise LabelsError(
+                f"labels: {settings.name}: {path}: column {settings.columns.id!r} (columns.id) holds floats such as "
+                f"{np.nanmax(numbers):g}: identifiers of so many digits were rounded and tell spectra no longer apart; leave "
+                "columns.id out, or write the column as integers or text"
+            )
+    text = exact_text(column).fill_null("")
+    if key == "flag":
+        text = pc.replace_substring_regex(text, DECIMAL, r"\1\2")
+    array: NDArray[Any] = text.to_numpy(zero_copy_only=False).astype(np.str_)
     return array

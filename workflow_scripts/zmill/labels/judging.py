@@ -52,7 +52,14 @@ class QualityMap(Section):
     def _keys_as_text(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {key if isinstance(key, str) else f"{key:.10g}": quality for key, quality in value.items()}
+        return {_key(key): quality for key, quality in value.items()}
+
+
+def _key(key: Any) -> str:
+    """A key of `map` as flags are written: truth values are `true` and `false`, numbers have no zeros behind the point."""
+    if isinstance(key, bool):
+        return str(key).lower()
+    return f"{key:.10g}" if isinstance(key, int | float) else str(key)
 
 
 class Judging(SourceSettings):

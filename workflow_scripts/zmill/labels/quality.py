@@ -6,6 +6,7 @@ do not reject. A rejected entry keeps its quality, so that a person can audit it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -102,12 +103,21 @@ def numbers(flag: Texts) -> NDArray[np.float64]:
 
 
 def by_table(table: dict[str, int | str], flag: Texts, default: int = 0) -> Judged:
-    """Quality by looking each flag up; a word in place of a quality is a reason."""
+    """Quality by looking each flag up, without blanks around it and in any case; a word in place of a quality is a reason."""
+    table = {plain_flag(key): quality for key, quality in table.items()}
     values, which = np.unique(flag, return_inverse=True)
-    found = [table.get(value.strip(), table.get("*", default)) for value in values.tolist()]
+    found = [table.get(plain_flag(value), table.get("*", default)) for value in values.tolist()]
     quality = np.array([0 if isinstance(one, str) else one for one in found], np.int8)
     reason = np.array([one if isinstance(one, str) else "" for one in found], np.str_)
     return (quality[which], reason[which]) if len(flag) else nothing(0)
+
+
+def plain_flag(flag: str) -> str:
+    """A flag as flags are compared: without blanks and case; `4.0` and `4` are the same."""
+    text = flag.strip().casefold()
+    if re.fullmatch(r"[+-]?\d+\.\d*", text):
+        return text.rstrip("0").rstrip(".")
+    return text
 
 
 def by_digit(digits: dict[int, int], flag: Texts) -> Judged:
@@ -220,7 +230,7 @@ def kind_reason(kind: Texts) -> Texts:
     """What a class says by itself: star, qso, cluster or photometric."""
     if not len(kind):
         return _none(0)
-    kind = np.char.upper(kind)
+    kind = np.char.upper(np.char.strip(kind))
     groups = {"star": STARS, "qso": QSOS, "cluster": CLUSTERS, "photometric": PHOTOMETRIC}
     return np.select([np.isin(kind, list(group)) for group in groups.values()], list(groups), "")
 

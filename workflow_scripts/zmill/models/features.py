@@ -7,7 +7,7 @@ their errors compressed by asinh, colors, noise and masks, for networks that are
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -30,13 +30,13 @@ MOST = 60.0
 """Fluxes of 2 to the power of more or less than this, in nJy, are not told apart."""
 
 
-def check_extra(settings: BaseModel, known: Sequence[str], model: str) -> tuple[str, ...]:
-    """Refuse an input column that the survey does not carry.
+def check_extra(settings: BaseModel, known: Sequence[str], model: str, texts: Collection[str] = ()) -> tuple[str, ...]:
+    """Refuse an input column that the survey does not carry, or that holds text.
 
     Parameters
     ----------
     settings : of a model, with `extra` where its type takes further inputs.
-    known : the survey's `columns.extra`.
+    known : the survey's `columns.extra`; `texts` : those of them that hold text in the files.
 
     Returns
     -------
@@ -53,6 +53,11 @@ def check_extra(settings: BaseModel, known: Sequence[str], model: str) -> tuple[
             raise ConfigError(
                 f"config.yaml: models: {model}: extra: {name!r} is no input there is{nearest(name, ['ebv', *known])}; "
                 f"name `ebv` or one of the survey's columns.extra: {', '.join(known) or 'none'}"
+            )
+        if name in texts:
+            raise ConfigError(
+                f"config.yaml: models.{model}.extra: {name!r} is text in the survey's files; inputs of models are numbers: leave "
+                "it out, or write it as a number into the files"
             )
     return wanted
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from zmill.config import ConfigError, Survey, nearest
-from zmill.survey.readers import ReadError, open_table
-from zmill.survey.rows import input_columns
+import pyarrow as pa
 
-FULL_CHECK = 20
-"""Headers of so many files are read before any job; of more files, the first, the last and some between."""
+from zmill.config import ConfigError, Survey, nearest
+from zmill.job import log
+from zmill.survey import kinds
+from zmill.survey.readers import ReadError, Span, Table, format_of, open_table
+from zmill.survey.readers.text import TextTable
+from zmill.survey.rows import input_columns, numeric_columns, typed_columns
+
+THREADS = 8
+"""Headers that are read at the same time."""
+LOOK_ROWS = 1000
+BATCH_ROWS = 65_536
+MOST_FAULTS = 30
+"""Faults that are listed one by one."""
 
 
 def resolve(patterns: Sequence[str], data_dir: Path, key: str, made_by_workflow: Collection[Path] = ()) -> list[Path]:
@@ -50,41 +61,159 @@ def _absent(path: Path) -> str:
     return f"there is no {path}{nearest(path.name, sorted(p.name for p in folder.iterdir()))}"
 
 
-def check_columns(files: Sequence[Path], survey: Survey) -> None:
-    """Open the files that are there, some of them where they are many, and look for the survey's columns.
+@dataclass(frozen=True)
+class Header:
+    """What is known of a file before its rows are read.
+
+    format : as it was found. spans : its pieces.
+    types : of the columns that are wanted and there, by the header; of text (`is_text`) by the first rows.
+    units, warnings : what the file says of itself.
+    faults : a line for each thing that is wrong: no table, a column that is missing or holds no numbers where numbers are wanted.
+    """
+
+    path: Path
+    format: str = ""
+    is_text: bool = False
+    spans: list[Span] = field(default_factory=list)
+    types: dict[str, pa.DataType] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+def read_header(
+    path: Path,
+    named: Mapping[str, str],
+    numeric: Collection[str],
+    format_: str | None,
+    group: str | None,
+    piece_rows: int = 1_000_000,
+) -> Header:
+    """Open a file and look for columns.
+
+    Parameters
+    ----------
+    named : the setting that names each column that is to be there.
+    numeric : those that must hold numbers.
+    format_, group : as `open_table` takes them.
+    piece_rows : rows of a piece.
+    """
+    try:
+        format_ = format_ or format_of(path)
+        table = open_table(path, format_, group)
+    except ReadError as error:
+        return Header(path, faults=(str(error),))
+    lacks = {name: table.lacks(name, key) for name, key in named.items()}
+    faults = [f"{path}: {lack}" for lack in lacks.values() if lack]
+    try:
+        types = {name: table.type_of(name) for name, lack in lacks.items() if not lack}
+    except ReadError as error:
+        return Header(path, faults=(*faults, str(error)))
+    for name in numeric:
+        if name in types and not kinds.is_number(types[name]):
+            faults += _no_numbers(table, name, named[name])
+    is_text = isinstance(table, TextTable)
+    return Header(path, format_, is_text, table.spans(piece_rows), types, table.units, table.warnings, tuple(faults))
+
+
+def _no_numbers(table: Table, name: str, key: str) -> list[str]:
+    """Why a column that is no number by its type holds none; text may hold numbers all the same."""
+    try:
+        for _ in table.batches([name], LOOK_ROWS, table.spans(LOOK_ROWS)[0] if table.rows else None, numeric=[name]):
+            break
+    except ReadError as error:
+        return [f"{error} ({key})"]
+    return []
+
+
+def read_headers(files: Sequence[Path], survey: Survey, piece_rows: int = 1_000_000) -> list[Header]:
+    """The headers of all files of a survey, and the first rows of those that are text; several at a time.
+
+    piece_rows : as `read_header` takes it.
+    """
+    named, numeric = {name: _key(name, survey) for name in input_columns(survey)}, numeric_columns(survey)
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(
+            pool.map(lambda path: read_header(path, named, numeric, survey.format, survey.group, piece_rows), files)
+        )
+
+
+def types_over(headers: Sequence[Header], survey: Survey) -> tuple[dict[str, list[pa.DataType]], list[str]]:
+    """The types of `typed_columns` in the files, and a line for each column that is text in some and a number in others.
+
+    A column without values fits every type. What a file of text holds is text or a number as the other files have it.
+    """
+    types: dict[str, list[pa.DataType]] = {}
+    faults = []
+    for name in typed_columns(survey):
+        found = [(header, header.types[name]) for header in headers if name in header.types]
+        if len({kinds.is_number(kind) for header, kind in found if not header.is_text}) > 1:
+            found = [
+                (header, kind if header.is_text else _filled(header, name, kind, survey)) for header, kind in found
+            ]
+            typed = [(header, kind) for header, kind in found if not header.is_text and not pa.types.is_null(kind)]
+            number = [header.path for header, kind in typed if kinds.is_number(kind)]
+            other = [(header.path, kind) for header, kind in typed if not kinds.is_number(kind)]
+            if number and other:
+                faults.append(
+                    f"{other[0][0]}: column {name!r} ({_key(name, survey).removeprefix('columns.')}) is text in some files and a "
+                    f"number in others: {len(other)} like this one ({other[0][1]}), {len(number)} like {number[0]}: make them alike"
+                )
+        types[name] = [kind for _, kind in found]
+    return types, faults
+
+
+def _filled(header: Header, name: str, kind: pa.DataType, survey: Survey) -> pa.DataType:
+    """The type of a column, or null where it has no value in this file."""
+    for batch in open_table(header.path, header.format, survey.group).batches([name], BATCH_ROWS, text=[name]):
+        if batch.column(0).null_count < batch.num_rows:
+            return kind
+    return pa.null()
+
+
+def check_columns(files: Sequence[Path], survey: Survey) -> dict[str, pa.DataType]:
+    """Open the files that are there and look for the survey's columns.
+
+    Returns
+    -------
+    The types of `columns.extra` over all files, where there are files.
 
     Raises
     ------
     ConfigError
-        With a line per fault: what is missing, in which file, and what is nearest to it.
+        With a line per fault: what is missing, in which file, and what is nearest to it; or what differs between files.
     """
-    there = [path for path in files if path.exists()]
-    step = max(1, -(-len(there) // FULL_CHECK))
-    chosen = list(dict.fromkeys([*there[::step], *there[-1:]]))
-    named = [(_key(name, survey), name) for name in input_columns(survey)]
-    faults = [fault for path in chosen for fault in column_faults(path, named, survey.format, survey.group)]
-    if faults:
-        raise ConfigError("\n".join(faults))
+    headers = read_headers([path for path in files if path.exists()], survey)
+    faults = [fault for header in headers for fault in header.faults]
+    types, differences = types_over(headers, survey)
+    if faults or differences:
+        raise ConfigError("\n".join(_shortened([*faults, *differences])))
+    for warning in dict.fromkeys(warning for header in headers for warning in header.warnings):
+        log.warning("%s", warning)
+    return {name: kinds.extra_type(types[name]) for name in survey.columns.extra} if headers else {}
 
 
 def column_faults(
-    path: Path, named: Iterable[tuple[str, str]], format_: str | None = None, group: str | None = None
+    path: Path,
+    named: Iterable[tuple[str, str]],
+    format_: str | None = None,
+    group: str | None = None,
+    numeric: Collection[str] = (),
 ) -> list[str]:
     """Why a file is no table, or which columns it lacks, a line each.
 
     named : (the setting that names it, name) of every column that is to be there.
+    numeric : names of those that must hold numbers.
     format_, group : as `open_table` takes them.
     """
-    try:
-        columns = open_table(path, format_, group).columns
-    except ReadError as error:
-        return [str(error)]
-    known = set(columns)
-    return [
-        f"{path}: there is no column {name!r} ({key}){nearest(name, columns) or _some(columns)}"
-        for key, name in named
-        if name not in known
-    ]
+    return list(read_header(path, {name: key for key, name in named}, numeric, format_, group).faults)
+
+
+def _shortened(faults: list[str]) -> list[str]:
+    """The first faults, and how many more there are."""
+    if len(faults) <= MOST_FAULTS:
+        return faults
+    return [*faults[:MOST_FAULTS], f"and {len(faults) - MOST_FAULTS} faults more"]
 
 
 def _key(name: str, survey: Survey) -> str:
@@ -98,7 +227,3 @@ def _key(name: str, survey: Survey) -> str:
             if survey.column_of(kind, band) == name:
                 return f"columns.{kind} of band {band}"
     return "columns.extra"
-
-
-def _some(columns: list[str]) -> str:
-    return f"; its columns are {', '.join(columns[:20])}{', ...' if len(columns) > 20 else ''}"

@@ -36,10 +36,12 @@ from zmill.catalog.hats import Partition
 from zmill.config import Partitions, Survey
 from zmill.job import Progress, log
 from zmill.survey import duplicates, night, pieces
+from zmill.survey.check import Header, read_headers, types_over
+from zmill.survey.kinds import TypeChanged
 from zmill.survey.partitioning import choose, merge
 from zmill.survey.pieces import REJECTED, Piece, Work
-from zmill.survey.readers import format_of, open_table
-from zmill.survey.rows import input_columns, layout_of, numeric_columns
+from zmill.survey.readers import ReadError
+from zmill.survey.rows import Layout, layout_of
 
 PIECE_ROWS = 1_000_000
 """A piece of the input has about so many rows, where its format can be read from the middle."""
@@ -95,8 +97,32 @@ def import_survey(
     (catalog / "partition_info.csv").unlink(missing_ok=True)
     ebv_map = data_dir / survey.extinction.map if survey.extinction.map else None
     looked = sources.look([*files, *([ebv_map] if ebv_map else [])], manifest(catalog.parent))
-    found = split(files, survey, partitions.max_order, looked)
-    work = Work(layout=_layout(found, survey), scratch=scratch, kept=kept, order=partitions.max_order, ebv_map=ebv_map)
+    heads, layout = _headers(files, survey)
+    for change in _changes(kept, looked):
+        layout = layout.changed(change)
+    while True:
+        found = split(heads, survey, partitions.max_order, looked, layout)
+        work = Work(layout=layout, scratch=scratch, kept=kept, order=partitions.max_order, ebv_map=ebv_map)
+        try:
+            return _import(files, found, work, partitions, catalog, rejected, threads, looked)
+        except TypeChanged as change:
+            log.info("%s: %s holds a value that is no %s: read as %s", change.file, change.column, _type_of(layout, change.column), change.kind)  # fmt: skip
+            layout = layout.changed(change)
+            _keep_change(kept, looked, change)
+
+
+def _import(
+    files: Sequence[Path],
+    found: list[Piece],
+    work: Work,
+    partitions: Partitions,
+    catalog: Path,
+    rejected: Path,
+    threads: int,
+    looked: sources.Known,
+) -> Summary:
+    """The import with a layout; raises `TypeChanged` where a value does not fit it."""
+    scratch, kept, survey = work.scratch, work.kept, work.survey
     before = night.read(kept, _everything(work, partitions, looked))
     small = sum(_bytes(Path(file)) for file in files) < SMALL_BYTES
     with _workers(1 if small else threads) as run:
@@ -162,31 +188,55 @@ def import_settings(survey: Survey) -> dict[str, Any]:
     )
 
 
-def split(files: Sequence[Path], survey: Survey, order: int, looked: sources.Known) -> list[Piece]:
+def _headers(files: Sequence[Path], survey: Survey) -> tuple[list[Header], Layout]:
+    """The headers of the files, and the layout of the output."""
+    headers = read_headers([Path(file) for file in files], survey, PIECE_ROWS)
+    types, differences = types_over(headers, survey)
+    for fault in [*(fault for header in headers for fault in header.faults), *differences]:
+        raise ReadError(fault)
+    for warning in dict.fromkeys(warning for header in headers for warning in header.warnings):
+        log.warning("%s", warning)
+    return headers, layout_of(survey, types)
+
+
+def split(heads: Sequence[Header], survey: Survey, order: int, looked: sources.Known, layout: Layout) -> list[Piece]:
     """The pieces of the input, in the order of the files, each with its identity."""
-    settings = json.dumps([import_settings(survey), order, __version__, PIECE_ROWS], sort_keys=True)
+    settings = json.dumps([import_settings(survey), order, __version__, PIECE_ROWS, str(layout.schema)], sort_keys=True)
     found: list[Piece] = []
     times: Counter[Path] = Counter()
-    for file in map(Path, files):
-        key = [settings, str(file.absolute()), looked[str(file)]["token"], times[file]]
-        times[file] += 1
-        format = survey.format or format_of(file)
-        for span in open_table(file, format, survey.group).spans(PIECE_ROWS):
+    for head in heads:
+        key = [settings, str(head.path.absolute()), looked[str(head.path)]["token"], times[head.path]]
+        times[head.path] += 1
+        for span in head.spans:
             number = len(found)
             identity = xxhash.xxh3_128_hexdigest(json.dumps([*key, span]).encode())
-            found.append(Piece(number, file, format, span, identity))
+            found.append(Piece(number, head.path, head.format, span, identity))
+    if not found:
+        raise ImportFailed(
+            f"{', '.join(dict.fromkeys(str(head.path) for head in heads)) or 'the survey files'}: there is no row"
+        )
     return found
 
 
-def _layout(found: list[Piece], survey: Survey) -> Any:
-    """The layout of the output, from the first rows there are."""
-    wanted = input_columns(survey)
-    for piece in found:
-        table = open_table(piece.path, piece.format, survey.group)
-        for batch in islice(table.batches(wanted, 1024, piece.span, numeric_columns(survey)), 1):
-            if batch.num_rows:
-                return layout_of(survey, batch.schema)
-    raise ImportFailed(f"{', '.join(dict.fromkeys(str(p.path) for p in found)) or 'the survey files'}: there is no row")
+def _changes(kept: Path, looked: sources.Known) -> list[TypeChanged]:
+    """The types that earlier imports found to be wider than the first rows tell, of files that are as they were."""
+    path = kept / night.TYPES
+    said = read_json(path) if path.is_file() else []
+    return [
+        TypeChanged(column, kind, file)
+        for column, kind, file, token in said
+        if file in looked and looked[file]["token"] == token
+    ]
+
+
+def _keep_change(kept: Path, looked: sources.Known, change: TypeChanged) -> None:
+    told = [*_changes(kept, looked), change]
+    write_json(kept / night.TYPES, [[one.column, one.kind, one.file, looked[one.file]["token"]] for one in told])
+
+
+def _type_of(layout: Layout, column: str) -> pa.DataType:
+    types = zip(layout.survey.columns.extra, layout.extra_types, strict=True)
+    return layout.id_type if column == layout.survey.columns.object_id else dict(types)[column]
 
 
 # ------------------------------------------------------------------------------------------------- first pass
@@ -211,6 +261,8 @@ def _plan(
             histograms.append((counted["pixels"], counted["counts"]))
         if len(histograms) == 256:
             histograms = [merge(histograms)]
+    if not first_rows[-1]:
+        raise ImportFailed(f"{', '.join(dict.fromkeys(str(piece.path) for piece in found))}: there is no row")
     counted_pixels = merge(histograms)
     chosen = choose(counted_pixels, work.order, partitions.max_rows)
     if not chosen:

@@ -25,6 +25,7 @@ from zmill.survey import duplicates
 from zmill.survey.pieces import Piece, Work
 
 STATE = "state.json"
+TYPES = "types.json"
 Owners = dict[int | str, str]
 """Repeated identifier -> identity of the piece that keeps it."""
 
@@ -176,5 +177,5 @@ def forget(work: Work, found: Sequence[Piece]) -> None:
     """Remove what is kept of pieces that are no more."""
     there = {piece.identity for piece in found}
     for path in work.kept.iterdir():
-        if path.name != STATE and path.name.split(".")[0] not in there:
+        if path.name not in (STATE, TYPES) and path.name.split(".")[0] not in there:
             path.unlink()

@@ -26,6 +26,7 @@ from zmill.catalog.hats import ROW_GROUP_ROWS, Partition, write_partition
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Survey
 from zmill.survey import duplicates
+from zmill.survey.kinds import TypeChanged
 from zmill.survey.partitioning import histogram, merge, partition_numbers
 from zmill.survey.readers import ReadError, Span, open_table
 from zmill.survey.rows import REASONS, Layout, arrow, convert, input_columns, numeric_columns, object_ids, positions
@@ -116,6 +117,8 @@ def naming_its_file(task: Callable[Concatenate[Piece, P], R]) -> Callable[Concat
             if str(piece.path) in str(error):
                 raise
             raise ReadError(f"{piece.path}: {error}") from None
+        except TypeChanged as change:
+            raise TypeChanged(change.column, change.kind, str(piece.path)) from None
 
     return run
 
@@ -334,10 +337,8 @@ def row_bytes(schema: pa.Schema) -> int:
 
 def _batches(piece: Piece, work: Work, columns: list[str]) -> Iterator[pa.RecordBatch]:
     survey = work.survey
-    extra = zip(survey.columns.extra, work.layout.extra_types, strict=True)
-    numeric = numeric_columns(survey) | {name for name, kind in extra if kind != pa.string()}
     table = open_table(piece.path, piece.format, survey.group)
-    yield from table.batches(columns, BATCH_ROWS, piece.span, numeric)
+    yield from table.batches(columns, BATCH_ROWS, piece.span, numeric_columns(survey))
 
 
 @lru_cache(maxsize=1)

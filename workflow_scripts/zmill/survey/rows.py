@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Survey
+from zmill.survey import kinds
+from zmill.survey.kinds import TypeChanged
 from zmill.survey.photometry import mask_of
-from zmill.survey.readers.base import ReadError
 from zmill.survey.states import BandState, band_state
 
 REASONS = (
@@ -29,8 +30,6 @@ REASONS = (
 )
 """Why a row is set aside, by code; code 0 is a good row. Where several hold, the first one found is given."""
 CODE = {reason: code for code, reason in enumerate(REASONS)}
-INT_LIMIT = 2**53
-"""Integers that float64 holds exactly end here."""
 
 Floats = NDArray[np.floating]
 EbvAt = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float32]]
@@ -41,12 +40,19 @@ class Layout:
     """Which columns are read from the survey's files and which come out of them.
 
     id_type : int64 or string.
-    extra_types : of `columns.extra`: float32 or string.
+    extra_types : of `columns.extra`: float32, int64 or string.
     """
 
     survey: Survey
     id_type: pa.DataType
     extra_types: tuple[pa.DataType, ...]
+
+    def changed(self, change: TypeChanged) -> Layout:
+        """The layout with another type of a column."""
+        extra = zip(self.survey.columns.extra, self.extra_types, strict=True)
+        types = tuple(change.type if name == change.column else kind for name, kind in extra)
+        of_id = change.type if change.column == self.survey.columns.object_id else self.id_type
+        return replace(self, id_type=of_id, extra_types=types)
 
     @property
     def schema(self) -> pa.Schema:
@@ -77,13 +83,16 @@ def numeric_columns(survey: Survey) -> set[str]:
     return set(input_columns(survey)) - {survey.columns.object_id} - set(survey.columns.extra)
 
 
-def layout_of(survey: Survey, sample: pa.Schema) -> Layout:
-    """The layout, given the types that a reader gives the input columns."""
-    id_type = pa.int64()
-    if survey.columns.object_id is not None and _is_text(sample.field(survey.columns.object_id).type):
-        id_type = pa.string()
-    texts = [_is_text(sample.field(name).type) for name in survey.columns.extra]
-    return Layout(survey, id_type, tuple(pa.string() if text else pa.float32() for text in texts))
+def typed_columns(survey: Survey) -> list[str]:
+    """The columns whose type the files decide: the identifier and `columns.extra`."""
+    return [*([survey.columns.object_id] if survey.columns.object_id else []), *survey.columns.extra]
+
+
+def layout_of(survey: Survey, types: Mapping[str, Sequence[pa.DataType]]) -> Layout:
+    """The layout, given the types that each of `typed_columns` has in the files."""
+    name = survey.columns.object_id
+    of_id = kinds.id_type(types[name]) if name else pa.int64()
+    return Layout(survey, of_id, tuple(kinds.extra_type(types[extra]) for extra in survey.columns.extra))
 
 
 def positions(
@@ -108,27 +117,13 @@ def object_ids(batch: pa.RecordBatch, layout: Layout, first_row: int) -> pa.Arra
 
     Raises
     ------
-    ReadError
-        Where they are numbers that are no exact int64, or text where other files have numbers.
+    TypeChanged, ReadError
+        As `kinds.identifiers`.
     """
     name = layout.survey.columns.object_id
     if name is None:
         return pa.array(np.arange(first_row, first_row + batch.num_rows, dtype=np.int64))
-    ids = batch.column(name)
-    if _is_text(ids.type) != (layout.id_type == pa.string()):
-        raise ReadError(f"column {name!r} (object_id) is text in some files and a number in others: make them alike")
-    if pa.types.is_floating(ids.type):
-        values = ids.to_numpy(zero_copy_only=False)
-        values = values[~np.isnan(values)]
-        if np.any((np.abs(values) > INT_LIMIT) | (values != np.floor(values))):
-            raise ReadError(
-                f"column {name!r} (object_id) holds numbers such as {float(values[0])!r} that are no exact integers: they cannot "
-                "tell objects apart; name another column, or leave object_id out to use the row number"
-            )
-    try:
-        return ids.cast(layout.id_type)
-    except pa.ArrowInvalid as error:
-        raise ReadError(f"column {name!r} (object_id) does not fit 64-bit signed integers: {error}") from None
+    return kinds.identifiers(batch.column(name), layout.id_type, name)
 
 
 @dataclass(frozen=True)
@@ -185,10 +180,11 @@ def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt
     columns["undetected"] = mask_of(np.stack(undetected, axis=1))
     columns["unobserved"] = mask_of(np.stack(unobserved, axis=1))
     for name, kind in zip(survey.columns.extra, layout.extra_types, strict=True):
-        values = batch.column(name)
-        if (kind == pa.string()) != _is_text(values.type):
-            raise ReadError(f"column {name!r} is text in some files and a number in others: make them alike")
-        columns[name] = values.fill_null("") if kind == pa.string() else floats(values)
+        values = kinds.carried(batch.column(name), kind, name)
+        if kind == pa.float32():
+            columns[name] = floats(values)
+        else:
+            columns[name] = values.fill_null("") if kind == pa.string() else values
     if survey.tables:
         columns["redshift"] = floats(batch.column(survey.columns.redshift))
     return Converted(columns, reason)
@@ -230,7 +226,3 @@ def floats(values: pa.Array) -> Floats:
 
 def _mark(reason: NDArray[np.uint8], where: NDArray[np.bool_], name: str) -> None:
     reason[where & (reason == 0)] = CODE[name]
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)

@@ -14,8 +14,18 @@ from numpy.typing import NDArray
 from zmill.catalog.files import whole
 from zmill.config import Survey
 from zmill.job import log
+from zmill.survey.kinds import TypeChanged
 from zmill.survey.readers import ReadError, open_table
-from zmill.survey.rows import REASONS, Layout, arrow, convert, input_columns, layout_of, numeric_columns
+from zmill.survey.rows import (
+    REASONS,
+    Layout,
+    arrow,
+    convert,
+    input_columns,
+    layout_of,
+    numeric_columns,
+    typed_columns,
+)
 
 BATCH_ROWS = 131_072
 
@@ -37,21 +47,33 @@ def read_tables(files: Sequence[Path | str], survey: Survey, rejected: Path | No
     ReadError
         Where a file cannot be read or there is no good row.
     """
+    layout = layout_of(survey, _types(files, survey))
+    while True:
+        try:
+            return _read(files, survey, layout, rejected)
+        except TypeChanged as change:
+            layout = layout.changed(change)
+
+
+def _types(files: Sequence[Path | str], survey: Survey) -> dict[str, list[pa.DataType]]:
+    tables = [open_table(path, survey.format, survey.group) for path in files]
+    return {name: [table.type_of(name) for table in tables] for name in typed_columns(survey)}
+
+
+def _read(files: Sequence[Path | str], survey: Survey, layout: Layout, rejected: Path | None) -> pa.Table:
     wanted, numeric = input_columns(survey), numeric_columns(survey)
     good: list[pa.RecordBatch] = []
     bad: list[pa.Table] = []
-    layout: Layout | None = None
     first_row = 0
     for path in files:
         row = 0
         for batch in open_table(path, survey.format, survey.group).batches(wanted, BATCH_ROWS, numeric=numeric):
-            layout = layout or layout_of(survey, batch.schema)
             converted = convert(batch, layout, first_row + row)
             good.append(arrow(converted.columns, layout.schema, converted.reason == 0))
             bad.append(_bad_rows(converted.columns["object_id"], converted.reason, path, row))
             row += batch.num_rows
         first_row += row
-    if layout is None or not any(batch.num_rows for batch in good):
+    if not any(batch.num_rows for batch in good):
         raise ReadError(f"{', '.join(map(str, files))}: no row that can be used, of {first_row} there are")
     bad_rows = pa.concat_tables(bad)
     for reason, count in sorted(Counter(bad_rows.column("reason").to_pylist()).items()):

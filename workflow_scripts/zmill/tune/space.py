@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,12 @@ GONE_THROUGH = 64
 """Most combinations of choices that are tried one after the other instead of being proposed."""
 
 
-def check_searches(settings: Config, extra: Sequence[str]) -> None:
+def check_searches(settings: Config, extra: Sequence[str], texts: Collection[str] = ()) -> None:
     """Refuse a search of what is no model or no setting, or that tries a value which the model would refuse.
 
     Parameters
     ----------
-    extra : the survey's `columns.extra`.
+    extra : the survey's `columns.extra`; `texts` : those of them that hold text in the files.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def check_searches(settings: Config, extra: Sequence[str]) -> None:
         for setting, dimension in search.space.items():
             for value in _extremes(own, setting, dimension, f"{where}.space"):
                 checked = parse(own, changed(entry.model_extra or {}, {setting: value}), f"{where}.space")
-                check_extra(checked, extra, name)
+                check_extra(checked, extra, name, texts)
             inside = [other for other in search.space if other.startswith(f"{setting}.")]
             if inside:
                 raise ConfigError(

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from pathlib import Path
 
+from zmill.survey.readers import streams
 from zmill.survey.readers.base import ReadError, Span, Table
 
 __all__ = ["FORMATS", "ReadError", "Span", "Table", "format_of", "open_table"]
@@ -25,7 +26,7 @@ FORMATS: tuple[str, ...] = tuple(
 
 
 def format_of(path: Path | str) -> str:
-    """The format that a file's ending, or a folder's content, tells.
+    """The format that a file's first bytes tell, or where they tell none, its ending; a folder is a HATS catalogue.
 
     Raises
     ------
@@ -35,10 +36,12 @@ def format_of(path: Path | str) -> str:
     path = Path(path)
     if path.is_dir():
         return "hats"
+    if told := streams.content_of(path) if path.is_file() else None:
+        return told
     endings = {ending: name for name in FORMATS for ending in _module(name).ENDINGS}
-    lower = path.name.lower()
+    name = streams.stem(path.name)
     for ending in sorted(endings, key=len, reverse=True):
-        if lower.endswith(ending):
+        if name.endswith(ending):
             return endings[ending]
     raise ReadError(
         f"{path}: its ending tells no format; name one under format: {', '.join(FORMATS)} "
@@ -52,7 +55,7 @@ def open_table(path: Path | str, format: str | None = None, group: str | None = 
     Parameters
     ----------
     path : a file, or the folder of a HATS catalogue or collection.
-    format : one of `FORMATS`; told by the ending when left out.
+    format : one of `FORMATS`; found by the content and the ending when left out.
     group : the group of an HDF5 file, the extension of a FITS file (name or number) or the table of a VOTable.
 
     Raises
@@ -66,6 +69,12 @@ def open_table(path: Path | str, format: str | None = None, group: str | None = 
     name = format or format_of(path)
     if name not in FORMATS:
         raise ReadError(f"{path}: there is no format {name!r}; the formats are {', '.join(FORMATS)}")
+    if format is not None and path.is_file():
+        told = streams.content_of(path)
+        if told not in (None, format) and not (told == "ipac" and format in ("csv", "ascii")):
+            raise ReadError(
+                f"{path}: is {told} by its content, not {format}; leave out `format`, or set format: {told}"
+            )
     try:
         table: Table = _module(name).Reader(path, group)
     except ReadError:

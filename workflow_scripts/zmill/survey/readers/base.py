@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from zmill.config import nearest
 
 Span = tuple[int, int] | None
 """First row and first row behind a piece of a table; None for the whole of it."""
+EXACT = {pa.float32(): 2**24, pa.float64(): 2**53}
+"""Integers that floats hold exactly end here."""
+MOST_ELEMENTS = 1000
+"""Elements of a vector column whose units are listed one by one."""
 
 
 class ReadError(Exception):
@@ -25,21 +33,28 @@ class Table(ABC):
     Attributes
     ----------
     path : the file, or the folder of a HATS catalogue.
-    columns : the names of its columns, in the file's order.
+    columns : the names of the columns that hold one value per row, in the file's order.
+    types : the type of each column, by the header; of text, by the first rows, and null where those have no value. Columns
+        of several values per row are list types: `NAME[0]` names their first element.
+    unreadable : columns that zmill does not read, and what each of them is.
     rows : the number of rows, or None where only reading the file tells.
     units : the units that the file gives, as it writes them, by column; a column of which it gives none is left out.
+    warnings : what the file says of itself that a person should know.
     """
 
     path: Path
     columns: list[str]
+    types: Mapping[str, pa.DataType]
+    unreadable: Mapping[str, str] = MappingProxyType({})
     rows: int | None
     units: Mapping[str, str] = MappingProxyType({})
+    warnings: tuple[str, ...] = ()
 
     @abstractmethod
     def read(
         self, columns: list[str], batch_rows: int, span: Span, numeric: Collection[str]
     ) -> Iterator[pa.RecordBatch]:
-        """The format's own part of `batches`; types as the file has them."""
+        """The format's own part of `batches`; types as the file has them, text files give text."""
 
     def spans(self, rows: int) -> list[Span]:
         """Pieces of about `rows` rows that can be read independently of each other, in the order of the file."""
@@ -47,47 +62,235 @@ class Table(ABC):
             return [None]
         return [(start, min(start + rows, self.rows)) for start in range(0, self.rows, rows)]
 
+    def describe(self, types: Mapping[str, pa.DataType], unreadable: Mapping[str, str] | None = None) -> None:
+        """Set `columns`, `types` and `unreadable` from the types of all columns in the file's order."""
+        self.types = types
+        self.columns = [name for name, kind in types.items() if not pa.types.is_nested(kind)]
+        self.unreadable = unreadable or {}
+
+    def describe_units(self, units: Mapping[str, str]) -> None:
+        """Set `units` from those of the file's columns; the elements of a vector column have its unit."""
+        found = {name: unit for name, unit in units.items() if name in self.types}
+        for name, unit in list(found.items()):
+            kind = self.types[name]
+            if pa.types.is_fixed_size_list(kind):
+                found |= {f"{name}[{n}]": unit for n in range(min(kind.list_size, MOST_ELEMENTS))}
+        self.units = found
+
+    def type_of(self, column: str) -> pa.DataType:
+        """The type of a column, or of the element of a vector column."""
+        if column in self.types:
+            return self.types[column]
+        return self.types[self._element(column)[0]].value_type
+
+    def lacks(self, column: str, key: str = "") -> str:
+        """Why a column cannot be read, as a sentence without a full stop; nothing where it can.
+
+        key : the setting that names the column, for the sentence.
+        """
+        key = f" ({key})" if key else ""
+        if column in self.columns:
+            return ""
+        if column in self.unreadable:
+            return f"column {column!r}{key} {self.unreadable[column]}"
+        if column in self.types:
+            return f"column {column!r}{key} {_vector(column, self.types[column])}"
+        name, place = self._element(column)
+        kind = self.types.get(name) if place is not None else None
+        if kind is not None and _is_list(kind) and not pa.types.is_nested(kind.value_type):
+            if pa.types.is_fixed_size_list(kind) and place is not None and place >= kind.list_size:
+                return f"there is no {column!r}{key}: {name} {_vector(name, kind)}"
+            return ""
+        close = nearest(column, [*self.columns, *self.types])
+        vectors = [name for name, kind in self.types.items() if _is_list(kind)]
+        told = [name for name in vectors if column.startswith(name) or f"{name!r}" in close] or vectors[
+            : 0 if close else 3
+        ]
+        near = "".join(f"; {name} {_vector(name, self.types[name])}" for name in told)
+        return f"there is no column {column!r}{key}{near or close or _some(self.columns)}"
+
     def batches(
-        self, columns: list[str], batch_rows: int, span: Span = None, numeric: Collection[str] = ()
+        self,
+        columns: list[str],
+        batch_rows: int,
+        span: Span = None,
+        numeric: Collection[str] = (),
+        text: Collection[str] = (),
     ) -> Iterator[pa.RecordBatch]:
         """Rows in the order of the file, in batches of at most `batch_rows`.
 
         Parameters
         ----------
-        columns : which columns, each once; the batches have them in this order.
+        columns : which columns, each once; the batches have them in this order. `NAME[2]` is the third element of a column
+            of several values per row; null where a row has fewer.
         span : one of `spans()`, or None for the whole table.
-        numeric : columns to be read as float64 whatever the first rows of a text file look like.
+        numeric : columns to be given as floats; null where there is no value.
+        text : columns to be given as text, digit for digit (`exact_text`).
+            All others keep the file's type; in files of text every value is text.
 
         Raises
         ------
         ReadError
-            Where a column is missing or the file is damaged.
+            Where a column is missing, a value does not fit, or the file is damaged.
         """
         for column in columns:
-            if column not in self.columns:
-                raise ReadError(f"{self.path}: there is no column {column!r}{nearest(column, self.columns)}")
+            if lack := self.lacks(column):
+                raise ReadError(f"{self.path}: {lack}")
+        source = {column: column if column in self.columns else self._element(column)[0] for column in columns}
+        masks = {column: f"{column}.mask" for column in columns if self._has_mask(column)}
+        wanted = list(dict.fromkeys([*source.values(), *masks.values()]))
         try:
-            for batch in self.read(columns, batch_rows, span, numeric):
-                yield _tidy(batch.select(columns), numeric)
-        except (pa.ArrowException, OSError, ValueError) as error:
+            for batch in self.read(wanted, batch_rows, span, numeric):
+                found = {name: plain(batch.column(place)) for place, name in enumerate(batch.schema.names)}
+                arrays = []
+                for column in columns:
+                    array = found[source[column]]
+                    if source[column] != column:
+                        array = element(array, self._element(column)[1] or 0)
+                    if column in masks:
+                        array = pc.if_else(found[masks[column]], pa.scalar(None, array.type), array)
+                    if column in numeric:
+                        array = self._floats(column, array)
+                    elif column in text:
+                        array = exact_text(array)
+                    arrays.append(array)
+                yield pa.RecordBatch.from_arrays(arrays, names=columns)
+        except (pa.ArrowException, OSError, EOFError, ValueError) as error:
             raise ReadError(f"{self.path}: cannot be read: {error}") from error
 
+    def _has_mask(self, column: str) -> bool:
+        """Whether astropy has written next to the column which of its values are masked."""
+        return f"{column}.mask" in self.columns and pa.types.is_boolean(self.types[f"{column}.mask"])
 
-def _tidy(batch: pa.RecordBatch, numeric: Collection[str]) -> pa.RecordBatch:
-    """Types that the rest of zmill knows: plain strings, no dictionaries, float64 where asked for."""
-    arrays = []
-    for name, array in zip(batch.schema.names, batch.columns, strict=True):
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
-            array = array.cast(pa.string())
-        if name in numeric and not pa.types.is_floating(array.type):
-            array = array.cast(pa.float64(), safe=False)
-        arrays.append(array)
-    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
+    def _floats(self, column: str, array: pa.Array) -> pa.Array:
+        if pa.types.is_floating(array.type):
+            return array
+        try:
+            return array.cast(pa.float64(), safe=False)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ReadError(f"{self.path}: column {column!r} ({array.type}) holds no numbers: {error}") from None
+
+    @staticmethod
+    def _element(column: str) -> tuple[str, int | None]:
+        """Name and place of `NAME[place]`."""
+        found = re.fullmatch(r"(.+)\[(\d+)\]", column, re.DOTALL)
+        return (found[1], int(found[2])) if found else (column, None)
+
+
+def exact_text(array: pa.Array) -> pa.Array:
+    """Values as text: integers digit for digit, floats as the shortest text that gives them back (3.0 is `3`), truth values as
+    `true` and `false`, dates as 2000-01-01; NaN is null.
+    """
+    array = plain(array)
+    if pa.types.is_floating(array.type):
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
+        whole = pc.and_(pc.equal(array, pc.floor(array)), pc.less_equal(pc.abs(array), EXACT[array.type]))
+        digits = pc.if_else(whole, array, pa.scalar(0, array.type)).cast(pa.int64()).cast(pa.string())
+        return pc.if_else(whole, digits, array.cast(pa.string()))
+    return array if pa.types.is_string(array.type) else array.cast(pa.string())
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """Types that the rest of zmill knows: strings of one kind, no dictionaries, no extension types."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_float16(array.type):
+        array = array.cast(pa.float32())
+    if is_text(array.type) and not pa.types.is_string(array.type):
+        array = _decoded(array)
+    return array
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type that `plain` makes of a type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    return pa.string() if is_text(kind) else kind
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of a type are text."""
+    return (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def _decoded(array: pa.Array) -> pa.Array:
+    try:
+        return array.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return pa.array([decoded(value) for value in array.to_pylist()], pa.string())
+
+
+def decoded(value: bytes | str | None) -> str | None:
+    """Bytes as text: UTF-8, and where they are not, Latin-1."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def element(array: pa.Array, place: int) -> pa.Array:
+    """One element of each row of a list array; null where the row has fewer."""
+    if pa.types.is_fixed_size_list(array.type):
+        return pc.list_element(array, place)
+    offsets = np.asarray(array.offsets, np.int64)
+    rows = offsets[:-1] + place
+    absent = (rows >= offsets[1:]) | array.is_null().to_numpy(zero_copy_only=False)
+    return array.values.take(pa.array(rows, mask=absent))
+
+
+def refuse_repeated(path: Path, names: Iterable[str]) -> None:
+    """Refuse columns of the same name.
+
+    Raises
+    ------
+    ReadError
+        Naming them.
+    """
+    repeated = [(name, times) for name, times in Counter(names).items() if times > 1]
+    if repeated:
+        told = ", ".join(f"{times} columns {name!r}" for name, times in repeated[:5])
+        raise ReadError(
+            f"{path}: has {told}; every column needs a name of its own: rename or drop the others in the file"
+        )
 
 
 def windows(start: int, stop: int, rows: int) -> Iterator[tuple[int, int]]:
     """Consecutive pieces of `rows` rows between `start` and `stop`."""
     for first in range(start, stop, rows):
         yield first, min(first + rows, stop)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _vector(name: str, kind: pa.DataType) -> str:
+    if not _is_list(kind):
+        return f"holds records ({kind}) and not one value per row: write its fields as columns of their own"
+    if pa.types.is_nested(kind.value_type):
+        return f"holds lists of lists ({kind}) and not one value per row: write what is wanted as columns of its own"
+    what = "texts" if is_text(kind.value_type) else "values" if pa.types.is_boolean(kind.value_type) else "numbers"
+    if pa.types.is_fixed_size_list(kind):
+        last = f" … {name}[{kind.list_size - 1}]" if kind.list_size > 1 else ""
+        return f"is a column of {kind.list_size} {what} per row: write {name}[0]{last} for one of them"
+    return f"is a column of lists of {what}: write {name}[0] for the first of each row"
+
+
+def _some(columns: list[str]) -> str:
+    return f"; its columns are {', '.join(columns[:20])}{', ...' if len(columns) > 20 else ''}"

@@ -8,8 +8,6 @@ from io import BytesIO
 from typing import Any
 
 import pyarrow as pa
-from astropy.io import votable
-from astropy.table.meta import get_header_from_yaml
 
 KEYS = ("unit", "units", "tunit")
 """Names under which a column's unit stands, in any case."""
@@ -33,6 +31,10 @@ def of_schema(schema: pa.Schema) -> dict[str, str]:
 
 def of_yaml(lines: Iterable[str]) -> dict[str, str]:
     """Units of the header that astropy writes into ECSV, HDF5 and Parquet; none where it is no such header."""
+    from astropy.table.meta import (
+        get_header_from_yaml,
+    )  # only for files that have such a header: it takes long to import
+
     try:
         columns = get_header_from_yaml(list(lines))["datatype"]
     except Exception:  # text of any kind may stand there, and a header that cannot be read names no unit
@@ -64,6 +66,8 @@ def _of_attributes(text: bytes, names: list[str]) -> dict[str, str]:
 
 
 def _of_votable(text: bytes) -> dict[str, str]:
+    from astropy.io import votable  # as in of_yaml
+
     try:
         tables = list(votable.parse(BytesIO(text), verify="ignore").iter_tables())
     except Exception:  # as in of_yaml

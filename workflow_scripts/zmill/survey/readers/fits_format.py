@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 from astropy.io import fits
 
-from zmill.survey.readers.base import ReadError, Span, Table, windows
+from zmill.survey.readers.base import ReadError, Span, Table, decoded, refuse_repeated, windows
+from zmill.survey.readers.streams import compression, opened
 
-ENDINGS = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fts")
+ENDINGS = (".fits", ".fit", ".fts")
+READABLE = "LBIJKEDA"
+"""Codes of the column formats that are read: truth values, integers, floats, text."""
 
 
 class Reader(Table):
-    """One binary table of a FITS file: the extension of this name or number, or the first.
+    """One binary table of a FITS file: the extension of this name or number, or the only one.
 
-    Scalar numeric, logical and text columns are offered; integers are scaled by TSCAL and TZERO, TNULL becomes null.
+    Integers are scaled by TSCAL and TZERO; TNULL and the logical 0 become null. Columns of several values per row are
+    lists of a fixed length; complex numbers, bits and arrays of variable length are not read.
     """
 
     def __init__(self, path: Path, group: str | None) -> None:
         self.path = path
+        compressed = compression(path)
+        if compressed == "zst":
+            raise ReadError(f"{path}: is compressed with zstd, which FITS files are not read from: unpack it")
         with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
             hdu = _table(hdus, path, group)
             self._offset: int = hdu.fileinfo()["datLoc"]
             self._width: int = hdu.header["NAXIS1"]
             self.rows: int = hdu.header["NAXIS2"]
+            if hdu.header.get("ZTABLE"):
+                raise ReadError(f"{path}: is a compressed table (ZTABLE): unpack it with funpack")
+            refuse_repeated(path, hdu.columns.names)
             self._fields: dict[str, tuple[np.dtype, int]] = {}
             self._columns: dict[str, fits.Column] = {}
+            types, unreadable = {}, {}
             raw = hdu.columns.dtype
             for column in hdu.columns:
                 kind, place = cast("tuple[np.dtype, int]", raw.fields[column.name][:2])
-                if kind.shape == () and column.format.format in "LBIJKEDA":
+                if len(kind.shape) <= 1 and column.format.format in READABLE and column.format.repeat:
                     self._fields[column.name] = (kind.newbyteorder(">"), place)
                     self._columns[column.name] = column.copy()
+                    empty = np.empty(0, np.dtype([("x", kind.newbyteorder(">"))]))["x"]
+                    types[column.name] = _arrow(empty, self._columns[column.name]).type
+                else:
+                    unreadable[column.name] = f"has the FITS format {column.format}, which zmill does not read"
             if raw.itemsize != self._width:
                 raise ReadError(f"{path}: rows are {self._width} bytes wide, its columns {raw.itemsize}")
-        self.columns = list(self._fields)
-        self.units = {name: str(column.unit) for name, column in self._columns.items() if column.unit}
-        if path.suffix != ".gz" and path.stat().st_size < self._offset + self.rows * self._width:
+        self.describe(types, unreadable)
+        self.describe_units({name: str(column.unit) for name, column in self._columns.items() if column.unit})
+        if compressed is None and path.stat().st_size < self._offset + self.rows * self._width:
             raise ReadError(f"{path}: is cut short: its header promises {self.rows} rows, the file ends before them")
 
     def read(
@@ -56,7 +70,7 @@ class Reader(Table):
                 "itemsize": self._width,
             }
         )
-        with self._open() as file:
+        with opened(self.path) as file:
             file.seek(self._offset + first * self._width)
             for start, stop in windows(first, last, batch_rows):
                 data = file.read((stop - start) * self._width)
@@ -65,9 +79,6 @@ class Reader(Table):
                 rows = np.frombuffer(data, layout)
                 arrays = [_arrow(rows[name], self._columns[name]) for name in columns]
                 yield pa.RecordBatch.from_arrays(arrays, names=columns)
-
-    def _open(self) -> IO[bytes]:
-        return cast("IO[bytes]", gzip.open(self.path)) if self.path.suffix == ".gz" else open(self.path, "rb")
 
 
 def _table(hdus: fits.HDUList, path: Path, group: str | None) -> fits.BinTableHDU:
@@ -81,18 +92,24 @@ def _table(hdus: fits.HDUList, path: Path, group: str | None) -> fits.BinTableHD
         if not isinstance(hdu, fits.BinTableHDU):
             raise ReadError(f"{path}: extension {group!r} is no binary table")
         return hdu
-    for hdu in hdus:
-        if isinstance(hdu, fits.BinTableHDU):
-            return hdu
-    raise ReadError(f"{path}: has no binary table")
+    tables = {number: hdu for number, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU)}
+    if len(tables) > 1:
+        told = ", ".join(f"{n} {hdu.name} ({hdu.header['NAXIS2']} rows)" for n, hdu in tables.items())
+        raise ReadError(f"{path}: holds {len(tables)} tables: {told}; name one under `group`, by number or name")
+    if not tables:
+        text = any(isinstance(hdu, fits.TableHDU) for hdu in hdus)
+        raise ReadError(f"{path}: has no binary table" + ("; write its ASCII table as a binary one" if text else ""))
+    return next(iter(tables.values()))
 
 
 def _arrow(values: np.ndarray, column: fits.Column) -> pa.Array:
+    if values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(_arrow(values.reshape(-1), column), values.shape[1])
     kind = column.format.format
     if kind == "A":
-        return pa.array([text.decode("ascii", "replace").rstrip() for text in values.tolist()], pa.string())
+        return pa.array([_text(value) for value in values.tolist()], pa.string())
     if kind == "L":
-        return pa.array(values == ord("T"))
+        return pa.array(values == ord("T"), mask=(values != ord("T")) & (values != ord("F")))
     native = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("=")))
     mask = native == column.null if column.null is not None and native.dtype.kind in "iu" else None
     zero, scale = column.bzero or 0, column.bscale or 1
@@ -103,6 +120,10 @@ def _arrow(values: np.ndarray, column: fits.Column) -> pa.Array:
     elif zero:
         native = native + zero
     return pa.array(native, mask=mask)
+
+
+def _text(value: Any) -> str:
+    return (decoded(value.split(b"\0", 1)[0]) or "").rstrip()
 
 
 def _shifted(values: np.ndarray, zero: int) -> np.ndarray:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zmill.survey.readers import described
 from zmill.survey.readers.base import ReadError, Span, Table
-from zmill.survey.readers.parquet_format import group_spans
+from zmill.survey.readers.parquet_format import describe_schema, group_spans
 
 ENDINGS = ("hats.properties", "collection.properties")
+NO_SURVEY = ("margin", "association", "index", "map")
+"""Kinds of HATS tables whose rows are not the objects of a survey, or not all of them."""
 
 
 class Reader(Table):
@@ -22,7 +23,20 @@ class Reader(Table):
     def __init__(self, path: Path, group: str | None) -> None:
         self.path = path if path.is_dir() else path.parent
         catalog = self._primary()
-        suffix = properties(catalog / "hats.properties", catalog / "properties").get("hats_npix_suffix", ".parquet")
+        self._refuse_hipscat(catalog)
+        about = properties(catalog / "hats.properties", catalog / "properties")
+        kind = about.get("dataproduct_type", "object")
+        if kind in NO_SURVEY:
+            whose = about.get("hats_primary_table_url")
+            raise ReadError(
+                f"{catalog}: is a HATS {kind} and no catalogue of objects"
+                + (
+                    f" (dataproduct_type = {kind}); it belongs to {whose}: name that folder, or the collection"
+                    if whose
+                    else ""
+                )
+            )
+        suffix = about.get("hats_npix_suffix", ".parquet")
         self._files: list[Path] = []
         for order, pixel in _pixels(catalog):
             stem = catalog / "dataset" / f"Norder={order}" / f"Dir={pixel // 10_000 * 10_000}" / f"Npix={pixel}"
@@ -38,9 +52,7 @@ class Reader(Table):
             for number in range(metadata.num_row_groups):
                 self._groups.append((file, number))
                 self._starts.append(self._starts[-1] + metadata.row_group(number).num_rows)
-        schema = pq.read_schema(self._files[0])
-        self.columns = schema.names
-        self.units = described.of_schema(schema)
+        describe_schema(self, pq.read_schema(self._files[0]))
         self.rows: int = self._starts[-1]
 
     def _primary(self) -> Path:
@@ -51,6 +63,19 @@ class Reader(Table):
         if primary is None:
             raise ReadError(f"{collection}: has no hats_primary_table_url, as a HATS collection must")
         return self.path / primary
+
+    def _refuse_hipscat(self, catalog: Path) -> None:
+        if (catalog / "catalog_info.json").is_file() and not (catalog / "hats.properties").is_file():
+            raise ReadError(
+                f"{catalog}: is a HiPSCat catalogue (catalog_info.json), the predecessor of HATS; give its Parquet files as files: "
+                f"{catalog.name}/Norder=*/Dir=*/*.parquet, with format: parquet"
+            )
+        if not any((catalog / name).is_file() for name in ("hats.properties", "properties")):
+            inside = sorted({p.suffix for p in catalog.iterdir() if p.is_file() and p.suffix})
+            raise ReadError(
+                f"{catalog}: is a folder and no HATS catalogue: it has no hats.properties; "
+                + (f"give the files in it as {catalog.name}/*{inside[0]}" if inside else "name the files below it")
+            )
 
     def spans(self, rows: int) -> list[Span]:
         """Runs of row groups of about `rows` rows."""

@@ -1,4 +1,4 @@
-"""HDF5: a group of one-dimensional datasets of the same length, or one dataset of records."""
+"""HDF5: a group of datasets of the same length, or one dataset of records."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from zmill.survey.readers import described
 from zmill.survey.readers.base import ReadError, Span, Table, windows
+from zmill.survey.readers.held import arrow
+from zmill.survey.readers.streams import compression
 
 ASTROPY = ".__table_column_meta__"
 """Ending of the dataset in which astropy describes the columns of another."""
@@ -22,19 +24,35 @@ class Reader(Table):
 
     def __init__(self, path: Path, group: str | None) -> None:
         self.path = path
+        if kind := compression(path):
+            raise ReadError(f"{path}: is compressed ({kind}), and HDF5 is not read from compressed files: unpack it")
         with h5py.File(path) as file:
+            _refuse_others(file, path)
             self._group = group or _only_table(file, path)
             if self._group not in file:
                 raise ReadError(f"{path}: there is no group {self._group!r}; there is: {', '.join(file) or 'nothing'}")
             table = file[self._group]
-            self.columns = _columns(table)
-            if not self.columns:
-                raise ReadError(f"{path}: group {self._group!r} has no one-dimensional dataset")
-            lengths = {len(_column(table, name)) for name in self.columns}
+            names = _columns(table)
+            if not names:
+                raise ReadError(
+                    f"{path}: group {self._group!r} has no dataset that is a column; there is: {_tables(file)}"
+                )
+            lengths = {len(_column(table, name)) for name in names}
             if len(lengths) > 1:
                 raise ReadError(f"{path}: the datasets of group {self._group!r} differ in length: {sorted(lengths)}")
             self.rows: int = lengths.pop()
-            self.units = _units(file, self._group)
+            self._describe(table, names)
+            self.describe_units(_units(file, self._group))
+
+    def _describe(self, table: h5py.Group | h5py.Dataset, names: list[str]) -> None:
+        types, unreadable = {}, {}
+        for name in names:
+            column = _column(table, name)
+            try:
+                types[name] = arrow(column[: 1000 if column.dtype.kind == "O" else 0]).type
+            except (TypeError, pa.ArrowException):
+                unreadable[name] = f"holds {column.dtype} values of shape {column.shape[1:]}, which zmill does not read"
+        self.describe(types, unreadable)
 
     def read(
         self, columns: list[str], batch_rows: int, span: Span, numeric: Collection[str]
@@ -44,27 +62,49 @@ class Reader(Table):
             table = file[self._group]
             for start, stop in windows(first, last, batch_rows):
                 yield pa.RecordBatch.from_arrays(
-                    [_arrow(_column(table, name)[start:stop]) for name in columns], names=columns
+                    [arrow(_column(table, name)[start:stop]) for name in columns], names=columns
                 )
 
 
 def _only_table(file: h5py.File, path: Path) -> str:
     if _columns(file):
         return "/"
+    found = _tables(file)
+    if len(found) != 1:
+        raise ReadError(
+            f"{path}: name under `group` the group that holds the table; there is: {', '.join(found) or 'none'}"
+        )
+    return found[0]
+
+
+def _tables(file: h5py.File) -> list[str]:
     found: list[str] = []
     file.visititems(lambda name, item: found.append(name) if _columns(item) else None)
-    if len(found) != 1:
-        raise ReadError(f"{path}: give the group that holds the table; there is: {', '.join(found) or 'none'}")
-    return found[0]
+    return found
+
+
+def _refuse_others(file: h5py.File, path: Path) -> None:
+    """Refuse the layouts of pandas and vaex, which are no tables of columns to anyone else."""
+    frames = []
+    file.visititems(lambda name, item: frames.append(name) if "pandas_type" in item.attrs else None)
+    if frames:
+        raise ReadError(
+            f"{path}: was written by pandas (to_hdf: {', '.join(frames[:5])}), in a layout of its own; write it with to_parquet, or "
+            "with astropy: Table.from_pandas(frame).write('name.hdf5', path='table')"
+        )
+    if "table/columns" in file:
+        raise ReadError(
+            f"{path}: was written by vaex, in a layout of its own; write it with export_parquet or export_fits"
+        )
 
 
 def _columns(item: h5py.Group | h5py.Dataset) -> list[str]:
     if isinstance(item, h5py.Dataset):
-        return list(item.dtype.names or ()) if item.ndim == 1 else []
+        return list(item.dtype.names or ()) if item.ndim == 1 and item.dtype.names else []
     return [
         name
         for name, d in item.items()
-        if isinstance(d, h5py.Dataset) and d.ndim == 1 and not d.dtype.names and not name.endswith(ASTROPY)
+        if isinstance(d, h5py.Dataset) and d.ndim in (1, 2) and not d.dtype.names and not name.endswith(ASTROPY)
     ]
 
 
@@ -84,9 +124,3 @@ def _column(table: h5py.Group | h5py.Dataset, name: str) -> h5py.Dataset:
     if isinstance(table, h5py.Group):
         return table[name]
     return table.fields(name)
-
-
-def _arrow(values: np.ndarray) -> pa.Array:
-    if values.dtype.kind in "SO":
-        return pa.array([v.decode("utf-8") if isinstance(v, bytes) else v for v in values.tolist()], pa.string())
-    return pa.array(values.astype(values.dtype.newbyteorder("="), copy=False))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zmill.survey.readers import described
-from zmill.survey.readers.base import Span, Table
+from zmill.survey.readers.base import ReadError, Span, Table, plain_type, refuse_repeated
 
 ENDINGS = (".parquet", ".pq", ".parq")
 
@@ -20,9 +20,10 @@ class Reader(Table):
 
     def __init__(self, path: Path, group: str | None) -> None:
         self.path = path
+        if path.is_dir():
+            raise ReadError(f"{path}: is a folder; name its files: {path.name}/*.parquet")
         with pq.ParquetFile(path) as file:
-            self.columns = file.schema_arrow.names
-            self.units = described.of_schema(file.schema_arrow)
+            describe_schema(self, file.schema_arrow)
             self.rows: int = file.metadata.num_rows
             self._starts = [0]
             for number in range(file.metadata.num_row_groups):
@@ -39,6 +40,19 @@ class Reader(Table):
         groups = [n for n, start in enumerate(self._starts[:-1]) if first <= start < last]
         with pq.ParquetFile(self.path, pre_buffer=False) as file:
             yield from file.iter_batches(batch_size=batch_rows, row_groups=groups, columns=columns, use_threads=False)
+
+
+def describe_schema(table: Table, schema: pa.Schema) -> None:
+    """Columns, types and units of an Arrow schema, into a table.
+
+    Raises
+    ------
+    ReadError
+        Where columns have the same name.
+    """
+    refuse_repeated(table.path, schema.names)
+    table.describe({field.name: plain_type(field.type) for field in schema})
+    table.describe_units(described.of_schema(schema))
 
 
 def group_spans(starts: list[int], rows: int) -> list[Span]:

@@ -2,56 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import warnings
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
 from astropy.io import votable
 
-from zmill.survey.readers.base import ReadError, Span, Table, windows
+from zmill.survey.readers.base import ReadError, refuse_repeated
+from zmill.survey.readers.held import Held
+from zmill.survey.readers.streams import opened
 
-ENDINGS = (".vot", ".votable", ".xml", ".vot.gz")
+ENDINGS = (".vot", ".votable", ".xml")
 
 
-class Reader(Table):
-    """One table of a VOTable: the one of this ID or name, or the first; a field goes by its name, or by its ID."""
+class Reader(Held):
+    """One table of a VOTable: the one of this ID or name, or the only one; a field goes by its name, or by its ID.
+
+    A service that failed (QUERY_STATUS = ERROR) is refused in its own words; one that cut the table at its limit
+    (OVERFLOW) is a warning.
+    """
 
     def __init__(self, path: Path, group: str | None) -> None:
         self.path = path
-        document = votable.parse(str(path), verify="ignore")
+        with opened(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            document = votable.parse(file, verify="ignore")
+        statuses = [info for info in _infos(document) if str(info.name).upper() == "QUERY_STATUS"]
+        for info in statuses:
+            if str(info.value).upper() == "ERROR":
+                raise ReadError(
+                    f"{path}: the service that wrote it reports an error: {info.content or 'without a word why'}"
+                )
+        if any(str(info.value).upper() == "OVERFLOW" for info in statuses):
+            self.warnings = (
+                f"{path}: the service that wrote it cut the table at its limit of rows (QUERY_STATUS = OVERFLOW): rows are missing",
+            )
         tables = list(document.iter_tables())
         chosen = [t for t in tables if group is None or group in (t.ID, t.name)]
+        names = ", ".join(str(t.ID or t.name or f"number {n}") for n, t in enumerate(tables, 1))
         if not chosen:
-            names = ", ".join(str(t.ID or t.name) for t in tables)
             raise ReadError(f"{path}: there is no table {group!r}; there is: {names or 'none'}")
-        self._array = chosen[0].array
-        self._fields = {field.name or field.ID: field.ID for field in chosen[0].fields if _is_plain(field)}
-        self.columns = list(self._fields)
-        self.units = {f.name or f.ID: str(f.unit) for f in chosen[0].fields if f.unit}
-        self.rows: int = len(self._array)
-
-    def spans(self, rows: int) -> list[Span]:
-        """One piece: a second one would parse the file again."""
-        return [None] if self.rows else []
-
-    def read(
-        self, columns: list[str], batch_rows: int, span: Span, numeric: Collection[str]
-    ) -> Iterator[pa.RecordBatch]:
-        first, last = span or (0, self.rows)
-        for start, stop in windows(first, last, batch_rows):
-            arrays = [_arrow(self._array[self._fields[name]][start:stop]) for name in columns]
-            yield pa.RecordBatch.from_arrays(arrays, names=columns)
+        if len(chosen) > 1:
+            raise ReadError(f"{path}: holds {len(chosen)} tables: {names}; name one under `group`, by its ID or name")
+        fields, array = chosen[0].fields, chosen[0].array
+        refuse_repeated(path, [field.name or field.ID for field in fields])
+        self.hold(
+            {field.name or field.ID: array[field.ID] for field in fields},
+            len(array),
+            {field.name or field.ID: str(field.unit) for field in fields if field.unit},
+        )
 
 
-def _is_plain(field: votable.tree.Field) -> bool:
-    return field.arraysize in (None, "1") or field.datatype in ("char", "unicodeChar")
-
-
-def _arrow(values: np.ma.MaskedArray) -> pa.Array:
-    mask = np.ma.getmaskarray(values)
-    data = np.ma.getdata(values)
-    if data.dtype.kind in "OSU":
-        texts = [v.decode("utf-8") if isinstance(v, bytes) else v for v in data.tolist()]
-        return pa.array([None if m else v for v, m in zip(texts, mask, strict=True)], pa.string())
-    return pa.array(data.astype(data.dtype.newbyteorder("="), copy=False), mask=mask)
+def _infos(document: Any) -> list[Any]:
+    """INFO elements of the document, its resources and its tables."""
+    found = list(document.infos)
+    resources = list(document.resources)
+    while resources:
+        resource = resources.pop()
+        found += resource.infos
+        resources += resource.resources
+    return found + [info for table in document.iter_tables() for info in table.infos]

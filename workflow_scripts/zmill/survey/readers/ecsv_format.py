@@ -1,0 +1,52 @@
+"""ECSV: CSV with types and units in comments, as astropy writes it; held in memory as a whole."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+from astropy.table import Column, Table
+
+from zmill.survey.readers.base import ReadError, decoded, refuse_repeated
+from zmill.survey.readers.held import Held
+from zmill.survey.readers.streams import opened
+
+ENDINGS = (".ecsv",)
+
+
+class Reader(Held):
+    """One ECSV file; what astropy makes of several columns together (a SkyCoord, a Time) is not read."""
+
+    astropy = "ascii.ecsv"
+
+    def __init__(self, path: Path, group: str | None) -> None:
+        self.path = path
+        with opened(path) as file:
+            text = decoded(bytes(file.read())) or ""
+        refuse_repeated(path, self.header(text))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = Table.read(io.StringIO(text), format=self.astropy)
+        lines = self.lines(text)
+        if lines != len(table):
+            raise ReadError(
+                f"{path}: {lines} lines hold {len(table)} rows: a quotation mark opens and does not close on its line"
+            )
+        plain = {name: column for name, column in table.columns.items() if isinstance(column, Column)}
+        self.hold(plain, len(table), {name: str(column.unit) for name, column in plain.items() if column.unit})
+        others = {
+            n: f"is a {type(c).__name__} of astropy: write its numbers as columns" for n, c in table.columns.items()
+        }
+        self.unreadable = {**self.unreadable, **{n: told for n, told in others.items() if n not in plain}}
+
+    @staticmethod
+    def header(text: str) -> list[str]:
+        """Names of the columns."""
+        line = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
+        return line.split("," if "," in line else None)
+
+    @staticmethod
+    def lines(text: str) -> int:
+        """Number of lines that hold a row."""
+        return sum(bool(line.strip()) and not line.startswith("#") for line in text.split("\n")) - 1

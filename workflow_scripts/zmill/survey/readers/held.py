@@ -1,0 +1,75 @@
+"""Tables that a library reads as a whole: their columns as NumPy arrays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from zmill.survey.readers.base import Span, Table, decoded, windows
+
+
+class Held(Table):
+    """A table whose columns are held in memory; it is one piece, for a second one would read the file again."""
+
+    _arrays: dict[str, np.ma.MaskedArray]
+
+    def hold(self, arrays: Mapping[str, Any], rows: int, units: Mapping[str, str]) -> None:
+        """Take the columns, in the file's order; those of objects that are no text cannot be read."""
+        self.rows = rows
+        self._arrays, types, unreadable = {}, {}, {}
+        for name, array in arrays.items():
+            try:
+                types[name] = arrow(array[:0] if array.dtype.kind != "O" else array[:1000]).type
+                self._arrays[name] = array
+            except (pa.ArrowException, TypeError, AttributeError):
+                shape = (
+                    f"arrays of shape {array.shape[1:]}" if getattr(array, "ndim", 1) > 2 else f"{array.dtype} values"
+                )
+                unreadable[name] = f"holds {shape} in its rows, which zmill does not read: write them as columns"
+        self.describe(types, unreadable)
+        self.describe_units(units)
+
+    def spans(self, rows: int) -> list[Span]:
+        """One piece."""
+        return [None] if self.rows else []
+
+    def read(
+        self, columns: list[str], batch_rows: int, span: Span, numeric: Collection[str]
+    ) -> Iterator[pa.RecordBatch]:
+        first, last = span or (0, self.rows or 0)
+        for start, stop in windows(first, last, batch_rows):
+            arrays = [arrow(self._arrays[name][start:stop]) for name in columns]
+            yield pa.RecordBatch.from_arrays(arrays, names=columns)
+
+
+def arrow(values: Any) -> pa.Array:
+    """A NumPy column of one or of several values per row as an Arrow array; what is masked is null.
+
+    Raises
+    ------
+    TypeError
+        Where it has more than two dimensions, or objects that are no text.
+    """
+    mask, data = np.ma.getmaskarray(values), np.ma.getdata(values)
+    if data.ndim > 2:
+        raise TypeError(f"arrays of shape {data.shape[1:]}")
+    if data.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(arrow(np.ma.masked_array(data, mask).reshape(-1)), data.shape[1])
+    if data.dtype.kind in "OSU":
+        return _of_objects(data.tolist(), mask)
+    if data.dtype.kind not in "biuf":
+        raise TypeError(f"values of type {data.dtype}")
+    return pa.array(data.astype(data.dtype.newbyteorder("="), copy=False), mask=mask)
+
+
+def _of_objects(values: list[Any], mask: np.ndarray) -> pa.Array:
+    if mask.ndim == 1 and any(isinstance(value, np.ndarray | list) for value in values):
+        rows = [None if m else np.ma.getdata(v).tolist() for v, m in zip(values, mask.tolist(), strict=True)]
+        kind = next((v.dtype for v in values if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"), None)
+        return pa.array(rows, pa.list_(pa.from_numpy_dtype(kind.newbyteorder("="))) if kind is not None else None)
+    if not all(isinstance(value, bytes | str | None) for value in values):
+        raise TypeError("objects that are no text")
+    return pa.array([None if m else decoded(v) for v, m in zip(values, mask.tolist(), strict=True)], pa.string())

@@ -1,0 +1,96 @@
+"""Files as streams of bytes: what a file is, and whether it is compressed, is decided by its first bytes."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from zmill.survey.readers.base import ReadError
+
+HEAD_BYTES = 4096
+COMPRESSIONS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+COMPRESSED_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
+REFUSED = {
+    b"PK\x03\x04": "a zip archive or an Excel file: unpack it, or export the table as CSV or Parquet",
+    b"\xff\xfe": "text in UTF-16: write it as UTF-8",
+    b"\xfe\xff": "text in UTF-16: write it as UTF-8",
+    b"\x93NUMPY": "a NumPy array: write it as a table, in Parquet or FITS",
+    b"ARROW1": "an Arrow or Feather file: write it as Parquet",
+    b"ORC": "an ORC file: write it as Parquet",
+}
+
+
+def compression(path: Path) -> str | None:
+    """`gz`, `bz2`, `xz` or `zst` where the file's first bytes say so."""
+    with open(path, "rb") as file:
+        first = file.read(8)
+    return next((name for magic, name in COMPRESSIONS.items() if first.startswith(magic)), None)
+
+
+def opened(path: Path) -> Any:
+    """The file, decompressed, as a binary stream with `read`; all but `zst` can `seek`.
+
+    Raises
+    ------
+    ReadError
+        Where it is no table but an archive.
+    """
+    kind = compression(path)
+    if kind == "zst":
+        return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+    if kind is not None:
+        return {"gz": gzip.GzipFile, "bz2": bz2.BZ2File, "xz": lzma.LZMAFile}[kind](path, "rb")
+    file = open(path, "rb")  # noqa: SIM115 - the caller closes it
+    first = file.read(8)
+    for magic, what in REFUSED.items():
+        if first.startswith(magic):
+            file.close()
+            raise ReadError(f"{path}: is {what}")
+    file.seek(0)
+    return file
+
+
+def head(path: Path, size: int = HEAD_BYTES) -> bytes:
+    """The first bytes of the decompressed file.
+
+    Raises
+    ------
+    ReadError
+        As `opened`, and where the compressed file is damaged at once.
+    """
+    try:
+        with opened(path) as file:
+            return bytes(file.read(size))
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise ReadError(f"{path}: cannot be read: {error}") from error
+
+
+def content_of(path: Path) -> str | None:
+    """The format that a file's first bytes tell, or None where they tell none."""
+    first = head(path)
+    if first.startswith(b"SIMPLE  ="):
+        return "fits"
+    if first.startswith(b"PAR1"):
+        return "parquet"
+    if first.startswith(b"\x89HDF\r\n"):
+        return "hdf5"
+    text = first.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"# %ECSV"):
+        return "ecsv"
+    if text.startswith(b"<") and b"<VOTABLE" in first.upper():
+        return "votable"
+    line = text.split(b"\n", 1)[0].strip()
+    if line.startswith(b"\\") or (line.startswith(b"|") and line.endswith(b"|") and len(line) > 1):
+        return "ipac"
+    return None
+
+
+def stem(name: str) -> str:
+    """A file's name in lower case without the ending of its compression."""
+    lower = name.lower()
+    return next((lower.removesuffix(ending) for ending in COMPRESSED_ENDINGS if lower.endswith(ending)), lower)
