@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from night_sky import CATALOGS, Sky, fresh, hashes, later_labels, record
 
+from zmill.catalog.files import read_json
 from zmill.catalog.lock import hold
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -96,7 +96,7 @@ def test_files_that_come_and_go(sky: Sky) -> None:
 
 
 def test_models_learn_again_once_labels_have_changed_enough_and_replace_the_old_only_if_better(sky: Sky) -> None:
-    late, first = later_labels(sky), json.loads((sky.results / "champion.json").read_text())
+    late, first = later_labels(sky), read_json(sky.results / "champion.json")
     colors = (sky.results / "imputation.json").read_bytes()
     test_rows = set(pq.read_table(sky.results / "sample" / "test.parquet")["object_id"].to_pylist())
     sky.write_labels(pa.concat_tables([sky.labels(), late.slice(0, 8)]))
@@ -106,12 +106,12 @@ def test_models_learn_again_once_labels_have_changed_enough_and_replace_the_old_
     night = sky.refresh(refresh={"margin": 0.9})
     assert night.code == 0, night.text[-3000:]
     assert set(night.jobs) >= TRAINING and not {"predict_shard", "clean_shard"} & set(night.jobs)
-    now = json.loads((sky.results / "champion.json").read_text())
+    now = read_json(sky.results / "champion.json")
     assert now["hash"] == first["hash"] and not now["history"][0]["won"]
     assert record(sky)["model"]["partitions_by_hash"] == {first["hash"]: len(hashes(sky, "photoz"))}
     night = sky.refresh(refresh={"margin": 0})
     assert night.code == 0, night.text[-3000:]
-    now = json.loads((sky.results / "champion.json").read_text())
+    now = read_json(sky.results / "champion.json")
     decided = now["history"][0]
     assert decided["won"] == (decided["value"] < decided["champion"]) == (now["hash"] != first["hash"])
     assert ("predict_shard" in night.jobs) == decided["won"]
@@ -161,12 +161,12 @@ def test_a_rollback_while_a_night_runs_holds_publishing_back_until_it_is_resumed
     second = record(sky)
     with hold(sky.results / ".lock"):
         assert sky.refresh(target="rollback").code == 0
-    assert record(sky) == first == json.loads((sky.results / "release.json").read_text())
+    assert record(sky) == first == read_json(sky.results / "release.json")
     assert (sky.refresh().code, sky.refresh().jobs) == (0, {})
     sky.change(sky.tiles[3])
     night = sky.refresh()
     assert night.code == 1 and f"not published: {second['release']} was rolled back" in night.text
-    assert record(sky) == first == json.loads((sky.results / "release.json").read_text())
+    assert record(sky) == first == read_json(sky.results / "release.json")
     assert sky.refresh(target="resume").code == 0
     night = sky.refresh()
     assert (night.code, night.jobs) == (0, {"release": 1, "refresh": 1})

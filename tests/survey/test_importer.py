@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from small_survey import BANDS, survey, table, write
 from test_extinction import write_map
 
 from zmill.catalog import hats, shards
+from zmill.catalog.files import read_json
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Partitions, Survey
 from zmill.survey import importer, pieces
@@ -47,7 +47,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def rejected(folder: Path) -> dict[str, list[str]]:
     found = pq.read_table(folder / "rejected" / "survey.parquet").to_pylist()
-    counts = json.loads((folder / "rejected" / "survey.json").read_text())
+    counts = read_json(folder / "rejected" / "survey.json")
     by_reason: dict[str, list[str]] = {}
     for row in found:
         by_reason.setdefault(row["reason"], []).append(row["object_id"])

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from zmill import __version__
-from zmill.catalog.files import read_json, whole, write_json
+from zmill.catalog.files import MEND, Damaged, read_json, whole, write_json
 from zmill.catalog.sky import HEALPIX_COLUMN, HEALPIX_ORDER
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def write_partition(
     ----------
     extra : further entries of the sidecar, such as the hash of the input that the partition was made from.
     """
-    with whole(partition.file(catalog)) as temporary:
+    with whole(partition.file(catalog), check=False) as temporary:
         sink = _HashingFile(temporary)
         writer = PartitionWriter(sink, schema)
         try:
@@ -160,15 +160,24 @@ def sidecar(catalog: Path, partition: Partition) -> dict[str, Any]:
     Raises
     ------
     CatalogError
-        Where there is none: the partition was not written whole.
+        Where there is none, or a damaged one.
     """
     path = partition.sidecar(catalog)
-    if not path.is_file():
-        raise CatalogError(
-            f"{path}: missing; the partition was never finished: run the stage that writes {catalog} again"
-        )
-    content: dict[str, Any] = read_json(path)
+    try:
+        content: dict[str, Any] = read_json(path)
+    except FileNotFoundError:
+        raise CatalogError(f"{path}: missing; the partition was never finished: run again") from None
+    except Damaged as error:
+        raise CatalogError(str(error)) from None
     return content
+
+
+def is_whole(catalog: Path, partition: Partition) -> bool:
+    """Whether a partition and its sidecar are there, and the file as long as it was written."""
+    try:
+        return partition.file(catalog).stat().st_size == sidecar(catalog, partition)["bytes"]
+    except (FileNotFoundError, CatalogError):
+        return False
 
 
 def content_hash(catalog: Path, found: Iterable[Partition]) -> str:
@@ -182,8 +191,11 @@ def partitions(catalog: Path) -> list[Partition]:
     path = catalog / "partition_info.csv"
     if not path.is_file():
         raise CatalogError(f"{path}: missing; {catalog} is not a finished HATS catalogue")
-    with open(path, newline="", encoding="utf-8") as handle:
-        found = [Partition(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(handle)]
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            found = [Partition(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(handle)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CatalogError(f"{path}: damaged ({type(error).__name__}: {error}): {MEND}") from None
     return sorted(found, key=lambda partition: partition.interval())
 
 
@@ -266,9 +278,12 @@ def _refuse_other_columns(catalog: Path, ordered: list[Partition]) -> None:
 
 
 def _remove_others(catalog: Path, kept: Iterable[Partition]) -> None:
-    """Remove every file of partitions that is of none of these, what killed jobs left included."""
+    """Remove every file of partitions that is of none of these, what killed jobs left included; other files stay."""
     wanted = {place for partition in kept for place in (partition.file(catalog), partition.sidecar(catalog))}
-    found = [*catalog.glob("dataset/Norder=*/Dir=*/*"), *catalog.glob("sidecars/*/*/*")]
+    files = ("Npix=*.parquet", ".Npix=*.tmp")
+    found = [path for name in files for path in catalog.glob(f"dataset/Norder=*/Dir=*/{name}")]
+    found += catalog.glob("sidecars/*/*/*.json")
+    found += catalog.glob("sidecars/*/*/.*.tmp")
     others = [path for path in found if path not in wanted]
     if others:
         (catalog / "partition_info.csv").unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from zmill.catalog.files import whole
+from zmill.catalog.files import check_file, whole
 from zmill.catalog.hats import Partition, partitions, sidecar
 
 MOST_SHARDS = 500
@@ -66,14 +66,15 @@ def write(catalog: Path, shards: Shards, content: Mapping[Partition, str]) -> No
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             with whole(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-    for path in (catalog / "shards").iterdir():
+    for path in (catalog / "shards").glob("[0-9]*.csv"):
         if path not in wanted:
             path.unlink()
+            check_file(path).unlink(missing_ok=True)
 
 
 def numbers(catalog: Path) -> list[int]:
     """Numbers of the shards of a catalogue."""
-    return sorted(int(path.stem) for path in (catalog / "shards").glob("*.csv"))
+    return sorted(int(path.stem) for path in (catalog / "shards").glob("[0-9]*.csv"))
 
 
 def read(path: Path) -> list[Partition]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from zmill.catalog.files import read_json
+from zmill.catalog.files import Damaged, read_json
 
 MEANING = 1
 """Number of what the columns of `photoz/` and `pdf/` mean. It is raised when one is added, or computed otherwise: what was predicted
@@ -62,8 +62,10 @@ def assign(results: Path, shards: Collection[int], budget: float | None, pdf: st
 
 
 def _said(results: Path, shard: int) -> dict[str, Any]:
-    path = results / "progress" / "predict" / f"{shard}.json"
-    said: dict[str, Any] = read_json(path) if path.is_file() else {}
+    try:
+        said: dict[str, Any] = read_json(results / "progress" / "predict" / f"{shard}.json")
+    except (FileNotFoundError, Damaged):
+        return {}
     return said
 
 

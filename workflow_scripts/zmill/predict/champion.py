@@ -108,14 +108,12 @@ def measure(model: Path, test: pa.Table, block_order: int) -> dict[str, float]:
 
 def _adopt(model: Path, target: Path) -> None:
     """Copy a model; `model.json` comes last, so that a folder that has it is whole."""
-    files = sorted(
-        (path for path in model.iterdir() if path.is_file()), key=lambda path: path.name == store.DESCRIPTION
-    )
-    if (target / store.DESCRIPTION).is_file():
-        return
-    for path in files:
-        with whole(target / path.name) as temporary:
-            shutil.copyfile(path, temporary)
+    try:
+        store.describe(target)
+    except ModelError:
+        for name in (store.TENSORS, store.DESCRIPTION):
+            with whole(target / name, check=name != store.DESCRIPTION) as temporary:
+                shutil.copyfile(model / name, temporary)
 
 
 def known(results: Path) -> set[str]:

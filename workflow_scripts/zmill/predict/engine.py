@@ -152,8 +152,7 @@ def _begin(work: Work, event: Event) -> Callable[[], Sequence[Event]]:
 
 
 def _rows(catalog: Path, partitions: list[Partition]) -> int:
-    files = [partition.sidecar(catalog) for partition in partitions]
-    return sum(hats.read_json(file)["rows"] for file in files if file.is_file())
+    return sum(hats.sidecar(catalog, one)["rows"] for one in partitions if hats.is_whole(catalog, one))
 
 
 def _full(work: Work, partitions: list[Partition], error: OSError) -> str:

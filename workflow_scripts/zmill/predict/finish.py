@@ -7,7 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from zmill.catalog import hats
-from zmill.catalog.files import read_json, write_json
+from zmill.catalog.files import MEND, write_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.job import log
 from zmill.models import store
@@ -52,8 +52,7 @@ def finish(results: Path, name: str, kind: Stored) -> int:
         if faults:
             more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
             raise CatalogError(
-                f"{catalog}: {len(faults)} of {len(partitions)} partitions are not what they should be; predict them "
-                "again (snakemake --forcerun predict_shard takes up these and no others):\n"
+                f"{catalog}: {len(faults)} of {len(partitions)} partitions are not what they should be: {MEND}:\n"
                 + "\n".join(f"  {fault}" for fault in faults[:SHOWN])
                 + more
             )
@@ -77,12 +76,11 @@ def _fault(
 ) -> str | None:
     """What is wrong with a partition of an output, or None."""
     file = partition.file(catalog)
-    if not file.is_file() or not partition.sidecar(catalog).is_file():
-        return f"{file}: missing"
-    said = read_json(partition.sidecar(catalog))
+    if not hats.is_whole(catalog, partition):
+        return f"{file}: missing or damaged"
+    said = hats.sidecar(catalog, partition)
     expected = {
         "rows": hats.sidecar(survey, partition)["rows"],
-        "bytes": file.stat().st_size,
         "input": hats.sidecar(clean, partition)["xxh3_128"],
         "pdf": kind,
         "meaning": assign.MEANING,

@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 
 from zmill.catalog import hats
-from zmill.catalog.files import read_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.predict.read import Begin, Broken, End
 
@@ -29,12 +28,10 @@ class Output:
 
     def whole(self, partition: Partition, input_hash: str) -> bool:
         """Whether the partition is there already, made from this input with these settings."""
-        file, sidecar = partition.file(self.catalog), partition.sidecar(self.catalog)
-        if not (sidecar.is_file() and file.is_file()):
+        if not hats.is_whole(self.catalog, partition):
             return False
-        said = read_json(sidecar)
-        wanted = {"input": input_hash, **self.made, "bytes": file.stat().st_size}
-        return all(said.get(key) == value for key, value in wanted.items())
+        said = hats.sidecar(self.catalog, partition)
+        return all(said.get(key) == value for key, value in {"input": input_hash, **self.made}.items())
 
     def consume(self, items: Iterator[Begin | pa.RecordBatch | End | Broken]) -> None:
         """Write partition after partition; one that ends as `Broken` leaves nothing behind."""

@@ -31,7 +31,7 @@ import xxhash
 
 from zmill import __version__
 from zmill.catalog import hats, shards, sources
-from zmill.catalog.files import read_json, whole, write_json
+from zmill.catalog.files import Damaged, read_json, whole, write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Partitions, Survey
 from zmill.job import Progress, log
@@ -154,6 +154,7 @@ def _import(
     shards.write(catalog, plan_of_shards, written)
     sources.keep(looked, manifest(catalog.parent))
     settings = _everything(work, partitions, looked)
+    night.sync(work, todo.pieces)
     night.write(kept, night.Before(settings, now, kept_by, written, plan_of_shards))
     night.forget(work, found)
     shutil.rmtree(scratch)
@@ -252,7 +253,7 @@ def _plan(
     The plan's name; files of the partitions' starts and of the repeated identifiers' owners; the first row of each piece
     and, last, the number of all rows; the partitions; and the repeated identifiers with the piece that keeps each.
     """
-    todo = [p for p in found if not work.counted(p).is_file()]
+    todo = [p for p in found if not work.is_counted(p)]
     _do("positions read", todo, lambda p: (pieces.count, p, work), run)
     histograms, first_rows = [], [0]
     for piece in found:
@@ -274,9 +275,9 @@ def _plan(
     key = [[p.identity for p in found], [[c.order, c.pixel] for c in chosen]]
     plan = xxhash.xxh3_64_hexdigest(json.dumps(key).encode())
     starts, owners = work.scratch / f"{plan}.starts.npy", work.scratch / f"{plan}.owners.json"
-    with whole(starts) as path, open(path, "wb") as file:
+    with whole(starts, check=False, durable=False) as path, open(path, "wb") as file:
         np.save(file, np.array([c.interval()[0] for c in chosen], np.int64))
-    write_json(owners, {"object_ids": list(first_piece), "pieces": list(first_piece.values())})
+    write_json(owners, {"object_ids": list(first_piece), "pieces": list(first_piece.values())}, durable=False)
     kept_by = {value: found[number].identity for value, number in first_piece.items()}
     return plan, starts, owners, first_rows, chosen, kept_by
 
@@ -312,8 +313,10 @@ def _repeated(found: list[Piece], work: Work, rows: int, run: Any) -> dict[int |
 
 def _grouped(piece: Piece, work: Work, plan: str) -> bool:
     """Whether the second pass has done a piece."""
-    index, rows = work.index(piece, plan), work.grouped(piece, plan)
-    return index.is_file() and rows.is_file() and rows.stat().st_size == read_json(index)["bytes"]
+    try:
+        return bool(work.grouped(piece, plan).stat().st_size == read_json(work.index(piece, plan))["bytes"])
+    except (FileNotFoundError, Damaged):
+        return False
 
 
 def _write(
@@ -347,7 +350,7 @@ def _write(
     progress = Progress("partitions written")
     for place, rows in run([(pieces.write, catalog, p, source, work.layout.schema) for p, source in left]):
         partition = left[place][0]
-        write_json(markers[partition], hats.sidecar(catalog, partition))
+        write_json(markers[partition], hats.sidecar(catalog, partition), durable=False)
         progress.add(rows)
     progress.end()
     return Summary(read, sum(hats.sidecar(catalog, p)["rows"] for p in chosen), rejected)
@@ -355,9 +358,10 @@ def _write(
 
 def _is_written(catalog: Path, partition: Partition, marker: Path) -> bool:
     """Whether this plan has written the partition, and nobody else since."""
-    if not (marker.is_file() and partition.file(catalog).is_file() and partition.sidecar(catalog).is_file()):
+    try:
+        return hats.is_whole(catalog, partition) and bool(read_json(marker) == hats.sidecar(catalog, partition))
+    except (FileNotFoundError, Damaged):
         return False
-    return bool(read_json(marker) == hats.sidecar(catalog, partition))
 
 
 def _write_rejected(found: list[Piece], work: Work, path: Path) -> None:

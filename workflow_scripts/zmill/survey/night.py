@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from zmill.catalog import hats
-from zmill.catalog.files import read_json, write_json
-from zmill.catalog.hats import CatalogError, Partition
+from zmill.catalog import files, hats
+from zmill.catalog.files import Damaged, read_json, write_json
+from zmill.catalog.hats import Partition
 from zmill.catalog.shards import Shards
 from zmill.catalog.sky import HEALPIX_ORDER
+from zmill.job import log
 from zmill.survey import duplicates
 from zmill.survey.pieces import Piece, Work
 
@@ -51,7 +52,11 @@ class Before:
 def read(folder: Path, settings: str) -> Before:
     """The last import's state; an empty one where there was none, or one with other settings."""
     path = folder / STATE
-    said: dict[str, Any] = read_json(path) if path.is_file() else {}
+    try:
+        said: dict[str, Any] = read_json(path) if path.is_file() else {}
+    except Damaged as error:
+        log.warning("%s; the whole survey is imported again", error)
+        said = {}
     if said.get("settings") != settings:
         return Before()
     return Before(
@@ -129,6 +134,7 @@ def todo(
         piece
         for piece in found
         if of[piece.identity] in changed
+        or not work.is_converted(piece)
         or not numbers.isdisjoint(_numbers([pixels[piece.identity]], edges, work.order))
     ]
     return Todo(redo, needed, frozenset(changed))
@@ -139,12 +145,7 @@ def _stands(partition: Partition, before: Before, catalog: Path) -> bool:
     told = before.partitions.get(partition)
     if told is None or partition in before.unfinished:
         return False
-    try:
-        said = hats.sidecar(catalog, partition)
-    except CatalogError:
-        return False
-    path = partition.file(catalog)
-    return bool(said["xxh3_128"] == told and path.is_file() and path.stat().st_size == said["bytes"])
+    return hats.is_whole(catalog, partition) and bool(hats.sidecar(catalog, partition)["xxh3_128"] == told)
 
 
 def _other_owners(found: Sequence[Piece], now: dict[str, str], owners: Owners, before: Before, work: Work) -> set[str]:
@@ -173,9 +174,20 @@ def _numbers(pixels: Iterable[NDArray[np.int64]], edges: NDArray[np.int64], orde
     return found
 
 
+def sync(work: Work, done: Iterable[Piece]) -> None:
+    """Bring what is kept of pieces to the disk, all of it at a time: there may be thousands of small files."""
+    names = {piece.identity for piece in done}
+    files.sync(path for path in work.kept.iterdir() if _identity(path) in names)
+
+
 def forget(work: Work, found: Sequence[Piece]) -> None:
     """Remove what is kept of pieces that are no more."""
     there = {piece.identity for piece in found}
     for path in work.kept.iterdir():
-        if path.name not in (STATE, TYPES) and path.name.split(".")[0] not in there:
+        if path.name not in (STATE, TYPES) and _identity(path) not in there:
             path.unlink()
+
+
+def _identity(path: Path) -> str:
+    """The piece that a file is of, or its check file."""
+    return path.name.lstrip(".").split(".")[0]

@@ -6,10 +6,7 @@ that is done is found again, after an interruption or another night, and is not 
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from itertools import pairwise
@@ -21,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from zmill.catalog.files import beside, read_json
+from zmill.catalog.files import read_json, whole, write_json
 from zmill.catalog.hats import ROW_GROUP_ROWS, Partition, write_partition
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Survey
@@ -105,6 +102,15 @@ class Work:
         """Rows read and kept, and bad rows by reason."""
         return self.kept / f"{piece.identity}.json"
 
+    def is_counted(self, piece: Piece) -> bool:
+        """Whether the first pass has done a piece."""
+        named = self.survey.columns.object_id is not None
+        return self.counted(piece).is_file() and (not named or self.hashes(piece).is_file())
+
+    def is_converted(self, piece: Piece) -> bool:
+        """Whether the second pass has done a piece, in this import or an earlier one."""
+        return self.told(piece).is_file() and self.rejected(piece).is_file()
+
 
 def naming_its_file(task: Callable[Concatenate[Piece, P], R]) -> Callable[Concatenate[Piece, P], R]:
     """A task on a piece whose errors say which file they are about."""
@@ -146,9 +152,9 @@ def count(piece: Piece, work: Work) -> int:
     empty = np.empty(0, np.int64)
     pixels, counts = merge(histograms) if histograms else (empty, empty)
     if named:
-        with _temporary(work.hashes(piece)) as path, open(path, "wb") as file:
+        with whole(work.hashes(piece), durable=False) as path, open(path, "wb") as file:
             np.save(file, np.sort(np.concatenate(hashed)) if hashed else np.empty(0, np.uint64))
-    with _temporary(work.counted(piece)) as path, open(path, "wb") as file:
+    with whole(work.counted(piece), durable=False) as path, open(path, "wb") as file:
         np.savez(file, rows=np.int64(rows), pixels=pixels, counts=counts)
     return rows
 
@@ -196,8 +202,8 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
     rows = kept = written = 0
     offset = piece.span[0] if piece.span else 0
     with (
-        _temporary(work.grouped(piece, plan)) as path,
-        _temporary(work.rejected(piece)) as rejected_path,
+        whole(work.grouped(piece, plan), check=False, durable=False) as path,
+        whole(work.rejected(piece), durable=False) as rejected_path,
         pa.OSFile(str(path), "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
         pq.ParquetWriter(rejected_path, REJECTED) as rejected_writer,
@@ -234,11 +240,9 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
                 flush(block)
                 block, held = [], 0
         flush(block)
-    with _temporary(work.told(piece)) as path:
-        path.write_text(json.dumps({"rows": rows, "kept": kept, "rejected": rejected}), encoding="utf-8")
+    write_json(work.told(piece), {"rows": rows, "kept": kept, "rejected": rejected}, durable=False)
     content = {"batches": index, "bytes": work.grouped(piece, plan).stat().st_size}
-    with _temporary(work.index(piece, plan)) as path:
-        path.write_text(json.dumps(content), encoding="utf-8")
+    write_json(work.index(piece, plan), content, durable=False)
     return rows
 
 
@@ -350,14 +354,3 @@ def _starts(path: Path) -> np.ndarray:
 def _owners(path: Path) -> duplicates.Owners:
     content = read_json(path)
     return duplicates.Owners(dict(zip(content["object_ids"], content["pieces"], strict=True)))
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """A name to write to that becomes `path` when the block ends well. Scratch files need not outlive the machine."""
-    temporary = beside(path)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
