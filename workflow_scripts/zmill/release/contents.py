@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from zmill.catalog.files import file_hash, read_json
+from zmill.catalog.files import MEND, Damaged, check_file, file_hash, problem, read_json
 from zmill.catalog.hats import CatalogError, Partition, partitions, sidecar
 from zmill.release.gates import sentence
 from zmill.release.store import ReleaseError
 
 CATALOGS = ("photoz", "pdf")
 """The catalogues of a release; `pdf` is absent where none is stored."""
+CATALOG_FILES = {
+    name: ("partition_info.csv", "hats.properties", "properties", "content.json", "dataset/_common_metadata", *more)
+    for name, more in {"photoz": (), "pdf": ("pdf.json",)}.items()
+}
+"""What of a catalogue is released beside its partitions."""
+MODEL_FILES = ("model.json", "tensors.safetensors")
 
 Sidecars = dict[Partition, dict[str, Any]]
 
@@ -34,6 +39,8 @@ class Contents:
     """Everything that is not a partition: path inside the release -> where it is now."""
     hashes: dict[str, str]
     """Content hash of each of `files`."""
+    foreign: list[Path] = field(default_factory=list)
+    """Files of somebody else in what is released; they are left alone and not released."""
 
     @property
     def rows(self) -> int:
@@ -77,7 +84,7 @@ def gather(results: Path) -> Contents:
         )
     model = results / "champion" / champion["hash"]
     if not (model / "model.json").is_file():
-        raise ReleaseError(f"{model / 'model.json'}: missing; champion.json names this model: train it again")
+        raise ReleaseError(f"{model / 'model.json'}: missing; champion.json names this model: {MEND}")
     survey = _sidecars(results / "survey")
     found = [name for name in CATALOGS if (results / name / "partition_info.csv").is_file()]
     if "photoz" not in found:
@@ -93,18 +100,27 @@ def gather(results: Path) -> Contents:
         "best.json": results / "evaluation" / "best.json",
         "champion.json": results / "champion.json",
         "imputation.json": results / "imputation.json",
-        **{f"model/{path.name}": path for path in model.iterdir() if path.is_file() and _visible(path)},
+        **{f"model/{name}": model / name for name in MODEL_FILES},
     }
     for name in found:
-        catalog = results / name
-        files |= {f"{name}/{path.name}": path for path in catalog.iterdir() if path.is_file() and _visible(path)}
-        files[f"{name}/dataset/_common_metadata"] = catalog / "dataset" / "_common_metadata"
+        files |= {f"{name}/{path}": results / name / path for path in CATALOG_FILES[name]}
     missing = [str(path) for path in files.values() if not path.is_file()]
     if missing:
-        raise ReleaseError(f"missing: {', '.join(missing)}; run the stages that write them again")
+        raise ReleaseError(f"missing: {', '.join(missing)}: {MEND}")
+    damaged = [f"{path} ({why})" for path in files.values() if (why := problem(path))]
+    if damaged:
+        raise ReleaseError(f"damaged: {', '.join(damaged)}: {MEND}")
     files = dict(sorted(files.items()))
     hashes = {name: file_hash(path) for name, path in files.items()}
-    return Contents(champion["model"], gates, catalogs, files, hashes)
+    return Contents(champion["model"], gates, catalogs, files, hashes, _foreign(results, catalogs, files))
+
+
+def _foreign(results: Path, catalogs: dict[str, Sidecars], files: dict[str, Path]) -> list[Path]:
+    ours = {path for name, entries in catalogs.items() for path in (one.file(results / name) for one in entries)}
+    ours |= set(files.values()) | {check_file(path) for path in files.values()}
+    places = [results / name for name in catalogs]
+    found = [path for place in places for path in (*place.iterdir(), *place.glob("dataset/**/*")) if path.is_file()]
+    return sorted(set(found) - ours)
 
 
 def _sidecars(catalog: Path) -> Sidecars:
@@ -132,10 +148,8 @@ def _listed(head: str, faults: list[str]) -> str:
 def _json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = read_json(path)
-    except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise ReleaseError(f"{path}: cannot be read ({error}); run the stage that writes it again") from None
+    except FileNotFoundError:
+        raise ReleaseError(f"{path}: missing; run again") from None
+    except Damaged as error:
+        raise ReleaseError(str(error)) from None
     return content
-
-
-def _visible(path: Path) -> bool:
-    return not path.name.startswith(".")

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tomllib
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import zmill
@@ -53,3 +53,26 @@ def code_revision(root: Path | None = None) -> dict[str, Any] | None:
 def _git(git: str, root: Path, *arguments: str) -> str | None:
     done = subprocess.run([git, "-C", str(root), *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def public(settings: Any, data_dir: str | None = None) -> Any:
+    """Settings as they are released and shown: a path from the root of the machine's files is cut to what lies below
+    `data_dir`, or to its last name.
+
+    Parameters
+    ----------
+    settings : text, numbers, and lists and mappings of these.
+    data_dir : the folder of the survey's files; that of the settings where they name one.
+    """
+    if isinstance(settings, dict):
+        config = settings.get("config", settings)
+        data_dir = data_dir or (config.get("data_dir") if isinstance(config, dict) else None)
+        return {key: public(value, data_dir) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [public(value, data_dir) for value in settings]
+    if isinstance(settings, str) and PurePath(settings).is_absolute():
+        path = PurePath(settings)
+        if data_dir and path != PurePath(data_dir) and path.is_relative_to(data_dir):
+            return str(path.relative_to(data_dir))
+        return f"…/{path.name}"
+    return settings

@@ -5,27 +5,21 @@ Every step leaves `current` on a whole release. A run that is killed anywhere is
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from zmill.catalog.files import read_json, whole, write_json
+from zmill.catalog.files import MEND, Damaged, file_hash, read_json, sync_folder, write_json
 from zmill.catalog.hats import Partition
 from zmill.release import store
 from zmill.release.contents import Contents, Sidecars, gather
-from zmill.release.provenance import code_revision, versions
+from zmill.release.provenance import code_revision, public, versions
+from zmill.release.repair import copy, link, repair
 from zmill.release.store import RECORD, VERIFIED, Record, ReleaseError
-from zmill.release.verify import Trusted, partition_of, stamps, verify
-
-READ_ONLY = 0o444
-NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
-"""What a file system answers that cannot link here; the file is copied then."""
+from zmill.release.verify import Trusted, faults, partition_of, stamp, verify
 
 
 def publish(results: Path, keep: int, settings: dict[str, Any], say: Callable[[str], None], threads: int = 1) -> Record:
@@ -34,7 +28,7 @@ def publish(results: Path, keep: int, settings: dict[str, Any], say: Callable[[s
     Parameters
     ----------
     keep : releases that stay; older ones are removed.
-    settings : configuration and survey definition, recorded in `release.json`.
+    settings : configuration and survey definition, recorded in `release.json` without secrets and places (`public`).
     threads : partitions whose hash is computed at a time.
 
     Returns
@@ -50,9 +44,11 @@ def publish(results: Path, keep: int, settings: dict[str, Any], say: Callable[[s
     with store.lock(results):
         store.clear_unfinished(results)
         contents = gather(results)
+        if others := [*store.foreign(results), *contents.foreign]:
+            say(f"not of a release, left alone: {', '.join(map(str, others))}")
         record = store.current(results)
-        if record and record["content_hash"] == contents.content_hash:
-            _verify_current(results, record, threads, _trusted(results))
+        same = record is not None and record["content_hash"] == contents.content_hash
+        if record and same and _made_whole(results, record, threads, say):
             say(f"nothing changed since release {record['release']}: it stays current")
         elif held := store.held(results):
             raise ReleaseError(
@@ -67,7 +63,7 @@ def publish(results: Path, keep: int, settings: dict[str, Any], say: Callable[[s
         if gone:
             say(f"removed old releases: {', '.join(gone)}")
         store.copy_record(results, record["release"])
-        write_json(store.releases(results) / VERIFIED, stamps(store.folder(results, record["release"]), record))
+        write_json(store.releases(results) / VERIFIED, _stamps(results, record))
         return record
 
 
@@ -82,19 +78,46 @@ def audit(results: Path, say: Callable[[str], None], threads: int = 1) -> Record
     record = store.current(results)
     if record is None:
         raise ReleaseError(f"{results}: nothing was released yet: there is nothing to verify")
-    _verify_current(results, record, threads, {})
+    try:
+        verify(store.folder(results, record["release"]), record, threads)
+    except ReleaseError as error:
+        raise ReleaseError(f"the current release is damaged: {error}: {MEND}") from None
     say(f"release {record['release']} is whole: {record['rows']:,} rows")
     return record
 
 
-def _trusted(results: Path) -> Trusted:
-    """Files that were read when they were published; none where that is not known, and all are read again."""
-    path = store.releases(results) / VERIFIED
+def _stamps(results: Path, record: Record) -> dict[str, dict[str, Any]]:
+    """What a later release may trust of one that has been verified: its files, and those that they were made of."""
+    folder = store.folder(results, record["release"])
+    return {
+        name: {
+            key: {"released": stamp(folder / name, key, record, name), "working": _working(results / name, key)}
+            for key in catalog["partitions"]
+        }
+        for name, catalog in record["catalogs"].items()
+    }
+
+
+def _working(catalog: Path, partition: str) -> list[int]:
+    """A partition's file of the working folder as it is on the disk: another one means that it was made again."""
     try:
-        found: Trusted = read_json(path)
-    except (FileNotFoundError, json.JSONDecodeError):
+        there = partition_of(partition).file(catalog).stat()
+    except FileNotFoundError:
+        return []
+    return [there.st_ino, there.st_size, there.st_mtime_ns]
+
+
+def _trusted(results: Path) -> Trusted:
+    """Files that were read when they were published, and whose partitions were not made again since; none where that is not
+    known, and all are read again."""
+    try:
+        known = read_json(store.releases(results) / VERIFIED)
+    except (FileNotFoundError, Damaged):
         return {}
-    return found
+    return {
+        name: {key: one["released"] for key, one in entries.items() if one["working"] == _working(results / name, key)}
+        for name, entries in known.items()
+    }
 
 
 def summary(record: Record) -> str:
@@ -104,14 +127,15 @@ def summary(record: Record) -> str:
     return f"{record['rows']:,} rows by {record['model']['name']}; partitions: {news}, {changes['unchanged']} unchanged"
 
 
-def _verify_current(results: Path, record: Record, threads: int, trusted: Trusted) -> None:
-    try:
-        verify(store.folder(results, record["release"]), record, threads, trusted)
-    except ReleaseError as error:
-        raise ReleaseError(
-            f"the current release is damaged: {error}; roll back (snakemake rollback), predict the damaged partitions "
-            "again and release again"
-        ) from None
+def _made_whole(results: Path, record: Record, threads: int, say: Callable[[str], None]) -> bool:
+    """Whether the current release is what its record says, after repairs from the working folder where it is not."""
+    folder = store.folder(results, record["release"])
+    left = repair(results, folder.name, faults(folder, record, threads, _trusted(results)), say)
+    if left:
+        say(
+            f"the current release is damaged, another one takes its place: {'; '.join(fault.what for fault in left[:10])}"
+        )
+    return not left
 
 
 def _new_release(
@@ -119,65 +143,57 @@ def _new_release(
 ) -> Record:
     """The folder of a release, built or found whole from a run that was stopped before the switch."""
     now = datetime.now(UTC)
-    release = f"{now:%Y-%m-%d}-{contents.content_hash[:12]}"
-    target = store.folder(results, release)
-    if target.exists():
+    first = f"{now:%Y-%m-%d}-{contents.content_hash[:12]}"
+    for number in count(1):
+        release = first if number == 1 else f"{first}-{number}"
+        target = store.folder(results, release)
+        if not target.exists():
+            break
         try:
-            record: Record = json.loads((target / RECORD).read_text(encoding="utf-8"))
+            record = store.read(target)
             verify(target, record, threads)
             return record
-        except (OSError, ValueError, ReleaseError):
-            store.remove(target)
+        except ReleaseError:
+            if release != (previous or {}).get("release"):  # readers may hold what is still whole of the current one
+                store.remove(target)
+                break
     record = _record(release, now, contents, previous, store.published(results), settings)
     staging = target.with_name(f".building-{release}")
     _stage(staging, results, contents, previous)
-    verify(staging, record, threads, _trusted(results))
-    with whole(staging / RECORD) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    try:
+        verify(staging, record, threads, _trusted(results))
+    except ReleaseError as error:
+        raise ReleaseError(f"not published: {error}: {MEND}") from None
+    write_json(staging / RECORD, record, sort_keys=False)
     for path in [staging, *(path for path in staging.rglob("*") if path.is_dir())]:
-        store.sync_folder(path)
+        sync_folder(path)
     staging.rename(target)
-    store.sync_folder(target.parent)
+    sync_folder(target.parent)
     return record
 
 
 def _stage(staging: Path, results: Path, contents: Contents, previous: Record | None) -> None:
-    """Fill a folder: what the previous release has already is linked from there, partitions that are new are linked
+    """Fill a folder: what the previous release has already, and has whole, is linked from there, other partitions are linked
     from the working catalogue (which replaces files and never writes into one), everything else is copied."""
     old = store.folder(results, previous["release"]) if previous else None
     for name, source in contents.files.items():
-        if old and previous and previous["files"].get(name) == contents.hashes[name]:
-            _link(old / name, staging / name)
+        if old and previous and previous["files"].get(name) == contents.hashes[name] == _hash(old / name):
+            link(old / name, staging / name)
         else:
-            _copy(source, staging / name)
+            copy(source, staging / name)
     for catalog, entries in contents.catalogs.items():
         known = _known(previous, catalog)
         for partition, entry in entries.items():
-            target = partition.file(staging / catalog)
-            if old and known.get(partition) == entry["xxh3_128"]:
-                _link(partition.file(old / catalog), target)
-            else:
-                _link(partition.file(results / catalog), target)
+            source, told = partition.file(results / catalog), entry["xxh3_128"]
+            if old and known.get(partition) == told:
+                before = partition.file(old / catalog)
+                if before.is_file() and not before.samefile(source) and file_hash(before) == told:
+                    source = before  # predicted again, with the same result
+            link(source, partition.file(staging / catalog))
 
 
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in NO_LINK:
-            raise ReleaseError(f"{source}: cannot be released ({error.strerror})") from error
-        _copy(source, target)
-    else:
-        target.chmod(READ_ONLY)
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-    with open(target, "rb") as handle:
-        os.fsync(handle.fileno())
-    target.chmod(READ_ONLY)
+def _hash(path: Path) -> str | None:
+    return file_hash(path) if path.is_file() else None
 
 
 def _known(record: Record | None, catalog: str) -> dict[Partition, str]:
@@ -213,7 +229,7 @@ def _record(
         "gates": contents.gates,
         "code": code_revision(),
         "versions": versions(),
-        "settings": settings,
+        "settings": public(settings),
         "files": contents.hashes,
         "catalogs": {
             name: {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ Trusted = dict[str, dict[str, list[Any]]]
 """Catalogue -> name of a partition -> its `stamp`, of files that have been read whole and found right."""
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What is not as the record says."""
+
+    name: str
+    """Of the file, inside the release."""
+    what: str
+    known: str | None = None
+    """Hash of the file as it should be, by which a copy of it can be told; None where no copy would mend the fault."""
+
+
 def verify(folder: Path, record: Record, threads: int = 1, trusted: Trusted | None = None) -> None:
     """Hold a release folder against its record.
 
@@ -38,27 +50,48 @@ def verify(folder: Path, record: Record, threads: int = 1, trusted: Trusted | No
     ReleaseError
         Naming every file that is not as recorded (the first ten).
     """
-    faults = [fault for name, told in record["files"].items() if (fault := _file_fault(folder / name, name, told))]
+    found = [fault.what for fault in faults(folder, record, threads, trusted)]
+    if found:
+        more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
+        raise ReleaseError(f"{folder.name}: not whole: {'; '.join(found[:10])}{more}")
+
+
+def faults(folder: Path, record: Record, threads: int = 1, trusted: Trusted | None = None) -> list[Fault]:
+    """All that is not as the record says; parameters as for `verify`."""
+    found = [fault for name, told in record["files"].items() if (fault := _file_fault(folder / name, name, told))]
     expected = {RECORD, *record["files"]}
     for name in record["catalogs"]:
         known = (trusted or {}).get(name, {})
         known = {key: one for key, one in known.items() if not _turn(partition_of(key), record["sequence"])}
-        found, faulty = _catalog_faults(folder / name, name, record, threads, known)
-        faults += faulty
-        expected |= found
-    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    faults += [f"{name}: not in the record" for name in sorted(present - expected)]
-    if faults:
-        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise ReleaseError(f"{folder.name}: not whole: {'; '.join(faults[:10])}{more}")
+        there, faulty = _catalog_faults(folder / name, name, record, threads, known)
+        found += faulty
+        expected |= there
+    return found + [Fault(name, f"{name}: not in the record") for name in unknown(folder, expected)]
 
 
-def stamps(folder: Path, record: Record) -> Trusted:
-    """What a later release may trust of one that has been verified."""
-    return {
-        name: {key: stamp(folder / name, key, record, name) for key in catalog["partitions"]}
-        for name, catalog in record["catalogs"].items()
-    }
+def lost(folder: Path, record: Record) -> list[Fault]:
+    """Files that are missing or have another size than the record says: seen without reading them."""
+    found = [
+        Fault(name, f"{name}: missing", told) for name, told in record["files"].items() if not (folder / name).is_file()
+    ]
+    for catalog, entries in record["catalogs"].items():
+        for key, entry in entries["partitions"].items():
+            path = partition_of(key).file(folder / catalog)
+            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                found.append(
+                    Fault(
+                        f"{catalog}/dataset/{key}.parquet",
+                        f"{catalog}/{key}: missing or of another size",
+                        entry["xxh3_128"],
+                    )
+                )
+    return found
+
+
+def unknown(folder: Path, expected: set[str]) -> list[str]:
+    """Files among the partitions that the record does not name: who reads the folder as a whole takes them for rows."""
+    present = (path.relative_to(folder) for path in folder.glob("*/dataset/**/*") if path.is_file())
+    return sorted(str(name) for name in present if str(name) not in expected and name.name[0] not in "._")
 
 
 def stamp(root: Path, partition: str, record: Record, catalog: str) -> list[Any]:
@@ -75,7 +108,7 @@ def _turn(partition: Partition, sequence: int) -> bool:
 
 def _catalog_faults(
     root: Path, name: str, record: Record, threads: int, trusted: dict[str, list[Any]]
-) -> tuple[set[str], list[str]]:
+) -> tuple[set[str], list[Fault]]:
     catalog = record["catalogs"][name]
     told = {partition_of(key): entry for key, entry in catalog["partitions"].items()}
     paths = {f"{name}/dataset/{partition.name}.parquet" for partition in told}
@@ -83,13 +116,15 @@ def _catalog_faults(
         schema = pq.read_schema(root / "dataset" / "_common_metadata")
         listed = set(partitions(root))
     except (OSError, pa.ArrowException, CatalogError) as error:
-        return paths, [f"{name}: not a HATS catalogue ({error})"]
-    faults = [f"{name}: no column {column}" for column in REQUIRED[name] if column not in schema.names]
+        return paths, [Fault(name, f"{name}: not a HATS catalogue ({error})")]
+    found = [Fault(name, f"{name}: no column {column}") for column in REQUIRED[name] if column not in schema.names]
     if listed != set(told):
-        faults.append(f"{name}/partition_info.csv: lists {len(listed)} partitions, the record {len(told)} others")
+        what = f"{name}/partition_info.csv: lists {len(listed)} partitions, the record {len(told)} others"
+        found.append(Fault(f"{name}/partition_info.csv", what))
     rows = _properties(root).get("hats_nrows")
     if rows != str(catalog["rows"]):
-        faults.append(f"{name}/hats.properties: hats_nrows is {rows}, the partitions have {catalog['rows']}")
+        what = f"{name}/hats.properties: hats_nrows is {rows}, the partitions have {catalog['rows']}"
+        found.append(Fault(f"{name}/hats.properties", what))
     told = {
         partition: entry
         for partition, entry in told.items()
@@ -98,23 +133,25 @@ def _catalog_faults(
     }
     with ThreadPoolExecutor(threads) as pool:
         checked = pool.map(lambda item: _partition_fault(root, name, item[0], item[1], schema), told.items())
-        faults += [fault for fault in checked if fault]
-    return paths, faults
+        found += [fault for fault in checked if fault]
+    return paths, found
 
 
 def _partition_fault(
     root: Path, catalog: str, partition: Partition, told: dict[str, Any], schema: pa.Schema
-) -> str | None:
+) -> Fault | None:
     path, where = partition.file(root), f"{catalog}/{partition.name}"
-    fault = _file_fault(path, where, told["xxh3_128"])
+    name = f"{catalog}/dataset/{partition.name}.parquet"
+    fault = _file_fault(path, name, told["xxh3_128"], where)
     if fault:
         return fault
     content = pq.read_metadata(path)
     if content.num_rows != told["rows"]:
-        return f"{where}: {content.num_rows} rows, expected {told['rows']}"
+        return Fault(name, f"{where}: {content.num_rows} rows, expected {told['rows']}")
     if not content.schema.to_arrow_schema().remove_metadata().equals(schema.remove_metadata()):
-        return f"{where}: its columns differ from dataset/_common_metadata"
-    return _pixel_fault(content, where, partition)
+        return Fault(name, f"{where}: its columns differ from dataset/_common_metadata")
+    what = _pixel_fault(content, where, partition)
+    return Fault(name, what) if what else None
 
 
 def _pixel_fault(content: pq.FileMetaData, where: str, partition: Partition) -> str | None:
@@ -133,11 +170,12 @@ def _pixel_fault(content: pq.FileMetaData, where: str, partition: Partition) -> 
     return None
 
 
-def _file_fault(path: Path, where: str, told: str) -> str | None:
+def _file_fault(path: Path, name: str, told: str, where: str | None = None) -> Fault | None:
+    where = where or name
     if not path.is_file():
-        return f"{where}: missing"
+        return Fault(name, f"{where}: missing", told)
     found = file_hash(path)
-    return None if found == told else f"{where}: content hash is {found}, expected {told}"
+    return None if found == told else Fault(name, f"{where}: content hash is {found}, expected {told}", told)
 
 
 def _properties(root: Path) -> dict[str, str]:
