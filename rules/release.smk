@@ -79,6 +79,22 @@ rule verify:
         "../workflow_scripts/verify.py"
 
 
+rule mend:
+    """Read every byte of the results and releases; put back what is damaged, or have the next run make it again."""
+    message:
+        "Looking for damage"
+    params:
+        results=RESULTS,
+    log:
+        f"{LOGS}/mend.log",
+    conda:
+        "../envs/models.yaml"
+    threads: 2
+    localrule: True
+    script:
+        "../workflow_scripts/mend.py"
+
+
 rule rollback:
     """Switch `current` back to the release before it, and publish nothing until `resume`; nothing is deleted."""
     message:

@@ -25,7 +25,7 @@ FLOORS = [
     {"survey", "crossmatch", "sample", "metrics", "release"},
     {"labels", "clean", "models", "simulate", "report"},
     {"predict", "tune", "inputs"},
-    {"check"},
+    {"check", "mend"},
 ]
 LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 LIBRARY = Path(__file__).resolve().parents[1] / "workflow_scripts" / "zmill"

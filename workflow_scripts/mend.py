@@ -1,0 +1,12 @@
+"""Every file of a survey's results is held against its checksum; what is damaged is put back, or made again by the next run."""
+
+from pathlib import Path
+
+from zmill.job import job
+from zmill.mend import mend
+
+with job(snakemake) as log:
+    found = mend(Path(snakemake.params.results), every_byte=True)
+    for sentence in found:
+        log.warning("%s", sentence)
+    log.info("%s", f"{len(found)} faults; run again to make good what is left" if found else "nothing is damaged")

@@ -1,0 +1,247 @@
+"""Damage below a survey's results: what is removed or put back before a run, so that the run makes good the rest.
+
+Every file that outlives a run can be told to be what was written: JSON files end with a checksum, other files have a check file
+(`zmill.catalog.files`), partitions have sidecars, releases have records. A run that starts holds names, sizes and the content of
+small files against these; `snakemake mend` reads every byte. What is damaged is set aside as `NAME.damaged`, and
+the rule that makes it finds its output missing. What is no output of a rule is put back from a copy, or an output that was
+made with it is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from zmill.catalog import hats, shards
+from zmill.catalog.files import SUFFIX, Damaged, check_file, file_hash, problem, read_json, whole
+from zmill.catalog.hats import CatalogError, Partition
+from zmill.release import mend as releases
+from zmill.release.store import ReleaseError
+
+SMALL_BYTES = 64 << 20
+"""Larger files are held against their check files by size alone when a run starts."""
+ASIDE = ".damaged"
+STAGES = {"clean": "clean", "photoz": "predict", "pdf": "predict"}
+"""Catalogues that are made shard by shard -> the stage whose progress says that a shard is done."""
+CATALOGS = ("survey", "specz", *STAGES)
+PLACES = {*CATALOGS, "rejected", "sample", "models", "evaluation", "champion", "progress", "labels_cache", "tune", ""}
+"""Folders of zmill's files, `""` for the results themselves; others are not looked into."""
+MADE_WITH = {
+    "survey": "survey/partition_info.csv",
+    "specz": "specz/partition_info.csv",
+    "clean": "clean/partition_info.csv",
+    "photoz": "photoz/partition_info.csv",
+    "pdf": "photoz/partition_info.csv",
+}
+"""Folder -> the output without which the rule that writes the folder runs again."""
+THREADS = 16
+
+
+def mend(results: Path, every_byte: bool = False) -> list[str]:
+    """Look for damage, and prepare what a run needs to make it good.
+
+    Parameters
+    ----------
+    results : the survey's folder of results; no run may be under way there.
+    every_byte : whether all files are read, releases included.
+
+    Returns
+    -------
+    A sentence for each thing that was found, with its file.
+    """
+    found: list[str] = []
+    if results.is_dir():
+        for path in sorted(_files(results)):
+            why = problem(path, float("inf") if every_byte else SMALL_BYTES)
+            if why:
+                found += _aside(results, path, why)
+        for catalog in CATALOGS:
+            found += _catalog(results, catalog, every_byte)
+        found += _champion(results)
+        try:
+            found += releases.mend(results, every_byte)
+        except ReleaseError as error:
+            found.append(str(error))
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- single files
+
+
+def _files(results: Path) -> Iterator[Path]:
+    """Files that have a checksum or a check file, and those whose check file is all that is left."""
+    for place, folders, names in os.walk(results):
+        here = Path(place).relative_to(results)
+        if here == Path():
+            folders[:] = [name for name in folders if name in PLACES]
+        else:
+            folders[:] = [
+                name for name in folders if name not in ("dataset", "sidecars") or here.parts[0] not in CATALOGS
+            ]
+        for name in names:
+            if name.startswith(".") and name.endswith(SUFFIX):
+                yield Path(place, name[1 : -len(SUFFIX)])
+            elif name.endswith(".json") and not name.startswith(".") and (here, name) != (Path(), "release.json"):
+                yield Path(place, name)
+
+
+def _aside(results: Path, path: Path, why: str) -> list[str]:
+    """Set a damaged file aside, and remove what says that it is there."""
+    check_file(path).unlink(missing_ok=True)
+    gone = path.is_file()
+    if gone:
+        path.replace(path.with_name(path.name + ASIDE))
+    removed = [other for other in _outputs(results, path.relative_to(results)) if _remove(results / other)]
+    return [f"{path}: {why}; it is made again"] if gone or removed else []
+
+
+def _outputs(results: Path, path: Path) -> list[str]:
+    """Outputs of rules without which a file is made again that is no output itself."""
+    top, name = path.parts[0], path.name
+    if top in MADE_WITH:
+        return [MADE_WITH[top]]
+    if top == "rejected" and name.split(".")[0] in ("survey", "specz", "specz_conflicts"):
+        return [MADE_WITH[name.split(".")[0].removesuffix("_conflicts")]]
+    if top == "rejected":
+        return ["sample/sample.json"]
+    if top == "models" and name != "model.json":
+        return [str(path.with_name("model.json"))]
+    return []
+
+
+def _remove(path: Path) -> bool:
+    check_file(path).unlink(missing_ok=True)
+    there = path.is_file()
+    path.unlink(missing_ok=True)
+    return there
+
+
+# ---------------------------------------------------------------------------------------------------- catalogues
+
+
+def _catalog(results: Path, name: str, every_byte: bool) -> list[str]:
+    """Damaged partitions of a finished catalogue; an unfinished one is finished by its rules in any case."""
+    catalog = results / name
+    if not (catalog / "partition_info.csv").is_file():
+        return []
+    try:
+        listed = hats.partitions(catalog)
+    except CatalogError as error:
+        return _aside(results, catalog / "partition_info.csv", str(error))
+    needed = ["hats.properties", "properties", "content.json", "dataset/_common_metadata"]
+    needed += ["pdf.json"] if name == "pdf" else []
+    found = [
+        text for file in needed if not (catalog / file).is_file() for text in _aside(results, catalog / file, "missing")
+    ]
+    with ThreadPoolExecutor(THREADS) as pool:
+        checked = pool.map(lambda one: _partition_fault(catalog, one, every_byte), listed)
+        broken = {one: why for one, why in zip(listed, checked, strict=True) if why}
+    if name == "survey":
+        found += _shards(results, listed)
+    if broken:
+        _remove(catalog / "partition_info.csv")
+        _remove(results / MADE_WITH[name])
+        stage = STAGES.get(name)
+        of = _shard_of(results / "survey") if stage else {}
+        for one in broken:
+            one.sidecar(catalog).unlink(missing_ok=True)
+            one.file(catalog).unlink(missing_ok=True)
+            if one in of:
+                (results / "progress" / str(stage) / f"{of[one]}.json").unlink(missing_ok=True)
+    return found + [f"{one.file(catalog)}: {why}; it is made again" for one, why in broken.items()]
+
+
+def _partition_fault(catalog: Path, partition: Partition, every_byte: bool) -> str | None:
+    try:
+        said = hats.sidecar(catalog, partition)
+        file = partition.file(catalog)
+        if not file.is_file():
+            return "missing"
+        if file.stat().st_size != said["bytes"]:
+            return f"{file.stat().st_size} bytes, written with {said['bytes']}"
+        return "its content is not what was written" if every_byte and file_hash(file) != said["xxh3_128"] else None
+    except CatalogError as error:
+        return str(error).removesuffix(": run again")
+
+
+def _shards(results: Path, listed: list[Partition]) -> list[str]:
+    """Whether every partition of the survey is in one shard."""
+    catalog = results / "survey"
+    placed = [one for number in shards.numbers(catalog) for one in _plan(catalog, number)]
+    if sorted(placed) == sorted(listed):
+        return []
+    return _aside(
+        results,
+        catalog / "partition_info.csv",
+        f"{catalog / 'shards'}: not all of its partitions are in one shard each",
+    )
+
+
+def _shard_of(catalog: Path) -> dict[Partition, int]:
+    return {one: number for number in shards.numbers(catalog) for one in _plan(catalog, number)}
+
+
+def _plan(catalog: Path, number: int) -> list[Partition]:
+    try:
+        return shards.read(shards.file(catalog, number))
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+# ------------------------------------------------------------------------------------------------------ champion
+
+
+def _champion(results: Path) -> list[str]:
+    """The record of the champion from its copy; damaged models that are in use from where they were copied."""
+    folder, copy = results / "champion", results / "champion.json"
+    found = []
+    state = folder / "champion.json"
+    if not state.is_file() and copy.is_file():
+        with whole(state, check=False) as temporary:
+            shutil.copyfile(copy, temporary)
+        found.append(f"{state}: put back from {copy}")
+    for model in sorted(folder.glob("*/")):
+        why = _model_fault(model)
+        if not why:
+            continue
+        donor = next((one for one in _models(results) if _hash(one) == model.name), None)
+        if donor is None:
+            _remove(model / "model.json")
+            _remove(copy)
+            found.append(f"{model}: damaged ({why}): another champion is chosen, and predicts its rows")
+            continue
+        for name in ("tensors.safetensors", "model.json"):
+            with whole(model / name, check=name != "model.json") as temporary:
+                shutil.copyfile(donor / name, temporary)
+        found.append(f"{model}: damaged ({why}): put back from {donor}")
+    return found
+
+
+def _models(results: Path) -> Iterator[Path]:
+    yield from sorted(results.glob("models/*"))
+    yield from sorted(results.glob("releases/*/model"))
+
+
+def _model_fault(model: Path) -> str | None:
+    try:
+        told = read_json(model / "model.json")
+        tensors = model / "tensors.safetensors"
+        if check_file(tensors).is_file() and tensors.is_file() and not problem(tensors, SMALL_BYTES):
+            return None
+        return None if told["tensors_hash"] == file_hash(tensors) else "tensors.safetensors: not what was written"
+    except (OSError, Damaged) as error:
+        return str(error)
+
+
+def _hash(model: Path) -> str | None:
+    """The hash that names a model in `champion/`; None where it is damaged."""
+    from zmill.models import store  # takes torch with it, which only damage needs
+    from zmill.models.trained import ModelError
+
+    try:
+        return store.model_hash(model)
+    except ModelError:
+        return None
