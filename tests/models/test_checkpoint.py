@@ -39,6 +39,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "cnn": {"epochs": 6, "optimizer": "rmsprop"},
     "fcnn": {"epochs": 6, "hidden": [16], "one_cycle": True},
     "gat": {"epochs": 4, "embedding": 2},
+    "nca": {**SMALL, "candidates": 100, "batch": 128},
     "ensemble": ENSEMBLE,
 }
 
@@ -80,7 +81,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
         ("cnn", [("network", 3)]),
         ("fcnn", [("network", 2), ("network", 5)]),
         ("gat", [("network", 2)]),
-        ("ensemble", [("networks", 4), ("neighbors 2", 4), ("distilled", 2), ("distilled", 4)]),
+        ("nca", [("neighbors 1", 2), ("neighbors 2", 4)]),
+        ("ensemble", [("networks", 4), ("distilled", 2), ("distilled", 4)]),
     ],
 )
 def test_a_stopped_training_ends_like_one_that_was_not(tmp_path: Path, type_: str, stops: list) -> None:

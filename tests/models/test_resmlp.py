@@ -13,7 +13,7 @@ from test_moved import CONTEXT as WITH_FILTERS
 from test_moved import galaxies
 from toy_survey import CONTEXT, GRID, labelled
 
-from zmill.models.losses import cross_entropy, crps_of_probabilities, mean_crps, soft_labels
+from zmill.models.losses import cross_entropy, crps_of_probabilities, density_loss, mean_crps, soft_labels
 from zmill.models.registry import model_class
 from zmill.models.resmlp import ResidualEnsemble, ResMLPSettings
 
@@ -89,6 +89,18 @@ def test_losses_are_smallest_for_the_truth() -> None:
     assert (crps_of_probabilities(right.softmax(-1), z, GRID) < crps_of_probabilities(wrong.softmax(-1), z, GRID)).all()
 
 
+@pytest.mark.parametrize("crps", [0.0, 0.5])
+def test_the_loss_of_a_density_is_cross_entropy_and_crps(crps: float) -> None:
+    logits = torch.randn(2, 30, GRID.size, requires_grad=True)
+    z, each = torch.rand(2, 30) * GRID.z_max, torch.rand(2, 30)
+    value = density_loss(logits, z, GRID, 0.01, crps)
+    plain = cross_entropy(logits, soft_labels(z, GRID, 0.01))
+    plain = plain + crps * crps_of_probabilities(logits.softmax(-1), z, GRID)
+    torch.testing.assert_close(value, plain)
+    gradients = [torch.autograd.grad((of * each).sum(), logits)[0] for of in (value, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
 def test_crps_of_a_gaussian() -> None:
     """sigma (1/sqrt(pi)) (sqrt(2) - 1) at the center (Gneiting & Raftery 2007, eq. 21)."""
     sigma = 0.1
@@ -129,6 +141,18 @@ def test_without_the_filter_of_a_band_no_galaxies_are_made_and_that_is_said() ->
     model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, said.append)
     assert model.before is None
     assert "`filters` lack u, r, i, z" in said[0]
+
+
+def test_the_bits_do_not_depend_on_the_number_of_cores() -> None:
+    weights = []
+    for threads in (1, 2):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        model, _ = contract.fitted("resmlp", QUICK | {"epochs": 2}, labelled(600, 1), labelled(100, 2))
+        assert torch.get_num_threads() == threads
+        torch.set_num_threads(before)
+        weights.append(model.state()[0])
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_fitted_again_it_starts_from_the_same_moved_galaxies() -> None:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from zmill.pdf.grid import Grid, running_sum
 
+FARTHEST = -80.0
+"""Exponent below which a label counts as this far off: processors take ten times as long for what underflows."""
+
 
 def soft_labels(z: Tensor, grid: Grid, width: float) -> Tensor:
-    """(n, size) probabilities of the grid points for redshifts (n,).
+    """(..., size) probabilities of the grid points for redshifts (...,).
 
     width : standard deviation in 1 + z of the Gaussian a label is spread over; 0: shared by the two nearest points.
     """
-    distance = (grid.tensor(z.device) - z[:, None]).abs()
+    distance = grid.tensor(z.device) - z[..., None]
     if width:
-        label = torch.exp(-0.5 * (distance / (width * (1 + z[:, None]))).square())
+        label = distance.mul_(math.sqrt(0.5) / width / (1 + z[..., None])).square_().neg_().clamp_min_(FARTHEST).exp_()
     else:
-        label = (1 - distance / grid.step).clamp_min(0)
-    return label / label.sum(1, keepdim=True)
+        label = (1 - distance.abs() / grid.step).clamp_min(0)
+    return label.div_(label.sum(-1, keepdim=True))
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
@@ -31,6 +37,38 @@ def crps_of_probabilities(probability: Tensor, z: Tensor, grid: Grid) -> Tensor:
     """(...,) CRPS of probabilities of the grid points (..., size) at redshifts (...,): half a point's share lies below it."""
     below = (grid.tensor(probability.device) >= z[..., None]).to(probability.dtype)
     return (running_sum(probability) - 0.5 * probability - below).square().sum(-1) * grid.step
+
+
+class _DensityLoss(torch.autograd.Function):
+    """`density_loss`. Its gradient is written out: few passes over (..., size) numbers in place of some thirty."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, z: Tensor, grid: Grid, width: float, crps: float) -> Tensor:
+        label = soft_labels(z, grid, width)
+        log_p = functional.log_softmax(logits, dim=-1)
+        value = -torch.linalg.vecdot(label, log_p)
+        p = functional.softmax(logits, dim=-1)
+        gradient = p - label
+        if crps:
+            off = running_sum(p).sub_(p, alpha=0.5).sub_((grid.tensor(z.device) >= z[..., None]).to(p.dtype))
+            value.add_(torch.linalg.vecdot(off, off), alpha=crps * grid.step)
+            # A probability is in the sums of all points above its own, and half of it in its own.
+            slope = off.sub_(running_sum(off), alpha=2.0).mul_(p)
+            gradient.add_(slope, alpha=crps * grid.step)
+            gradient.addcmul_(p, slope.sum(-1, keepdim=True), value=-crps * grid.step)
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *outside: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outside[0][..., None], None, None, None, None
+
+
+def density_loss(logits: Tensor, z: Tensor, grid: Grid, width: float, crps: float) -> Tensor:
+    """(...,) cross-entropy of logits (..., size) with `soft_labels` of redshifts (...,), plus `crps` times the CRPS."""
+    found: Tensor = _DensityLoss.apply(logits, z, grid, width, crps)
+    return found
 
 
 def mean_crps(density: Tensor, z: Tensor, grid: Grid) -> float:

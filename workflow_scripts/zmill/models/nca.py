@@ -85,8 +85,7 @@ class MetricNeighbors(Model):
         self.features.fit(self._fluxes)
         self._z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
         self._weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
-        shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.context.seed))
-        self.rows = shuffled[: s.bank].sort().values.to(device)
+        self.rows = some_of(len(rows), s.bank, self.context.seed).to(device)
         self._bank = self.features(self._fluxes.rows(self.rows))
         self.z, self.log_weight = self._z[self.rows], self._weight[self.rows].log()
         self._label = soft_labels(self.z, self.context.grid, s.smooth)
@@ -100,12 +99,11 @@ class MetricNeighbors(Model):
         torch.manual_seed(seed)
         network = self._network().to(device)
         self.networks.append(network)
-        generator = torch.Generator(device).manual_seed(seed)
         inputs = self.features(self._fluxes)
         label, limits = soft_labels(self._z, grid, s.smooth), self._fluxes.limits()
         among = min(s.candidates, len(inputs))
 
-        def loss(network: nn.Module, chosen: Tensor) -> Tensor:
+        def loss(network: nn.Module, chosen: Tensor, generator: torch.Generator) -> Tensor:
             rows = chosen[0]
             drawn = self._fluxes.rows(rows).resampled(s.noise, generator).dropped(s.drop, limits, generator)
             others = torch.randperm(len(inputs), generator=generator, device=device)[:among]
@@ -120,8 +118,8 @@ class MetricNeighbors(Model):
 
         return train(
             network, len(inputs), 1, loss, score, s, seed, say, watch=self.watch,
-            phase=f"neighbors {number + 1}" + ("" if score else ", refitted"), generators=(generator,),
-            until=None if score else self.epochs[number],
+            phase=f"neighbors {number + 1}" + ("" if score else ", refitted"),
+            until=None if score else self.epochs[number], parallel=True,
         )  # fmt: skip
 
     def _network(self) -> ResidualMLP:
@@ -182,6 +180,11 @@ class MetricNeighbors(Model):
         self._label = soft_labels(self.z, self.context.grid, self.settings.smooth).to(self._applied[0].dtype)
         with torch.inference_mode():
             self._banks = [next(applied.outputs(self._bank)).float() for applied in self._applied]
+
+
+def some_of(rows: int, most: int, seed: int) -> Tensor:
+    """Numbers of at most so many rows, in ascending order: all of them, or some drawn at random."""
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
 def near(one: Tensor, other: Tensor) -> Tensor:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from pydantic import Field
@@ -16,10 +17,14 @@ from torch.nn import functional
 
 from zmill.models.base import Settings
 from zmill.models.device import multiplies_bfloat16
+from zmill.models.lanes import CPU_LANES, lanes
 from zmill.models.watch import State, Watch
 
 AVERAGE = 0.99
 """Decay of the running average of the weights where no score picks the best of them: the last step alone may be a bad one."""
+LOG_EVERY = 5.0
+"""Seconds between two epochs that are logged, at least."""
+Loss: TypeAlias = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 
 
 class TrainingError(RuntimeError):
@@ -231,7 +236,7 @@ def train(
     network: nn.Module,
     rows: int,
     members: int,
-    loss: Callable[[nn.Module, Tensor], Tensor],
+    loss: Loss,
     score: Callable[[nn.Module], float] | None,
     schedule: Schedule,
     seed: int,
@@ -239,8 +244,8 @@ def train(
     optimizer_of: Callable[[list[nn.Parameter], Schedule], torch.optim.Optimizer] = adamw,
     watch: Watch | None = None,
     phase: str = "network",
-    generators: tuple[torch.Generator, ...] = (),
     until: int | None = None,
+    parallel: bool = False,
 ) -> dict[str, Any]:
     """Train in place; the network ends with the weights that scored best on the validation rows.
 
@@ -251,13 +256,15 @@ def train(
     ----------
     network : with parameters of `members` members along their first axis.
     rows : number of training rows, all of them on the network's device.
-    loss : of the network and row numbers (members, batch): the mean loss of each member, summed.
+    loss : of the network, row numbers (members, batch) and a generator of the random numbers that it draws: the mean loss of each
+        member, summed.
     score : of a network, smaller is better, on the validation rows; None: the average of the last weights is kept.
     optimizer_of : the optimizer of given parameters.
     watch : is shown every score, and keeps what a killed job goes on from.
     phase : name of this training among those of its model.
-    generators : of the random numbers that `loss` draws, beside torch's own.
     until : epoch after which to stop, the learning rate being that of the whole schedule.
+    parallel : on a CPU, compute the gradients of each step in lanes, a part of its rows in each: for steps of some milliseconds.
+        The result depends on the number of lanes, which is fixed, and not on the number of cores.
 
     Returns
     -------
@@ -270,71 +277,118 @@ def train(
     """
     watch = watch or Watch()
     device = next(network.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
     batch = min(schedule.batch, rows)
     steps = rows // batch
     total = schedule.epochs * steps
     last = min(schedule.epochs, until or schedule.epochs)
     amp = schedule.amp and multiplies_bfloat16(device)
-    optimizer = optimizer_of(list(network.parameters()), schedule)
+    parameters = list(network.parameters())
+    optimizer = optimizer_of(parameters, schedule)
     decay = schedule.ema or (AVERAGE if score is None else 0.0)
-    now = _Training(network, optimizer, decay > 0, _named((generator, *generators), device))
-    kept = watch.kept(phase)
-    if kept is not None:
-        now.restore(*kept)
-        say(f"{phase}: going on after epoch {now.epoch} of at most {schedule.epochs}, where an earlier job was stopped")
-    while not now.ended:
-        now.epoch += 1
-        network.train()
-        order = torch.stack([torch.randperm(rows, generator=generator, device=device) for _ in range(members)])
-        running = torch.zeros((), device=device)
-        for place in range(steps):
-            if schedule.one_cycle:
-                for group in optimizer.param_groups:
-                    group["lr"] = schedule.lr * _one_cycle(now.step / total)
-            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                value = loss(network, order[:, place * batch : (place + 1) * batch])
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            optimizer.step()
-            now.step += 1
-            running += value.detach()
-            if decay:
-                weight = 1 - min(decay, (1 + now.step) / (10 + now.step))
-                with torch.no_grad():
-                    torch._foreach_lerp_(list(now.average.parameters()), list(network.parameters()), weight)
-        mean_loss = float(running) / steps / members
-        if not math.isfinite(mean_loss):
-            raise TrainingError(
-                f"the loss became {mean_loss} in epoch {now.epoch} of {schedule.epochs} (learning rate {schedule.lr:g}, "
-                f"batch {batch}): lower the learning rate of this model in config.yaml, or scale its inputs"
+    # Torch's own generator, which dropout draws from, would give lanes their numbers in any order.
+    one = not parallel or bool(getattr(schedule, "dropout", 0.0))
+    with lanes(device, 1 if one else CPU_LANES) as ways:
+        generators = [torch.Generator(device).manual_seed(seed + number) for number in range(1 + ways.count)]
+        order_of, *drawing = generators
+        now = _Training(network, optimizer, decay > 0, _named(generators, device))
+        kept = watch.kept(phase)
+        if kept is not None:
+            now.restore(*kept)
+            say(
+                f"{phase}: going on after epoch {now.epoch} of at most {schedule.epochs}, where an earlier job was stopped"
             )
-        now.ended = now.epoch == last
-        told = f"{phase}: epoch {now.epoch} of {last}: loss {mean_loss:.5g}"
-        if score is not None and (now.ended or now.epoch % schedule.look_every == 0):
-            now.average.eval()
-            with torch.inference_mode():
-                found = score(now.average)
-            now.judge(mean_loss, found)
-            told += f", validation {found:.5g}, best {now.best:.5g} in epoch {now.best_epoch}"
-            watch.look(phase, now.epoch, found)
-            if now.unimproved >= schedule.patience:
-                told += ": the last, for none was better since"
-                now.ended = True
-        if now.epoch == 1 or now.ended or now.epoch % max(1, last // 10) == 0:
-            say(told)
-        if score is None:
-            if now.ended:
-                now.best_state = now.average.state_dict()
-        elif now.ended and not math.isfinite(now.best):
-            raise TrainingError("the validation score was never finite: lower the learning rate, or scale the inputs")
-        watch.keep(phase, now.state, now.ended)
+        clock = _Clock(now.epoch, last)
+
+        def gradients(part: tuple[Tensor, torch.Generator]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            chosen, generator = part
+            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+                value = loss(network, chosen, generator) * (chosen.shape[1] / batch)
+            found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+            return value.detach(), found
+
+        while not now.ended:
+            now.epoch += 1
+            network.train()
+            order = torch.stack([torch.randperm(rows, generator=order_of, device=device) for _ in range(members)])
+            running = torch.zeros((), device=device)
+            for place in range(steps):
+                if schedule.one_cycle:
+                    for group in optimizer.param_groups:
+                        group["lr"] = schedule.lr * _one_cycle(now.step / total)
+                chosen = order[:, place * batch : (place + 1) * batch]
+                (value, found), *others = ways.map(
+                    gradients, list(zip(chosen.chunk(ways.count, 1), drawing, strict=False))
+                )
+                for more, further in others:
+                    value += more
+                    torch._foreach_add_(found, further)
+                for parameter, gradient in zip(parameters, found, strict=True):
+                    parameter.grad = gradient
+                optimizer.step()
+                now.step += 1
+                running += value
+                if decay:
+                    weight = 1 - min(decay, (1 + now.step) / (10 + now.step))
+                    with torch.no_grad():
+                        torch._foreach_lerp_(list(now.average.parameters()), list(network.parameters()), weight)
+            mean_loss = float(running) / steps / members
+            if not math.isfinite(mean_loss):
+                raise TrainingError(
+                    f"the loss became {mean_loss} in epoch {now.epoch} of {schedule.epochs} (learning rate {schedule.lr:g}, "
+                    f"batch {batch}): lower the learning rate of this model in config.yaml, or scale its inputs"
+                )
+            now.ended = now.epoch == last
+            line = f"{phase}: epoch {now.epoch} of {last}: loss {mean_loss:.5g}"
+            if score is not None and (now.ended or now.epoch % schedule.look_every == 0):
+                now.average.eval()
+                with torch.inference_mode():
+                    judged = score(now.average)
+                now.judge(mean_loss, judged)
+                line += f", validation {judged:.5g}, best {now.best:.5g} in epoch {now.best_epoch}"
+                watch.look(phase, now.epoch, judged)
+                if now.unimproved >= schedule.patience:
+                    line += ": the last, for none was better since"
+                    now.ended = True
+            if clock.due(now.epoch) or now.ended:
+                say(line + ("" if now.ended else clock.left(now.epoch)))
+            if score is None:
+                if now.ended:
+                    now.best_state = now.average.state_dict()
+            elif now.ended and not math.isfinite(now.best):
+                raise TrainingError(
+                    "the validation score was never finite: lower the learning rate, or scale the inputs"
+                )
+            watch.keep(phase, now.state, now.ended)
     network.load_state_dict(now.best_state)
     network.eval()
     return {"history": now.history, "best_epoch": now.best_epoch, "best_score": now.best}
 
 
-def _named(generators: tuple[torch.Generator, ...], device: torch.device) -> dict[str, torch.Generator]:
+class _Clock:
+    """When to log an epoch, and how long the others will take.
+
+    first, last : epochs that are done already, and in all.
+    """
+
+    def __init__(self, first: int, last: int) -> None:
+        self._first, self._last = first, last
+        self._started = self._logged = time.monotonic()
+
+    def due(self, epoch: int) -> bool:
+        """After the first epoch, and then every few seconds."""
+        now = time.monotonic()
+        if epoch > self._first + 1 and now - self._logged < LOG_EVERY:
+            return False
+        self._logged = now
+        return True
+
+    def left(self, epoch: int) -> str:
+        """What to add to a line of the log: at most so many seconds are left, by those that epochs have taken."""
+        each = (time.monotonic() - self._started) / (epoch - self._first)
+        return f", {each * (self._last - epoch):.0f} s left"
+
+
+def _named(generators: Sequence[torch.Generator], device: torch.device) -> dict[str, torch.Generator]:
     """The given generators and those that torch draws from itself (dropout), by name."""
     every = {str(number): generator for number, generator in enumerate(generators)}
     every["cpu"] = torch.default_generator

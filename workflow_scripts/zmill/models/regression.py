@@ -99,7 +99,7 @@ class PointNetwork(LocatedModel):
         z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
         weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
 
-        def loss(network: nn.Module, chosen: Tensor) -> Tensor:
+        def loss(network: nn.Module, chosen: Tensor, _: torch.Generator) -> Tensor:
             error = network(x[chosen])[..., 0].float() - z[chosen]
             return (error.square() * weight[chosen]).mean(-1).sum()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zmill.models.applied import Applied
 from zmill.models.base import Labelled, Model
 from zmill.models.features import Fluxes, Luptitudes
-from zmill.models.losses import cross_entropy, crps_of_probabilities, mean_crps, soft_labels
+from zmill.models.losses import density_loss, mean_crps
 from zmill.models.moved import moved
 from zmill.models.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
 from zmill.sections import Text
@@ -60,6 +60,8 @@ class ResMLPSettings(Residual, Augmented):
     epochs_after: int = Field(20, ge=1, le=100_000)
     """`epochs` and `lr` on the training rows after that."""
     lr_after: float = Field(1e-3, gt=0, le=10)
+    members_after: int = Field(4, ge=1, le=100)
+    """`members` of networks that learn from moved galaxies first: these differ little."""
 
 
 class ResidualEnsemble(Model):
@@ -70,14 +72,16 @@ class ResidualEnsemble(Model):
 
     settings: ResMLPSettings
     before: dict[str, Tensor] | None = None
-    """What the networks know before they see the training rows themselves."""
+    """Weights of the networks that were pre-trained on moved galaxies; None where none are made."""
+    made: Photometry | None = None
+    """These galaxies."""
 
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
         s, grid = self.settings, self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
-        self.before = None
+        self.before = self.made = None
         fluxes = self._prepare(train, device)
-        self.before = self._learned_from_moved(train, device, say)
+        self.before = self._pretrained(train, device, say)
         valid_inputs = self.features(Fluxes.of(valid.photometry, s.extra, device))
         valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
 
@@ -92,10 +96,8 @@ class ResidualEnsemble(Model):
         rows = rows.inside(self.context.grid)
         self._learn(rows, self._prepare(rows, device), None, say)
 
-    def _learned_from_moved(
-        self, rows: Labelled, device: torch.device, say: Callable[[str], None]
-    ) -> dict[str, Tensor] | None:
-        """Weights of networks that know galaxies made of training rows; None where none are made."""
+    def _pretrained(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Tensor] | None:
+        """Weights of networks that were trained on galaxies made of training rows; None where none are made."""
         s, filters = self.settings, self.context.filters or {}
         unknown = [band for band in self.context.bands if band not in filters]
         if len(rows) >= s.moved:
@@ -105,6 +107,7 @@ class ResidualEnsemble(Model):
             return None
         say(f"making {s.moved:,} galaxies of {len(rows):,} by moving them in redshift")
         made = moved(rows, self.context, s.moved, self.context.seed)
+        self.made = made.photometry
         schedule = s.model_copy(update={"epochs": s.passes, "batch": BATCH * s.batch})
         self._train(made, Fluxes.of(made.photometry, s.extra, device), schedule, None, say, "networks, moved galaxies")
         return self.network.state_dict()
@@ -124,7 +127,7 @@ class ResidualEnsemble(Model):
         score: Callable[[nn.Module], float] | None,
         say: Callable[[str], None],
     ) -> dict[str, Any]:
-        """On training rows, from what is known of moved galaxies where there are such; without a score for the epochs that one chose."""
+        """Train on training rows, from the pre-trained weights where there are such; without a score for the epochs that one chose."""
         s = self.settings
         if self.before is not None:
             s = s.model_copy(update={"epochs": s.epochs_after, "lr": s.lr_after})
@@ -143,25 +146,21 @@ class ResidualEnsemble(Model):
     ) -> dict[str, Any]:
         grid, seed, device = self.context.grid, self.context.seed, fluxes.flux.device
         torch.manual_seed(seed)
-        self.network = self._network(s.members).to(device)
+        self.network = self._network(s.members if self.made is None else s.members_after).to(device)
         if self.before is not None:
             self.network.load_state_dict(self.before)
-        generator = torch.Generator(device).manual_seed(seed)
         z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
         weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
-        label, limits = soft_labels(z, grid, s.smooth), fluxes.limits()
+        limits = fluxes.limits()
 
-        def loss(network: nn.Module, chosen: Tensor) -> Tensor:
+        def loss(network: nn.Module, chosen: Tensor, generator: torch.Generator) -> Tensor:
             drawn = fluxes.rows(chosen).resampled(s.noise, generator).dropped(s.drop, limits, generator)
             logits = network(self.features(drawn)).float()
-            value = cross_entropy(logits, label[chosen])
-            if s.crps:
-                value = value + s.crps * crps_of_probabilities(logits.softmax(-1), z[chosen], grid)
-            return (value * weight[chosen]).mean(-1).sum()
+            return (density_loss(logits, z[chosen], grid, s.smooth, s.crps) * weight[chosen]).mean(-1).sum()
 
         facts = train(
-            self.network, len(rows), s.members, loss, score, s, seed, say, watch=self.watch,
-            phase=phase, generators=(generator,), until=until,
+            self.network, len(rows), self.network.members, loss, score, s, seed, say, watch=self.watch,
+            phase=phase, until=until, parallel=True,
         )  # fmt: skip
         self.to(device)
         return facts
