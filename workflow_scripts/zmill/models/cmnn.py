@@ -22,8 +22,8 @@ from zmill.models.knn import JUDGED, WIDTHS, kernel
 from zmill.models.losses import mean_crps
 from zmill.survey.photometry import MAGNITUDES, ZERO_POINT, Photometry
 
-PAIRS = 1 << 22
-"""Distances held in memory at a time on a CPU."""
+PAIRS = 1 << 20
+"""Distances held in memory at a time on a CPU: they stay in its cache."""
 PAIRS_GPU = 1 << 26
 UNKNOWN = 0.05
 """Error in magnitudes of a measurement of unknown error."""
@@ -137,11 +137,12 @@ class ColorNeighbours(Model):
         pairs = PAIRS if self.device.type == "cpu" else PAIRS_GPU
         for rows in torch.arange(len(colors), device=self.device).split(max(1, pairs // len(self.z))):
             w, c = weight[rows], colors[rows]
-            # sum_k w_k (c_k - t_k)^2 over the colors both have, as three products
-            squared = (w * c * c) @ self._known.T - 2 * (w * c) @ self.colors.T + w @ self._squares.T
-            free = counted[rows] @ self._known.T
+            # sum_k w_k (c_k - t_k)^2 over the colors both have, as one product
+            squared = torch.cat([w * c * c, -2 * w * c, w], 1) @ self._products
             # fewer colors in common make any galaxy near: the distance is judged by its own chi-squared
-            nearness = squared.clamp_min_(0) / self._threshold[free.long()]
+            free = counted[rows] @ self._patterns.T
+            nearness = (1 / self._threshold)[free.long()] @ self._of_pattern
+            nearness.mul_(squared.clamp_min_(0))
             if without is not None:
                 row, column = (without[rows] >= 0).nonzero(as_tuple=True)
                 nearness[row, without[rows][row, column]] = torch.inf
@@ -179,8 +180,10 @@ class ColorNeighbours(Model):
         grid = self.context.grid
         for name in ("center", "colors", "known", "z", "weight"):
             setattr(self, name, getattr(self, name).to(device))
-        self._known = self.known.float()
-        self._squares = self.colors.square()
+        self._products = torch.cat([self.known.float(), self.colors, self.colors.square()], 1).T.contiguous()
+        patterns, own = torch.unique(self.known, dim=0, return_inverse=True)
+        self._patterns = patterns.float()
+        self._of_pattern = torch.nn.functional.one_hot(own, len(patterns)).float().T.contiguous()
         position = (self.z - grid.z_min) / grid.step
         self._cell = position.long().clamp(0, grid.size - 2)
         self._fraction = position - self._cell
