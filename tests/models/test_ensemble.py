@@ -15,11 +15,8 @@ from toy_survey import CONTEXT, labelled
 
 from zmill import metrics
 from zmill.config import ConfigError, ModelSettings
-from zmill.models import ensemble
-from zmill.models.base import Context, Labelled
-from zmill.models.ensemble import EnsembleSettings
+from zmill.models.ensemble import PER_ROW, Ensemble, EnsembleSettings
 from zmill.models.features import Fluxes
-from zmill.models.moved import moved
 from zmill.models.registry import check_models
 from zmill.pdf.calibration import Calibration
 from zmill.survey.photometry import Photometry
@@ -119,17 +116,69 @@ def test_an_unknown_key_of_a_part_is_refused() -> None:
         check_models({"ensemble": entry})
 
 
-def test_half_of_what_the_distilled_network_is_taught_on_are_moved_galaxies(monkeypatch: pytest.MonkeyPatch) -> None:
+def with_moved_galaxies(settings: dict[str, Any], say: Any = lambda line: None) -> tuple[Ensemble, dict[str, Any]]:
+    """Fitted where the survey's filters are known, and its facts."""
     quick = BRIEF["networks"] | {"moved": 400, "passes": 1, "epochs_after": 1}
-    train, valid = galaxies(300, 1), galaxies(120, 2)
-    model = ensemble.Ensemble(EnsembleSettings.model_validate(BRIEF | {"networks": quick}), WITH_FILTERS)
-    asked: list[int] = []
+    model = Ensemble(EnsembleSettings.model_validate(BRIEF | {"networks": quick} | settings), WITH_FILTERS)
+    return model, model.fit(galaxies(300, 1), galaxies(120, 2), contract.CPU, say)
 
-    def made(rows: Labelled, context: Context, number: int, seed: int) -> Labelled:
-        asked.append(number)
-        return moved(rows, context, number, seed)
 
-    monkeypatch.setattr(ensemble, "moved", made)
-    facts = model.fit(train, valid, contract.CPU, lambda line: None)
-    assert asked == [ensemble.PER_ROW * 300 // 2]
+def test_half_of_what_the_distilled_network_is_taught_on_are_moved_galaxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, int] = {}
+
+    def counted(name: str) -> None:
+        plain = getattr(Ensemble, name)
+
+        def spy(self: Ensemble, *given: Any) -> Any:
+            for fluxes, without in plain(self, *given):
+                asked[name] = asked.get(name, 0) + len(fluxes.flux)
+                yield fluxes, without
+
+        monkeypatch.setattr(Ensemble, name, spy)
+
+    counted("_moved")
+    counted("_blends")
+    _, facts = with_moved_galaxies({"networks": BRIEF["networks"] | {"moved": 10_000, "passes": 1, "epochs_after": 1}})
+    assert asked == {"_moved": PER_ROW * 300 // 2, "_blends": PER_ROW * 300 // 2}
     assert np.isfinite(facts["distilled"]["best_score"])
+
+
+def test_learned_neighbors_take_part_where_no_galaxies_are_moved() -> None:
+    model, facts = with_moved_galaxies({"distill": False})
+    assert model.neighbors is None
+    assert list(facts["shares"]) == ["networks", "matched"]
+    model, facts = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
+    assert model.neighbors is not None
+    assert list(facts["shares"]) == ["networks", "neighbors", "matched"]
+
+
+def test_an_ensemble_without_learned_neighbors_is_saved(tmp_path: Path) -> None:
+    model, _ = with_moved_galaxies({"distill": False})
+    loaded = Ensemble(model.settings, WITH_FILTERS)
+    loaded.restore(*model.state())
+    batch = galaxies(30, 3).photometry
+    assert torch.equal(loaded.predict(batch), model.predict(batch))
+
+
+def test_taught_again_it_starts_from_what_it_was() -> None:
+    """With a learning rate of nothing it stays as it was."""
+    model, _ = with_moved_galaxies({"distilled": BRIEF["distilled"] | {"lr_after": 1e-30}})
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    model.refit(galaxies(400, 1), contract.CPU, lambda line: None)
+    assert all(torch.equal(value, before[name]) for name, value in model.network.state_dict().items())
+
+
+def test_lessons_are_the_average_in_the_mean() -> None:
+    """Neighbors are asked about every second galaxy alone: over many its mean is the average's."""
+    model, _ = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
+    model.shares = [2 / 3, 0.0, 1 / 3]
+    fluxes = Fluxes.of(labelled(200, 3).photometry, ())
+    alone, both = model.networks.densities(fluxes), model._average([1 / 3, 0.0, 2 / 3], fluxes)
+    torch.testing.assert_close((alone + both) / 2, model._average(model.shares, fluxes))
+
+
+def test_a_part_without_a_share_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
+    model.shares = [2 / 3, 0.0, 1 / 3]
+    monkeypatch.setattr(model.neighbors, "densities", None)
+    assert torch.isfinite(model.predict(labelled(20, 3).photometry)).all()

@@ -1,16 +1,17 @@
-"""The flagship for tables: residual networks, neighbors under a learned metric and color-matched neighbors, averaged, then
-distilled into one network.
+"""The flagship for tables: residual networks and color-matched neighbors, averaged, then distilled into one network.
 
-The three err differently: a softmax interpolates, neighbors keep the lines and clusters of the training redshifts, and what
-errors do to the colors is learned by the first two and known to the third. One small network learns to answer as their average
-does, so that a survey is predicted at the cost of one.
+They err differently: a softmax interpolates, and what errors do to the colors is learned by the networks and known to the
+neighbors. Where no moved galaxies can be made, neighbors under a learned metric are the third part: they keep the lines and
+clusters of the training redshifts. One small network learns to answer as the average does, so that a survey is predicted at the
+cost of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,9 +25,9 @@ from zmill.models.base import Labelled, Model, evenly
 from zmill.models.cmnn import CMNNSettings, ColorNeighbours
 from zmill.models.features import Fluxes, Luptitudes
 from zmill.models.knn import JUDGED
+from zmill.models.lanes import Lanes, lanes
 from zmill.models.losses import cross_entropy, mean_crps
-from zmill.models.moved import moved
-from zmill.models.nca import MetricNeighbors, NCASettings
+from zmill.models.nca import MetricNeighbors, NCASettings, some_of
 from zmill.models.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
 from zmill.models.resmlp import ROWS, ResidualEnsemble, ResMLPSettings, probability
 from zmill.pdf.calibration import Calibration
@@ -41,41 +42,58 @@ BLEND = 0.5
 """Largest part of a galaxy's light that is replaced in a blend."""
 NOISE = 0.5
 """Blends are drawn again from their errors times this."""
-ENOUGH = 400_000
-"""Galaxies that the distilled network learns from, unless there are even more training rows."""
-MEASURED = 20_000
-"""Of them, those that the ranges of the numbers inside the distilled network are taken of."""
+LESSONS = 150_000
+"""Galaxies that the distilled network is taught on; as many as training rows where these are more, up to `MOST`."""
+MOST = 400_000
 PER_ROW = 40
 """Of a training row, at most."""
+MEASURED = 20_000
+"""Of them, those that the ranges of the numbers inside the distilled network are taken of."""
 NETWORKS = (1 / 2, 2 / 3, 5 / 6)
 """Shares of the residual networks that are tried."""
 MATCHED = (0, 1 / 2)
-"""Shares of the color-matched neighbors in the rest that are tried; the learned neighbors have what is left."""
+"""Shares of the color-matched neighbors in the rest that are tried where there are learned neighbors, which have what is left."""
 POWERS = (1.0, 1.25, 1.5)
 """Powers of a calibration that averages are judged with."""
 
 
+class Networks(ResMLPSettings):
+    """The residual networks, smaller than those of `resmlp` and fewer."""
+
+    blocks: int = Field(2, ge=0, le=100)
+    waves: int = Field(8, ge=0, le=1000)
+    embedding: int = Field(4, ge=1, le=1000)
+    passes: int = Field(3, ge=1, le=100_000)
+    epochs_after: int = Field(16, ge=1, le=100_000)
+    members_after: int = Field(1, ge=1, le=100)
+    look_every: int = Field(1, ge=1, le=1000)
+
+
 class Distilled(Residual, Schedule):
-    """The network that answers as the ensemble does, and how it is trained."""
+    """The network that answers as the average does, and how it is trained."""
 
     width: int = Field(256, ge=8, le=2**14)
     blocks: int = Field(1, ge=0, le=100)
     waves: int = Field(0, ge=0, le=1000)
-    epochs: int = Field(12, ge=1, le=100_000)
-    """Passes over the galaxies that it is asked about, of which there are 40 of every training row."""
-    lr: float = Field(4e-3, gt=0, le=10)
+    epochs: int = Field(5, ge=1, le=100_000)
+    """Passes over the galaxies that it is taught on."""
+    batch: int = Field(512, ge=1, le=2**20)
+    lr: float = Field(6e-3, gt=0, le=10)
+    epochs_after: int = Field(2, ge=1, le=100_000)
+    """`epochs` and `lr` when it is taught again by teachers that were fitted on all rows."""
+    lr_after: float = Field(2e-3, gt=0, le=10)
     ema: float = Field(0.998, ge=0, lt=1)
     drop: float = Field(0.15, ge=0, le=1)
-    """Share of them that lose bands."""
+    """Share of the galaxies that lose bands."""
 
 
 class EnsembleSettings(base.Settings):
     """Settings of the ensemble."""
 
-    networks: ResMLPSettings = ResMLPSettings.model_validate({})
+    networks: Networks = Networks.model_validate({})
     """The residual networks: the keys of `resmlp`."""
     neighbors: NCASettings = NCASettings.model_validate({})
-    """The learned neighbors: the keys of `nca`."""
+    """The learned neighbors: the keys of `nca`. They take part where no galaxies are moved."""
     matched: CMNNSettings = CMNNSettings.model_validate({})
     """The color-matched neighbors: the keys of `cmnn`."""
     distill: bool = True
@@ -92,26 +110,33 @@ class EnsembleSettings(base.Settings):
         return self
 
 
+Question: TypeAlias = tuple[Fluxes, Tensor | None]
+"""Galaxies, and the places (n, 2) in the bank of rows that are no neighbors of each; None: all are."""
+
+
 class Ensemble(Model):
-    """Weighted mean of the densities of `resmlp`, `nca` and `cmnn`, or one network that was taught by it."""
+    """Weighted mean of the densities of `resmlp`, `cmnn` and, without moved galaxies, `nca`; or one network distilled from it."""
 
     Settings = EnsembleSettings
     min_train = 200
 
     settings: EnsembleSettings
+    neighbors: MetricNeighbors | None
+    """None where galaxies are moved, or training rows are very many."""
 
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
         grid = self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self._start()
-        facts: dict[str, Any] = {
-            "networks": self.networks.fit(train, valid, device, say),
-            "neighbors": self.neighbors.fit(train, valid, device, say),
-        }
-        facts["matched"] = self.matched.fit(train.rows(self.neighbors.rows.cpu().numpy()), valid, device, say)
+        facts: dict[str, Any] = {"networks": self.networks.fit(train, valid, device, say)}
+        if self.networks.made is None and len(train) < self.settings.networks.moved:
+            self.neighbors = self._neighbors()
+            facts["neighbors"] = self.neighbors.fit(train, valid, device, say)
+        facts["matched"] = self.matched.fit(self._bank(train), valid, device, say)
         fluxes = Fluxes.of(valid.photometry, self.settings.extra, device)
         valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
-        self.shares = self._best_shares(fluxes, valid_z)
+        with lanes(device) as ways:
+            self.shares = self._best_shares(fluxes, valid_z, ways)
         facts["shares"] = dict(zip(self._parts(), self.shares, strict=True))
         say("shares in the average: " + ", ".join(f"{name} {share:.2f}" for name, share in facts["shares"].items()))
         if self.settings.distill:
@@ -127,37 +152,43 @@ class Ensemble(Model):
     def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
         rows = rows.inside(self.context.grid)
         self.networks.refit(rows, device, say)
-        self.neighbors.refit(rows, device, say)
-        self.matched.refit(rows.rows(self.neighbors.rows.cpu().numpy()), device, say)
+        if self.neighbors:
+            self.neighbors.refit(rows, device, say)
+        self.matched.refit(self._bank(rows), device, say)
         if self.settings.distill:
             self._distill(rows, None, device, say)
         self.to(device)
 
     def _start(self) -> None:
-        """Untrained teachers, which take the ensemble's further inputs and tell its watch."""
+        """Untrained teachers, which take the ensemble's further inputs and report to its watch."""
         s = self.settings
         self.networks = ResidualEnsemble(s.networks.model_copy(update={"extra": s.extra}), self.context)
-        self.neighbors = MetricNeighbors(s.neighbors.model_copy(update={"extra": s.extra}), self.context)
-        self.networks.watch = self.neighbors.watch = self.watch
+        self.networks.watch = self.watch
+        self.neighbors = None
         self.matched = ColorNeighbours(s.matched, self.context)
 
-    def _densities(self, fluxes: Fluxes, without: Tensor | None = None) -> list[Tensor]:
-        """(n, grid.size) densities of each part, each row without some of the neighbors, which both kinds have in common."""
-        return [
-            self.networks.densities(fluxes),
-            self.neighbors.densities(fluxes, without),
-            self.matched.densities(fluxes, without),
-        ]
+    def _neighbors(self) -> MetricNeighbors:
+        s = self.settings
+        neighbors = MetricNeighbors(s.neighbors.model_copy(update={"extra": s.extra}), self.context)
+        neighbors.watch = self.watch
+        return neighbors
 
-    def _teach(self, fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
-        """(n, grid.size) weighted mean densities of all parts."""
-        mean = torch.zeros(len(fluxes.flux), self.context.grid.size, device=fluxes.flux.device)
-        for share, density in zip(self.shares, self._densities(fluxes, without), strict=True):
-            mean.add_(density, alpha=share)
+    def _bank(self, rows: Labelled) -> Labelled:
+        """The rows that are neighbors of others; of very many some, the same for both kinds of neighbors."""
+        self.bank = some_of(len(rows), self.settings.neighbors.bank, self.context.seed)
+        return rows.rows(self.bank.numpy())
+
+    def _average(self, shares: Sequence[float], fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
+        """(n, grid.size) mean densities of all parts, weighted by shares; a part without a share is not asked."""
+        networks, *others = shares
+        mean = self.networks.densities(fluxes).mul_(networks)
+        for share, part in zip(others, list(self._parts().values())[1:], strict=True):
+            if share:
+                assert isinstance(part, MetricNeighbors | ColorNeighbours)
+                mean.add_(part.densities(fluxes, without), alpha=share)
         return mean
 
-    @torch.inference_mode()
-    def _best_shares(self, fluxes: Fluxes, z: Tensor) -> list[float]:
+    def _best_shares(self, fluxes: Fluxes, z: Tensor, ways: Lanes) -> list[float]:
         """Shares of the parts in the average whose log score at redshifts (n,) is highest, once calibrated by a power.
 
         Stacking (Yao et al. 2018) of densities that are sharpened after: an average is wider than what it is made of, and
@@ -165,14 +196,24 @@ class Ensemble(Model):
         validation rows.
         """
         grid, rows = self.context.grid, torch.from_numpy(evenly(len(z), JUDGED)).to(z.device)
-        found = torch.stack(self._densities(fluxes.rows(rows)))
+        parts = list(self._parts().values())
+        found = [
+            torch.cat(ways.map(partial(_densities, part), [fluxes.rows(some) for some in rows.split(ROWS // 4)]))
+            for part in parts
+        ]
 
+        @torch.inference_mode()
         def log_score(shares: list[float]) -> float:
-            mean = torch.einsum("p,pnz->nz", torch.tensor(shares, device=found.device), found)
+            mean = torch.zeros_like(found[0])
+            for share, density in zip(shares, found, strict=True):
+                mean.add_(density, alpha=share)
             there = (density_at(Calibration(power)(mean, grid), grid, z[rows]) for power in POWERS)
             return max(float(density.clamp_min(SMALLEST_DENSITY).log().mean()) for density in there)
 
-        tried = ([own, (1 - own) * (1 - matched), (1 - own) * matched] for own in NETWORKS for matched in MATCHED)
+        if len(parts) == 2:
+            tried = [[own, 1 - own] for own in NETWORKS]
+        else:
+            tried = [[own, (1 - own) * (1 - matched), (1 - own) * matched] for own in NETWORKS for matched in MATCHED]
         return max(tried, key=log_score)
 
     def _distill(
@@ -182,60 +223,74 @@ class Ensemble(Model):
         device: torch.device,
         say: Callable[[str], None],
     ) -> dict[str, Any]:
-        """One network that answers as the ensemble does.
+        """One network that answers as the average does; taught again by other teachers, it starts from what it was.
 
-        It is asked about blends of training rows of nearly the same redshift, redrawn from their errors, and neither of
-        the two is a neighbor then, and where there are such as often about galaxies that are training rows moved in redshift: on
-        the training rows themselves the ensemble knows the answer too well to teach what it would say of a new row.
+        It is taught on blends of training rows of nearly the same redshift, redrawn from their errors, of which neither is a
+        neighbor, and, where there are such, as often on moved galaxies: on the training rows themselves the teachers know the
+        answer too well to teach what they would say of a new row.
 
         rows : all of them on the grid.
+        score : of the network on validation rows; None where teachers were fitted again.
         """
-        s, seed = self.settings, self.context.seed + 1
+        s, seed = self.settings.distilled, self.context.seed + 1
         generator = torch.Generator(device).manual_seed(seed)
-        say(
-            f"distilling into one network of width {s.distilled.width}: asking the ensemble about galaxies made of {len(rows):,}"
-        )
-        inputs, answers = self._lessons(rows, device, generator)
-        say(f"learning what it says of {len(inputs):,}")
+        say(f"distilling into one network of width {s.width}: asking the teachers about galaxies made of {len(rows):,}")
+        with lanes(device) as ways:
+            inputs, answers = self._lessons(rows, device, generator, ways)
+        say(f"teaching it their answers for {len(inputs):,}")
         torch.manual_seed(seed)
-        network = self._network(self.networks.features).to(device)
+        if score:
+            self.features, self.network = self.networks.features, self._network(self.networks.features).to(device)
+        else:
+            s = s.model_copy(update={"epochs": s.epochs_after, "lr": s.lr_after})
 
-        def loss(network: nn.Module, chosen: Tensor) -> Tensor:
+        def loss(network: nn.Module, chosen: Tensor, _: torch.Generator) -> Tensor:
             return cross_entropy(network(inputs[chosen]).float(), answers[chosen].float()).mean(-1).sum()
 
         facts = train(
-            network, len(inputs), 1, loss, score, s.distilled, seed, say, watch=self.watch,
-            phase="distilled" if score else "distilled, refitted",
+            self.network, len(inputs), 1, loss, score, s, seed, say, watch=self.watch,
+            phase="distilled" if score else "distilled, refitted", parallel=True,
         )  # fmt: skip
-        self.features, self.network = self.networks.features, network
-        self.ranges: list[Range] | None = ranges_of(network, inputs[evenly(len(inputs), MEASURED)][None])
+        self.ranges: list[Range] | None = ranges_of(self.network, inputs[evenly(len(inputs), MEASURED)][None])
         return facts
 
-    @torch.inference_mode()
-    def _lessons(self, rows: Labelled, device: torch.device, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(lessons, inputs) of the network and (lessons, grid.size) probabilities that the ensemble gives them."""
+    def _lessons(
+        self, rows: Labelled, device: torch.device, generator: torch.Generator, ways: Lanes
+    ) -> tuple[Tensor, Tensor]:
+        """(lessons, inputs) of the network and (lessons, grid.size) probabilities that the teachers give them.
+
+        Neighbors cost more than networks: they are asked about every second galaxy, and count twice there. The network that
+        learns from both answers learns their mean.
+        """
         fluxes = Fluxes.of(rows.photometry, self.settings.extra, device)
         limits = fluxes.limits()
-        count = max(len(rows), min(PER_ROW * len(rows), ENOUGH))
-        elsewhere = 0 if self.networks.before is None else count // 2
-        asked = chain(self._blends(rows, fluxes, count - elsewhere, generator), self._moved(rows, elsewhere, device))
-        inputs, answers = [], []
-        for drawn, without in asked:
-            drawn = drawn.dropped(self.settings.distilled.drop, limits, generator)
-            density = self._teach(drawn, without)
-            inputs.append(self.networks.features(drawn))
-            answers.append((density / density.sum(1, keepdim=True)).to(torch.bfloat16))
+        count = min(PER_ROW * len(rows), max(LESSONS, min(len(rows), MOST)))
+        made = self.networks.made
+        elsewhere = 0 if made is None else min(count // 2, len(made))
+        asked = chain(self._blends(rows, fluxes, count - elsewhere, generator), self._moved(made, elsewhere, device))
+        lost = [(drawn.dropped(self.settings.distilled.drop, limits, generator), without) for drawn, without in asked]
+        alone, *others = self.shares
+        often = [2 * alone - 1, *(2 * share for share in others)]
+
+        @torch.inference_mode()
+        def lesson(question: Question) -> tuple[Tensor, Tensor]:
+            drawn, without = question
+            density = self.networks.densities(drawn)
+            some = slice(None, None, 2)
+            density[some] = self._average(often, drawn.rows(some), None if without is None else without[some])
+            density.div_(density.sum(1, keepdim=True))
+            return self.networks.features(drawn), density.to(torch.bfloat16)
+
+        inputs, answers = zip(*ways.map(lesson, lost), strict=True)
         return torch.cat(inputs).clone(), torch.cat(answers).clone()
 
-    def _blends(
-        self, rows: Labelled, fluxes: Fluxes, count: int, generator: torch.Generator
-    ) -> Iterator[tuple[Fluxes, Tensor]]:
+    def _blends(self, rows: Labelled, fluxes: Fluxes, count: int, generator: torch.Generator) -> Iterator[Question]:
         """Blends of training rows, some at a time, and the places (n, 2) in the bank of the two rows of each."""
         device = fluxes.flux.device
         by_redshift = torch.from_numpy(np.argsort(rows.z, kind="stable")).to(device)
         rank = by_redshift.argsort()
         place = torch.full((len(rows),), -1, device=device)
-        place[self.neighbors.rows] = torch.arange(len(self.neighbors.rows), device=device)
+        place[self.bank.to(device)] = torch.arange(len(self.bank), device=device)
         for part in torch.arange(count, device=device).split(ROWS):
             own = part % len(rows)
             steps = torch.randint(-PARTNERS, PARTNERS + 1, own.shape, generator=generator, device=device)
@@ -243,12 +298,11 @@ class Ensemble(Model):
             drawn = fluxes.rows(own).blended(fluxes.rows(partner), BLEND, generator)
             yield drawn.resampled(NOISE, generator), place[torch.stack([own, partner], 1)]
 
-    def _moved(self, rows: Labelled, count: int, device: torch.device) -> Iterator[tuple[Fluxes, None]]:
-        """Galaxies made of training rows, some at a time; nothing is kept from being their neighbor."""
-        if count:
-            made = moved(rows, self.context, count, self.context.seed + 1)
+    def _moved(self, made: Photometry | None, count: int, device: torch.device) -> Iterator[Question]:
+        """Some of the moved galaxies, some at a time; nothing is kept from being their neighbor."""
+        if made is not None:
             for part in slices(count, ROWS):
-                yield Fluxes.of(made.photometry[part], self.settings.extra, device), None
+                yield Fluxes.of(made[part], self.settings.extra, device), None
 
     def _network(self, features: Luptitudes) -> ResidualMLP:
         return ResidualMLP(1, features.size, features.plain, self.context.grid.size, self.settings.distilled)
@@ -257,7 +311,7 @@ class Ensemble(Model):
     def predict(self, batch: Photometry) -> Tensor:
         fluxes, grid = Fluxes.of(batch, self.settings.extra, self.device), self.context.grid
         if not self.settings.distill:
-            return self._teach(fluxes)
+            return self._average(self.shares, fluxes)
         density = torch.empty(len(batch), grid.size, device=self.device)
         for piece in in_cache(len(batch), ROWS, self.device):
             inputs = self.features(fluxes.rows(piece))
@@ -285,6 +339,8 @@ class Ensemble(Model):
             self.ranges = facts.get("ranges")
         else:
             self._start()
+            if "neighbors" in facts:
+                self.neighbors = self._neighbors()
             self.shares = [float(share) for share in facts["shares"]]
             for name, model in self._parts().items():
                 prefix = f"{name}."
@@ -301,8 +357,14 @@ class Ensemble(Model):
             for model in self._parts().values():
                 model.to(device)
 
-    def _parts(self) -> dict[str, Model]:
-        return {"networks": self.networks, "neighbors": self.neighbors, "matched": self.matched}
+    def _parts(self) -> dict[str, ResidualEnsemble | MetricNeighbors | ColorNeighbours]:
+        neighbors = {"neighbors": self.neighbors} if self.neighbors else {}
+        return {"networks": self.networks, **neighbors, "matched": self.matched}
+
+
+@torch.inference_mode()
+def _densities(part: ResidualEnsemble | MetricNeighbors | ColorNeighbours, fluxes: Fluxes) -> Tensor:
+    return part.densities(fluxes)
 
 
 MODEL = Ensemble
