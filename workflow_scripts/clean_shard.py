@@ -7,7 +7,7 @@ from zmill.clean.shard import clean_shard, recipe
 from zmill.config import Survey
 from zmill.job import job
 
-if __name__ == "__main__":  # Dask's workers import this file again: they must not do its work
+if __name__ == "__main__":  # processes of `zmill.processes` import this file again: they must not do its work
     with job(snakemake):
         clean_shard(
             survey=Path(snakemake.input.survey).parent,
@@ -19,7 +19,5 @@ if __name__ == "__main__":  # Dask's workers import this file again: they must n
                 Path(snakemake.input.imputation),
             ),
             progress=Path(snakemake.output[0]),
-            workers=snakemake.threads,
-            memory_mb=snakemake.resources.get("mem_mb", 4000),
-            tmpdir=snakemake.resources.tmpdir,
+            threads=snakemake.threads,
         )

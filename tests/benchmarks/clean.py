@@ -4,9 +4,9 @@ A HATS survey of six bands is written, a third of its magnitudes missing. The pa
 same output (two integer columns more, the same Parquet settings, a file per partition) and computes nothing.
 
 `ratio`     our wall time / that of the pass, both in one process
-`scaling`   our wall time with one worker / with two, the start of the Dask cluster left out
+`scaling`   our wall time with one worker / with two, their start left out
 `peak_gib`  proportional memory of all our processes together, at its highest
-`rows_per_s…` and `ratio_two_workers` (the start of the cluster included, where the rows are enough for one) are for the reader.
+`rows_per_s…` and `ratio_two_workers` (the start of processes included, where the rows are enough for them) are for the reader.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.clean.impute import MeanColors
 from zmill.clean.partition import BATCH_ROWS, Recipe
-from zmill.clean.shard import clean_shard, local_client
+from zmill.clean.shard import clean_shard
 from zmill.config import Cut
+from zmill.processes import Run, processes
 from zmill.survey.photometry import mask_of
 
 BANDS = ("u", "g", "r", "i", "z", "y")
@@ -115,9 +116,9 @@ def measure(folder: Path, rows: int, partition_rows: int, repeats: int) -> dict[
     partitions = write_survey(survey, rows, partition_rows)
     pa.default_memory_pool().release_unused()  # the peak is that of cleaning, not of simulating
 
-    def ours(workers: int, client: object = None) -> None:
+    def ours(threads: int, run: Run | None = None) -> None:
         out = folder / "clean"
-        clean_shard(survey, out, partitions, RECIPE, folder / "progress.json", workers, 4000, folder, client)  # type: ignore[arg-type]
+        clean_shard(survey, out, partitions, RECIPE, folder / "progress.json", threads, run)
 
     def fresh(work: Callable[[], object]) -> float:
         shutil.rmtree(folder / "clean", ignore_errors=True)
@@ -130,9 +131,9 @@ def measure(folder: Path, rows: int, partition_rows: int, repeats: int) -> dict[
             seconds["one"].append(fresh(lambda: ours(1)))
             seconds["two"].append(fresh(lambda: ours(2)))
             for name, workers in (("one_worker", 1), ("two_workers", 2)):
-                with local_client(workers, 4000, folder) as client:
-                    client.run(_import)
-                    seconds[name].append(fresh(partial(ours, workers, client)))
+                with processes(workers) as run:
+                    list(run([(_import,)] * 2 * workers))
+                    seconds[name].append(fresh(partial(ours, workers, run)))
     best = {name: min(values) for name, values in seconds.items()}
     return {
         "rows": rows,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import dask
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 
@@ -23,6 +25,7 @@ from zmill.clean import shard as module
 from zmill.clean.impute import MeanColors
 from zmill.clean.partition import Recipe, clean_partition
 from zmill.clean.shard import clean_shard, finish_catalog, recipe
+from zmill.processes import processes
 
 RECIPE = Recipe(BANDS, {}, MeanColors(BANDS, (0.4, 0.4, 0.4), (10, 10, 10)))
 
@@ -51,7 +54,7 @@ def test_the_catalogue_opens_as_hats(tmp_path: Path) -> None:
     assert validation.is_valid_catalog(tmp_path / "out", strict=True)
 
 
-def test_a_cluster_gives_the_same_bytes_and_goes_on_past_a_damaged_partition(
+def test_processes_give_the_same_bytes_and_goes_on_past_a_damaged_partition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = write_survey(tmp_path / "in", [400, 300, 200])
@@ -60,11 +63,10 @@ def test_a_cluster_gives_the_same_bytes_and_goes_on_past_a_damaged_partition(
     file = parts[1].file(tmp_path / "in")
     content = file.read_bytes()
     file.write_bytes(content[:100])
-    arguments = (tmp_path / "in", tmp_path / "out", parts, RECIPE, tmp_path / "p.json", 2, 2000, tmp_path)
+    arguments = (tmp_path / "in", tmp_path / "out", parts, RECIPE, tmp_path / "p.json", 2)
     with pytest.raises(CatalogError, match=r"1 of 3 partitions could not be cleaned, the others are done:\n.*Npix=11"):
         clean_shard(*arguments)
     assert not (tmp_path / "p.json").exists()
-    assert not list(tmp_path.glob("dask-*"))
     assert parts[2].file(tmp_path / "out").exists() and not parts[1].file(tmp_path / "out").exists()
     file.write_bytes(content)
     clean_shard(*arguments)
@@ -72,14 +74,32 @@ def test_a_cluster_gives_the_same_bytes_and_goes_on_past_a_damaged_partition(
     assert read_json(tmp_path / "p.json") == read_json(tmp_path / "alone.json")
 
 
-def test_a_running_cluster_is_used(tmp_path: Path) -> None:
+def test_running_processes_are_used(tmp_path: Path) -> None:
     parts = write_survey(tmp_path / "in", [40, 30])
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
-        total = clean_shard(
-            tmp_path / "in", tmp_path / "out", parts, RECIPE, tmp_path / "p.json", workers=2, client=client
-        )
-        assert client.status == "running"
+    with processes(2) as run:
+        for _ in range(2):
+            total = clean_shard(tmp_path / "in", tmp_path / "out", parts, RECIPE, tmp_path / "p.json", run=run)
+            shutil.rmtree(tmp_path / "out")
     assert total["rows"] == 70
+
+
+def test_no_process_of_a_shard_has_a_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can reach a port of a worker can give it work: every user of the machine reaches those of loopback."""
+    parts = write_survey(tmp_path / "in", [40, 30, 20, 10])
+    monkeypatch.setattr(module, "SMALL_ROWS", 0)
+    seen: list[int] = []
+
+    def watched(*arguments: object) -> None:
+        """Called with each result, while all processes are there."""
+        me = psutil.Process()
+        children = me.children(recursive=True)
+        seen.append(len(children))
+        for process in (me, *children):
+            assert not process.net_connections(kind="inet"), process
+
+    monkeypatch.setattr(module.Progress, "add", watched)
+    clean_shard(tmp_path / "in", tmp_path / "out", parts, RECIPE, tmp_path / "p.json", 2)
+    assert len(seen) == 4 and max(seen) >= 2
 
 
 def test_a_running_cluster_is_found_by_its_address_and_left_running(
@@ -88,9 +108,9 @@ def test_a_running_cluster_is_found_by_its_address_and_left_running(
     parts = write_survey(tmp_path / "in", [40, 30])
     clean_shard(tmp_path / "in", tmp_path / "alone", parts, RECIPE, tmp_path / "alone.json")
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as running:
-        monkeypatch.setattr(module, "local_client", None)
+        monkeypatch.setattr(module, "workers", None)
         with dask.config.set({"scheduler-address": running.scheduler_address}):
-            clean_shard(tmp_path / "in", tmp_path / "out", parts, RECIPE, tmp_path / "p.json", workers=2)
+            clean_shard(tmp_path / "in", tmp_path / "out", parts, RECIPE, tmp_path / "p.json", threads=2)
         assert len(running.workers) == 1
         with Client(running) as client:
             assert client.submit(sum, [1, 2]).result() == 3

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
@@ -15,12 +14,10 @@ from zmill.clean.impute import MeanColors
 from zmill.clean.partition import Recipe, clean_partition, tally, whole_already
 from zmill.config import Survey
 from zmill.job import Progress, log
-
-if TYPE_CHECKING:
-    from distributed import Client
+from zmill.processes import Run, workers
 
 SMALL_ROWS = 3_000_000
-"""Below this a shard is done sooner than a cluster starts."""
+"""Below this a shard is done sooner than processes start."""
 CONNECT = "30s"
 """How long a running cluster is waited for."""
 
@@ -38,61 +35,32 @@ def recipe(survey: Survey, impute: str, imputation: Path) -> Recipe:
 
 
 @contextmanager
-def local_client(workers: int, memory_mb: int, folder: str | Path | None) -> Iterator[Client]:
-    """A Dask cluster of this machine: processes of one thread each, gone when the block ends.
-
-    The program that calls it must guard its own work by `if __name__ == "__main__"`: workers import it again.
-
-    Parameters
-    ----------
-    memory_mb : of all workers together.
-    folder : for what workers spill, emptied at the end; the system's own where None.
-    """
-    from distributed import Client, LocalCluster  # takes seconds: only where a cluster is wanted
-
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ARROW_IO_THREADS": "1"}
-    with (
-        tempfile.TemporaryDirectory(dir=folder, prefix="dask-") as local,
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit=f"{memory_mb / workers:.0f}MB",
-            processes=True,
-            dashboard_address=None,
-            local_directory=local,
-            env=one_thread,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-@contextmanager
-def cluster(workers: int, memory_mb: int, folder: str | Path | None) -> Iterator[Client]:
-    """The running Dask cluster whose scheduler Dask's own setting names, else `local_client`.
+def running_cluster(address: str) -> Iterator[Run]:
+    """The Dask cluster whose scheduler has this address; it is left running.
 
     Raises
     ------
     CatalogError
         Where no scheduler answers there.
     """
-    address = scheduler_address()
-    if not address:
-        with local_client(workers, memory_mb, folder) as client:
-            yield client
-        return
-    from distributed import Client
+    from distributed import Client, as_completed  # takes seconds
 
     try:
         client = Client(address, timeout=CONNECT)
     except (OSError, ValueError) as error:
         raise CatalogError(
             f"no Dask scheduler answers at {address} ({error}): start it, correct DASK_SCHEDULER_ADDRESS, or unset it "
-            "for a cluster of this machine"
+            "for processes of this machine"
         ) from error
+
+    def run(tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        futures = {client.submit(*task, pure=False): place for place, task in enumerate(tasks)}
+        for future in as_completed(futures):
+            yield futures[future], future.exception() or future.result()
+
     with client:
         log.info("using the Dask cluster at %s", address)
-        yield client
+        yield run
 
 
 def scheduler_address() -> str | None:
@@ -109,10 +77,8 @@ def clean_shard(
     partitions: Sequence[Partition],
     recipe: Recipe,
     progress: Path,
-    workers: int = 1,
-    memory_mb: int = 2000,
-    tmpdir: str | Path | None = None,
-    client: Client | None = None,
+    threads: int = 1,
+    run: Run | None = None,
 ) -> dict[str, Any]:
     """Clean the partitions of a shard, each on its own, and write `progress` last.
 
@@ -120,7 +86,8 @@ def clean_shard(
 
     Parameters
     ----------
-    client : of a running Dask cluster; without one that of `cluster`, or none where the work is small.
+    threads : processes that work side by side, unless the work is small or Dask's own setting names a running cluster.
+    run : processes that are running already.
 
     Raises
     ------
@@ -133,13 +100,16 @@ def clean_shard(
     if counts:
         log.info("%d of %d partitions are whole already", len(counts), len(partitions))
     rows = sum(hats.sidecar(survey, partition)["rows"] for partition in todo)
-    small = not todo or (not scheduler_address() and (workers == 1 or len(todo) < 2 or rows < SMALL_ROWS))
     for partition in todo:
         hats.remove_unfinished(clean, partition)
+    address = scheduler_address() if todo else None
+    count = 1 if rows < SMALL_ROWS else max(1, min(threads, len(todo)))
     said = Progress("clean", rows)
     failures: dict[Partition, BaseException] = {}
-    with nullcontext(client) if client or small else cluster(min(workers, len(todo)), memory_mb, tmpdir) as pool:
-        for partition, result in _results(survey, clean, todo, recipe, pool):
+    tasks = [(_attempt, survey, clean, partition, recipe) for partition in todo]
+    with nullcontext(run) if run else running_cluster(address) if address else workers(count) as results:
+        for place, result in results(tasks):
+            partition = todo[place]
             if isinstance(result, BaseException):
                 log.error("%s: %s", partition.name, result)
                 failures[partition] = result
@@ -177,23 +147,6 @@ def finish_catalog(survey: Path, clean: Path, name: str) -> int:
                 f"({given['rows']:,} rows): run again, so that its shard is cleaned anew"
             )
     return hats.finish(clean, name, partitions)
-
-
-def _results(
-    survey: Path, clean: Path, todo: Sequence[Partition], recipe: Recipe, client: Client | None
-) -> Iterator[tuple[Partition, dict[str, Any] | BaseException]]:
-    """Each partition with its counts or with what went wrong, as they come."""
-    if client is None:
-        for partition in todo:
-            yield partition, _attempt(survey, clean, partition, recipe)
-        return
-    from distributed import as_completed
-
-    futures = {
-        client.submit(clean_partition, survey, clean, partition, recipe, pure=False): partition for partition in todo
-    }
-    for future in as_completed(futures):
-        yield futures[future], future.exception() or future.result()
 
 
 def _attempt(survey: Path, clean: Path, partition: Partition, recipe: Recipe) -> dict[str, Any] | BaseException:

@@ -13,14 +13,10 @@ that changed and those that share partitions with them, and writes these partiti
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +31,7 @@ from zmill.catalog.files import Damaged, read_json, whole, write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Partitions, Survey
 from zmill.job import Progress, log
+from zmill.processes import workers
 from zmill.survey import duplicates, night, pieces
 from zmill.survey.check import Header, read_headers, types_over
 from zmill.survey.kinds import TypeChanged
@@ -125,7 +122,7 @@ def _import(
     scratch, kept, survey = work.scratch, work.kept, work.survey
     before = night.read(kept, _everything(work, partitions, looked))
     small = sum(_bytes(Path(file)) for file in files) < SMALL_BYTES
-    with _workers(1 if small else threads) as run:
+    with workers(1 if small else threads) as run:
         plan, starts, owners, first_rows, chosen, kept_by = _plan(found, work, partitions, run)
         now = night.keys(found, first_rows, survey.columns.object_id is not None)
         todo = night.todo(found, now, kept_by, before, work, chosen, catalog)
@@ -382,39 +379,6 @@ def _do(what: str, todo: list[Piece], task: Callable[[Piece], tuple[Any, ...]], 
     for _, rows in run([task(piece) for piece in todo]):
         progress.add(rows)
     progress.end()
-
-
-@contextmanager
-def _workers(number: int) -> Iterator[Callable[[Sequence[tuple[Any, ...]]], Iterator[tuple[int, Any]]]]:
-    """A function that runs tasks `(function, *arguments)` and gives (place of the task, its result) as they end.
-
-    With more than one worker, tasks run in processes of their own, each with one thread of Arrow.
-    """
-    if number == 1:
-        yield lambda tasks: ((place, task[0](*task[1:])) for place, task in enumerate(tasks))
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(number, mp_context=context, initializer=_one_thread) as pool:
-
-        def run(tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-            waiting = iter(enumerate(tasks))
-            running = {pool.submit(*task): place for place, task in islice(waiting, 2 * number)}
-            while running:
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield running.pop(future), future.result()
-                    for place, task in islice(waiting, 1):
-                        running[pool.submit(*task)] = place
-
-        try:
-            yield run
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    pa.set_cpu_count(1)
-    pa.set_io_thread_count(1)
 
 
 def _bytes(path: Path) -> int:
