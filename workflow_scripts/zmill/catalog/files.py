@@ -136,12 +136,16 @@ def fault(path: Path, most_bytes: float = float("inf")) -> str | None:
 # --------------------------------------------------------------------------------------------------------- JSON
 
 
-def write_json(path: Path | str, content: dict[str, Any], sort_keys: bool = True, durable: bool = True) -> None:
-    """Write `content` as indented JSON that ends with its own checksum; NaN is refused."""
-    text = json.dumps(content, indent=2, sort_keys=sort_keys, allow_nan=False).removesuffix("}").rstrip()
-    told = f'{"," if content else ""}\n  "{CHECKSUM}": "{xxhash.xxh3_64_hexdigest(text.encode())}"\n}}\n'
-    with whole(path, check=False, durable=durable) as temporary:
-        temporary.write_text(text + told, encoding="utf-8")
+def write_json(path: Path | str, content: Any, sort_keys: bool = True, durable: bool = True) -> None:
+    """Write `content` as indented JSON; NaN is refused. An object ends with its own checksum; what is none has a check file."""
+    text = json.dumps(content, indent=2, sort_keys=sort_keys, allow_nan=False)
+    is_object = isinstance(content, dict)
+    if is_object:
+        text = text.removesuffix("}").rstrip()
+        comma = "," if content else ""
+        text += f'{comma}\n  "{CHECKSUM}": "{xxhash.xxh3_64_hexdigest(text.encode())}"\n}}'
+    with whole(path, check=not is_object, durable=durable) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_json(path: Path | str) -> Any:
