@@ -13,6 +13,7 @@ checkpoint import_survey:
         content=f"{RESULTS}/survey/content.json",
         rejected=f"{RESULTS}/rejected/survey.parquet",
         counts=f"{RESULTS}/rejected/survey.json",
+        notes=f"{RESULTS}/import.json",
     params:
         content=lambda wildcards: content_of(SOURCES.survey + SOURCES.extinction, manifest(Path(RESULTS))),
         survey=import_settings(survey),

@@ -15,6 +15,7 @@ rule report:
             f"{RESULTS}/evaluation/{{model}}/{{file}}", model=MODELS, file=["metrics.json", "predictions.parquet"]
         ),
         models=expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS),
+        notes=f"{RESULTS}/import.json",
         sample=f"{RESULTS}/sample/sample.json",
         split=f"{RESULTS}/split.json",
         imputation=f"{RESULTS}/imputation.json",

@@ -13,6 +13,7 @@ rule sample_tables:
             f"{RESULTS}/sample/{{split}}.parquet",
             split=["train", "valid", "calib", "test"],
         ),
+        notes=f"{RESULTS}/import.json",
         imputation=f"{RESULTS}/imputation.json",
         counts=f"{RESULTS}/split.json",
         report=f"{RESULTS}/sample/sample.json",

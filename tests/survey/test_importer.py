@@ -18,13 +18,14 @@ from zmill.catalog.files import read_json
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Partitions, Survey
 from zmill.survey import importer, pieces
-from zmill.survey.importer import ImportFailed, Summary, import_survey
+from zmill.survey.counts import Counts
+from zmill.survey.importer import ImportFailed, import_survey
 from zmill.survey.readers import ReadError
 
 SMALL = Partitions(max_rows=200, shard_rows=1000)
 
 
-def run(folder: Path, files: list[Path], definition: Survey | None = None, **options: Any) -> Summary:
+def run(folder: Path, files: list[Path], definition: Survey | None = None, **options: Any) -> Counts:
     options = {"partitions": SMALL, **options}
     return import_survey(
         files,
@@ -116,14 +117,10 @@ def bad_table() -> tuple[pa.Table, dict[str, list[str]]]:
     expected = {
         "position_not_finite": {10: ("ra", np.nan), 11: ("dec", np.inf), 12: ("dec", None)},
         "position_out_of_range": {20: ("dec", 90.5), 21: ("ra", 360.1), 22: ("ra", -999.0)},
-        "infinite_magnitude": {30: ("mag_r", np.inf), 31: ("mag_g", -np.inf)},
-        "magnitude_out_of_range": {35: ("mag_r", -9999.0)},
-        "error_not_positive": {40: ("err_i", 0.0), 41: ("err_g", -1.0)},
+        "position_zero": {25: ("ra", 0.0)},
         "duplicate_object_id": {50: ("id", 6), 51: ("id", 6)},
     }
-    for band in BANDS:
-        for row in (30, 31, 35, 40, 41):
-            data[f"mag_{band}"][row], data[f"err_{band}"][row] = 20.0, 0.1
+    data["dec"][25] = 0.0
     data["mag_r"][60], data["err_r"][60] = -99.0, -99.0
     data["mag_r"][61], data["err_r"][61] = 99.0, 0.0
     for faults in expected.values():
@@ -138,13 +135,65 @@ def test_bad_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
     path = write(data, tmp_path / "in", "parquet")
     summary = run(tmp_path, [path])
     assert rejected(tmp_path) == expected
-    assert summary == Summary(200, 200 - 13, {reason: len(ids) for reason, ids in expected.items()})
+    assert (summary.rows, summary.kept) == (200, 200 - 9)
+    assert summary.rejected == {reason: len(ids) for reason, ids in expected.items()} and not summary.faults
     kept = rows(tmp_path)
-    assert kept.num_rows == 187 and len(set(kept.column("object_id").to_pylist())) == 187
+    assert kept.num_rows == 191 and len(set(kept.column("object_id").to_pylist())) == 191
     table_of_bad = pq.read_table(tmp_path / "rejected" / "survey.parquet")
     where = dict(zip(table_of_bad.column("row").to_pylist(), table_of_bad.column("reason").to_pylist(), strict=True))
     assert where[20] == "position_out_of_range" and where[51] == "duplicate_object_id"
     assert set(table_of_bad.column("file").to_pylist()) == {str(path)}
+
+
+def test_a_bad_number_of_one_band_costs_the_band_and_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = table(200).to_pydict()
+    for band in BANDS:
+        data[f"mag_{band}"], data[f"err_{band}"] = [20.0] * 200, [0.1] * 200
+    bad = {30: ("mag_r", np.inf), 35: ("mag_r", -9999.0), 40: ("err_i", 0.0), 41: ("err_g", -1.0), 42: ("err_g", -1.0)}
+    for row, (column, value) in bad.items():
+        data[column][row] = value
+    data["mag_g"][43], data["ra"][43] = np.inf, np.nan  # a row that is set aside has no bands to count
+    counts = run(tmp_path, [write(pa.table(data, schema=table(1).schema), tmp_path / "in", "parquet")])
+    expected = {
+        "r": {"value_infinite": 1, "magnitude_out_of_range": 1},
+        "i": {"error_zero": 1},
+        "g": {"error_negative": 2},
+    }
+    assert counts.kept == 199 and counts.faults == expected and counts.unusable == 0
+    assert read_json(tmp_path / "import.json")["faults"] == expected
+    assert "error_negative: 2 of g rows" in caplog.text
+    back = rows(tmp_path).sort_by("object_id")
+    unobserved = dict(zip(back.column("object_id").to_pylist(), back.column("unobserved").to_pylist(), strict=True))
+    assert {row: mask for row, mask in unobserved.items() if mask} == {31: 2, 36: 2, 42: 1, 43: 1}
+    assert back.column("mag_i")[40].as_py() == 20.0 and np.isnan(back.column("magerr_i")[40].as_py())
+
+
+def test_rows_that_are_mostly_of_no_use_stop_the_import(tmp_path: Path) -> None:
+    data = table(20).to_pydict()
+    for row in range(11):
+        for band in BANDS:
+            data[f"mag_{band}"][row] = 99.9
+    path = write(pa.table(data, schema=table(1).schema), tmp_path / "in", "parquet")
+    with pytest.raises(
+        ImportFailed, match=r"11 of 20 rows are of no use.*no usable band: 11, with magnitude_out_of_range"
+    ):
+        run(tmp_path, [path])
+
+
+def test_ebv_that_is_a_sentinel_is_never_used(tmp_path: Path) -> None:
+    ebv = np.full(50, 0.02)
+    ebv[:5] = -99, 99, np.inf, np.nan, 10.5
+    data = table(50).append_column("ebv", pa.array(ebv))
+    path = write(data, tmp_path / "in", "parquet")
+    coefficients = dict.fromkeys(BANDS, 3.0)
+    run(tmp_path / "used", [path], survey(columns={"ebv": "ebv"}, extinction={"coefficients": coefficients}))
+    assert rejected(tmp_path / "used") == {"ebv_out_of_range": ["1", "2", "5"], "ebv_not_finite": ["3", "4"]}
+    counts = run(tmp_path / "carried", [path], survey(columns={"ebv": "ebv"}))
+    assert counts.kept == 50 and counts.faults == {"E(B-V)": {"ebv_out_of_range": 4}}
+    back = rows(tmp_path / "carried").sort_by("object_id").column("ebv").to_numpy()
+    assert np.isnan(back[:5]).all() and np.isfinite(back[5:]).all()
 
 
 def test_first_of_repeated_ids_is_kept_over_files_and_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,9 +293,6 @@ def test_no_usable_row_says_what_was_looked_at(tmp_path: Path) -> None:
     data = table(20).set_column(2, "dec", pa.array([np.nan] * 20))
     with pytest.raises(ImportFailed, match=r"none of the 20 rows has a usable position: columns\.ra = 'ra'"):
         run(tmp_path, [write(data, tmp_path / "in", "parquet")])
-    data = table(20).set_column(4, "err_g", pa.array([0.0] * 20)).set_column(3, "mag_g", pa.array([20.0] * 20))
-    with pytest.raises(ImportFailed, match=r"all 20 rows were set aside: \{'error_not_positive': 20\}"):
-        run(tmp_path, [write(data, tmp_path / "in", "parquet")])
 
 
 @pytest.mark.parametrize("unit", ["hour", "radian"])
@@ -267,6 +313,9 @@ def test_extinction_from_a_column_and_from_a_map(tmp_path: Path) -> None:
     ebv = np.linspace(0.0, 0.5, 100)
     data = table(100).append_column("ebv", pa.array(ebv))
     data = data.set_column(data.column_names.index("ebv"), "ebv", pa.array([*ebv[:99], np.nan]))
+    for band in BANDS:  # an undetected band has its limit there
+        error = np.where(data.column(f"mag_{band}").to_numpy() == 99, 26.5, data.column(f"err_{band}").to_numpy())
+        data = data.set_column(data.column_names.index(f"err_{band}"), f"err_{band}", pa.array(error))
     path = write(data, tmp_path / "in", "parquet")
     limits = {"undetected": [99.0], "unobserved": [-99.0], "limit_in_error": True}
     definition = survey(columns={"ebv": "ebv"}, extinction={"coefficients": coefficients}, sentinels=limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_survey import survey, table, write
+from small_survey import BANDS, survey, table, write
 
+from zmill.survey.counts import Counts
 from zmill.survey.readers import ReadError
 from zmill.survey.tables import read_tables
 
@@ -18,18 +20,26 @@ from zmill.survey.tables import read_tables
 def test_order_states_and_bad_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second = table(30), table(20, seed=3, first_id=100)
     magnitudes = np.asarray(first.column("mag_g").to_numpy()).copy()
-    magnitudes[4] = np.inf
+    magnitudes[7] = np.inf
     first = first.set_column(first.column_names.index("mag_g"), "mag_g", pa.array(magnitudes))
+    ebv = np.full(30, 0.02)
+    ebv[4] = -99
+    first = first.append_column("ebv", pa.array(ebv))
+    second = second.append_column("ebv", pa.array(np.zeros(20)))
     files = [write(first, tmp_path / "a", "csv"), write(second, tmp_path / "b", "fits")]
-    columns = {"ra": None, "dec": None, "redshift": "size", "extra": []}
-    definition = survey(files=[], tables={"train": ["x"], "test": ["y"]}, columns=columns)
+    columns = {"ra": None, "dec": None, "redshift": "size", "extra": [], "ebv": "ebv"}
+    coefficients = {"coefficients": dict.fromkeys(BANDS, 1.0)}
+    definition = survey(files=[], tables={"train": ["x"], "test": ["y"]}, columns=columns, extinction=coefficients)
     with caplog.at_level(logging.WARNING, "zmill"):
-        found = read_tables(files, definition, tmp_path / "bad.parquet")
+        counts = Counts()
+        found = read_tables(files, definition, tmp_path / "bad.parquet", counts)
     ids = [*range(1, 5), *range(6, 31), *range(100, 120)]
     assert found.column("object_id").to_pylist() == ids
-    assert "infinite_magnitude" in caplog.text
+    assert "set aside: ebv_out_of_range" in caplog.text and "value_infinite: 1 of g rows" in caplog.text
     bad = pq.read_table(tmp_path / "bad.parquet").to_pylist()
-    assert bad == [{"object_id": "5", "reason": "infinite_magnitude", "file": str(files[0]), "row": 4}]
+    assert bad == [{"object_id": "5", "reason": "ebv_out_of_range", "file": str(files[0]), "row": 4}]
+    assert counts.rows == 50 and counts.faults == {"g": {"value_infinite": 1}}
+    assert Counts.of_json(json.loads(json.dumps(counts.json()))) == counts
     assert found.column("redshift").to_pylist()[-1] == second.column("size")[-1].as_py()
     assert not {"ra", "dec", "_healpix_29"} & set(found.column_names)
 

@@ -6,11 +6,23 @@ refused with the nearest declared one named. `json_schema()` gives the same decl
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from zmill.sections import (
     ConfigError,
@@ -327,23 +339,88 @@ class Columns(Section):
         return self
 
 
-class Sentinels(Section):
-    """How the survey's files write a missing measurement. Every one of them becomes NaN and a bit of a mask."""
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
-    undetected: list[float] = []
+
+class Range(Section):
+    """All values from `min` to `max`, both included; one of them may be left out."""
+
+    min: Finite | None = None
+    max: Finite | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.min is None and self.max is None:
+            raise ValueError("a range needs min, max or both")
+        if self.min is not None and self.max is not None and self.max < self.min:
+            raise ValueError(f"max ({self.max:g}) must not be below min ({self.min:g})")
+        return self
+
+
+def _as_sentinel(value: Any) -> Any:
+    """A number or a range, with one plain sentence for all else."""
+    value = _as_number(value)
+    if not isinstance(value, float | dict | Range):
+        raise ValueError(f"expected a number such as -99 or a range such as {{max: -1.0e+9}}, found {shown(value)}")
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError("NaN needs no sentinel: sentinels.nonfinite says what NaN and null mean")
+    return value
+
+
+def _as_number(value: Any) -> Any:
+    """A number as float, also one that YAML reads as text (-1e9); all else as it is."""
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _one_of(kinds: dict[type, str]) -> Discriminator:
+    """Chooses the alternative of a key that may hold several types, so that a fault is told of that one alone."""
+    return Discriminator(lambda value: next((tag for kind, tag in kinds.items() if isinstance(value, kind)), None))
+
+
+Sentinel = Annotated[
+    Annotated[Range, Tag("is-range")] | Annotated[float, Field(allow_inf_nan=True), Tag("is-number")],
+    _one_of({float: "is-number", dict: "is-range", Range: "is-range"}),
+    BeforeValidator(_as_sentinel),
+]
+ErrorSentinel = Annotated[
+    Sentinel | None, BeforeValidator(lambda value: value if value is None else _as_sentinel(value))
+]
+
+
+class ErrorSentinels(Section):
+    """Numbers in the error column that state something of the band: numbers, ranges, or `null` for NaN and null."""
+
+    upper_limit: list[ErrorSentinel] = []
+    """The band is undetected, and its value is the upper limit (CIGALE: `[{max: 0}]`; LePHARE: `[-1]`; WISE: `[null]`)."""
+    unobserved: list[ErrorSentinel] = []
+    """The band was never observed, whatever stands in the flux column."""
+
+
+class Sentinels(Section):
+    """How the survey's files write a missing measurement. Every one of them becomes NaN and a bit of a mask.
+
+    A sentinel is a number or a range `{min: ..., max: ...}`, both ends included. One of `undetected` or `unobserved` in the
+    error column means that the error is unknown.
+    """
+
+    undetected: list[Sentinel] = []
     """Values that mean: looked at, below the limit (RAIL: 99)."""
-    unobserved: list[float] = []
-    """Values that mean: never looked at (RAIL, LePHARE: -99; SDSS: -9999)."""
+    unobserved: list[Sentinel] = []
+    """Values that mean: never looked at (RAIL, LePHARE: -99; SDSS: -9999; values around -9.999e9: `{max: -9.0e+9}`)."""
     nonfinite: Literal["undetected", "unobserved"] = "unobserved"
-    """What NaN and null mean in the flux column. An infinity makes a bad row, unless it is listed above as `.inf`."""
+    """What NaN and null mean in the flux column. An infinity makes the band unobserved, unless listed above as `.inf`."""
     limit_in_error: bool = False
-    """The error column of an undetected band holds its limiting magnitude (RAIL's DC2 sample)."""
+    """The error column of an undetected band holds its limiting magnitude or flux (RAIL's DC2 sample)."""
+    error: ErrorSentinels = ErrorSentinels()
 
 
 class Extinction(Section):
     """Galactic extinction: `mag -= coefficient * E(B-V)`."""
 
-    coefficients: dict[Name, float] = {}
+    coefficients: dict[Name, Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)]] = {}
     """A_band / E(B-V) of each band; empty: magnitudes are taken as they are."""
     map: Place | None = None
     """A HEALPix FITS map of E(B-V) (RING or NESTED by its header, Galactic or equatorial) where no column has it."""
@@ -414,6 +491,25 @@ class Tables(Section):
     """Files that are only tested on."""
 
 
+ZeroPoint = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+
+
+def _number_or_column(value: Any) -> Any:
+    value = _as_number(value)
+    if not isinstance(value, float | str | dict):
+        raise ValueError(f"expected a number, a number per band or the name of a column, found {shown(value)}")
+    return value
+
+
+ZeroPoints = Annotated[
+    Annotated[ZeroPoint, Tag("is-number")]
+    | Annotated[dict[Name, ZeroPoint], Tag("is-per-band")]
+    | Annotated[str, Tag("is-column")],
+    _one_of({float: "is-number", dict: "is-per-band", str: "is-column"}),
+    BeforeValidator(_number_or_column),
+]
+
+
 class Survey(Section):
     """`surveys/<name>.yaml`: what a survey's files look like and which spectroscopic redshifts go with it."""
 
@@ -432,10 +528,32 @@ class Survey(Section):
     """Names of the bands from blue to red: the order of imputation, colors and bit masks."""
     filters: dict[Name, Text] = {}
     """speclite's name of each band's filter curve (`lsst2023-r`), for template fits and for the galaxies that the flagship learns from first."""
-    photometry: Literal["ab_magnitude", "vega_magnitude", "nanojansky", "luptitude"] = "ab_magnitude"
-    vega_to_ab: dict[Name, float] = {}
+    photometry: Literal[
+        "ab_magnitude",
+        "vega_magnitude",
+        "luptitude",
+        "flux",
+        "nanojansky",
+        "microjansky",
+        "millijansky",
+        "jansky",
+        "nanomaggy",
+        "maggy",
+    ] = "ab_magnitude"
+    """What the flux columns hold: magnitudes, luptitudes (asinh magnitudes), or fluxes per frequency in a unit of this name;
+    `flux` is a flux or count rate in any other linear unit, with its `zero_point`."""
+    zero_point: ZeroPoints | None = None
+    """AB magnitude of a flux of 1, for `photometry: flux`: a number, a number per band, or the name of a column that holds it
+    row by row (`zp_{band}`). Fluxes in erg/s/cm2/Hz have -48.6."""
+    errors: Literal["sigma", "inverse_variance", "signal_to_noise"] = "sigma"
+    """What the error columns hold: standard deviations, inverse variances (0: the band is unobserved), or signal-to-noise
+    ratios, of the numbers in the flux columns."""
+    check_units: bool = True
+    """Refuse files whose own units, or names of error columns, contradict `photometry`, `errors` or `angle_unit`. `false`
+    only where the files are wrong about themselves."""
+    vega_to_ab: dict[Name, Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]] = {}
     """Added to Vega magnitudes, per band."""
-    softening: dict[Name, float] = {}
+    softening: dict[Name, Annotated[float, Field(gt=0, le=1e-6, allow_inf_nan=False)]] = {}
     """Softening parameter b of luptitudes, per band, in maggies (Lupton et al. 1999)."""
     reference_band: Name | None = None
     """The band that magnitude bins and priors refer to; the middle band when left out."""
@@ -485,12 +603,38 @@ class Survey(Section):
         if self.photometry == "vega_magnitude" and set(self.vega_to_ab) != known:
             raise ValueError("vega_magnitude needs vega_to_ab for every band")
         if self.photometry == "luptitude" and set(self.softening) != known:
-            raise ValueError("luptitude needs softening for every band")
+            raise ValueError(
+                "luptitude needs softening for every band: the b of the survey's asinh magnitudes, in maggies, which no file "
+                "states; SDSS has {u: 1.4e-10, g: 0.9e-10, r: 1.2e-10, i: 1.8e-10, z: 7.4e-10}"
+            )
+        self._check_fluxes(known)
         self._check_extra()
         names = [source.name for source in self.labels]
         if len(set(names)) < len(names):
             raise ValueError(f"labels: every source needs a name of its own, found {', '.join(names)}")
         return self
+
+    def _check_fluxes(self, known: set[str]) -> None:
+        """Zero points and errors fit the photometry."""
+        if (self.photometry == "flux") != (self.zero_point is not None):
+            raise ValueError(
+                "photometry: flux needs zero_point, the AB magnitude of a flux of 1"
+                if self.photometry == "flux"
+                else f"zero_point is for photometry: flux; {self.photometry} has its own"
+            )
+        if isinstance(self.zero_point, dict):
+            self._only_bands("zero_point", self.zero_point, known)
+            if missing := known - set(self.zero_point):
+                raise ValueError(f"zero_point: none for band {', '.join(sorted(missing))}")
+        if self.columns.error is None and not any(key.startswith("error_") for key in self.columns.overrides):
+            if self.errors != "sigma":
+                raise ValueError(f"errors: {self.errors} needs columns.error")
+            if self.sentinels.error != ErrorSentinels() or self.sentinels.limit_in_error:
+                raise ValueError("sentinels.error and sentinels.limit_in_error need columns.error")
+        if self.sentinels.limit_in_error and self.errors != "sigma":
+            raise ValueError(
+                f"sentinels.limit_in_error: a column of {self.errors} holds no limit; it needs errors: sigma"
+            )
 
     def _check_extra(self) -> None:
         """Every column of the later tables has a name of its own."""
@@ -524,6 +668,14 @@ class Survey(Section):
             return None
         template = own.get(f"{kind}_{band}", getattr(self.columns, kind))
         return template.replace("{band}", band) if template else None
+
+    def zero_point_of(self, band: str) -> float | str | None:
+        """A band's zero point, for `photometry: flux`: a number, or the name of the column that holds it."""
+        if self.column_of("flux", band) is None:
+            return None
+        if isinstance(self.zero_point, dict):
+            return self.zero_point[band]
+        return self.zero_point.replace("{band}", band) if isinstance(self.zero_point, str) else self.zero_point
 
 
 # ------------------------------------------------------------------------------------------------- reading

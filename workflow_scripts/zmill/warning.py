@@ -19,7 +19,7 @@ from zmill.job import log
 
 KEY = "warnings"
 NOTES = {
-    "import": "rejected/survey.json",
+    "import": "import.json",
     "labels": "specz/labels.json",
     "cross-match": "matches.json",
     "split": "split.json",

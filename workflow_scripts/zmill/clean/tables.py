@@ -20,6 +20,7 @@ from zmill.clean.redshifts import unusable, warn_of_redshifts
 from zmill.clean.split import divide, save_colors, tell, without_photometry
 from zmill.config import Labels, Split, Survey
 from zmill.sample import assign, check_counts, write
+from zmill.survey.counts import Counts
 from zmill.survey.tables import read_tables
 from zmill.warning import Warnings
 
@@ -47,7 +48,7 @@ def sample_tables(
     out: Path,
     labels: Labels | None = None,
 ) -> dict[str, Any]:
-    """Write `imputation.json`, `split.json` and the sample of a survey that is given as tables.
+    """Write `import.json`, `imputation.json`, `split.json` and the sample of a survey that is given as tables.
 
     Training rows are shared out to train, valid and calib row by row in their proportion (`split.test` has no part in
     it); test rows are the test tables'. Redshifts are judged as those of labels on the sky are, and training rows that are
@@ -61,8 +62,10 @@ def sample_tables(
     labels : `min_redshift` is used of it.
     """
     by_row = split.model_copy(update={"by": "row"})
-    given = read_tables(train, survey, out / "rejected" / "train.parquet")
-    tested = read_tables(test, survey, out / "rejected" / "test.parquet")
+    counts = Counts()
+    given = read_tables(train, survey, out / "rejected" / "train.parquet", counts)
+    tested = read_tables(test, survey, out / "rejected" / "test.parquet", counts)
+    write_json(out / "import.json", counts.json())
     side = np.concatenate(
         [assign(given.column("object_id"), by_row, seed, tested=False), np.full(tested.num_rows, "test")]
     )

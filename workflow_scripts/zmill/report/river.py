@@ -132,6 +132,7 @@ def removed_section(sources: Sources) -> Section:
             if total
             else Note(f"{told}: none.")
         )
+    section.blocks += _faults(sources)
     labels = sources.json("specz/labels.json")
     if labels:
         section.blocks += _facts(
@@ -154,6 +155,20 @@ def removed_section(sources: Sources) -> Section:
             Table("What each step leaves of the labelled rows", ["step", "rows left", "removed"], steps)
         )
     return section
+
+
+def _faults(sources: Sources) -> list[Block]:
+    """Single bands with a fault, of rows that were kept."""
+    found = sources.json("import.json") or {"faults": {}}
+    rows = [
+        [text(band), text(fault), count(number), percent(number / found["kept"])]
+        for band, faults in found["faults"].items()
+        for fault, number in faults.items()
+    ]
+    if not rows:
+        return [Note("No band of a kept row has a fault.")]
+    title = "Faults of single bands, which cost the band and not the row (docs/bring-your-own-survey.md)"
+    return [Table(title, ["band", "fault", "rows", "share"], rows)]
 
 
 def sample_section(sources: Sources) -> Section:

@@ -16,7 +16,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from zmill.job import Progress, log
 from zmill.processes import workers
 from zmill.survey import duplicates, night, pieces
 from zmill.survey.check import Header, read_headers, types_over
+from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.partitioning import choose, merge
 from zmill.survey.pieces import REJECTED, Piece, Work
@@ -52,15 +53,6 @@ class ImportFailed(Exception):
     """An import that cannot go on: what was found, and what to do."""
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Rows read, rows of the catalogue, and bad rows by reason."""
-
-    read: int
-    kept: int
-    rejected: dict[str, int]
-
-
 def import_survey(
     files: Sequence[Path],
     survey: Survey,
@@ -69,14 +61,15 @@ def import_survey(
     rejected: Path,
     threads: int = 1,
     data_dir: Path = Path(),
-) -> Summary:
+) -> Counts:
     """Write a survey's files as the HATS catalogue `catalog` with its shards, and its bad rows to `rejected`.
 
     Parameters
     ----------
     files : in the order in which their rows are numbered and the first of repeated identifiers is kept.
     catalog : folder of the catalogue; a scratch folder is kept beside it until the import is done.
-    rejected : Parquet file of the bad rows; beside it, with the ending `.json`, their number by reason.
+    rejected : Parquet file of the bad rows; beside it, with the ending `.json`, their number by reason. `import.json`, beside
+        the catalogue, has these and the faults of single bands (`Counts.json`).
     threads : processes that work at the same time.
     data_dir : where a relative `extinction.map` starts.
 
@@ -85,7 +78,7 @@ def import_survey(
     ReadError
         Where a file cannot be read.
     ImportFailed
-        Where no row can be used, `object_id` does not identify, or rows were lost on the way.
+        Where most rows are of no use, `object_id` does not identify, or rows were lost on the way.
     """
     catalog, scratch = Path(catalog), Path(catalog).with_name(f".{Path(catalog).name}.scratch")
     kept = kept_folder(catalog.parent)
@@ -117,7 +110,7 @@ def _import(
     rejected: Path,
     threads: int,
     looked: sources.Known,
-) -> Summary:
+) -> Counts:
     """The import with a layout; raises `TypeChanged` where a value does not fit it."""
     scratch, kept, survey = work.scratch, work.kept, work.survey
     before = night.read(kept, _everything(work, partitions, looked))
@@ -136,15 +129,15 @@ def _import(
             lambda p: (pieces.group, p, work, first_rows[p.number], starts, owners, plan),
             run,
         )
-        summary = _write(found, work, plan, chosen, todo, catalog, run)
+        counts, written_rows = _write(found, work, plan, chosen, todo, catalog, run)
     total = first_rows[-1]
-    if summary.kept + sum(summary.rejected.values()) != total:
+    if (counts.rows, counts.kept) != (total, written_rows):
         raise ImportFailed(
-            f"{total} rows were read, but {summary.kept} are in {catalog} and {sum(summary.rejected.values())} were set "
+            f"{total} rows were read, but {written_rows} are in {catalog} and {counts.rejected.total()} were set "
             "aside: the input changed while it was imported; run the import again"
         )
     _write_rejected(found, work, rejected)
-    write_json(rejected.with_suffix(".json"), summary.rejected)
+    write_json(rejected.with_suffix(".json"), dict(sorted(counts.rejected.items())))
     hats.finish(catalog, catalog.parent.name, chosen)
     plan_of_shards = shards.plan(catalog, partitions.shard_rows, before.shards)
     written = {partition: hats.sidecar(catalog, partition)["xxh3_128"] for partition in chosen}
@@ -155,10 +148,13 @@ def _import(
     night.write(kept, night.Before(settings, now, kept_by, written, plan_of_shards))
     night.forget(work, found)
     shutil.rmtree(scratch)
-    for reason, number in sorted(summary.rejected.items()):
+    for reason, number in sorted(counts.rejected.items()):
         log.warning("%s: %d rows set aside in %s", reason, number, rejected)
-    log.info("%d rows of %d are in %d partitions", summary.kept, total, len(chosen))
-    return summary
+    for line in counts.lines():
+        log.warning("%s", line)
+    write_json(catalog.with_name("import.json"), counts.json())
+    log.info("%d rows of %d are in %d partitions", counts.kept, total, len(chosen))
+    return counts
 
 
 def kept_folder(results: Path) -> Path:
@@ -182,7 +178,7 @@ def import_settings(survey: Survey) -> dict[str, Any]:
     """The part of a survey definition that the import depends on; itself a survey definition."""
     return survey.model_dump(
         mode="json",
-        exclude={"description", "filters", "reference_band", "cuts", "labels", "redshift_grid"},
+        exclude={"description", "filters", "reference_band", "cuts", "labels", "redshift_grid", "check_units"},
     )
 
 
@@ -318,28 +314,28 @@ def _grouped(piece: Piece, work: Work, plan: str) -> bool:
 
 def _write(
     found: list[Piece], work: Work, plan: str, chosen: list[Partition], todo: night.Todo, catalog: Path, run: Any
-) -> Summary:
-    """Write every partition that is to be written and is not there yet; partitions without rows are taken from `chosen`."""
+) -> tuple[Counts, int]:
+    """Write every partition that is to be written and is not there yet; partitions without rows are taken from `chosen`.
+
+    Returns
+    -------
+    What became of the rows, and how many are in the catalogue.
+    """
     sources: list[list[tuple[Path, list[int]]]] = [[] for _ in chosen]
-    rejected: dict[str, int] = {}
-    read = expected = 0
+    counts = Counts()
     for piece in found:
-        told = read_json(work.told(piece))
-        read += told["rows"]
-        expected += told["kept"]
-        for reason, count in told["rejected"].items():
-            rejected[reason] = rejected.get(reason, 0) + count
+        counts.add(Counts.of_json(read_json(work.told(piece))))
     for piece in todo.pieces:
         for number, batches in read_json(work.index(piece, plan))["batches"].items():
             sources[int(number)].append((work.grouped(piece, plan), batches))
-    if not expected:
-        raise ImportFailed(f"all {read} rows were set aside: {rejected}; the survey definition does not fit the files")
-    repeated = rejected.get("duplicate_object_id", 0)
-    if repeated > read / 2:
+    repeated = counts.rejected["duplicate_object_id"]
+    if repeated > counts.rows / 2:
         raise ImportFailed(
-            f"columns.object_id = {work.survey.columns.object_id!r}: {repeated} of {read} rows repeat the identifier of an "
-            "earlier one: it does not tell objects apart; name another column, or leave object_id out to use the row number"
+            f"columns.object_id = {work.survey.columns.object_id!r}: {repeated} of {counts.rows} rows repeat the identifier of "
+            "an earlier one: it does not tell objects apart; name another column, or leave object_id out to use the row number"
         )
+    if refusal := counts.refusal():
+        raise ImportFailed(refusal)
     filled = [(p, source) for p, source in zip(chosen, sources, strict=True) if source and p in todo.partitions]
     chosen[:] = [p for p, source in zip(chosen, sources, strict=True) if source or p not in todo.partitions]
     markers = {p: work.scratch / f"{plan}.{p.order}.{p.pixel}.written.json" for p in todo.partitions}
@@ -350,7 +346,7 @@ def _write(
         write_json(markers[partition], hats.sidecar(catalog, partition), durable=False)
         progress.add(rows)
     progress.end()
-    return Summary(read, sum(hats.sidecar(catalog, p)["rows"] for p in chosen), rejected)
+    return counts, sum(hats.sidecar(catalog, p)["rows"] for p in chosen)
 
 
 def _is_written(catalog: Path, partition: Partition, marker: Path) -> bool:

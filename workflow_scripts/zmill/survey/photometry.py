@@ -13,8 +13,17 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 MaskArray = NDArray[np.int32]
 
-ZERO_POINT = 31.4
-"""AB magnitude of 1 nJy."""
+ZERO_POINTS = {
+    "nanojansky": 31.4,
+    "microjansky": 23.9,
+    "millijansky": 16.4,
+    "jansky": 8.9,
+    "nanomaggy": 22.5,
+    "maggy": 0.0,
+}
+"""AB magnitude of a flux of 1 in each unit that `photometry` names (Oke & Gunn 1983: 3631 Jy is magnitude 0)."""
+ZERO_POINT = ZERO_POINTS["nanojansky"]
+"""AB magnitude of 1 nJy, the unit of fluxes inside zmill."""
 MAGNITUDES = 2.5 / np.log(10)
 """Magnitudes in a factor e of flux."""
 MASKS = ("undetected", "unobserved", "imputed")

@@ -23,6 +23,7 @@ from zmill.catalog.hats import ROW_GROUP_ROWS, Partition, write_partition
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Survey
 from zmill.survey import duplicates
+from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.partitioning import histogram, merge, partition_numbers
 from zmill.survey.readers import ReadError, Span, open_table
@@ -99,7 +100,7 @@ class Work:
         return self.kept / f"{piece.identity}.rejected.parquet"
 
     def told(self, piece: Piece) -> Path:
-        """Rows read and kept, and bad rows by reason."""
+        """What became of the rows (`Counts`)."""
         return self.kept / f"{piece.identity}.json"
 
     def is_counted(self, piece: Piece) -> bool:
@@ -198,8 +199,8 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
     block_rows = max(BATCH_ROWS, BLOCK_BYTES // row_bytes(schema))
     seen: set[int | str] = set()
     index: dict[str, list[int]] = {}
-    rejected: dict[str, int] = {}
-    rows = kept = written = 0
+    counts = Counts()
+    written = 0
     offset = piece.span[0] if piece.span else 0
     with (
         whole(work.grouped(piece, plan), check=False, durable=False) as path,
@@ -219,7 +220,7 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
         block: list[pa.RecordBatch] = []
         held = 0
         for batch in _batches(piece, work, input_columns(work.survey)):
-            converted = convert(batch, work.layout, first_row + rows, ebv_at)
+            converted = convert(batch, work.layout, first_row + counts.rows, ebv_at)
             reason, ids = converted.reason, converted.columns["object_id"]
             if owners.first_piece:
                 placed = np.flatnonzero(np.isin(reason, _PLACED) & ids.is_valid().to_numpy(zero_copy_only=False))
@@ -229,21 +230,17 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
             block.append(arrow(converted.columns, schema, None if good.all() else good))
             held += block[-1].num_rows
             if not good.all():
-                bad = _bad_rows(converted.columns, reason, piece.path, offset + rows)
+                bad = _bad_rows(converted.columns, reason, piece.path, offset + counts.rows)
                 rejected_writer.write_table(bad)
-                for code, number in enumerate(np.bincount(reason, minlength=len(REASONS)).tolist()):
-                    if code and number:
-                        rejected[REASONS[code]] = rejected.get(REASONS[code], 0) + number
-            kept += block[-1].num_rows
-            rows += batch.num_rows
+            counts.add(converted.counted(work.survey))
             if held >= block_rows:
                 flush(block)
                 block, held = [], 0
         flush(block)
-    write_json(work.told(piece), {"rows": rows, "kept": kept, "rejected": rejected}, durable=False)
+    write_json(work.told(piece), counts.json(), durable=False)
     content = {"batches": index, "bytes": work.grouped(piece, plan).stat().st_size}
     write_json(work.index(piece, plan), content, durable=False)
-    return rows
+    return counts.rows
 
 
 _PLACED = [

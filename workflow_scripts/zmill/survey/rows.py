@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Survey
 from zmill.survey import kinds
+from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.photometry import mask_of
 from zmill.survey.states import BandState, band_state
@@ -21,15 +23,18 @@ REASONS = (
     "",
     "position_not_finite",
     "position_out_of_range",
+    "position_zero",
     "duplicate_object_id",
-    "infinite_magnitude",
-    "error_not_positive",
     "object_id_missing",
     "ebv_not_finite",
-    "magnitude_out_of_range",
+    "ebv_out_of_range",
 )
 """Why a row is set aside, by code; code 0 is a good row. Where several hold, the first one found is given."""
 CODE = {reason: code for code, reason in enumerate(REASONS)}
+EBV = "E(B-V)"
+"""What E(B-V) is called beside the bands."""
+LOWEST_EBV, HIGHEST_EBV = -0.1, 10.0
+"""E(B-V) in magnitudes lies between these: maps have noise around zero, and no galaxy is seen through more."""
 
 Floats = NDArray[np.floating]
 EbvAt = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float32]]
@@ -72,6 +77,8 @@ def input_columns(survey: Survey) -> list[str]:
     columns = survey.columns
     wanted = [columns.object_id, columns.ra, columns.dec]
     wanted += [survey.column_of(kind, band) for kind in ("flux", "error") for band in survey.bands]
+    zero_points = [survey.zero_point_of(band) for band in survey.bands]
+    wanted += [column for column in zero_points if isinstance(column, str)]
     wanted += [columns.ebv, *columns.extra]
     if survey.tables:
         wanted.append(columns.redshift)
@@ -98,7 +105,10 @@ def layout_of(survey: Survey, types: Mapping[str, Sequence[pa.DataType]]) -> Lay
 def positions(
     batch: pa.RecordBatch, survey: Survey
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]:
-    """Right ascension in [0, 360) and declination in degrees, and a reason code per row (0: good)."""
+    """Right ascension in [0, 360) and declination in degrees, and a reason code per row (0: good).
+
+    No object is at exactly (0, 0): files write that where the position is unknown.
+    """
     ra = floats(batch.column(survey.columns.ra)).astype(np.float64)
     dec = floats(batch.column(survey.columns.dec)).astype(np.float64)
     if survey.columns.angle_unit == "hour":
@@ -108,6 +118,7 @@ def positions(
     reason = np.zeros(len(ra), np.uint8)
     reason[~(np.abs(dec) <= 90) | ~((ra >= -180) & (ra <= 360))] = CODE["position_out_of_range"]
     reason[~np.isfinite(ra) | ~np.isfinite(dec)] = CODE["position_not_finite"]
+    reason[(ra == 0) & (dec == 0)] = CODE["position_zero"]
     good = reason == 0
     return np.where(good, ra % 360, ra), dec, reason
 
@@ -128,10 +139,34 @@ def object_ids(batch: pa.RecordBatch, layout: Layout, first_row: int) -> pa.Arra
 
 @dataclass(frozen=True)
 class Converted:
-    """A batch in zmill's columns, and a reason code per row (0: good); bad rows are still in it."""
+    """A batch of n rows in zmill's columns; bad rows are still in it.
+
+    reason : (n,) code of `REASONS` per row (0: good).
+    faults : by band (or `E(B-V)`) and fault of `states.FAULTS`, the rows (n,) that have it.
+    """
 
     columns: dict[str, Any]
     reason: NDArray[np.uint8]
+    faults: dict[str, dict[str, NDArray[np.bool_]]]
+
+    def counted(self, survey: Survey) -> Counts:
+        """What became of the rows, once every reason is known."""
+        counts = Counts(len(self.reason))
+        if not self.reason.any():
+            good = None
+        else:
+            good = self.reason == 0
+            found = np.bincount(self.reason, minlength=len(REASONS)).tolist()
+            counts.rejected.update({REASONS[code]: n for code, n in enumerate(found) if code and n})
+        for band, faults in self.faults.items():
+            for fault, rows in faults.items():
+                if number := int(np.count_nonzero(rows if good is None else rows & good)):
+                    counts.faults.setdefault(band, Counter())[fault] += number
+        faulty = [rows for band in survey.bands for rows in self.faults.get(band, {}).values()]
+        if faulty:
+            nothing = np.logical_or.reduce(faulty) & (self.columns["unobserved"] == (1 << len(survey.bands)) - 1)
+            counts.unusable = int(np.count_nonzero(nothing if good is None else nothing & good))
+        return counts
 
 
 def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt | None = None) -> Converted:
@@ -162,21 +197,28 @@ def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt
     elif survey.columns.ebv is not None:
         ebv = floats(batch.column(survey.columns.ebv))
     columns["ebv"] = ebv
+    faults: dict[str, dict[str, NDArray[np.bool_]]] = {}
     if survey.extinction.coefficients:
         _mark(reason, ~np.isfinite(ebv), "ebv_not_finite")
+    strange = ~np.isnan(ebv) & ~((ebv >= LOWEST_EBV) & (ebv <= HIGHEST_EBV))
+    if strange.any():
+        columns["ebv"] = ebv = np.where(strange, np.nan, ebv)
+        if survey.extinction.coefficients:
+            _mark(reason, strange, "ebv_out_of_range")
+        else:
+            faults[EBV] = {"ebv_out_of_range": strange}
 
     undetected, unobserved = [], []
     for band in survey.bands:
-        state = _state(batch, survey, band)
-        absorbed = survey.extinction.coefficients.get(band, 0.0) * ebv if survey.extinction.coefficients else 0.0
-        columns[f"mag_{band}"] = state.mag - absorbed
+        coefficient = survey.extinction.coefficients.get(band, 0.0)
+        state = _state(batch, survey, band, coefficient * ebv if coefficient else 0.0)
+        columns[f"mag_{band}"] = state.mag
         columns[f"magerr_{band}"] = state.magerr
-        columns[f"maglim_{band}"] = state.maglim - absorbed
+        columns[f"maglim_{band}"] = state.maglim
         undetected.append(state.undetected)
         unobserved.append(state.unobserved)
-        _mark(reason, state.infinite, "infinite_magnitude")
-        _mark(reason, state.out_of_range, "magnitude_out_of_range")
-        _mark(reason, state.bad_error, "error_not_positive")
+        if state.faults:
+            faults[band] = state.faults
     columns["undetected"] = mask_of(np.stack(undetected, axis=1))
     columns["unobserved"] = mask_of(np.stack(unobserved, axis=1))
     for name, kind in zip(survey.columns.extra, layout.extra_types, strict=True):
@@ -187,13 +229,14 @@ def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt
             columns[name] = values.fill_null("") if kind == pa.string() else values
     if survey.tables:
         columns["redshift"] = floats(batch.column(survey.columns.redshift))
-    return Converted(columns, reason)
+    return Converted(columns, reason, faults)
 
 
-def _state(batch: pa.RecordBatch, survey: Survey, band: str) -> BandState:
+def _state(batch: pa.RecordBatch, survey: Survey, band: str, absorbed: float | Floats) -> BandState:
     flux, error = survey.column_of("flux", band), survey.column_of("error", band)
     if flux is None:
         return BandState.never(batch.num_rows)
+    zero_point = survey.zero_point_of(band)
     return band_state(
         floats(batch.column(flux)),
         floats(batch.column(error)) if error else None,
@@ -201,6 +244,9 @@ def _state(batch: pa.RecordBatch, survey: Survey, band: str) -> BandState:
         survey.sentinels,
         survey.vega_to_ab.get(band, 0.0),
         survey.softening.get(band),
+        floats(batch.column(zero_point)) if isinstance(zero_point, str) else zero_point,
+        survey.errors,
+        absorbed,
     )
 
 

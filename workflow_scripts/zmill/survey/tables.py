@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from zmill.catalog.files import whole
 from zmill.config import Survey
 from zmill.job import log
+from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.readers import ReadError, open_table
 from zmill.survey.rows import (
@@ -30,12 +30,15 @@ from zmill.survey.rows import (
 BATCH_ROWS = 131_072
 
 
-def read_tables(files: Sequence[Path | str], survey: Survey, rejected: Path | None = None) -> pa.Table:
+def read_tables(
+    files: Sequence[Path | str], survey: Survey, rejected: Path | None = None, total: Counts | None = None
+) -> pa.Table:
     """Read the files of `tables.train` or `tables.test`, one after another.
 
     Parameters
     ----------
     rejected : where bad rows go, as `object_id` (string), `reason`, `file`, `row`; they are counted in the log either way.
+    total : what became of the rows is added to these counts.
 
     Returns
     -------
@@ -45,12 +48,12 @@ def read_tables(files: Sequence[Path | str], survey: Survey, rejected: Path | No
     Raises
     ------
     ReadError
-        Where a file cannot be read or there is no good row.
+        Where a file cannot be read or most rows are of no use.
     """
     layout = layout_of(survey, _types(files, survey))
     while True:
         try:
-            return _read(files, survey, layout, rejected)
+            return _read(files, survey, layout, rejected, total)
         except TypeChanged as change:
             layout = layout.changed(change)
 
@@ -60,10 +63,13 @@ def _types(files: Sequence[Path | str], survey: Survey) -> dict[str, list[pa.Dat
     return {name: [table.type_of(name) for table in tables] for name in typed_columns(survey)}
 
 
-def _read(files: Sequence[Path | str], survey: Survey, layout: Layout, rejected: Path | None) -> pa.Table:
+def _read(
+    files: Sequence[Path | str], survey: Survey, layout: Layout, rejected: Path | None, total: Counts | None
+) -> pa.Table:
     wanted, numeric = input_columns(survey), numeric_columns(survey)
     good: list[pa.RecordBatch] = []
     bad: list[pa.Table] = []
+    counts = Counts()
     first_row = 0
     for path in files:
         row = 0
@@ -71,16 +77,23 @@ def _read(files: Sequence[Path | str], survey: Survey, layout: Layout, rejected:
             converted = convert(batch, layout, first_row + row)
             good.append(arrow(converted.columns, layout.schema, converted.reason == 0))
             bad.append(_bad_rows(converted.columns["object_id"], converted.reason, path, row))
+            counts.add(converted.counted(survey))
             row += batch.num_rows
         first_row += row
-    if not any(batch.num_rows for batch in good):
-        raise ReadError(f"{', '.join(map(str, files))}: no row that can be used, of {first_row} there are")
-    bad_rows = pa.concat_tables(bad)
-    for reason, count in sorted(Counter(bad_rows.column("reason").to_pylist()).items()):
-        log.warning("%d rows of %s set aside: %s", count, ", ".join(map(str, files)), reason)
+    names = ", ".join(map(str, files))
+    if not counts.kept:
+        raise ReadError(f"{names}: no row that can be used, of {first_row} there are")
+    if refusal := counts.refusal():
+        raise ReadError(f"{names}: {refusal}")
+    for reason, count in sorted(counts.rejected.items()):
+        log.warning("%d rows of %s set aside: %s", count, names, reason)
+    for line in counts.lines():
+        log.warning("%s: %s", names, line)
     if rejected is not None:
         with whole(rejected) as temporary:
-            pq.write_table(bad_rows, temporary)
+            pq.write_table(pa.concat_tables(bad), temporary)
+    if total is not None:
+        total.add(counts)
     return pa.Table.from_batches(good).combine_chunks()
 
 
