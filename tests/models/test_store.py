@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from toy_survey import BANDS, CONTEXT, labelled
 
+from zmill.catalog.files import file_hash, read_json, write_json
 from zmill.models import registry, store
 from zmill.models.trained import ModelError, TrainedModel, fit_and_calibrate
 
@@ -74,6 +76,41 @@ def test_what_another_version_wrote_is_refused(
 ) -> None:
     store.save(tmp_path, trained)
     path = tmp_path / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    write_json(path, read_json(path) | {key: value})
     with pytest.raises(Exception, match=message):
+        store.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda one: one[:-1], r"shape"),
+        (lambda one: one.double(), r"float64"),
+        (lambda one: torch.full_like(one, torch.nan), r"'finite': False"),
+        (None, "missing"),
+    ],
+)
+def test_tensors_that_are_not_as_described_are_refused(
+    tmp_path: Path, trained: TrainedModel, change: Callable[[torch.Tensor], torch.Tensor] | None, message: str
+) -> None:
+    """A folder put together by hand, with the right hash of the wrong tensors."""
+    store.save(tmp_path, trained)
+    tensors = load_file(tmp_path / "tensors.safetensors")
+    name = next(key for key, value in sorted(tensors.items()) if value.dtype == torch.float32 and value.ndim)
+    if change is None:
+        del tensors[name]
+    else:
+        tensors[name] = change(tensors[name]).contiguous()
+    save_file(tensors, tmp_path / "tensors.safetensors")
+    told = read_json(tmp_path / "model.json") | {"tensors_hash": file_hash(tmp_path / "tensors.safetensors")}
+    write_json(tmp_path / "model.json", told)
+    with pytest.raises(ModelError, match=rf"tensor {name} .*{message}"):
+        store.load(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["calibration", "domain"])
+def test_a_description_that_makes_no_model_is_refused(tmp_path: Path, trained: TrainedModel, key: str) -> None:
+    store.save(tmp_path, trained)
+    write_json(tmp_path / "model.json", read_json(tmp_path / "model.json") | {key: {"strange": 1}})
+    with pytest.raises(ModelError, match="train it again"):
         store.load(tmp_path)

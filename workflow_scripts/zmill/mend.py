@@ -60,7 +60,11 @@ def mend(results: Path, every_byte: bool = False) -> list[str]:
                 found += _aside(results, path, why)
         for catalog in CATALOGS:
             found += _catalog(results, catalog, every_byte)
-        found += _champion(results)
+        for model in (*results.glob("models/*"), *results.glob("models/*/held_out")):
+            why = _model_fault(model, every_byte)
+            if why:
+                found += _aside(results, model / "model.json", why)
+        found += _champion(results, every_byte)
         try:
             found += releases.mend(results, every_byte)
         except ReleaseError as error:
@@ -107,8 +111,6 @@ def _outputs(results: Path, path: Path) -> list[str]:
         return [MADE_WITH[name.split(".")[0].removesuffix("_conflicts")]]
     if top == "rejected":
         return ["sample/sample.json"]
-    if top == "models" and name != "model.json":
-        return [str(path.with_name("model.json"))]
     return []
 
 
@@ -194,7 +196,7 @@ def _plan(catalog: Path, number: int) -> list[Partition]:
 # ------------------------------------------------------------------------------------------------------ champion
 
 
-def _champion(results: Path) -> list[str]:
+def _champion(results: Path, every_byte: bool) -> list[str]:
     """The record of the champion from its copy; damaged models that are in use from where they were copied."""
     folder, copy = results / "champion", results / "champion.json"
     found = []
@@ -204,7 +206,7 @@ def _champion(results: Path) -> list[str]:
             shutil.copyfile(copy, temporary)
         found.append(f"{state}: put back from {copy}")
     for model in sorted(folder.glob("*/")):
-        why = _model_fault(model)
+        why = _model_fault(model, every_byte) if (model / "model.json").exists() or _is_current(model) else None
         if not why:
             continue
         donor = next((one for one in _models(results) if _hash(one) == model.name), None)
@@ -214,7 +216,7 @@ def _champion(results: Path) -> list[str]:
             found.append(f"{model}: damaged ({why}): another champion is chosen, and predicts its rows")
             continue
         for name in ("tensors.safetensors", "model.json"):
-            with whole(model / name, check=name != "model.json") as temporary:
+            with whole(model / name, check=False) as temporary:
                 shutil.copyfile(donor / name, temporary)
         found.append(f"{model}: damaged ({why}): put back from {donor}")
     return found
@@ -225,14 +227,26 @@ def _models(results: Path) -> Iterator[Path]:
     yield from sorted(results.glob("releases/*/model"))
 
 
-def _model_fault(model: Path) -> str | None:
+def _is_current(model: Path) -> bool:
     try:
-        told = read_json(model / "model.json")
-        tensors = model / "tensors.safetensors"
-        if check_file(tensors).is_file() and tensors.is_file() and not problem(tensors, SMALL_BYTES):
+        return bool(read_json(model.parent / "champion.json")["hash"] == model.name)
+    except (OSError, Damaged):
+        return False
+
+
+def _model_fault(model: Path, every_byte: bool) -> str | None:
+    """What is wrong with a model; None for a folder without `model.json`, which its rule finds missing."""
+    tensors = model / "tensors.safetensors"
+    try:
+        told = read_json(model / "model.json")["tensors_hash"]
+        if not tensors.is_file():
+            return f"{tensors.name} is missing"
+        if tensors.stat().st_size > SMALL_BYTES and not every_byte:
             return None
-        return None if told["tensors_hash"] == file_hash(tensors) else "tensors.safetensors: not what was written"
-    except (OSError, Damaged) as error:
+        return None if told == file_hash(tensors) else f"{tensors.name} is not what was written"
+    except FileNotFoundError:
+        return None if model.parent.name != "champion" else "model.json is missing"
+    except (Damaged, KeyError) as error:
         return str(error)
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import save as serialized  # its `save_file` leaves tempo
 from torch import Tensor
 
 import zmill
-from zmill.catalog.files import file_hash, read_json, whole, write_json
+from zmill.catalog.files import MEND, Damaged, file_hash, read_json, whole, write_json
 from zmill.models.base import Context, Labelled
 from zmill.models.ood import Domain
 from zmill.models.registry import model_class
@@ -30,7 +30,7 @@ from zmill.models.watch import State, Watch
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a folder written before can no longer be read."""
 TENSORS, DESCRIPTION = "tensors.safetensors", "model.json"
 HELD_OUT = "held_out"
@@ -49,8 +49,9 @@ def save(folder: Path, trained: TrainedModel) -> None:
     domain_tensors, domain_facts = trained.domain.state()
     named = {f"model.{key}": value for key, value in tensors.items()}
     named |= {f"domain.{key}": value for key, value in domain_tensors.items()}
-    with whole(folder / TENSORS) as temporary:
-        temporary.write_bytes(serialized({key: _storable(value) for key, value in named.items()}))
+    stored = {key: _storable(value) for key, value in named.items()}
+    with whole(folder / TENSORS, check=False) as temporary:
+        temporary.write_bytes(serialized(stored))
     context = trained.context
     description = {
         "format": FORMAT,
@@ -69,6 +70,7 @@ def save(folder: Path, trained: TrainedModel) -> None:
         "domain": domain_facts,
         "facts": trained.facts,
         "versions": {"zmill": zmill.__version__, "torch": torch.__version__},
+        "tensors": {key: _shape(value) for key, value in stored.items()},
         "tensors_hash": file_hash(folder / TENSORS),
     }
     write_json(folder / DESCRIPTION, description)
@@ -82,7 +84,8 @@ def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...
     Raises
     ------
     ModelError
-        If the folder is not whole, was changed, was written in another format, or was trained on other bands.
+        If the folder is not whole, was changed, was written in another format, or was trained on other bands; or if its
+        tensors are not those of its description or do not fit the model type.
     """
     description = describe(folder)
     if bands is not None and tuple(description["bands"]) != bands:
@@ -90,7 +93,7 @@ def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...
             f"{folder}: trained on the bands {', '.join(description['bands'])}, asked to predict from "
             f"{', '.join(bands)}: train it again on this survey"
         )
-    tensors = load_file(folder / TENSORS)
+    tensors = _tensors(folder, description["tensors"])
     cls = model_class(description["type"])
     try:
         settings = cls.Settings.model_validate(description["settings"])
@@ -102,10 +105,16 @@ def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...
     keys = ("bands", "reference", "grid", "seed", "extra_names", "filters")
     context = Context.named(**{key: description[key] for key in keys})
     model = cls(settings, context)
-    model.restore(_part(tensors, "model."), description["state"])
-    domain = Domain.restore(_part(tensors, "domain."), description["domain"])
-    calibration = Calibration.restore(description["calibration"])
-    intervals = Conformal.restore(description["calibration"]["conformal"])
+    try:
+        model.restore(_part(tensors, "model."), description["state"])
+        domain = Domain.restore(_part(tensors, "domain."), description["domain"])
+        calibration = Calibration.restore(description["calibration"])
+        intervals = Conformal.restore(description["calibration"]["conformal"])
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{folder}: what is in it does not make a model of type {description['type']} ({type(error).__name__}: {error}): "
+            "train it again"
+        ) from error
     trained = TrainedModel(
         description["name"], description["type"], model, calibration, intervals, domain, description["facts"]
     )
@@ -122,19 +131,24 @@ def describe(folder: Path) -> dict[str, Any]:
     """
     if not (folder / DESCRIPTION).is_file():
         raise ModelError(f"{folder}: no {DESCRIPTION}: the training did not finish; train the model again")
-    description: dict[str, Any] = read_json(folder / DESCRIPTION)
+    try:
+        description: dict[str, Any] = read_json(folder / DESCRIPTION)
+    except Damaged as error:
+        raise ModelError(str(error)) from None
+    if not isinstance(description, dict):
+        raise ModelError(f"{folder / DESCRIPTION}: describes no model: train the model again")
     if description.get("format") != FORMAT:
         raise ModelError(
             f"{folder}: model format {description.get('format')}, this zmill ({zmill.__version__}) reads format "
             f"{FORMAT}: train the model again"
         )
     if not (folder / TENSORS).is_file():
-        raise ModelError(f"{folder}: {TENSORS} is missing: train the model again")
+        raise ModelError(f"{folder}: {TENSORS} is missing: {MEND}, or copy the model again")
     found = file_hash(folder / TENSORS)
     if found != description["tensors_hash"]:
         raise ModelError(
             f"{folder}: {TENSORS} has the hash {found}, {DESCRIPTION} says {description['tensors_hash']}: "
-            "the folder was changed or copied in part; train the model again or copy it again"
+            f"the folder was changed or copied in part: {MEND}, or copy it again"
         )
     return description
 
@@ -193,7 +207,7 @@ class Checkpoint(Watch):
             "seconds": self.earlier_seconds + time.monotonic() - self._started,
             "phases": {phase: facts for phase, (_, facts) in self._phases.items()},
         }
-        with whole(self.path) as temporary:
+        with whole(self.path, check=False) as temporary:
             temporary.write_bytes(serialized(named, {ABOUT: json.dumps(about)}))
         self._written = time.monotonic()
 
@@ -223,6 +237,28 @@ def identity(type_: str, settings: BaseModel, context: Context, rows: Iterable[L
         "versions": [zmill.__version__, torch.__version__],
     }
     return xxhash.xxh3_128_hexdigest(json.dumps(about, sort_keys=True).encode())
+
+
+def _shape(tensor: Tensor) -> dict[str, Any]:
+    """What `model.json` says of a tensor."""
+    finite = bool(torch.isfinite(tensor).all()) if tensor.is_floating_point() else True
+    return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape), "finite": finite}
+
+
+def _tensors(folder: Path, told: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a folder, each of the type and shape that `model.json` says, and finite where it says so."""
+    try:
+        tensors = load_file(folder / TENSORS)
+    except SafetensorError as error:
+        raise ModelError(f"{folder / TENSORS}: cannot be read ({error}): train the model again") from None
+    found = {name: _shape(tensor) for name, tensor in tensors.items()}
+    for name in sorted(found.keys() | told.keys()):
+        if found.get(name) != told.get(name):
+            raise ModelError(
+                f"{folder / TENSORS}: tensor {name} is {found.get(name, 'missing')}, {DESCRIPTION} says "
+                f"{told.get(name, 'nothing of it')}: train the model again or copy it again"
+            )
+    return tensors
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

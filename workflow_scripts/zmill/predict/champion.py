@@ -112,7 +112,7 @@ def _adopt(model: Path, target: Path) -> None:
         store.describe(target)
     except ModelError:
         for name in (store.TENSORS, store.DESCRIPTION):
-            with whole(target / name, check=name != store.DESCRIPTION) as temporary:
+            with whole(target / name, check=False) as temporary:
                 shutil.copyfile(model / name, temporary)
 
 
