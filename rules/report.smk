@@ -41,7 +41,11 @@ rule report:
         config=dump(settings),
         survey=dump(survey),
         # Searches that there are, as a parameter: as inputs they would be searched again when a setting changes.
-        searches={str(path): file_hash(path) for path in sorted(Path(RESULTS, "tune").glob("*/search.json"))},
+        searches={
+            name: file_hash(path)
+            for name in MODELS
+            if (path := Path(RESULTS, "tune", name, "search.json")).is_file()
+        },
     log:
         f"{LOGS}/report.log",
     benchmark:

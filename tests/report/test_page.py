@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from report_sky import CONFIG, HOSTILE, SURVEY, fill
 from zmill.catalog.files import read_json, write_json
 from zmill.report.blocks import number, percent
 from zmill.report.page import build
+from zmill.report.sources import Sources
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 
@@ -166,6 +168,17 @@ def test_without_a_search_nothing_is_said_of_one(tmp_path: Path) -> None:
     results = fill(tmp_path, tables_only=True)
     (results / "tune/fcnn/search.json").unlink()
     assert "Settings searched" not in built(results)
+
+
+def test_a_model_that_was_taken_out_does_not_show(tmp_path: Path) -> None:
+    results = fill(tmp_path, tables_only=True)
+    for folder in ("models", "tune"):
+        shutil.copytree(results / folder / "fcnn", results / folder / "takenout")
+    benchmarks = results / "benchmarks" / "train_model"
+    shutil.copy(benchmarks / "fcnn.tsv", benchmarks / "takenout.tsv")
+    before = [(one.rule, one.jobs) for one in Sources(results).work()]
+    assert ("train_model", 2) in before
+    assert "takenout" not in built(results)
 
 
 def test_counts_of_all_predicted_rows_are_exact(results: Path, page: Page) -> None:

@@ -25,6 +25,8 @@ from zmill.pdf.grid import Grid
 Floats = NDArray[np.float64]
 STACK_ROWS = 100_000
 """Rows whose PDFs are stacked; of a larger survey they are taken from row groups spread over the sky."""
+PER_MODEL = {"train_model", "evaluate_model", "tune_trial", "tune_model"}
+"""Rules whose jobs are each of one model."""
 STACK_GROUPS = 64
 """Most row groups that are read for the stack."""
 
@@ -89,14 +91,14 @@ class Sources:
         return _csv(self.results / "evaluation" / "patterns.csv")
 
     def models(self) -> dict[str, dict[str, Any]]:
-        """`model.json` of each model, by name."""
-        found = sorted((self.results / "models").glob("*/model.json"))
-        return {path.parent.name: read_json(path) for path in found}
+        """`model.json` of each model of the leaderboard, by name; others, of earlier configurations, are left out."""
+        found = {name: self.results / "models" / name / "model.json" for name in sorted(self.names)}
+        return {name: read_json(path) for name, path in found.items() if path.is_file()}
 
     def searches(self) -> dict[str, dict[str, Any]]:
-        """`search.json` of each model whose settings were searched, by name."""
-        found = sorted((self.results / "tune").glob("*/search.json"))
-        return {path.parent.name: read_json(path) for path in found}
+        """`search.json` of each model of the leaderboard whose settings were searched, by name."""
+        found = {name: self.results / "tune" / name / "search.json" for name in sorted(self.names)}
+        return {name: read_json(path) for name, path in found.items() if path.is_file()}
 
     def predictions(self, model: str, split: str) -> pa.Table:
         """A model's predictions of the labelled rows of a split."""
@@ -181,11 +183,14 @@ class Sources:
         return None if total is None or grid is None else (grid, total / rows, rows)
 
     def work(self) -> list[Work]:
-        """What each rule took, by Snakemake's benchmark files, in the order in which the rules first ended."""
+        """What each rule took, by Snakemake's benchmark files, in the order in which the rules first ended; without
+        models that are not on the leaderboard."""
         folder = self.results / "benchmarks"
         found: dict[str, list[Path]] = defaultdict(list)
         for path in sorted(folder.rglob("*.tsv"), key=lambda path: path.stat().st_mtime):
-            found[path.relative_to(folder).parts[0].removesuffix(".tsv")].append(path)
+            rule, *wildcards = path.relative_to(folder).with_suffix("").parts
+            if rule not in PER_MODEL or not wildcards or wildcards[0] in self.names:
+                found[rule].append(path)
         return [_work(rule, paths) for rule, paths in found.items()]
 
 
