@@ -9,20 +9,17 @@ snakemake --list-target-rules                what can be asked for
 from pathlib import Path
 
 from snakemake import common, rules as snakemake_rules
-from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from zmill.catalog.lock import Locked, NoLocks, hold
 from zmill.config import ConfigError, check_files, dump, load
-from zmill.dates import back_to_now, follow_inputs
 from zmill.inputs import find
-from zmill.job import failed, forget
+from zmill.job import failed
 from zmill.many_jobs import take_in_stride
+from zmill.planning import decide_by_records
 from zmill.warning import collect
 
 min_version("9.20")
-follow_inputs(DAG, Path(workflow.basedir, "workflow_scripts"))
 take_in_stride(common, snakemake_rules)
 
 
@@ -40,7 +37,7 @@ container: "zmill.sif"
 
 
 try:
-    settings, survey = load(config, Path("surveys"), Path(workflow.basedir, "surveys"))
+    settings, survey = load(config, Path("surveys"), Path(str(workflow.current_basedir), "surveys"))
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -49,6 +46,9 @@ DEMO = str(Path(DATA) / "demo")
 RESULTS = str(Path(settings.results_dir) / settings.survey)
 LOGS = f"{RESULTS}/logs"
 MODELS = list(settings.models)
+if workflow.modifier.modify_path(RESULTS) != RESULTS:
+    raise WorkflowError("module: prefix and replace_prefix are not supported: set results_dir and data_dir in its config")
+decide_by_records(RESULTS)
 # When models are learned again; behind `ancient`, it makes Snakemake look anew at a job once that is decided.
 TRAINING = [] if survey.tables else ancient(f"{RESULTS}/training.json")
 
@@ -112,46 +112,31 @@ rule all:
     """Everything: photo-z and PDFs of every row, released, and the report (the default)."""
     default_target: True
     input:
-        UP_TO_RELEASE,
-        shards_of("clean"),
-        shards_of("predict"),
+        FINISHED,
+        cleaned,
+        predicted,
 
 
 rule refresh:
     """One night: what the survey and the labels have that is new, predicted and released (docs/nightly.md)."""
     input:
-        UP_TO_RELEASE,
-        shards_of("clean"),
-        shards_of("predict"),
+        FINISHED,
+        cleaned,
+        predicted,
 
 
 rule train:
     """All configured models, trained and calibrated."""
     input:
-        UP_TO_MODELS,
-        shards_of("clean"),
+        MODEL_FILES,
+        cleaned,
 
 
 rule evaluate:
     """The leaderboard of all models, and which one is best."""
     input:
-        UP_TO_LEADERBOARD,
-        shards_of("clean"),
-
-
-onstart:
-    # These may run beside a night: releases have a lock of their own.
-    if not {job.rule.name for job in workflow.dag.needrun_jobs()} <= {"verify", "rollback", "resume"}:
-        try:
-            run_lock = hold(Path(RESULTS, ".lock"))
-        except Locked as holder:
-            raise WorkflowError(
-                f"{RESULTS}: another run is under way (process {holder}): wait for its end"
-            ) from None
-        except NoLocks as error:
-            raise WorkflowError(str(error)) from None
-        forget(LOGS)
-        back_to_now(Path(RESULTS), map(Path, MADE))
+        LEADERBOARD,
+        cleaned,
 
 
 onsuccess:

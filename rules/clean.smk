@@ -31,7 +31,7 @@ rule clean_catalog:
     message:
         "Finishing the clean catalogue"
     input:
-        shards_of("clean"),
+        cleaned,
         survey=f"{RESULTS}/survey/partition_info.csv",
     output:
         f"{RESULTS}/clean/partition_info.csv",

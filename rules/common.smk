@@ -4,6 +4,7 @@ from functools import lru_cache
 
 from zmill import gpus
 from zmill.catalog import shards, sources
+from zmill.planning import executes
 from zmill.predict import assign
 from zmill.survey.importer import import_settings, manifest
 
@@ -34,14 +35,9 @@ def threads_of_shard(wildcards) -> int:
     return min(16, max(1, workflow.cores // GPUS)) if GPUS else 16
 
 
-def by_content(files: list) -> list:
-    """Files that no job has made count as changed where their content is, which `content_of` tells: not their time."""
-    return [file if file in MADE else ancient(file) for file in files]
-
-
 def content_of(files: list, known: Path) -> str:
-    """The content of files that no job has made."""
-    return sources.digest([file for file in files if file not in MADE], known)
+    """A parameter that changes with the content of a stage's source files; `known` is what the stage keeps of them."""
+    return sources.digest(files, known, DATA, note=executes(workflow))
 
 
 @lru_cache(maxsize=1)
@@ -61,38 +57,32 @@ def model_of(wildcards) -> str:
     return assigned.get(int(wildcards.shard), "")
 
 
-# Targets ask by name for what every stage makes. A job that fails loses its outputs, and Snakemake does not miss outputs that
-# only other jobs ask for once these have run: without this, the night after a failure would find nothing to do.
-UP_TO_SAMPLE = [f"{RESULTS}/sample/sample.json"]
-if not survey.tables:
-    UP_TO_SAMPLE += [file for file in (*SOURCES.survey, *SOURCES.labels) if file in MADE]
-    UP_TO_SAMPLE += [f"{RESULTS}/{name}/partition_info.csv" for name in ("survey", "specz", "clean")]
-    UP_TO_SAMPLE += [f"{RESULTS}/{name}.parquet" for name in ("matches", "split")]
-    UP_TO_SAMPLE += [f"{RESULTS}/{name}.json" for name in ("training", "imputation")]
-UP_TO_MODELS = [*UP_TO_SAMPLE, *expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS)]
-UP_TO_LEADERBOARD = [
-    *UP_TO_MODELS,
-    *expand(f"{RESULTS}/evaluation/{{model}}/metrics.json", model=MODELS),
-    f"{RESULTS}/evaluation/leaderboard.csv",
-]
-UP_TO_RELEASE = [*UP_TO_LEADERBOARD, f"{RESULTS}/report.html"]
-if not survey.tables:
-    UP_TO_RELEASE += [f"{RESULTS}/photoz/partition_info.csv"]
-    UP_TO_RELEASE += [f"{RESULTS}/{name}.json" for name in ("champion", "gates", "progress/release")]
+# The last files of each way through the workflow.
+MODEL_FILES = expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS)
+LEADERBOARD = f"{RESULTS}/evaluation/leaderboard.csv"
+FINISHED = [f"{RESULTS}/report.html"] + ([] if survey.tables else [f"{RESULTS}/progress/release.json"])
 
 
-def shards_of(stage: str):
-    """Input function: what a stage says of each of its shards (known once the checkpoint has run); nothing where the
-    survey has no sky. A job's own process on a cluster runs that job alone: it need not plan thousands that are done.
+def shards_of(stage: str, finish: str):
+    """Input function: the record that a stage writes of each shard, known once the checkpoint has run; nothing where the
+    survey has no sky. On a cluster, a job's own process runs that job alone: only where that is `finish`, which reads
+    the records, does it need them.
     """
 
     def progress(wildcards) -> list[str]:
-        if survey.tables or not workflow.is_main_process:
+        if survey.tables:
             return []
-        catalog = Path(checkpoints.import_survey.get().output.catalog).parent
-        return expand(f"{RESULTS}/progress/{stage}/{{shard}}.json", shard=shards.numbers(catalog))
+        if workflow.is_main_process:
+            checkpoints.import_survey.get()
+        elif not any(job.rulename.endswith(finish) for job in workflow.dag_settings.target_jobs):
+            return []
+        numbers = shards.numbers(Path(RESULTS, "survey"))
+        return expand(f"{RESULTS}/progress/{stage}/{{shard}}.json", shard=numbers)
 
     return progress
+
+
+cleaned, predicted = shards_of("clean", "clean_catalog"), shards_of("predict", "photoz_catalog")
 
 
 def searched(wildcards) -> list[str]:

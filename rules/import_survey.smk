@@ -6,8 +6,8 @@ checkpoint import_survey:
     message:
         "Importing the survey"
     input:
-        files=by_content(SOURCES.survey),
-        map=by_content(SOURCES.extinction),
+        files=SOURCES.survey,
+        map=SOURCES.extinction,
     output:
         catalog=f"{RESULTS}/survey/partition_info.csv",
         content=f"{RESULTS}/survey/content.json",

@@ -1,5 +1,7 @@
 from zmill.dates import period
 
+# Which files of label sources were read.
+READ = f"{RESULTS}/progress/sources/labels.json"
 # Until when the answers of services are young enough.
 ASKED = f"{RESULTS}/progress/sources/services.json"
 
@@ -9,7 +11,7 @@ rule labels:
     message:
         "Merging spectroscopic redshifts"
     input:
-        files=by_content(SOURCES.labels),
+        files=SOURCES.labels,
         survey=f"{RESULTS}/survey/partition_info.csv",
     output:
         catalog=f"{RESULTS}/specz/partition_info.csv",
@@ -18,10 +20,10 @@ rule labels:
         rejected=f"{RESULTS}/rejected/specz.parquet",
         conflicts=f"{RESULTS}/rejected/specz_conflicts.parquet",
     params:
-        content=lambda wildcards: content_of(SOURCES.labels, Path(RESULTS, "progress", "sources", "labels.json")),
+        content=lambda wildcards: content_of(SOURCES.labels, Path(READ)),
         period=lambda wildcards: period(Path(ASKED)),
         asked=ASKED,
-        manifest=f"{RESULTS}/progress/sources/labels.json",
+        manifest=READ,
         sources=[dump(source) for source in survey.labels],
         labels=dump(settings.labels),
         partitions=dump(settings.partitions),

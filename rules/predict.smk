@@ -76,7 +76,7 @@ rule photoz_catalog:
     message:
         "Counting the predicted rows and finishing the catalogues"
     input:
-        shards_of("predict"),
+        predicted,
         survey=f"{RESULTS}/survey/partition_info.csv",
         clean=f"{RESULTS}/clean/partition_info.csv",
         champion=ancient(f"{RESULTS}/champion.json"),

@@ -1,5 +1,8 @@
 # Surveys without positions: training and test tables straight to the sample.
 
+# Which tables the sample was made from.
+TABLES = f"{RESULTS}/progress/sources/tables.json"
+
 
 rule sample_tables:
     """Tables of labelled rows with clean photometry, one per split."""
@@ -18,6 +21,8 @@ rule sample_tables:
         counts=f"{RESULTS}/split.json",
         report=f"{RESULTS}/sample/sample.json",
     params:
+        content=lambda wildcards: content_of(SOURCES.train + SOURCES.test, Path(TABLES)),
+        manifest=TABLES,
         survey={**ROW_SETTINGS, "redshift_grid": dump(survey)["redshift_grid"]},
         labels=dump(settings.labels),
         split=dump(settings.split),

@@ -22,6 +22,7 @@ rule train_model:
         extra=list(survey.columns.extra),
         grid=dict(z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points),
         weighted=settings.weights.train,
+        refit=settings.refit,
         seed=settings.seed,
         checkpoint=f"{RESULTS}/progress/train/{{model}}.safetensors",
     log:

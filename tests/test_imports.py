@@ -16,6 +16,8 @@ FLOORS = [
         "dates",
         "gpus",
         "job",
+        "records",
+        "planning",
         "catalog",
         "pdf",
         "sed",

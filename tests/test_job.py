@@ -22,7 +22,9 @@ from zmill.labels.http import Transient
 def asked(folder: Path, attempt: int | None = None) -> SimpleNamespace:
     """What a script is given: its log, and the attempt where a profile says it."""
     return SimpleNamespace(
-        log=[str(folder / "logs" / "rule" / "7.log")], resources={} if attempt is None else {"attempt": attempt}
+        log=[str(folder / "logs" / "rule" / "7.log")],
+        output=[],
+        resources={} if attempt is None else {"attempt": attempt},
     )
 
 
@@ -141,7 +143,7 @@ PROGRAM = """
 import sys, time
 from types import SimpleNamespace
 from zmill.job import job
-with job(SimpleNamespace(log=[sys.argv[1]], resources={'attempt': 1})):
+with job(SimpleNamespace(log=[sys.argv[1]], output=[], resources={'attempt': 1})):
     print('begun', flush=True)
     time.sleep(float(sys.argv[2]))
 """

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from zmill.catalog import sources
 from zmill.clean.tables import sample_tables
 from zmill.config import Labels, Split, Survey
 from zmill.job import job
 
 with job(snakemake):
+    manifest = Path(snakemake.params.manifest)
+    looked = sources.look([*snakemake.input.train, *snakemake.input.test], manifest)
     sample_tables(
         train=[Path(path) for path in snakemake.input.train],
         test=[Path(path) for path in snakemake.input.test],
@@ -17,3 +20,4 @@ with job(snakemake):
         labels=Labels.model_validate(snakemake.params.labels),
         out=Path(snakemake.output.report).parents[1],
     )
+    sources.keep(looked, manifest)

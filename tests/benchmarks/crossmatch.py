@@ -41,7 +41,7 @@ from types import SimpleNamespace
 from zmill.crossmatch.catalogs import crossmatch
 from zmill.job import job
 work = Path({work!r})
-with job(SimpleNamespace(log=[work / "zmill.log"], resources={{}})):
+with job(SimpleNamespace(log=[work / "zmill.log"], output=[], resources={{}})):
     crossmatch(work / "survey", work / "specz", work / "matches.parquet", work / "matches.json", threads=2)
 status = Path("/proc/self/status").read_text()
 (work / "peak_kib").write_text(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))

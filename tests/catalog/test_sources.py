@@ -30,34 +30,67 @@ def test_only_content_counts_and_bytes_are_read_only_where_a_file_looks_differen
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, manifest = three(tmp_path)
-    first = sources.digest(files, manifest)
-    assert sources.digest(files, manifest) == first, "before a stage has read them"
+    first = sources.digest(files, manifest, tmp_path)
+    assert sources.digest(files, manifest, tmp_path) == first, "before a stage has read them"
     sources.keep(sources.look(files, manifest), manifest)
-    assert sources.digest(files, manifest) == first
+    assert sources.digest(files, manifest, tmp_path) == first
     read: list[Path] = []
     hash_of = sources.file_hash
     monkeypatch.setattr(sources, "file_hash", lambda path: read.append(path) or hash_of(path))
     os.utime(files[0], (1, 1))  # backwards
     os.utime(files[2] / "part.csv", (2e9, 2e9))
-    assert sources.digest(files, manifest) == first
+    assert sources.digest(files, manifest, tmp_path) == first
     assert read == [files[0], files[2] / "part.csv"]
-    assert sources.digest(files, manifest) == first and len(read) == 2, "touched files are read once"
+    assert sources.digest(files, manifest, tmp_path) == first and len(read) == 2, "touched files are read once"
     files[1].write_text("TWO")
-    assert sources.digest(files, manifest) != first
+    assert sources.digest(files, manifest, tmp_path) != first
     files[1].write_text("two")
-    assert sources.digest(files, manifest) == first
-    assert sources.digest(files[:2], manifest) != first != sources.digest(files[::-1], manifest)
+    assert sources.digest(files, manifest, tmp_path) == first
+    assert sources.digest(files[:2], manifest, tmp_path) != first != sources.digest(files[::-1], manifest, tmp_path)
     (files[2] / "more.csv").write_text("")
-    assert sources.digest(files, manifest) != first
+    assert sources.digest(files, manifest, tmp_path) != first
+
+
+def test_the_folder_of_the_files_may_be_named_otherwise_and_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, manifest = three(tmp_path)
+    first = sources.digest(files, manifest, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert sources.digest([file.relative_to(tmp_path) for file in files], manifest, "") == first
+    monkeypatch.chdir(tmp_path.parent)
+    named = [Path(tmp_path.name, file.name) for file in files]
+    assert sources.digest(named, manifest, tmp_path.name) == first
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"a.csv": {}}', '{"a.csv": 1}'])
+def test_a_damaged_manifest_is_as_none(tmp_path: Path, damage: str) -> None:
+    files, manifest = three(tmp_path)
+    first = sources.digest(files, manifest, tmp_path)
+    sources.keep(sources.look(files, manifest), manifest)
+    manifest.write_text(damage)
+    assert sources.digest(files, manifest, tmp_path) == first
+
+
+def test_a_look_without_note_writes_nothing(tmp_path: Path) -> None:
+    files, manifest = three(tmp_path)
+    sources.keep(sources.look(files, manifest), manifest)
+    kept = manifest.read_bytes()
+    os.utime(files[0], (1, 1))
+    first = sources.digest(files, manifest, tmp_path, note=False)
+    assert manifest.read_bytes() == kept
+    assert sources.digest(files, manifest, tmp_path) == first and manifest.read_bytes() != kept
+    files[0].unlink()
+    assert sources.digest(files, manifest, tmp_path) != first
 
 
 def test_a_changed_file_keeps_its_token_once_it_was_read(tmp_path: Path) -> None:
     files, manifest = three(tmp_path)
     sources.keep(sources.look(files, manifest), manifest)
     files[0].write_text("another")
-    told = sources.digest(files, manifest)
+    told = sources.digest(files, manifest, tmp_path)
     sources.keep(sources.look(files, manifest), manifest)
-    assert sources.digest(files, manifest) == told
+    assert sources.digest(files, manifest, tmp_path) == told
     assert all(entry["content"] for entry in read_json(manifest).values())
 
 

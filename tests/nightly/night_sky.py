@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,34 @@ class Sky:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             return process.wait()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Begin a run of the workflow, whose logs are of this run alone; what it prints goes to `run.log`."""
+        shutil.rmtree(self.results / "logs", ignore_errors=True)
+        with open(self.folder / "run.log", "wb") as log:
+            return subprocess.Popen(self.command(), cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+
+    def reach(self, run: subprocess.Popen[bytes], stage: str) -> bool:
+        """Wait until a job of a rule has begun; whether it has before the run ended."""
+        while run.poll() is None:
+            if (self.results / "logs" / stage).exists() or (self.results / "logs" / f"{stage}.log").exists():
+                return True
+            time.sleep(0.02)
+        return False
+
+    def killed_at(self, stage: str, delay: float, jobs_too: bool = True) -> bool:
+        """Run the workflow and end it by `kill -9` so many seconds after a job of a rule has begun; whether that was so.
+
+        Parameters
+        ----------
+        jobs_too : end its jobs as well, which otherwise go on.
+        """
+        run = self.start()
+        if not self.reach(run, stage):
+            return False
+        time.sleep(delay)
+        (os.killpg if jobs_too else os.kill)(run.pid, signal.SIGKILL)
+        return run.wait() == -signal.SIGKILL
 
     def change(self, tile: Path, by: float = 0.02) -> None:
         """Other magnitudes in a file."""

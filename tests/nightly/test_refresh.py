@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import time
-from pathlib import Path
 
-import night_sky
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from night_sky import CATALOGS, Sky, fresh, hashes, later_labels, record
+from night_sky import Sky, hashes, later_labels, record
 
 from zmill.catalog.files import read_json
 from zmill.catalog.lock import hold
@@ -23,21 +20,6 @@ FOLLOWS = {"clean_catalog", "photoz_catalog", "gates", "report", "release", "ref
 """What a night does once, wherever rows changed."""
 SURVEY = {"import_survey", "crossmatch", "split", "due"}
 TRAINING = {"sample", "train_model", "evaluate_model", "select_model", "champion"}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Sky:
-    """The first night."""
-    sky = night_sky.make(tmp_path_factory.mktemp("nights") / "sky")
-    night = sky.refresh()
-    assert night.code == 0, night.text[-4000:]
-    return sky
-
-
-@pytest.fixture
-def sky(base: Sky, tmp_path: Path) -> Sky:
-    """A copy of it that a test may change."""
-    return night_sky.copy(base, tmp_path / "sky")
 
 
 def test_nothing_is_done_where_nothing_changed_and_files_were_touched(sky: Sky) -> None:
@@ -146,14 +128,6 @@ def test_a_job_that_failed_is_tried_again_until_it_succeeds(sky: Sky) -> None:
     assert told >= {"labels", "crossmatch", "sample", "train_model", "champion"}
 
 
-def test_a_second_run_refuses(sky: Sky) -> None:
-    sky.change(sky.tiles[3])
-    with hold(sky.results / ".lock"):
-        night = sky.refresh()
-    assert night.code == 1 and f"another run is under way (process {os.getpid()} on " in night.text
-    assert not night.jobs
-
-
 def test_a_rollback_while_a_night_runs_holds_publishing_back_until_it_is_resumed(sky: Sky) -> None:
     first = record(sky)
     sky.change(sky.tiles[5])
@@ -172,31 +146,3 @@ def test_a_rollback_while_a_night_runs_holds_publishing_back_until_it_is_resumed
     assert (night.code, night.jobs) == (0, {"release": 1, "refresh": 1})
     told = record(sky)["catalogs"]["photoz"]["partitions"]
     assert sorted(one["xxh3_128"] for one in told.values()) == sorted(hashes(sky, "photoz").values())
-
-
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 6))])
-def test_nights_that_are_killed_are_made_good_by_the_next(sky: Sky, seed: int) -> None:
-    """After any sequence of changes and kills, a night that is left alone ends as a first run from the same files would."""
-    chance, late, held = random.Random(seed), later_labels(sky), {}
-    for number in range(3):
-        match chance.choice(["change", "go", "come", "labels"]):
-            case "change":
-                sky.change(chance.choice(sky.tiles), by=chance.uniform(-0.03, 0.03))
-            case "go":
-                tile = chance.choice(sky.tiles)
-                held[tile] = tile.read_bytes()
-                tile.unlink()
-            case "come":
-                for tile, content in held.items():
-                    tile.write_bytes(content)
-            case "labels":
-                sky.write_labels(pa.concat_tables([sky.labels(), late.slice(3 * number, 3)]))
-        sky.killed_after(chance.uniform(2, 30))
-        assert record(sky)["rows"] > 0
-    night = sky.refresh(gates={"rows_lost": 1, "magnitudes": 1, "n_of_z": 1, "n_of_z_new_model": 1, "measured": 1})
-    assert night.code == 0, night.text[-3000:]
-    anew = fresh(sky)
-    assert anew == {name: hashes(sky, name) for name in CATALOGS}
-    for name, told in record(sky)["catalogs"].items():
-        released = {int(key.partition("Npix=")[2]): entry["xxh3_128"] for key, entry in told["partitions"].items()}
-        assert released == anew[name], name

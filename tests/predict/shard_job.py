@@ -31,7 +31,7 @@ SETTINGS = Predict(pdf="compact", batch_rows=500)
 
 def once(results: Path) -> None:
     """All partitions as one shard."""
-    with job(SimpleNamespace(log=[results / "logs" / "predict_shard.log"], resources={})):
+    with job(SimpleNamespace(log=[results / "logs" / "predict_shard.log"], output=[], resources={})):
         predict_shard(
             results, assign.current(results), 0, hats.partitions(results / "clean"), BANDS, SETTINGS, threads=2
         )

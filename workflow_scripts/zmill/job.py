@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from zmill import records
 from zmill.catalog.lock import hold
 from zmill.gpus import VISIBLE
 
@@ -36,6 +37,9 @@ WRONG_PATH = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryE
 class Asked(Protocol):
     """What `job` reads of the object `snakemake` that a rule's script is given."""
 
+    input: Sequence[str]
+    output: Sequence[str]
+    params: Mapping[str, Any]
     log: Sequence[str]
     resources: Mapping[str, Any]
 
@@ -50,6 +54,8 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
     run asks afresh (`forget`).
 
     The same job of an earlier run, which may go on after its Snakemake was killed, is waited for.
+
+    What the job makes its outputs from is noted once they are complete (`zmill.records`).
 
     The attempt, 1 the first time, is read from the resource of that name, which the profiles set.
     """
@@ -76,7 +82,7 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
         cause.unlink(missing_ok=True)
         given = os.environ.get(VISIBLE)
         log.info("on %s%s", socket.gethostname(), f", GPU {given}" if given else "")
-        with _last_word():
+        with _last_word(), _recorded(snakemake):
             yield log
         log.info("finished in %.1f s", time.monotonic() - started)
     except Exception as error:
@@ -93,6 +99,19 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
             log.removeHandler(handler)
             handler.close()
         alone.close()
+
+
+@contextmanager
+def _recorded(snakemake: Asked) -> Iterator[None]:
+    """Remove the job's record while the block runs, and write it anew where the block ends well."""
+    if not snakemake.output:  # it makes nothing that could be up to date
+        yield
+        return
+    home = records.Home.of(str(snakemake.log[0]), list(map(str, snakemake.output)))
+    records.remove(home)
+    record = records.make(home, snakemake.input, dict(snakemake.params.items()))
+    yield
+    records.write(home, record)
 
 
 def _waiting(holder: str) -> None:

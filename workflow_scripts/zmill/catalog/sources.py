@@ -22,13 +22,14 @@ class SourceChanged(Exception):
     """A file was written to while a stage read it."""
 
 
-def look(files: Iterable[Path | str], manifest: Path) -> Known:
+def look(files: Iterable[Path | str], manifest: Path, note: bool = True) -> Known:
     """What the files are now, in their order; a folder counts with everything below it.
 
-    A file of the same content that was only touched is noted in the manifest, so that its bytes are not read every night.
+    Parameters
+    ----------
+    note : write it in the manifest where a file was only touched, so that its bytes are not read every night.
     """
-    known: Known = read_json(manifest) if manifest.is_file() else {}
-    found: Known = {}
+    known, found = _known(manifest), Known()
     for path in map(str, files):
         stamp, before = _stamp(Path(path)), known.get(path)
         if before is None:
@@ -40,14 +41,20 @@ def look(files: Iterable[Path | str], manifest: Path) -> Known:
             same = content == before["content"]
             found[path] = {"token": before["token"] if same else content, "stamp": stamp, "content": content}
     touched = {path: entry for path, entry in found.items() if path in known and known[path]["token"] == entry["token"]}
-    if any(known[path] != entry for path, entry in touched.items()):
+    if note and any(known[path] != entry for path, entry in touched.items()):
         write_json(manifest, known | touched)
     return found
 
 
-def digest(files: Iterable[Path | str], manifest: Path) -> str:
-    """A parameter of the stage's rule: other than before where a file came, went, or has another content."""
-    told = "\n".join(f"{path}\t{entry['token']}" for path, entry in look(files, manifest).items())
+def digest(files: Iterable[Path | str], manifest: Path, folder: Path | str, note: bool = True) -> str:
+    """A parameter of the stage's rule: other than before where a file came, went, or has another content.
+
+    Parameters
+    ----------
+    folder : `data_dir`; files below it count by their path from there, however the folder itself is named.
+    note : as of `look`.
+    """
+    told = "\n".join(f"{_name(path, folder)}\t{entry['token']}" for path, entry in look(files, manifest, note).items())
     return xxhash.xxh3_128_hexdigest(told.encode())
 
 
@@ -66,6 +73,23 @@ def keep(found: Known, manifest: Path) -> None:
     write_json(manifest, entries)
 
 
+def _known(manifest: Path) -> Known:
+    """The entries of a manifest; none where it is absent or damaged: the stage then reads all files anew."""
+    try:
+        entries = read_json(manifest)
+    except (OSError, ValueError):
+        return {}
+    complete = isinstance(entries, dict) and all(
+        isinstance(entry, dict) and {"token", "stamp", "content"} <= entry.keys() for entry in entries.values()
+    )
+    return entries if complete else {}
+
+
+def _name(path: str, folder: Path | str) -> str:
+    """A path from `folder` on where it is below it."""
+    return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
+
+
 def _files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
@@ -81,6 +105,8 @@ def _stamp(path: Path) -> str:
 
 
 def _content(path: Path) -> str:
+    if not path.exists():
+        return "absent"
     if not path.is_dir():
         return file_hash(path)
     told = "\n".join(f"{file.relative_to(path)}:{file_hash(file)}" for file in _files(path))

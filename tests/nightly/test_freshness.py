@@ -1,0 +1,363 @@
+"""What is due is decided by what each result was made from, kept with the results: not by Snakemake's notes, nor by times.
+
+Each thing that a result depends on is changed in turn, and a dry run in this process, without `.snakemake`, says what is due
+by its own record; what follows from that, Snakemake adds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import night_sky
+import pyarrow as pa
+import pytest
+import yaml
+from night_sky import Sky
+from pydantic import BaseModel
+from snakemake.cli import main
+
+from tiny import ROOT, prepare
+from zmill import planning, records
+from zmill.config import Config, Survey, load
+from zmill.survey.importer import import_settings
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+Plan = Callable[..., dict[str, set[str]]]
+SETTINGS = "changed settings"
+
+
+@pytest.fixture(scope="module")
+def done(base: Sky, tmp_path_factory: pytest.TempPathFactory) -> Sky:
+    """A copy of the first night without Snakemake's notes; tests put back what they change."""
+    return night_sky.copy(base, tmp_path_factory.mktemp("fresh") / "sky")
+
+
+@pytest.fixture
+def plan(capfd: pytest.CaptureFixture[str]) -> Plan:
+    """A dry run in a folder, which has no notes of Snakemake's: reason -> rules that have it of themselves."""
+
+    def run(folder: Path, *arguments: str, target: str = "refresh", notes: bool = False) -> dict[str, set[str]]:
+        here = Path.cwd()
+        if not notes:
+            shutil.rmtree(folder / ".snakemake", ignore_errors=True)
+        planning._folders.clear()
+        before = state(folder)
+        place = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+        capfd.readouterr()
+        try:
+            with pytest.raises(SystemExit) as end:
+                main([*place, "--cores", "2", "--dry-run", target, *arguments])
+        finally:
+            os.chdir(here)
+        text = "".join(capfd.readouterr())
+        assert end.value.code == 0, text[-4000:]
+        assert state(folder) == before, "a dry run writes nothing"
+        reasons = {
+            reason: set(rules.split(", "))
+            for reason, rules in re.findall(r"^    ([\w ]+):\n        (.*)$", text, re.MULTILINE)
+        }
+        assert bool(reasons) != ("Nothing to be done" in text), text[-4000:]
+        reasons.pop("input files updated by another job", None)
+        return reasons
+
+    return run
+
+
+def state(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of every file of the data and the results."""
+    found = [path for name in ("data", "results") for path in (folder / name).rglob("*") if path.is_file()]
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
+
+
+@contextmanager
+def changed(path: Path, content: str | bytes | None) -> Iterator[None]:
+    """A file with other content, or away, while the block runs."""
+    before, times = path.read_bytes(), path.stat()
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@contextmanager
+def other_yaml(path: Path, **values: Any) -> Iterator[None]:
+    """A YAML file with some keys changed while the block runs."""
+    found = yaml.safe_load(path.read_text(encoding="utf-8")) | values
+    with changed(path, yaml.safe_dump(found, sort_keys=False)):
+        yield
+
+
+# ------------------------------------------------------------------------------------------------ nothing changed
+
+
+def test_nothing_is_due_in_another_place_by_another_name_with_other_times_and_without_notes(
+    done: Sky, plan: Plan, tmp_path: Path
+) -> None:
+    assert plan(done.folder) == {}
+    assert plan(done.folder, "--rerun-triggers", "mtime") == {}
+    assert plan(done.folder, "--config", f"results_dir={done.folder / 'results'}") == {}
+    assert plan(done.folder, "--config", f"data_dir={done.folder / 'data'}") == {}
+    copied = Sky(tmp_path / "copy")
+    shutil.copytree(done.folder, copied.folder, copy_function=shutil.copyfile, symlinks=True)  # with the times of now
+    assert plan(copied.folder) == {}
+    for path in [*copied.results.rglob("*"), *copied.tiles]:
+        os.utime(path, (4e9, 4e9), follow_symlinks=False)
+    assert plan(copied.folder) == {}
+    for name in ("surveys", "config.yaml"):  # another working folder, the same results
+        shutil.move(copied.folder / name, tmp_path / name)
+    places = [f"results_dir={copied.folder / 'results'}", f"data_dir={copied.folder / 'data'}"]
+    assert plan(tmp_path, "--config", *places) == {}
+    with other_yaml(tmp_path / "config.yaml", seed=2):
+        assert "train_model" in plan(tmp_path, "--config", *places)[SETTINGS]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b'{"params": 3, "input": "x"}', b"\xff\xfe\x00", b'{"incomplete": true}']
+)
+def test_notes_of_snakemake_that_are_damaged_or_untrue_hide_and_invent_nothing(
+    base: Sky, plan: Plan, tmp_path: Path, damage: bytes
+) -> None:
+    sky = night_sky.copy(base, tmp_path / "sky")
+    for path in (sky.folder / ".snakemake" / "metadata").rglob("*"):
+        if path.is_file():
+            path.write_bytes(damage)
+            marked = sky.folder / ".snakemake" / "incomplete" / path.name
+            marked.parent.mkdir(exist_ok=True)
+            marked.write_bytes(damage)
+    assert plan(sky.folder, notes=True) == {}
+    with other_yaml(sky.folder / "config.yaml", seed=2):
+        assert "train_model" in plan(sky.folder, notes=True)[SETTINGS]
+
+
+# ------------------------------------------------------------------------------------------------ settings
+
+DUE: dict[str, set[str] | None] = {
+    "survey": None,
+    "data_dir": None,
+    "results_dir": None,
+    "seed": {"split", "due", "colors", "sample", "train_model", "evaluate_model"},
+    "demo": set(),
+    "partitions": {"import_survey", "labels"},
+    "partitions.shard_rows": {"import_survey"},
+    "labels": {"labels"},
+    "crossmatch.radius_arcsec": {"labels"},
+    "crossmatch.margin_arcsec": set(),
+    "crossmatch.ambiguous": {"crossmatch", "split", "due"},
+    "split": {"split", "due"},
+    "clean": {"clean_shard", "colors", "due"},
+    "weights": {"sample"},
+    "weights.train": {"train_model"},
+    "models": {"train_model"},
+    "refit": {"train_model"},
+    "tune": set(),
+    "select": {"select_model", "champion"},
+    "predict": {"predict_shard"},
+    "refresh.labels_changed": {"due"},
+    "refresh.every": {"due"},
+    "refresh.margin": {"champion"},
+    "refresh.budget": set(),
+    "gates": {"gates"},
+    "release": {"release"},
+}
+"""Rules that are due of themselves when a setting of `config.yaml` changes, by section or key; None: it says where things are."""
+OTHER: dict[str, Any] = {
+    "models": {"knn": {"k": [7]}},
+    "tune": {"knn": {"space": {"k": [[5], [7]]}, "trials": 2}},
+    "select.metric": "sigma_nmad",
+    "gates.metrics": {"crps": 1.0},
+    **{
+        f"split.{side}": {"train": 0.4, "valid": 0.2, "calib": 0.2, "test": 0.2} for side in ("train", "valid", "calib")
+    },
+    "split.test": {"train": 0.5, "valid": 0.15, "calib": 0.1, "test": 0.25},
+    "models.again": None,
+}
+"""Another value of a key; of a share of the split, of the section."""
+
+
+def keys(section: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a section and of those below it, with its type."""
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from keys(kind, f"{above}{name}.")
+        else:
+            yield above + name, kind
+
+
+def candidates(value: Any, kind: Any) -> list[Any]:
+    """Other values of a key, of which one may be right."""
+    if get_origin(kind) is Literal:
+        return [other for other in get_args(kind) if other != value]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, value - 1]
+    if isinstance(value, float):
+        return [0.9 * value, 1.1 * value, value + 0.1]
+    return [1.0, "another", [], {}] if value is None else []
+
+
+def another(key: str, kind: Any, config: dict[str, Any], surveys: Path) -> dict[str, Any]:
+    """The configuration with another value of a key, valid as a whole."""
+    section, _, name = key.rpartition(".")
+    filled = load(config, surveys)[0].model_dump(mode="json")
+    now = filled[section][name] if section else filled[name]
+    for value in [OTHER[key]] if key in OTHER else candidates(now, kind):
+        whole = key.startswith("split.") and isinstance(value, dict)
+        there = value if whole else filled[section] | {name: value} if section else value
+        tried = config | {section or name: there if not whole else filled["split"] | value}
+        try:
+            load(tried, surveys)
+        except Exception:
+            continue
+        return tried
+    raise AssertionError(f"{key}: give another value of it in OTHER")
+
+
+@pytest.mark.parametrize(("key", "kind"), [pytest.param(key, kind, id=key) for key, kind in keys(Config)])
+def test_every_setting(done: Sky, plan: Plan, key: str, kind: Any) -> None:
+    path = done.folder / "config.yaml"
+    named = key if key in DUE else key.partition(".")[0]
+    assert named in DUE, f"{key}: say in DUE which rules are due when it changes"
+    wanted = DUE[named]
+    if wanted is None:
+        return
+    tried = another(key, kind, yaml.safe_load(path.read_text()), done.folder / "surveys")
+    with changed(path, yaml.safe_dump(tried, sort_keys=False)):
+        due = plan(done.folder).get(SETTINGS, set())
+    assert due >= wanted, f"{key}: due are {due}"
+    if wanted <= {"gates", "release", "champion", "due"}:
+        assert due - wanted <= {"report", "release", "gates"}, "nothing is due without a reason"
+
+
+CHANGED_SURVEY: dict[str, tuple[dict[str, Any], set[str]] | None] = {
+    "description": ({"description": "another"}, set()),
+    "tables": None,
+    "columns": ({"columns": {"extra": ["saturated"]}}, {"import_survey", "split", "due", "clean_shard"}),
+    "filters": ({"filters": {"u": "sdss2010-u"}}, {"train_model"}),
+    "reference_band": ({"reference_band": "r"}, {"crossmatch", "sample", "train_model"}),
+    "sentinels": ({"sentinels": {"nonfinite": "undetected"}}, {"import_survey", "split", "due", "clean_shard"}),
+    "extinction": ({"extinction": {"coefficients": {}}}, {"import_survey", "split", "due", "clean_shard"}),
+    "cuts": ({"cuts": {}}, {"split", "due", "clean_shard"}),
+    "labels": ({"labels": []}, {"labels"}),
+    "redshift_grid": ({"redshift_grid": {"max": 2.0}}, {"train_model"}),
+}
+"""Keys of a survey definition: changes, and the rules that are due of themselves. All others are keys of the import."""
+
+
+@pytest.mark.parametrize("key", list(Survey.model_fields))
+def test_every_key_of_the_survey_definition(done: Sky, plan: Plan, key: str) -> None:
+    path = done.folder / "surveys" / "night.yaml"
+    definition = yaml.safe_load(path.read_text())
+    if key not in CHANGED_SURVEY:
+        assert key in import_settings(load({"survey": "night"}, path.parent)[1]), (
+            f"{key}: say in CHANGED_SURVEY what is due"
+        )
+        return
+    told = CHANGED_SURVEY[key]
+    if told is None:
+        return
+    values, wanted = told
+    if key == "labels":
+        values = {"labels": [definition["labels"][0] | {"quality": 3}]}
+    elif key in ("cuts", "extinction", "redshift_grid"):
+        pass
+    elif isinstance(values[key], dict):
+        values = {key: definition[key] | values[key]}
+    if key == "columns":
+        values["cuts"] = definition["cuts"]
+    if key == "redshift_grid":
+        values = {key: definition[key] | values[key]}
+    with other_yaml(path, **values):
+        due = plan(done.folder).get(SETTINGS, set())
+    assert due >= wanted, due
+    assert key in ("columns", "sentinels", "extinction") or "import_survey" not in due
+
+
+# ------------------------------------------------------------------------------------------------ files and code
+
+
+def test_rows_of_the_survey_and_of_labels_count_and_their_times_do_not(done: Sky, plan: Plan) -> None:
+    tile, held = done.tiles[3], done.folder / "held"
+    for path in (tile, done.spectra):
+        times = path.stat()
+        os.utime(path)
+        assert plan(done.folder) == {}
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with changed(tile, tile.read_bytes()):
+        done.change(tile)
+        assert plan(done.folder) == {SETTINGS: {"import_survey"}}
+    tile.rename(held)
+    assert plan(done.folder) == {SETTINGS: {"import_survey"}}
+    held.rename(tile)
+    labels = done.labels()
+    with changed(done.spectra, done.spectra.read_bytes()):
+        done.write_labels(pa.concat_tables([labels, night_sky.later_labels(done).slice(0, 3)]))
+        assert plan(done.folder) == {SETTINGS: {"labels"}}
+    assert plan(done.folder) == {}
+
+
+def test_what_a_stage_reads_of_another_counts_by_content(done: Sky, plan: Plan) -> None:
+    for name, rules in {
+        "imputation.json": {"clean_shard", "sample", "evaluate_model", "report"},
+        "survey/shards/0.csv": {"clean_shard"},
+        "models/knn/model.json": {"evaluate_model", "champion", "report"},
+        "evaluation/best.json": {"champion", "release", "report"},
+    }.items():
+        path = done.results / name
+        with changed(path, path.read_bytes() + b"\n"):
+            assert plan(done.folder) == {"changed input": rules}, name
+    with changed(done.results / "matches.json", None):
+        assert plan(done.folder)["missing output"] == {"crossmatch"}
+
+
+def test_a_model_that_is_added_and_one_that_is_taken_out(done: Sky, plan: Plan) -> None:
+    with other_yaml(done.folder / "config.yaml", models={"knn": {"k": [11]}, "trainz": {}}):
+        found = plan(done.folder)
+        assert found["missing output"] == {"train_model", "evaluate_model"}
+        assert found["changed input"] >= {"select_model", "report"} and "champion" in found[SETTINGS]
+    with other_yaml(done.folder / "config.yaml", models={"trainz": {}}):
+        found = plan(done.folder)
+        assert found["changed input"] >= {"select_model", "report"} and "champion" in found[SETTINGS]
+
+
+def test_another_version_and_another_script(done: Sky, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = {path.name.removesuffix(".json") for path in (done.results / "progress" / "records").iterdir()}
+    monkeypatch.setattr(records, "__version__", "99")
+    assert plan(done.folder) == {"another version of zmill": every}
+    monkeypatch.undo()
+    script = records.script
+    monkeypatch.setattr(records, "script", lambda rule: "other" if rule == "gates" else script(rule))
+    assert plan(done.folder) == {"changed script": {"gates"}}
+
+
+def test_results_without_records_are_made_again_and_a_line_says_so(
+    base: Sky, plan: Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sky = night_sky.copy(base, tmp_path / "sky")
+    shutil.rmtree(sky.results / "progress" / "records")
+    found = sky.refresh("--dry-run")
+    assert "made by a version of zmill that kept no records" in found.text
+    assert plan(sky.folder).keys() == {"there is no record of a complete job"}
+
+
+def test_the_demo_sky_is_made_again_for_another_area_or_seed(plan: Plan, tmp_path: Path) -> None:
+    prepare(tmp_path, demo={"area": 0.05})
+    sky = Sky(tmp_path)
+    assert sky.refresh(target="demo_data").jobs == {"demo_data": 1}
+    assert plan(tmp_path, target="demo_data") == {}
+    assert plan(tmp_path, "--config", "results_dir=elsewhere", target="demo_data") == {}
+    for other in ("seed=2", "demo={area: 0.06}"):
+        assert plan(tmp_path, "--config", other, target="demo_data") == {SETTINGS: {"demo_data"}}
