@@ -47,7 +47,9 @@ RESULTS = str(Path(settings.results_dir) / settings.survey)
 LOGS = f"{RESULTS}/logs"
 MODELS = list(settings.models)
 if workflow.modifier.modify_path(RESULTS) != RESULTS:
-    raise WorkflowError("module: prefix and replace_prefix are not supported: set results_dir and data_dir in its config")
+    raise WorkflowError(
+        "module: prefix and replace_prefix are not supported: set results_dir and data_dir in its config"
+    )
 decide_by_records(RESULTS)
 # When models are learned again; behind `ancient`, it makes Snakemake look anew at a job once that is decided.
 TRAINING = [] if survey.tables else ancient(f"{RESULTS}/training.json")

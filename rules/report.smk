@@ -42,9 +42,7 @@ rule report:
         survey=dump(survey),
         # Searches that there are, as a parameter: as inputs they would be searched again when a setting changes.
         searches={
-            name: file_hash(path)
-            for name in MODELS
-            if (path := Path(RESULTS, "tune", name, "search.json")).is_file()
+            name: file_hash(path) for name in MODELS if (path := Path(RESULTS, "tune", name, "search.json")).is_file()
         },
     log:
         f"{LOGS}/report.log",

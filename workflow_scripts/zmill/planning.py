@@ -33,7 +33,7 @@ _folders: set[str] = set()
 """Folders of results that this process makes."""
 
 
-class Due(Reason):  # type: ignore[misc]
+class Due(Reason):
     """Why a job runs: what its record says, beside Snakemake's own reasons."""
 
     __slots__ = ("changes",)

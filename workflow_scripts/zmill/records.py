@@ -181,8 +181,8 @@ def changes(
     entries = inputs(home, [path for path in paths if path not in gone], record["inputs"])
     content = {name: entry.get("content") for name, entry in record["inputs"].items()}
     names = {home.relative(path) for path in (*paths, *order_only) if home.relative(path) != path}
-    other = {name for name, entry in entries.items() if content.get(name) != entry["content"]}
-    other |= {home.relative(path) for path in gone} | (names ^ content.keys())
-    if other:
-        found.append(("Changed input", sorted(other)))
+    differ = {name for name, entry in entries.items() if content.get(name) != entry["content"]}
+    differ |= {home.relative(path) for path in gone} | (names ^ content.keys())
+    if differ:
+        found.append(("Changed input", sorted(differ)))
     return found
