@@ -1,7 +1,5 @@
 # The page that a person opens.
 
-from zmill.catalog.files import file_hash
-
 
 rule report:
     """One self-contained page: how good the photo-z are, and what each stage did."""
