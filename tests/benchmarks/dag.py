@@ -99,7 +99,9 @@ def main() -> None:
         folder = Path(temporary)
         prepare(folder, options.shards)
         dry, _, said = snakemake(folder, "--dry-run", "--quiet", "rules", "--", "predict")
-        touch, peak, _ = snakemake(folder, "--touch", "--quiet", "rules", "--", "predict", cores=options.cores)
+        touch, peak, _ = snakemake(
+            folder, "--touch", "--no-hooks", "--quiet", "rules", "--", "predict", cores=options.cores
+        )
         start = snakemake(folder, "--list-target-rules")[0]
         one = ["--target-jobs", "predict_shard:shard=0", "--allowed-rules", "predict_shard", "--force", "--nolock"]
         job = snakemake(folder, "--mode", "remote", "--dry-run", *one)[0]
