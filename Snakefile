@@ -50,7 +50,15 @@ if workflow.modifier.modify_path(RESULTS) != RESULTS:
     raise WorkflowError(
         "module: prefix and replace_prefix are not supported: set results_dir and data_dir in its config"
     )
-decide_by_records(RESULTS)
+
+
+def mend_damage(results: Path) -> list[str]:
+    from zmill.mend import mend  # with all that reads catalogues, which only a run that begins needs
+
+    return mend(results)
+
+
+decide_by_records(RESULTS, mend_damage)
 # When models are learned again; behind `ancient`, it makes Snakemake look anew at a job once that is decided.
 TRAINING = [] if survey.tables else ancient(f"{RESULTS}/training.json")
 

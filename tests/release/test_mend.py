@@ -204,6 +204,6 @@ def test_places_are_not_released() -> None:
         "survey": {"files": ["/users/jane/data/deep/*.fits", "/mnt/nfs1/x.fits", "tiles/*.parquet"], "bands": ["g"]},
     }
     assert public(given) == {
-        "config": {"data_dir": "…/data", "results_dir": "…/results", "seed": 3, "survey": "deep"},
+        "config": {"data_dir": "…", "results_dir": "…", "seed": 3, "survey": "deep"},
         "survey": {"files": ["deep/*.fits", "…/x.fits", "tiles/*.parquet"], "bands": ["g"]},
     }

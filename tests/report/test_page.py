@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+import socket
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -274,3 +275,14 @@ def test_warnings_of_all_stages_stand_at_the_head_and_do_nothing_else(tmp_path: 
     head = Page(html).text
     assert f"2 warnings split: {HOSTILE} split: half is lost" in head
     assert HOSTILE not in html
+
+
+def test_no_place_of_the_machine_is_shown(tmp_path: Path) -> None:
+    results = fill(tmp_path / "secret place" / "results", rows=2_000)
+    places = {"data_dir": "/storage/jane/catalogues", "results_dir": str(results.parent)}
+    survey = SURVEY | {"files": ["/storage/jane/catalogues/deep/*.fits", "/elsewhere/jane/more.fits"]}
+    build(results, "demo", CONFIG | places, survey, results / "report.html")
+    text = (results / "report.html").read_text()
+    for planted in ("jane", "secret place", socket.gethostname()):
+        assert planted not in text
+    assert "deep/*.fits" in text and "more.fits" in text, "which files they were stays"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ BESIDE = {"verify", "rollback", "resume"}
 """Targets that may run beside a night: releases have a lock of their own."""
 SHOWN = 5
 """Names that a reason lists at most."""
-_folders: set[str] = set()
-"""Folders of results that this process makes."""
+_folders: dict[str, Callable[[Path], list[str]]] = {}
+"""Folders of results that this process makes -> what a run does there before it decides."""
 
 
 class Due(Reason):
@@ -57,14 +57,16 @@ class Due(Reason):
         return "; ".join([*said, *filter(None, [super().__str__()])])
 
 
-def decide_by_records(results: str) -> None:
+def decide_by_records(results: str, mend: Callable[[Path], list[str]]) -> None:
     """From now on in this process, records decide which jobs are due that make the results in a folder.
 
     Parameters
     ----------
     results : folder of a survey's results.
+    mend : called with the folder once a run holds its lock; it sets damaged files aside, so that jobs find them missing, and
+        gives sentences for the user.
     """
-    _folders.add(results)
+    _folders[results] = mend
     if getattr(DAG, "zmill", False):
         return
     init, update, check_incomplete, check_mtime = (
@@ -77,8 +79,10 @@ def decide_by_records(results: str) -> None:
     async def locked_init(self: Any, progress: bool = False) -> None:
         if executes(self.workflow) and not _beside(self):
             self.zmill_locks = [_lock(folder) for folder in sorted(_folders)]
-            for folder in _folders:
+            for folder, mend in _folders.items():
                 forget(Path(folder, "logs"))
+                for sentence in mend(Path(folder)):
+                    logger.warning(sentence)
         await init(self, progress)
 
     async def update_needrun(self: Any, create_inventory: bool = False) -> None:

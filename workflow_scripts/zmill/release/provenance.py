@@ -56,8 +56,8 @@ def _git(git: str, root: Path, *arguments: str) -> str | None:
 
 
 def public(settings: Any, data_dir: str | None = None) -> Any:
-    """Settings as they are released and shown: a path from the root of the machine's files is cut to what lies below
-    `data_dir`, or to its last name.
+    """Settings as they are released and shown: absolute paths are cut to what lies below `data_dir`, or to the last name;
+    of `data_dir` and `results_dir` themselves nothing is left.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def public(settings: Any, data_dir: str | None = None) -> Any:
     if isinstance(settings, dict):
         config = settings.get("config", settings)
         data_dir = data_dir or (config.get("data_dir") if isinstance(config, dict) else None)
-        return {key: public(value, data_dir) for key, value in settings.items()}
+        return {key: "…" if _is_place(key, value) else public(value, data_dir) for key, value in settings.items()}
     if isinstance(settings, list | tuple):
         return [public(value, data_dir) for value in settings]
     if isinstance(settings, str) and PurePath(settings).is_absolute():
@@ -76,3 +76,7 @@ def public(settings: Any, data_dir: str | None = None) -> Any:
             return str(path.relative_to(data_dir))
         return f"…/{path.name}"
     return settings
+
+
+def _is_place(key: str, value: Any) -> bool:
+    return key in ("data_dir", "results_dir") and isinstance(value, str) and PurePath(value).is_absolute()

@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from zmill.catalog.files import whole
+from zmill.release.provenance import public
 from zmill.report.accuracy import (
     Tested,
     accuracy_section,
@@ -46,9 +47,11 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
     ----------
     results : the survey's folder of results.
     name : the survey's name.
-    config, survey : the validated configuration and survey definition, as JSON-ready dictionaries.
+    config, survey : the validated configuration and survey definition, as JSON-ready dictionaries; shown without the
+        places of the machine.
     out : the HTML file, which refers to nothing outside itself.
     """
+    config, survey = public([config, survey], config.get("data_dir"))
     sources = Sources(results)
     grid = survey["redshift_grid"]
     edges = np.linspace(grid["min"], grid["max"], BINS + 1)
