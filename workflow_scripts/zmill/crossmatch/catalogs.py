@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -22,10 +24,14 @@ from zmill.catalog.files import whole, write_json
 from zmill.catalog.footprint import Footprint, describe_positions
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN
-from zmill.crossmatch.chance import expected_false, shifted
+from zmill.crossmatch import alarms, offset
+from zmill.crossmatch.chance import expected_false, shifted, shifted_rows
+from zmill.crossmatch.copies import first_copies
 from zmill.crossmatch.magnitude import costs
-from zmill.crossmatch.match import Cells, Discs, Ints, candidates, cell_order, cells_of, nearest
+from zmill.crossmatch.match import Cells, Discs, Floats, Ints, candidates, cell_order, cells_of, nearest
+from zmill.crossmatch.offset import Offset
 from zmill.job import log
+from zmill.warning import Warnings
 
 FEWEST = 40
 """Matches without which no sample of four parts can be drawn."""
@@ -56,9 +62,13 @@ def crossmatch(
     Raises
     ------
     CrossmatchError
-        Where too few spectra find an object.
+        Where too few spectra find an object, or most find an unrelated one.
     """
     table, facts = find(survey, specz, threads, band)
+    offsets = {name: Offset(**found) for name, found in facts["offsets"].items()}
+    if fault := alarms.wrong(facts, offsets, facts["radius_arcsec"]):
+        raise CrossmatchError(fault)
+    alarms.warn(facts, offsets, facts["radius_arcsec"], facts["warnings"])
     _enough(survey, facts, keep_ambiguous)
     with whole(matches) as temporary:
         pq.write_table(table, temporary, compression="zstd", compression_level=1)
@@ -80,10 +90,13 @@ def find(survey: Path, specz: Path, threads: int = 1, band: str | None = None) -
     rows = sum(hats.sidecar(survey, partition)["rows"] for partition in partitions)
     spectra, discs = read_spectra(specz)
     magnitude = read_magnitudes(specz) if band is not None else np.empty(0, np.float32)
-    column = f"mag_{band}" if np.isfinite(magnitude).any() else None
+    column = f"mag_{band}" if band is not None else None
+    names, source = np.unique(spectra["label_source"].to_numpy().astype(np.str_), return_inverse=True)
     shift = shifted(discs)
+    wide, wide_source = offset.around(discs, source)
     area = sum(4 * np.pi / (12 * 4**partition.order) for partition in partitions)
     order = cell_order(float(np.max(discs.radius, initial=1.0)), rows / area)
+    wide_order = cell_order(float(np.max(wide.radius, initial=1.0)), rows / area)
     search = partial(
         _search,
         survey,
@@ -91,29 +104,76 @@ def find(survey: Path, specz: Path, threads: int = 1, band: str | None = None) -
         cells=cells_of(discs, order),
         shift=shift,
         shift_cells=cells_of(shift, order),
+        wide=wide,
+        wide_cells=cells_of(wide, wide_order),
         magnitude=column,
     )
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(search, range(len(partitions)), partitions))
-    found = pa.concat_tables([table for table, _, _ in parts])
-    lucky = np.unique(np.concatenate([chance for _, chance, _ in parts]))
-    if column is not None and len(found):
+    found = pa.concat_tables([part.candidates for part in parts])
+    lucky = np.unique(np.concatenate([part.lucky for part in parts]))
+    if np.isfinite(magnitude).any() and len(found):
         found = _weigh(found, spectra["label_source"], magnitude)
     table, facts = _resolve(found, spectra, discs, partitions)
     chance = len(lucky) / max(len(shift), 1)
-    radius = discs.radius[table["disc"].to_numpy()]
+    matched = table["disc"].to_numpy()
+    separation, radius = table["separation_arcsec"].to_numpy().astype(np.float64), discs.radius[matched]
+    moved = source[shifted_rows(discs)]
+    false = {}
+    for number, name in enumerate(names.tolist()):
+        of_source, mine = moved[lucky] == number, source[matched] == number
+        share = float(np.count_nonzero(of_source)) / max(int(np.count_nonzero(moved == number)), 1)
+        spectra_of_it = int(np.count_nonzero(source == number))
+        false[name] = round(expected_false(share, spectra_of_it, separation[mine], radius[mine]), 1)
     facts |= {
         "survey_rows": rows,
-        "survey_rows_read": sum(read for _, _, read in parts),
+        "survey_rows_read": sum(part.rows for part in parts),
         "spectra": len(discs),
         "specz_footprint": describe_positions(discs.ra, discs.dec),
         "shifted_spectra": len(shift),
         "chance_match_fraction": chance,
-        "expected_false_matches": round(
-            expected_false(chance, len(discs), table["separation_arcsec"].to_numpy().astype(np.float64), radius), 1
-        ),
+        "expected_false_matches": round(expected_false(chance, len(discs), separation, radius), 1),
+        "expected_false_by_source": false,
+        "offsets": _offsets(names.tolist(), wide, wide_source, [part.around for part in parts]),
+        "radius_arcsec": {
+            name: round(float(np.median(discs.radius[source == number])), 4)
+            for number, name in enumerate(names.tolist())
+        },
+        "warnings": Warnings(),
     }
     return table.drop_columns(["disc"]), facts
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What was found in one partition.
+
+    Attributes
+    ----------
+    candidates : of each spectrum, with what the row side alone decides.
+    lucky : shifted spectra that found a row.
+    around : (3, n) number of a spectrum that is searched around farther, and how far east and north of a row it lies.
+    rows : rows read.
+    """
+
+    candidates: pa.Table
+    lucky: Ints
+    around: Floats
+    rows: int
+
+
+def _offsets(names: list[str], wide: Discs, source: Ints, parts: list[Floats]) -> dict[str, dict[str, Any]]:
+    """The offset of each source of which one can be measured."""
+    number, east, north = np.concatenate([np.empty((3, 0)), *parts], axis=1)
+    of = source[number.astype(np.int64)]
+    found = {}
+    for place, name in enumerate(names):
+        mine = source == place
+        reach = float(np.max(wide.radius[mine], initial=0.0))
+        one = offset.measure(east[of == place], north[of == place], int(mine.sum()), reach)
+        if one is not None:
+            found[name] = {key: round(value, 4) for key, value in asdict(one).items()}
+    return found
 
 
 def read_magnitudes(specz: Path) -> NDArray[np.float32]:
@@ -147,10 +207,12 @@ def _search(
     cells: Cells,
     shift: Discs,
     shift_cells: Cells,
+    wide: Discs,
+    wide_cells: Cells,
     magnitude: str | None,
-) -> tuple[pa.Table, Ints, int]:
-    """Candidates of one partition, with what the row side alone decides; the shifted discs that found a row; rows read."""
-    tables, lucky, read = [], [np.empty(0, np.int64)], 0
+) -> Searched:
+    """Candidates of one partition, and what tells how sure they are."""
+    tables, lucky, around, read = [], [np.empty(0, np.int64)], [np.empty((3, 0))], 0
     with pq.ParquetFile(partition.file(survey)) as file:
         names = file.schema_arrow.names
         for group, first_row in _groups(file, names.index(HEALPIX_COLUMN), cells):
@@ -159,6 +221,9 @@ def _search(
             hats.assert_sorted(index, str(partition.file(survey)))
             read += len(index)
             lucky.append(candidates(index, ra, dec, shift, shift_cells).disc)
+            far = candidates(index, ra, dec, wide, wide_cells)
+            vectors = offset.vectors(ra[far.row], dec[far.row], wide.ra[far.disc], wide.dec[far.disc])
+            around.append(np.stack([far.disc.astype(np.float64), *vectors]))
             pairs = candidates(index, ra, dec, discs, cells)
             if not len(pairs.row):
                 continue
@@ -185,9 +250,10 @@ def _search(
                 )
             )
         empty = file.schema_arrow.field("object_id").type
-    return (
+    return Searched(
         pa.concat_tables(tables) if tables else _no_candidates(empty, magnitude is not None),
         np.concatenate(lucky),
+        np.concatenate(around, axis=1),
         read,
     )
 
@@ -209,6 +275,8 @@ def _resolve(
     found: pa.Table, spectra: pa.Table, discs: Discs, partitions: list[Partition]
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Mutual nearest among the candidates of all partitions, and what was counted."""
+    with_candidate = len(pc.unique(found["disc"]))
+    found, repeated = _without_copies(found)
     disc, separation, part, row, of_row, row_shared = (
         found[name].to_numpy() for name in ("disc", "separation", "part", "row", "best", "shared")
     )
@@ -234,16 +302,28 @@ def _resolve(
             "disc": disc[chosen],
         }
     )
-    with_candidate = int(np.count_nonzero(np.bincount(disc, minlength=len(discs)))) if len(disc) else 0
     sources = table["label_source"].value_counts().to_pylist()
     return table, {
         "matched": len(chosen),
         "ambiguous": int(ambiguous.sum()),
+        "repeated_objects": repeated,
         "not_mutual": with_candidate - len(chosen),
         "no_object_within_radius": len(discs) - with_candidate,
         "matched_by_source": {entry["values"]: entry["counts"] for entry in sources},
         "median_separation_arcsec": round(float(np.median(separation[chosen])), 4) if len(chosen) else None,
     }
+
+
+def _without_copies(found: pa.Table) -> tuple[pa.Table, int]:
+    """Candidates of which one row stands for all copies of an object, where magnitudes are known; and the objects that
+    have copies."""
+    if "magnitude" not in found.column_names:
+        return found, 0
+    place = (found["part"].to_numpy() << 40) + found["row"].to_numpy()
+    cost = found["cost" if "cost" in found.column_names else "separation"].to_numpy()
+    ra, dec, magnitude, disc = (found[name].to_numpy() for name in ("ra", "dec", "magnitude", "disc"))
+    stays, repeated = first_copies(place, ra, dec, magnitude, disc, cost)
+    return found.filter(pa.array(stays)), repeated
 
 
 def _enough(survey: Path, facts: dict[str, Any], keep_ambiguous: bool) -> None:

@@ -11,10 +11,15 @@ SHIFTED_SPECTRA = 20_000
 """Spectra that are moved."""
 
 
+def shifted_rows(discs: Discs) -> slice:
+    """Which discs are moved: an even selection."""
+    return slice(None, None, max(1, len(discs) // SHIFTED_SPECTRA))
+
+
 def shifted(discs: Discs) -> Discs:
     """An even selection of the discs, moved towards the equator by 30 arcsec and two radii: what they find is chance."""
-    step = max(1, len(discs) // SHIFTED_SPECTRA)
-    ra, dec, radius = discs.ra[::step], discs.dec[::step], discs.radius[::step]
+    rows = shifted_rows(discs)
+    ra, dec, radius = discs.ra[rows], discs.dec[rows], discs.radius[rows]
     dec = dec - np.where(dec > 0, 1.0, -1.0) * (30 + 2 * radius) / 3600
     return Discs(healpix(ra, dec), ra, dec, radius)
 

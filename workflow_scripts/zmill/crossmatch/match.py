@@ -190,17 +190,23 @@ def _runs(low: Ints, count: Ints) -> Ints:
 
 
 def _within(ra: Floats, dec: Floats, discs: Discs, row: Ints, disc: Ints) -> Pairs:
-    """The pairs whose separation, by the haversine formula, is within the radius."""
+    """The pairs whose separation is within the radius."""
     radius = discs.radius[disc]
     close = np.abs(dec[row] - discs.dec[disc]) * 3600 <= radius * (1 + 1e-9) + 1e-9
     row, disc, radius = row[close], disc[close], radius[close]
-    dec_row, dec_disc = np.radians(dec[row]), np.radians(discs.dec[disc])
-    sin_dec = np.sin(0.5 * (dec_row - dec_disc))
-    sin_ra = np.sin(0.5 * np.radians(ra[row] - discs.ra[disc]))
-    square = sin_dec**2 + np.cos(dec_row) * np.cos(dec_disc) * sin_ra**2
-    separation = 2 * np.arcsin(np.sqrt(np.minimum(square, 1))) / ARCSEC
-    inside = separation <= radius
-    return Pairs(row[inside], disc[inside], separation[inside])
+    distance = separation(ra[row], dec[row], discs.ra[disc], discs.dec[disc])
+    inside = distance <= radius
+    return Pairs(row[inside], disc[inside], distance[inside])
+
+
+def separation(ra: Floats, dec: Floats, other_ra: Floats, other_dec: Floats) -> Floats:
+    """(n,) distance in arcsec of positions in degrees, by the haversine formula."""
+    dec, other_dec = np.radians(dec), np.radians(other_dec)
+    sin_dec = np.sin(0.5 * (dec - other_dec))
+    sin_ra = np.sin(0.5 * np.radians(ra - other_ra))
+    square = sin_dec**2 + np.cos(dec) * np.cos(other_dec) * sin_ra**2
+    distance: Floats = 2 * np.arcsin(np.sqrt(np.minimum(square, 1))) / ARCSEC
+    return distance
 
 
 def _no_pairs() -> Pairs:

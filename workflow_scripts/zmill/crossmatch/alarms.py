@@ -1,0 +1,86 @@
+"""What the counts of a cross-match say of it: it is stopped where most matches are wrong, and warned of where many are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zmill.crossmatch.offset import Offset
+from zmill.warning import Warnings
+
+MOST, NOTABLE = 0.5, 0.05
+"""Share of the matches expected to be with unrelated objects that stops the run, and that is warned of."""
+FEWEST_MATCHES, FEWEST_FALSE = 20, 5.0
+"""Matches of a source, and false ones among them, below which nothing is said of it."""
+FAR = 0.25
+"""Offset, in units of the match radius, that is warned of; one beyond the radius stops the run."""
+AMBIGUOUS = 0.2
+"""Share of ambiguous matches that is warned of."""
+
+
+def wrong(facts: dict[str, Any], offsets: dict[str, Offset], radii: dict[str, float]) -> str | None:
+    """Why a cross-match cannot be used, or None.
+
+    Parameters
+    ----------
+    facts : what `matches.json` says.
+    offsets : of the sources of which one was measured. radii : match radius of each source, arcsec.
+    """
+    for name, offset in offsets.items():
+        if offset.size > radii[name]:
+            return (
+                f'labels: {name}: its positions lie {offset}, farther than the match radius of {radii[name]:g}": most of its '
+                "labels miss their object and the others find another one. Correct the positions of the file or of the survey "
+                "(equinox, proper motion, columns.ra and columns.dec), or widen radius_arcsec of this source"
+            )
+    for name, (matched, false) in _by_source(facts).items():
+        if matched >= FEWEST_MATCHES and false >= MOST * matched:
+            return (
+                f"labels: {name}: {false:,.0f} of its {matched:,} matches are expected to be with an unrelated object (spectra "
+                f"that are moved away find as many): its labels would be wrong. {_advice(name, offsets)}"
+            )
+    return None
+
+
+def warn(facts: dict[str, Any], offsets: dict[str, Offset], radii: dict[str, float], warnings: Warnings) -> None:
+    """Warn of what makes labels less sure or fewer."""
+    for name, offset in offsets.items():
+        if offset.size > FAR * radii[name]:
+            warnings.add(
+                f'labels: {name}: its positions lie {offset}; the match radius is {radii[name]:g}". Labels at the far side are '
+                "lost, and neighbors are nearer than they should be: correct the positions, or widen radius_arcsec of this source"
+            )
+    for name, (matched, false) in _by_source(facts).items():
+        if false >= max(FEWEST_FALSE, NOTABLE * matched):
+            warnings.add(
+                f"labels: {name}: {false:,.0f} of its {matched:,} matches ({100 * false / matched:.0f} %) are expected to be with "
+                f"an unrelated object, and their redshifts to be wrong. {_advice(name, offsets)}"
+            )
+    if facts["repeated_objects"]:
+        warnings.add(
+            f"{facts['repeated_objects']:,} objects near the {facts['spectra']:,} spectra are in the survey more than once (rows "
+            'within 0.5" of each other with the same magnitude), as in the overlap of two tiles: each label goes to the nearest '
+            "of these rows, and the others have none. All of the rows are in the output: leave the overlap out of one of "
+            "the files if every object should be there once"
+        )
+    if facts["ambiguous"] > AMBIGUOUS * max(facts["matched"], 1):
+        warnings.add(
+            f"{facts['ambiguous']:,} of {facts['matched']:,} matches are ambiguous, since another object or spectrum lies within the "
+            "match radius: they are left out unless crossmatch.ambiguous is keep. Narrow crossmatch.radius_arcsec, or look for "
+            "objects that are in the survey more than once"
+        )
+
+
+def _by_source(facts: dict[str, Any]) -> dict[str, tuple[int, float]]:
+    matched = facts["matched_by_source"]
+    return {
+        name: (matched[name], false) for name, false in facts["expected_false_by_source"].items() if name in matched
+    }
+
+
+def _advice(name: str, offsets: dict[str, Offset]) -> str:
+    if name in offsets:
+        return f"Its positions lie {offsets[name]}. Narrow radius_arcsec of this source, or leave it out"
+    return (
+        'No common offset of its positions was found within 10": check its equinox, columns.ra and columns.dec, narrow its '
+        "radius_arcsec, or leave the source out"
+    )
