@@ -161,7 +161,7 @@ onsuccess:
         if Path(place).exists():
             print(f"  {what:32s}{place}")
     if warnings := collect(RESULTS):
-        print(f"Read before using them ({len(warnings)} warnings, also at the head of the report):")
+        print("Read before using them (also at the head of the report):")
         for stage, text in warnings:
             print(f"  {stage}: {text}")
 

@@ -10,6 +10,7 @@ import pytest
 FLOORS = [
     {
         "config",
+        "redact",
         "sections",
         "strict_yaml",
         "processes",

@@ -23,8 +23,8 @@ from zmill.labels.fetch import Asking
 
 QUICK = Asking(retries=3, backoff_s=0.01, timeout_s=5.0)
 CONTENT = np.random.default_rng(1).bytes(9 << 19)
-"""4.5 MiB; half of it holds two blocks of 1 MiB that are kept."""
-KEPT = 2 << 20
+"""4.5 MiB; half of it holds 36 blocks of 64 KiB that are kept."""
+KEPT = 9 << 18
 
 
 class Archive(Loopback):
@@ -71,7 +71,7 @@ def test_a_broken_download_is_continued(tmp_path: Path, ranges: bool) -> None:
 def test_a_download_is_continued_by_a_later_run(tmp_path: Path) -> None:
     with Archive(CONTENT) as server:
         server.faults = ["truncated", "500"]
-        with pytest.raises(LabelsError, match=r"2097152 bytes are kept in .*file\.part, run again to continue"):
+        with pytest.raises(LabelsError, match=r"2359296 bytes are kept in .*file\.part, run again to continue"):
             fetch(server, tmp_path / "file", asking=Asking(retries=0, backoff_s=0, timeout_s=5))
         assert not (tmp_path / "file").exists()
         assert fetch(server, tmp_path / "file") == CONTENT

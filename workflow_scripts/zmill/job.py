@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from zmill import records
 from zmill.catalog.lock import hold
 from zmill.gpus import VISIBLE
+from zmill.redact import redact
 
 log = logging.getLogger("zmill")
 
@@ -63,7 +64,7 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
     attempt = snakemake.resources.get("attempt", 1)
     cause = path.with_suffix(CAUSE)
     alone = hold(path.with_name(f".{path.stem}.lock"), _waiting)
-    layout = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+    layout = _Redacted("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
     handlers: list[logging.Handler] = [
         logging.FileHandler(path, mode="w", encoding="utf-8"),
         logging.StreamHandler(sys.stderr),
@@ -86,7 +87,7 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
             yield log
         log.info("finished in %.1f s", time.monotonic() - started)
     except Exception as error:
-        said = [traceback.format_exc().rstrip(), f"{type(error).__name__}: {error}"]
+        said = [redact(text) for text in (traceback.format_exc().rstrip(), f"{type(error).__name__}: {error}")]
         for line in said:
             log.error("%s", line)
         if same_again(error):
@@ -112,6 +113,13 @@ def _recorded(snakemake: Asked) -> Iterator[None]:
     record = records.make(home, snakemake.input, dict(snakemake.params.items()))
     yield
     records.write(home, record)
+
+
+class _Redacted(logging.Formatter):
+    """Lines without the passwords and tokens of addresses."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 def _waiting(holder: str) -> None:

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from zmill.redact import redact, refuse_secrets
+
 LONGEST_TEXT = 1000
 """Characters of a text in the configuration; no file system takes a longer name."""
 MOST_FAULTS = 20
@@ -153,7 +155,8 @@ def _address(text: str) -> str:
     except ValueError:
         whole = False
     if not whole or " " in text:
-        raise ValueError(f"expected an address that begins with https:// or http://, found {shown(text)}")
+        raise ValueError(f"expected an address that begins with https:// or http://, found {shown(redact(text))}")
+    refuse_secrets(text)
     return text
 
 
@@ -163,7 +166,7 @@ Text = Annotated[str, Field(min_length=1)]
 Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 """A file, folder or pattern of files; `~` and `$VARIABLE` are expanded."""
 Url = Annotated[str, AfterValidator(_address)]
-"""Address of a service."""
+"""Address of a service; `$VARIABLE` is put in at the moment of the request (`zmill.redact`)."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Radius = Annotated[float, Field(gt=0, le=60)]
 Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]

@@ -14,6 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Maintenance</title></head><body>The service is down.</body></html>\n"
 FAULTS = ("403", "404", "429", "500", "503", "timeout", "truncated", "cut", "html", "reset")
 """`truncated`: fewer bytes than announced; `cut`: half of the body, of no announced length; `reset`: no response."""
+ENDLESS = ("drip", "drip_chunks", "drip_head", "endless")
+"""Answers without an end: `drip`: the body byte by byte; `drip_chunks`: the same in chunks; `drip_head`: a header byte by
+byte; `endless`: the last line of the body again and again, as fast as it goes."""
+DRIP_S = 0.05
 
 
 @dataclass
@@ -118,10 +122,16 @@ class Loopback:
         else:
             reply = self.answer(asked)
         body = reply.body[: len(reply.body) // 2] if fault in ("truncated", "cut") else reply.body
+        if fault == "drip_head":
+            self._drip(handler, b"HTTP/1.1 200 OK\r\nX-Slow: " + b"a" * 10_000)
+            return
         handler.send_response(reply.status)
         handler.send_header("Content-Type", reply.kind)
         for name, value in reply.headers.items():
             handler.send_header(name, value)
+        if fault in ENDLESS:
+            self._go_on(handler, reply.body or b"\n", fault)
+            return
         if fault == "cut":
             handler.send_header("Connection", "close")
             handler.close_connection = True
@@ -131,6 +141,32 @@ class Loopback:
         handler.wfile.write(body)
         if fault == "truncated":
             handler.close_connection = True
+
+    def _go_on(self, handler: BaseHTTPRequestHandler, body: bytes, fault: str) -> None:
+        handler.send_header("Connection", "close")
+        handler.close_connection = True
+        if fault == "drip_chunks":
+            handler.send_header("Transfer-Encoding", "chunked")
+            handler.end_headers()
+            self._drip(handler, b"100000\r\n" + body)
+        elif fault == "drip":
+            handler.send_header("Content-Length", str(10_000_000))
+            handler.end_headers()
+            self._drip(handler, body)
+        else:
+            handler.end_headers()
+            lines = body.splitlines(keepends=True)
+            handler.wfile.write(body)
+            while not self._stop.is_set():
+                handler.wfile.write(lines[-1] * 1000)
+
+    def _drip(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        handler.close_connection = True
+        for place in range(1 << 20):
+            handler.wfile.write(content[place % len(content) :][:1])
+            handler.wfile.flush()
+            if self._stop.wait(DRIP_S):
+                return
 
 
 def _parse(handler: BaseHTTPRequestHandler) -> Asked:

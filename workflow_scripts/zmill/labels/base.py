@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from zmill.catalog.footprint import Footprint
 from zmill.config import ConfigError, LabelSource, Name, Radius, Section, Survey, nearest, parse
+from zmill.redact import redact
 from zmill.warning import Warnings
 
 ENTRY = pa.schema(
@@ -76,7 +77,7 @@ class Request:
 
     def say(self, note: str) -> None:
         """Warn of something, and keep it."""
-        self.notes.add(note)
+        self.notes.add(redact(note))
 
 
 class Source(Protocol):

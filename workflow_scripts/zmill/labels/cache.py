@@ -17,6 +17,7 @@ import xxhash
 from zmill.catalog.files import whole, write_json
 from zmill.catalog.footprint import Footprint
 from zmill.labels.tiles import Tile
+from zmill.redact import redact
 
 FACTS = b"zmill.answer"
 """Key of the schema's metadata that holds an answer's facts."""
@@ -103,7 +104,7 @@ class Cache:
         """Keep an answer with its facts."""
         now = datetime.now(UTC)
         every = {
-            **facts,
+            **{name: redact(value) if isinstance(value, str) else value for name, value in facts.items()},
             "asked": now.isoformat(),
             "rows": table.num_rows,
             "fingerprint": self.fingerprint(tile) if self.fingerprint else "",

@@ -15,8 +15,13 @@ from zmill.job import Progress, log
 from zmill.labels.base import LabelsError
 from zmill.labels.fetch import Asking
 from zmill.labels.http import Session, Transient, transient
+from zmill.redact import expand
 
 BLOCK = 1 << 20
+LEAST = 1 << 16
+"""Bytes that must come within `timeout_s`."""
+LARGEST = 1 << 37
+"""Most bytes of a file whose size the server does not say (137 GB)."""
 ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
 """Kind of a checksum by the number of its digits."""
 
@@ -37,7 +42,7 @@ def download(url: str, path: Path, checksum: str | None, asking: Asking) -> Path
         return path
     part, started = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    session = Session(asking.timeout_s)
+    session = Session(asking.timeout_s, buffered=False)
     attempt = 0
     while True:
         before = _size(part)
@@ -74,7 +79,7 @@ def _continue(session: Session, url: str, part: Path, started: Path) -> int:
     headers = {"Accept-Encoding": "identity"}
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": known["version"]}
-    with session.get(url, headers=headers, stream=True) as response:
+    with session.get(expand(url), headers=headers, stream=True) as response:
         if response.status_code == 416 and known.get("size") == have:
             return have
         if response.status_code >= 400:
@@ -94,9 +99,13 @@ def _continue(session: Session, url: str, part: Path, started: Path) -> int:
         with open(part, "ab" if have else "wb") as file:
             progress.add(have)
             try:
-                for block in response.iter_content(BLOCK):
+                for block in session.blocks(response, LEAST):
                     file.write(block)
                     progress.add(len(block))
+                    if size < 0 and file.tell() > LARGEST:
+                        raise LabelsError(
+                            f"{url}: the server sends more than {LARGEST:,} bytes without saying how many: check url"
+                        )
             except requests.RequestException as error:
                 raise transient(error) from error
     have = _size(part)

@@ -48,7 +48,7 @@ class Asking(Section):
     backoff_s: Annotated[float, Field(ge=0, le=300)] = 2.0
     """Wait before the first retry; twice as long before each further one."""
     timeout_s: Annotated[float, Field(gt=0, le=7200)] = 660.0
-    """Longest wait for an answer."""
+    """Longest time that a whole answer may take, from the question to its last byte."""
     interval_s: Annotated[float, Field(ge=0, le=600)] = 1.0
     """Shortest time between two questions."""
 
@@ -177,8 +177,11 @@ class Service:
                     raise Transient("more rows than the service gives, in the smallest tile") from None
                 raise
             except Transient as error:
-                if isinstance(error, TooSlow) and attempt >= 1 and tile.order < self._slow_order:
-                    raise Overflow(str(error)) from error
+                if isinstance(error, TooSlow) and attempt >= 1:
+                    # Asked a third time it would take as long again: less sky may be quicker, to a limit.
+                    if tile.order < min(self._slow_order, SMALLEST_ORDER):
+                        raise Overflow(str(error)) from error
+                    raise
                 if attempt >= self.asking.retries or not error.again or self._gone.is_set():
                     raise
                 pause = max(

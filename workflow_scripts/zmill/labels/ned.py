@@ -21,6 +21,7 @@ from zmill.labels.http import Session, TooSlow, Transient, transient
 from zmill.labels.quality import SCHEMES
 from zmill.labels.rows import rows
 from zmill.labels.tiles import Tile
+from zmill.redact import expand
 from zmill.sections import Text, Url
 
 COLUMNS = {
@@ -119,7 +120,7 @@ Ask = Callable[[Tile], tuple[pa.Table, dict[str, Any]]]
 def _tap(settings: Settings, session: Session) -> Ask:
     from pyvo.dal import DALFormatError, DALQueryError, DALServiceError, TAPService
 
-    service = TAPService(settings.service_url, session=session)
+    service = TAPService(expand(settings.service_url), session=session)
 
     def ask(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
         query = adql(tile, settings.table)
@@ -188,7 +189,7 @@ def _cones(settings: Settings, session: Session) -> Ask:
 
     client = NedClass()
     client._session = session
-    type(Ned).OBJ_SEARCH_URL = f"{settings.service_url}/objsearch"  # the client takes it from its class alone
+    type(Ned).OBJ_SEARCH_URL = f"{expand(settings.service_url)}/objsearch"  # the client takes it from its class alone
     type(Ned).TIMEOUT = settings.timeout_s
 
     def ask(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:

@@ -20,6 +20,7 @@ from zmill.labels.http import Session, TooSlow, Transient
 from zmill.labels.quality import SCHEMES
 from zmill.labels.rows import rows
 from zmill.labels.tiles import Tile
+from zmill.redact import expand
 from zmill.sections import Url
 
 COLUMNS = {
@@ -91,7 +92,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     cache = Cache(request.cache, question, settings.max_age_days)
     service = Service(settings.name, settings, ask, session, settings.jobs, "ra", "dec")
     with (
-        conf.set_temp("skyserver_baseurl", settings.url.rstrip("/")),
+        conf.set_temp("skyserver_baseurl", expand(settings.url).rstrip("/")),
         cache_conf.set_temp("cache_active", False),
         warnings.catch_warnings(),
     ):

@@ -26,6 +26,7 @@ from zmill.labels.quality import SCHEMES
 from zmill.labels.rows import rows
 from zmill.labels.sdss import COLUMNS, SCHEMA, TOTAL, look, whole
 from zmill.labels.tiles import Tile
+from zmill.redact import expand
 from zmill.sections import Url
 
 POSITION = (COLUMNS["ra"], COLUMNS["dec"])
@@ -101,7 +102,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     cache = Cache(request.cache, question, settings.max_age_days, positions.fingerprint)
     service = Service(settings.name, settings, ask, session, 1, *POSITION)
     with (
-        conf.set_temp("skyserver_baseurl", settings.url.rstrip("/")),
+        conf.set_temp("skyserver_baseurl", expand(settings.url).rstrip("/")),
         cache_conf.set_temp("cache_active", False),
         warnings.catch_warnings(),
     ):

@@ -18,6 +18,7 @@ from zmill.labels.judging import Judging
 from zmill.labels.lists import ListSettings, read
 from zmill.labels.rows import rows
 from zmill.labels.tiles import Tile
+from zmill.redact import expand
 from zmill.sections import Text, Url
 
 TEXT = ("flag", "kind", "id", "primary")
@@ -59,7 +60,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     class Client(XMatchClass):
         """Takes the catalogue on trust in place of downloading the list of all; a wrong one is refused all the same."""
 
-        URL, TIMEOUT = settings.url.rstrip("/"), settings.timeout_s
+        URL, TIMEOUT = expand(settings.url).rstrip("/"), settings.timeout_s
 
         def is_table_available(self, table_id: Any) -> bool:
             return isinstance(table_id, str)

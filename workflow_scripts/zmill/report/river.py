@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from zmill.redact import redact
 from zmill.release.provenance import code_revision, versions
 from zmill.report import figures
 from zmill.report.accuracy import Tested
@@ -361,4 +362,4 @@ def _words(name: str) -> str:
 
 
 def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return redact(json.dumps(value, indent=2, ensure_ascii=False))

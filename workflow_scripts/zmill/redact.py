@@ -1,0 +1,77 @@
+"""Passwords and tokens of addresses: they come from the environment or `~/.netrc`, and are written nowhere.
+
+An address in the configuration may name environment variables, `https://$NED_USER:$NED_PASSWORD@host/tap` or `?token=$TOKEN`;
+one that holds a user, a password or a token itself is refused. `expand` puts the values in at the moment of the request,
+and from then on `redact` takes them out of every text.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+
+HIDDEN = "***"
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
+SECRET = r"(?:[\w.-]*(?:token|secret|passw|pwd|credential|signature|auth|api[_-]?key|access[_-]?key)[\w.-]*|key|sig|user|username|login|pass)"
+"""Names of the parameters of an address that say who asks."""
+_USER = re.compile(r"(?<=://)[^/?#@\s'\"]+(?:/[^/?#@\s'\"]*)?@")
+_PARAMETER = re.compile(rf"(?i)(?<=[?&;])({SECRET})=[^&;#\s'\"<>)]+")
+_values: set[str] = set()
+
+
+def refuse_secrets(url: str) -> None:
+    """Refuse an address that holds a user, a password or a token, or names a variable that is not set.
+
+    Raises
+    ------
+    ValueError
+        Which does not repeat the address.
+    """
+    parts = urlsplit(url)
+    plain = VARIABLE.sub("", parts.netloc.rpartition("@")[0]).replace(":", "")
+    named = [
+        name
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        if re.fullmatch(SECRET, name, re.IGNORECASE) and VARIABLE.sub("", value)
+    ]
+    if plain or named:
+        what = f"the parameter {named[0]!r}" if named else "a user or password"
+        raise ValueError(
+            f"the address holds {what}, which would stand in logs, reports and releases: put it in ~/.netrc or in an environment "
+            "variable, and write $NAME of the variable in its place"
+        )
+    for found in VARIABLE.finditer(url):
+        name = found[1] or found[2]
+        if not os.environ.get(name):
+            raise ValueError(f"the address names the environment variable {name}, which is not set")
+
+
+def expand(url: str) -> str:
+    """An address with the values of its environment variables, which `redact` knows from now on."""
+
+    def value(found: re.Match[str]) -> str:
+        secret = os.environ[found[1] or found[2]]
+        _remember(secret)
+        return quote(secret, safe="")
+
+    expanded = VARIABLE.sub(value, url)
+    user = urlsplit(expanded)
+    if expanded != url and user.password is not None:
+        pair = unquote(f"{user.username}:{user.password}")  # as the header of the request has it
+        _remember(base64.b64encode(pair.encode()).decode())
+    return expanded
+
+
+def redact(text: str) -> str:
+    """A text without the passwords and tokens of addresses: those that `expand` put in, and any that look like one."""
+    for value in sorted(_values, key=len, reverse=True):
+        text = text.replace(value, HIDDEN)
+    return _PARAMETER.sub(rf"\1={HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
+
+
+def _remember(secret: str) -> None:
+    # A value of one or two characters would take letters out of every word.
+    if len(secret) > 2:
+        _values.update({secret, quote(secret, safe=""), quote_plus(secret)})
