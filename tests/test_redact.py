@@ -57,7 +57,7 @@ def test_logs_of_a_job_and_kept_errors_hold_no_secret(tmp_path: Path, monkeypatc
     pair = base64.b64encode(f"{SECRET}:{SECRET}".encode()).decode()
     with (
         pytest.raises(SystemExit),
-        job(SimpleNamespace(log=[str(tmp_path / "logs" / "labels.log")], resources={})),
+        job(SimpleNamespace(log=[str(tmp_path / "logs" / "labels.log")], output=[], resources={})),
     ):
         log.info("asking %s with Basic %s", url, pair)
         raise ValueError(f"no answer from {url}, nor for {SECRET}")

@@ -51,7 +51,7 @@ NED_WORDS: dict[str, int | str] = {
 }
 """NED's older redshift flags, one word each in capitals (NED, Guide to the Database: "what do the codes following the
 redshift mean?"; FAQ of 2015). A blank flag meant "usually a reliable spectroscopic value", which is probable and no more."""
-NED_TECHNIQUES = {"S": 3, "P": "photometric", **dict.fromkeys("MLIU", "not_spectroscopic")}
+NED_TECHNIQUES: dict[str, int | str] = {"S": 3, "P": "photometric", **dict.fromkeys("MLIU", "not_spectroscopic")}
 """Present flags, first character: spectroscopic, photometric; modelled, several techniques, inferred, unknown."""
 NED_METHODS: dict[str, int | str] = {
     "": 3,
