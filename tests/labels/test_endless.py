@@ -51,8 +51,9 @@ def server_of(source: str, folder: Path) -> tuple[Loopback, Callable[[Loopback, 
             settings(sdss_crossid, one, limit, **listed), asked
         )
     if source == "xmatch":
-        own = {**listed, "catalog": "vizier:V/154/sdss16", "columns": SDSS, "scheme": "sdss"}
+        own = {**listed, "backoff_s": 1.0, "catalog": "vizier:V/154/sdss16", "columns": SDSS, "scheme": "sdss"}
         sky.rename_columns(["ra", "dec"], ["RAJ2000", "DEJ2000"])
+        sky["specObjID"] = sky["specObjID"].astype(str)
         return XMatch("V/154/sdss16", sky), lambda one, limit: xmatch.entries(
             settings(xmatch, one, limit, **own, url=f"{one.url}/xmatch"), asked
         )

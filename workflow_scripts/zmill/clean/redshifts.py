@@ -61,7 +61,7 @@ def warn_of_redshifts(
     if others:
         named = ", ".join(f"{reason} {number:,}" for reason, number in others.items())
         warnings.add(f"{_share(sum(others.values()), len(redshift))} have no redshift that can be used: {named}")
-    value, number = np.unique(redshift[np.isfinite(redshift) & (redshift > -1)], return_counts=True)
+    value, number = np.unique(redshift[(redshift >= grid.min) & (redshift <= grid.max)], return_counts=True)
     often = number >= max(FEWEST, SHARE * len(redshift))
     for one, times in zip(value[often].tolist(), number[often].tolist(), strict=True):
         warnings.add(

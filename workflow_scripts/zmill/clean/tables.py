@@ -95,10 +95,10 @@ def sample_tables(
 
     used = pc.not_equal(divided.column("split"), "")
     recipe = Recipe(tuple(survey.bands), survey.cuts, colors if impute == "mean_color" else None)
-    labels = rows.select(list(TABLE_LABELS)).filter(used)
+    given_labels = rows.select(list(TABLE_LABELS)).filter(used)
     table, _ = clean_rows(rows.drop_columns(list(TABLE_LABELS)).filter(used), recipe)
     for name in TABLE_LABELS:
-        table = table.append_column(labels.schema.field(name), labels.column(name))
+        table = table.append_column(given_labels.schema.field(name), given_labels.column(name))
     return write(table, divided.column("split").filter(used), report, out / "sample")
 
 
