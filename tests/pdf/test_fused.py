@@ -118,3 +118,27 @@ def test_no_rows() -> None:
     assert found.shape == (len(points.COLUMNS) + 2, 0)
     assert codes is not None and codes.shape == (0, 32)
     assert lost.shape == (0,)
+
+
+def test_no_levels_of_its_own_and_nothing_beyond_its_arrays_is_touched() -> None:
+    grid = Grid(0.0, 3.0, 301)
+    logs = densities(40, grid).log()
+    found, codes, _ = Fused(CALIBRATIONS["by row"], grid, True, 0)(logs, torch.zeros(40, 0))
+    expected = Fused(CALIBRATIONS["by row"], grid, True, 2)(logs, own_levels(40))
+    assert found.shape == (len(points.COLUMNS), 40)
+    assert torch.equal(found, expected[0][:-2])
+    assert codes is not None and expected[1] is not None and torch.equal(codes, expected[1])
+
+
+@pytest.mark.parametrize(
+    ("logs", "own"),
+    [
+        (torch.zeros(40, 300), torch.zeros(40, 2)),
+        (torch.zeros(40, 301), torch.zeros(40, 0)),
+        (torch.zeros(40, 301), torch.zeros(39, 2)),
+        (torch.zeros(40, 301, dtype=torch.float64), torch.zeros(40, 2)),
+    ],
+)
+def test_other_shapes_and_types_are_refused(logs: Tensor, own: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"expected torch\.float32 of shape"):
+        Fused(Calibration(), Grid(0.0, 3.0, 301), True, 2)(logs, own)

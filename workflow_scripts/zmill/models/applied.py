@@ -171,7 +171,9 @@ class _WholeLayer:
 @lru_cache(maxsize=1)
 def _count() -> Compiled:
     """Float32 numbers to integers of 8 bits, with a factor and what is added before fractions are cut off."""
-    code = Code(("x", "line", "out"), ("numbers",))
+    code = Code(
+        {"x": (np.float32, ("numbers",)), "line": (np.float32, (2,)), "out": (np.uint8, ("numbers",))}, ("numbers",)
+    )
 
     def block(at: Value) -> None:
         steps = code.load(code.x, at) * code.spread(code.line, 0) + code.spread(code.line, 1)

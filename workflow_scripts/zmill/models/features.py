@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from zmill.config import ConfigError, nearest
 from zmill.models.device import sent
 from zmill.models.scaling import Scaler
-from zmill.pdf.lanes import INTS, LANES, Code, Compiled, Value, a_block_at_least
+from zmill.pdf.lanes import INTS, LANES, Code, Compiled, Shape, Value, a_block_at_least
 from zmill.survey.photometry import MAGNITUDES, MASKS, ZERO_POINT, Photometry, bits
 
 CPU = torch.device("cpu")
@@ -121,7 +121,15 @@ def _magnitudes_and_extra(batch: Photometry, extra: Sequence[str]) -> NDArray[np
 @lru_cache(maxsize=8)
 def _compiled_columns(bands: int, others: int, colors: bool, reference: int) -> Compiled:
     """`Columns` and a scaler, which define it, sixteen rows at a time: column after column, then the reference magnitude."""
-    code = Code(("fill", "offset", "per_scale", "mag", "maglim", "other", "out"), ("rows",))
+    inputs = bands + others + (bands - 1) * colors
+    shapes: dict[str, Shape] = {"fill": (bands + others,), "offset": (inputs,), "per_scale": (inputs,)}
+    shapes |= {
+        "mag": ("rows", bands),
+        "maglim": ("rows", bands),
+        "other": ("rows", others),
+        "out": ("rows", inputs + 1),
+    }
+    code = Code({name: (np.float32, shape) for name, shape in shapes.items()}, ("rows",))
 
     def block(row: Value) -> None:
         def known(number: int, *numbers: Value) -> Value:
@@ -298,8 +306,13 @@ def _multiple(size: int) -> int:
 @lru_cache(maxsize=8)
 def _compiled(bands: int, others: int) -> Compiled:
     """`Luptitudes.forward` of `Fluxes.of`, which define it, sixteen rows at a time."""
-    learned = ("softening", "offset", "per_scale")
-    code = Code((*learned, "mag", "magerr", "maglim", *MASKS, "other", "out"), ("rows",))
+    size = 5 * bands - 1 + others
+    arrays: dict[str, tuple[Any, Shape]] = {"softening": (np.float32, (bands,))}
+    arrays |= dict.fromkeys(("offset", "per_scale"), (np.float32, (size,)))
+    arrays |= dict.fromkeys(("mag", "magerr", "maglim"), (np.float32, ("rows", bands)))
+    arrays |= dict.fromkeys(MASKS, (np.int32, ("rows",)))
+    arrays |= {"other": (np.float32, ("rows", others)), "out": (np.float32, ("rows", _multiple(size)))}
+    code = Code(arrays, ("rows",))
     zero = code.constant(0)
 
     def flux_of(magnitude: Value) -> Value:

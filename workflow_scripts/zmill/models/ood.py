@@ -58,7 +58,13 @@ class Domain:
     @cached_property
     def _far(self) -> Compiled:
         """`distance2` against the threshold, compiled."""
-        code, (features, size) = Code(("mag", "centers", "far"), ("rows",)), self.scale.shape
+        features, size = self.scale.shape
+        arrays = {
+            "mag": (np.float32, ("rows", features)),
+            "centers": (np.float32, (self.centers.shape[1], size + 1)),
+            "far": (np.bool_, ("rows",)),
+        }
+        code = Code(arrays, ("rows",))
         fill, scale = self.fill.tolist(), self.scale.tolist()
 
         def block(row: Value) -> None:

@@ -107,7 +107,7 @@ def fit(pit: FloatArray, magnitude: FloatArray, weight: FloatArray) -> Conformal
 @lru_cache(maxsize=8)
 def _compiled(edges: tuple[float, ...], bins: int) -> Compiled:
     """The number of a magnitude's bin: of edges that it is not below; the last bin where it is none."""
-    code = Code(("magnitude", "number"), ("rows",))
+    code = Code({"magnitude": (np.float32, ("rows",)), "number": (np.int32, ("rows",))}, ("rows",))
 
     def block(row: Value) -> None:
         magnitude, zero = code.load(code.magnitude, row), code.constant(0, INTS)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add, mul
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch.nn import functional
 from zmill.pdf import compact, points
 from zmill.pdf.calibration import REACH, Calibration, to_powers
 from zmill.pdf.grid import Grid
-from zmill.pdf.lanes import BYTE, HUGE, LANES, LOG2_E, SHORT, Code, Value
+from zmill.pdf.lanes import BYTE, HUGE, LANES, LOG2_E, SHORT, Code, Shape, Value
 
 FLOOR = -80.0
 """Logarithm to the base 2 below which a density counts as no smaller, its peak being 0."""
@@ -56,7 +57,18 @@ class Fused:
         (10 + self.own, n) float32, point estimates in the order of `points.COLUMNS` and quantiles at the own levels;
         (n, 32) uint16, compact PDFs where asked for; (n,) bool, rows that had no density: NaN, or nothing anywhere. A flat
         one, not calibrated, is described in its place.
+
+        Raises
+        ------
+        ValueError
+            If an array has another shape or type, or is not on the CPU.
         """
+        for name, array, width in (("log_density", log_density, self.grid.size), ("own", own, self.own)):
+            if array.shape != (len(log_density), width) or array.dtype != torch.float32 or array.device.type != "cpu":
+                raise ValueError(
+                    f"{name}: found {array.dtype} of shape {tuple(array.shape)} on {array.device}; "
+                    f"expected torch.float32 of shape {(len(log_density), width)} on cpu"
+                )
         rows, given = len(log_density), max(len(log_density), LANES)
         if given > rows or log_density.shape[1] < LANES or log_density.stride(1) != 1:
             wider = max(0, LANES - log_density.shape[1])
@@ -67,7 +79,9 @@ class Fused:
         lost = np.empty(given, np.bool_)
         size, count = _padded(self.grid.size), len(self._levels) + self.own
         tile, cdf, gain, quantiles = (np.empty((length, LANES), np.float32) for length in (size, size, size, count))
-        given_arrays = log_density.numpy(), own.contiguous().numpy(), self._decays
+        # Rows may lie apart in memory: one line from the first number to the last.
+        span = (given - 1) * log_density.stride(0) + log_density.shape[1]
+        given_arrays = log_density.as_strided((span,), (1,)).numpy(), own.contiguous().numpy(), self._decays
         arrays = *given_arrays, tile, cdf, gain, quantiles, found, codes, lost
         if rows:
             self._run(*arrays, given, log_density.stride(0))
@@ -86,7 +100,18 @@ class _Pass:
     def __init__(self, calibration: Calibration, grid: Grid, levels: tuple[float, ...], packed: bool, own: int) -> None:
         self.calibration, self.grid, self.levels, self.own = calibration, grid, levels, own
         self.size, self.last = grid.size, grid.size - 1
-        arrays = ("log_density", "own_levels", "decays", "tile", "cdf", "gain", "quantiles", "found", "codes", "lost")
+        tile, count = (_padded(grid.size), LANES), len(levels) + own
+        shapes: dict[str, Shape] = {
+            "log_density": (),  # rows may lie apart; `Fused` checks their shape
+            "own_levels": ("rows", own),
+            "decays": (2, self.last),
+            **dict.fromkeys(("tile", "cdf", "gain"), tile),
+            "quantiles": (count, LANES),
+            "found": (len(points.COLUMNS) + own, "rows"),
+        }
+        arrays: dict[str, tuple[Any, Shape]] = {name: (np.float32, shape) for name, shape in shapes.items()}
+        arrays["codes"] = np.uint16, ("rows", len(compact.LEVELS) if packed else 0)
+        arrays["lost"] = np.bool_, ("rows",)
         code = self.code = Code(arrays, ("rows", "stride"))
         code.each_block(code.rows, lambda row: self._rows(row, packed))
 

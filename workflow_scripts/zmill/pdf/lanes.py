@@ -8,7 +8,8 @@ side, which is why compilation takes so little.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -25,6 +26,8 @@ FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
 TRUTHS, PLACES = ir.VectorType(ir.IntType(1), LANES), ir.VectorType(POINTER, LANES)
 FUSED = ("contract",)
 """What may be made of arithmetic: a product and a sum in one step."""
+Shape = tuple[int | str, ...]
+"""Lengths of an array's axes: numbers, or names of arguments that are numbers."""
 HUGE = 3e38
 """Finite, and beyond all that is met."""
 LOG2_E = 1.4426950408889634
@@ -185,20 +188,23 @@ SQRT_HALF_BITS = 0x3F3504F3
 
 
 class Code:
-    """A function that takes addresses of arrays and whole numbers.
+    """A function that takes arrays and whole numbers.
 
     Parameters
     ----------
-    pointers, counts : names of the arguments, which are attributes then: first all addresses, then all numbers.
+    arrays : name -> (type, shape) of each array argument; every call is checked against them.
+    counts : names of the whole-number arguments, which follow the arrays.
+
+    All arguments are attributes: an array is its address.
     """
 
-    def __init__(self, pointers: Sequence[str], counts: Sequence[str]) -> None:
+    def __init__(self, arrays: Mapping[str, tuple[Any, Shape]], counts: Sequence[str]) -> None:
         self.module = ir.Module()
-        types = [POINTER] * len(pointers) + [COUNT] * len(counts)
+        types = [POINTER] * len(arrays) + [COUNT] * len(counts)
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), types), "run")
         self.builder = ir.IRBuilder(function.append_basic_block())
-        self._arguments = dict(zip((*pointers, *counts), function.args, strict=True))
-        self._pointers = len(pointers)
+        self._arguments = dict(zip((*arrays, *counts), function.args, strict=True))
+        self._arrays, self._counts = dict(arrays), tuple(counts)
 
     def __getattr__(self, name: str) -> Value:
         try:
@@ -296,11 +302,11 @@ class Code:
     def loop(
         self, start: Value | int, stop: Value | int, step: int, body: Callable[..., Sequence[Value]], *carried: Value
     ) -> tuple[Value, ...]:
-        """`carried = body(i, *carried)` for i from `start`, once at least, as long as it is below `stop`; what is carried then."""
+        """`carried = body(i, *carried)` for each i from `start` below `stop`, perhaps for none; what is carried then."""
         begin, end = (one.value if isinstance(one, Value) else ir.Constant(COUNT, one) for one in (start, stop))
         build, before = self.builder, self.builder.block
-        inside = build.append_basic_block()
-        build.branch(inside)
+        inside, behind = build.append_basic_block(), build.append_basic_block()
+        build.cbranch(build.icmp_signed("<", begin, end), inside, behind)
         build.position_at_end(inside)
         phis = [build.phi(type_) for type_ in (COUNT, *(value.type for value in carried))]
         for phi, value in zip(phis, (begin, *(value.value for value in carried)), strict=True):
@@ -309,16 +315,19 @@ class Code:
         after = build.add(phis[0], ir.Constant(COUNT, step))
         for phi, new in zip(phis, (after, *(value.value for value in given)), strict=True):
             phi.add_incoming(new, build.block)
-        further = build.icmp_signed("<", after, end)
-        behind = build.append_basic_block()
-        build.cbranch(further, inside, behind)
+        last = build.block
+        build.cbranch(build.icmp_signed("<", after, end), inside, behind)
         build.position_at_end(behind)
-        return given
+        found = [build.phi(value.type) for value in carried]
+        for phi, start_value, end_value in zip(found, carried, given, strict=True):
+            phi.add_incoming(start_value.value, before)
+            phi.add_incoming(end_value.value, last)
+        return tuple(Value(self, phi) for phi in found)
 
     def compiled(self) -> Compiled:
         """The function, once its last operation is written down."""
         self.builder.ret_void()
-        return Compiled(str(self.module), self._pointers, len(self._arguments) - self._pointers)
+        return Compiled(str(self.module), self._arrays, self._counts)
 
 
 def a_block_at_least(array: NDArray[Any]) -> NDArray[Any]:
@@ -329,9 +338,12 @@ def a_block_at_least(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class Compiled:
-    """Machine code. It holds no lock of Python's while it runs."""
+    """Machine code. It holds no lock of Python's while it runs.
 
-    def __init__(self, text: str, pointers: int, counts: int) -> None:
+    text : LLVM's assembly of a function `run`; arrays, counts : its arguments, as `Code` takes them.
+    """
+
+    def __init__(self, text: str, arrays: Mapping[str, tuple[Any, Shape]], counts: Sequence[str]) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         machine = llvm.Target.from_default_triple().create_target_machine(
@@ -339,9 +351,27 @@ class Compiled:
         )
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(text), machine)
         self._engine.finalize_object()
-        kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * pointers, *[ctypes.c_int64] * counts)
+        kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(arrays), *[ctypes.c_int64] * len(counts))
         self._run = kind(self._engine.get_function_address("run"))
+        self._arrays = {name: (np.dtype(type_), shape) for name, (type_, shape) in arrays.items()}
+        self._counts = tuple(counts)
 
     def __call__(self, *arguments: NDArray[Any] | int) -> None:
-        """Run on arrays, which must be what the function takes them for, and numbers."""
-        self._run(*(one if isinstance(one, int) else one.ctypes.data for one in arguments))
+        """Run on arrays and numbers, in the order of `Code`.
+
+        Raises
+        ------
+        ValueError
+            If an array is of another type, in pieces, or has fewer elements than its shape says.
+        """
+        arrays, counts = arguments[: len(self._arrays)], arguments[len(self._arrays) :]
+        number: dict[Any, Any] = dict(zip(self._counts, counts, strict=True))
+        for array, (name, (type_, shape)) in zip(arrays, self._arrays.items(), strict=True):
+            assert isinstance(array, np.ndarray)
+            needed = math.prod(number.get(length, length) for length in shape)
+            if array.dtype != type_ or not array.flags.c_contiguous or array.size < needed:
+                raise ValueError(
+                    f"{name}: found {array.dtype} of shape {array.shape}, strides {array.strides}; "
+                    f"expected {type_} in one piece of {needed} elements"
+                )
+        self._run(*(one.ctypes.data if isinstance(one, np.ndarray) else one for one in arguments))

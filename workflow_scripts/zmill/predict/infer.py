@@ -20,7 +20,7 @@ from zmill.models.trained import TrainedModel
 from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.fused import Fused
 from zmill.pdf.grid import Grid
-from zmill.pdf.lanes import INTS, Code, Compiled, Value, a_block_at_least
+from zmill.pdf.lanes import INTS, Code, Compiled, Shape, Value, a_block_at_least
 from zmill.predict.read import IDENTITY
 from zmill.predict.table import Table
 from zmill.survey.photometry import MASKS, Photometry
@@ -244,7 +244,9 @@ def _flags(
 @lru_cache(maxsize=8)
 def _flagged(bands: int, grid: Grid) -> Compiled:
     """All of `flags` but what says that no training row is near, in one pass."""
-    code = Code(("cut", *MASKS, "mag", "mode", "flags"), ("rows",))
+    arrays: dict[str, tuple[Any, Shape]] = {name: (np.int32, ("rows",)) for name in ("cut", *MASKS)}
+    arrays |= {"mag": (np.float32, ("rows", bands)), "mode": (np.float32, ("rows",)), "flags": (np.int32, ("rows",))}
+    code = Code(arrays, ("rows",))
 
     def block(row: Value) -> None:
         cut, undetected, unobserved, imputed = (code.load(getattr(code, name), row, INTS) for name in ("cut", *MASKS))

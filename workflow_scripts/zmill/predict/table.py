@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import repeat
 from operator import add
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from zmill.pdf.grid import Grid
-from zmill.pdf.lanes import BYTE, LANES, Code, Compiled, Value, a_block_at_least
+from zmill.pdf.lanes import BYTE, LANES, Code, Compiled, Shape, Value, a_block_at_least
 
 PLACES_PER_STEP = 2
 LOG_WIDTH_STEP = 0.05
@@ -130,8 +131,16 @@ class Table:
 
     @cached_property
     def _compiled(self) -> Compiled:
-        arrays = ("values", "of_bins", "smooth", "place", "log_width", "bins", "found", "good")
-        code = Code(arrays, ("rows",))
+        shared, own = self.values.shape[1], self.of_bins.shape[1]
+        shapes: dict[str, Shape] = {
+            "values": (self.values.numel() + LANES,),
+            "of_bins": (self.of_bins.numel() + LANES,),
+            "smooth": (len(self.values),),
+            **dict.fromkeys(("place", "log_width", "bins"), ("rows",)),
+            "found": (shared + own, "rows"),
+        }
+        arrays: dict[str, tuple[Any, Shape]] = {name: (np.float32, shape) for name, shape in shapes.items()}
+        code = Code({**arrays, "good": (np.bool_, ("rows",))}, ("rows",))
         zero = code.constant(0)
 
         def block(row: Value) -> None:
@@ -147,7 +156,7 @@ class Table:
             in_bin = node + code.load(code.bins, row).to_int() * len(self.values)
             shares = [(1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b]
             steps = (0, 1, self.widths, self.widths + 1)
-            columns = [(code.values, node, self.values.shape[1]), (code.of_bins, in_bin, self.of_bins.shape[1])]
+            columns = [(code.values, node, shared), (code.of_bins, in_bin, own)]
             before = 0
             for table, at, width in columns:
                 for first in range(0, width, LANES):
