@@ -1,4 +1,4 @@
-"""What 64 bytes per row cost: bounds on the loss against the full grid; columns and `qp` give the same densities."""
+"""What 64 bytes per row cost: bounds on the loss against the full grid; columns give the same densities."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 
 from zmill import metrics
-from zmill.pdf import arrow, compact, points, qp
+from zmill.pdf import arrow, compact, points
 from zmill.pdf.grid import Grid
+from zmill.pdf.values import cdf_at
 
 GRID = Grid(0.0, 3.0, 301)
 
@@ -78,19 +79,33 @@ def test_any_density_comes_back_as_a_density(rows: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("kind", ["compact", "full"])
-def test_a_file_and_qp_give_back_the_densities(tmp_path: Path, kind: arrow.Kind) -> None:
+def test_a_file_gives_back_the_densities(tmp_path: Path, kind: arrow.Kind) -> None:
     density, _ = mixtures(200, 3)
     values = compact.encode(density, GRID) if kind == "compact" else density
     schema = pa.schema([pa.field("object_id", pa.int64()), arrow.field(kind, GRID)], arrow.metadata(kind, GRID))
     pq.write_table(pa.table([pa.array(np.arange(200)), arrow.column(kind, values)], schema), tmp_path / "a.parquet")
-    table = pq.read_table(tmp_path / "a.parquet")
-    back, grid = arrow.densities(table)
+    back, grid = arrow.densities(pq.read_table(tmp_path / "a.parquet"))
     assert grid == GRID
     assert (GRID.cdf(back) - GRID.cdf(density)).abs().max() < (0.04 if kind == "compact" else 0.002)
-    ensemble = qp.ensemble(table.slice(50, 20))
-    assert ensemble.npdf == 20
-    assert np.array_equal(ensemble.ancil["object_id"], np.arange(50, 70))
-    assert np.abs(ensemble.cdf(GRID.z) - GRID.cdf(density[50:70]).numpy()).max() < (0.04 if kind == "compact" else 0.01)
+
+
+def test_the_density_reaches_each_level_at_its_quantile() -> None:
+    density, _ = mixtures(500, 5)
+    codes = compact.encode(density, GRID)
+    back, z = compact.decode(codes, GRID).double(), compact.unpack(codes, GRID).double()
+    cdf = GRID.cdf(back)
+    for number, level in enumerate(compact.LEVELS):
+        assert (cdf_at(back, cdf, GRID, z[:, number]) - level).abs().max() < 0.01, level
+
+
+@pytest.mark.parametrize("code", [0, 1, 30_000, 65_534, 65_535])
+@pytest.mark.parametrize("grid", [GRID, Grid(0.0, 1.6, 161), Grid(0.3, 0.7, 11)], ids=str)
+def test_a_density_of_no_width_is_where_it_is(code: int, grid: Grid) -> None:
+    density = compact.decode(torch.full((1, 32), code, dtype=torch.uint16), grid)
+    z = grid.z_min + code / 65_535 * (grid.z_max - grid.z_min)
+    assert float(grid.integral(density)) == pytest.approx(1, abs=1e-5)
+    assert abs(float(points.summarize(density, grid)["z_median"]) - z) < grid.step
+    assert float(points.summarize(density, grid)["z_std"]) < grid.step
 
 
 def test_a_table_without_pdfs_is_refused() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import pairwise
 from operator import add
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from zmill.pdf.lanes import BYTE, HUGE, Code, Compiled, Value, a_block_at_least
+from zmill.pdf.lanes import BYTE, HUGE, Code, Compiled, Shape, Value, a_block_at_least
 from zmill.survey.photometry import Photometry
 
 CENTERS = 128
@@ -59,7 +60,7 @@ class Domain:
     def _far(self) -> Compiled:
         """`distance2` against the threshold, compiled."""
         features, size = self.scale.shape
-        arrays = {
+        arrays: dict[str, tuple[Any, Shape]] = {
             "mag": (np.float32, ("rows", features)),
             "centers": (np.float32, (self.centers.shape[1], size + 1)),
             "far": (np.bool_, ("rows",)),
