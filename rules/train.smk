@@ -10,6 +10,7 @@ rule train_model:
         train=f"{RESULTS}/sample/train.parquet",
         valid=f"{RESULTS}/sample/valid.parquet",
         calib=f"{RESULTS}/sample/calib.parquet",
+        imputation=f"{RESULTS}/imputation.json",
     output:
         held_out=f"{RESULTS}/models/{{model}}/held_out/model.json" if settings.refit else [],
         model=f"{RESULTS}/models/{{model}}/model.json",
@@ -24,6 +25,7 @@ rule train_model:
         grid=dict(z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points),
         weighted=settings.weights.train,
         refit=settings.refit,
+        impute=settings.clean.impute,
         seed=settings.seed,
         checkpoint=f"{RESULTS}/progress/train/{{model}}.safetensors",
     log:

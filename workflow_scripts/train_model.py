@@ -1,11 +1,13 @@
 """Training, validation and calibration rows in; a trained and calibrated model of one type out, and as it was before it was
 fitted again on all of them."""
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import torch
 
+from zmill.catalog.files import read_json
+from zmill.clean.impute import MeanColors, fill
 from zmill.job import job
 from zmill.models import store
 from zmill.models.base import Context, Labelled
@@ -15,7 +17,6 @@ from zmill.models.registry import model_class
 from zmill.models.trained import fit_and_calibrate, refit
 
 with job(snakemake) as log:
-    torch.set_num_threads(snakemake.threads)
     cls = model_class(snakemake.params.type)
     settings = cls.Settings.model_validate(snakemake.params.settings)
     extra_names = check_extra(settings, snakemake.params.extra, snakemake.wildcards.model)
@@ -32,6 +33,7 @@ with job(snakemake) as log:
         return Labelled.from_arrow(pq.read_table(path), context.bands, extra_names, snakemake.params.weighted)
 
     train, valid, calib = (read(snakemake.input[split]) for split in ("train", "valid", "calib"))
+    colors = MeanColors.from_json(read_json(snakemake.input.imputation))
     device = choose()
     checkpoint = store.Checkpoint(
         Path(snakemake.params.checkpoint),
@@ -50,6 +52,7 @@ with job(snakemake) as log:
             device,
             log.info,
             checkpoint,
+            partial(fill, colors=colors) if snakemake.params.impute == "mean_color" else None,
         )
         if snakemake.output.held_out:
             store.save(Path(snakemake.output.held_out).parent, trained)

@@ -65,7 +65,8 @@ def test_intervals_hold_the_truth_as_often_as_they_state(evaluation: tuple, trai
     predictions, found, samples = evaluation
     for split, sample in samples.items():
         mine = predictions.filter(pa.compute.equal(predictions.column("split"), split))
-        everything, *bins = found["splits"][split]["stated_coverage"]
+        everything, *bins, far = found["splits"][split]["stated_coverage"]
+        assert far["rows"] == "out of distribution" and far["n"] == pa.compute.sum(mine.column("ood")).as_py()
         assert everything["rows"] == "all" and everything["n"] == len(sample) == sum(bin_["n"] for bin_ in bins)
         assert bins[0]["low"] is None and bins[-2]["high"] is None
         assert [bin_["high"] for bin_ in bins[:-2]] == list(trained.conformal.edges)

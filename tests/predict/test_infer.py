@@ -17,6 +17,7 @@ from torch import Tensor
 from zmill.catalog.hats import Partition
 from zmill.models import base, ood
 from zmill.models.base import Context, Labelled
+from zmill.models.prior import Prior
 from zmill.models.trained import TrainedModel
 from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.calibration import Calibration, Local
@@ -29,6 +30,15 @@ from zmill.survey.photometry import Photometry
 GRID = Grid(0.0, 3.0, 301)
 INTERVALS = Conformal((22.0, 24.0), ((0.5, 0.9), (0.7, 0.97), (0.6, 1.0), (1.0, 1.0)))
 """Two edges of bins; the faintest rows, and those without a magnitude, get whole grids."""
+N_OF_Z = torch.exp(-0.5 * ((GRID.tensor() - 0.8) / 0.3) ** 2) + 0.5 * torch.exp(
+    -0.5 * ((GRID.tensor() - 2.0) / 0.2) ** 2
+)
+PRIOR = Prior(
+    GRID.normalize(N_OF_Z[None])[0],
+    (*(0.1 * (band + 1) for band in range(len(BANDS))), 0.25, 1.0),
+    (*((0.7, 0.96) for _ in BANDS), (0.8, 1.0), (0.68, 0.95)),
+)
+"""A density of two peaks, and another share of it for each band that may be the only one."""
 
 
 class Line(base.Model):
@@ -72,7 +82,7 @@ class Bell(Line, base.LocatedModel):
 def line() -> TrainedModel:
     model = Line(base.Settings(), Context(BANDS, 3, GRID, seed=1))
     train = Photometry.from_arrow(clean_rows(Partition(4, 7), 2000), BANDS)
-    return TrainedModel("line", "line", model, Calibration(), INTERVALS, ood.fit(train, 3, 1))
+    return TrainedModel("line", "line", model, Calibration(), INTERVALS, ood.fit(train, 3, 1), PRIOR)
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +95,29 @@ def batch_of(rows: int, seed: int = 0) -> pa.RecordBatch:
     return clean_rows(Partition(4, 7), rows, seed).combine_chunks().to_batches()[0]
 
 
-def numbers(model: TrainedModel, rows: Photometry, density: Tensor, sure: NDArray[np.bool_]) -> dict[str, Tensor]:
-    """Point estimates and ends of intervals of some rows, from their densities."""
-    contents = np.array(INTERVALS.contents)[model.interval_bins(rows).numpy()]
-    half = torch.as_tensor(np.where(contents < 1, contents / 2, 1)[sure])
-    own = torch.cat([0.5 - half.flip(1), 0.5 + half], 1).float()
-    found, z = points.summarize_with(density[sure], GRID, points.LEVELS, own)
-    return found | dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True))
+def with_few_bands(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows, some with one band measured and some with none; imputed values of the others stay in half of them."""
+    number = np.arange(batch.num_rows)
+    lost = np.where(number % 40 == 7, 63 & ~(1 << number // 40 % 6), np.where(number % 40 == 11, 63, 0)).astype(
+        np.int32
+    )
+    filled = (number // 40 % 2 == 0) & (number % 40 == 7)
+    table = pa.table(batch)
+    for name in ("unobserved", "imputed"):
+        mask = values(batch, name) | np.where(filled | (name == "unobserved"), lost, 0)
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(mask.astype(np.int32)))
+    for b, band in enumerate(BANDS):
+        gone = (lost >> b & 1 == 1) & ~filled
+        mag = np.where(gone, np.float32(np.nan), np.where(lost > 0, np.float32(23), values(batch, f"mag_{band}")))
+        table = table.set_column(table.schema.get_field_index(f"mag_{band}"), f"mag_{band}", pa.array(mag))
+    return table.combine_chunks().to_batches()[0]
+
+
+def numbers(model: TrainedModel, rows: Photometry) -> tuple[dict[str, Tensor], Tensor, NDArray[np.bool_]]:
+    """Point estimates and ends of intervals, densities, and whether rows are out of distribution, one row after another."""
+    density, levels, far = model.answer(rows)
+    found, z = points.summarize_with(density, GRID, points.LEVELS, levels)
+    return found | dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True)), density, far
 
 
 def values(batch: pa.RecordBatch, column: str) -> NDArray[Any]:
@@ -100,19 +126,21 @@ def values(batch: pa.RecordBatch, column: str) -> NDArray[Any]:
 
 @pytest.mark.parametrize("kind", ["none", "compact", "full"])
 def test_every_row_is_what_the_model_says_of_it(line: TrainedModel, pool: ThreadPoolExecutor, kind: str) -> None:
-    batch = batch_of(2 * infer.CPU_DENSITIES + 17)
+    batch = with_few_bands(batch_of(2 * infer.CPU_DENSITIES + 17))
     out = Inference(line, kind, pool)(batch)()
     rows = Photometry.from_arrow(batch, BANDS)
-    density = line.predict(rows)
-    sure = torch.isfinite(density).all(1).numpy()
-    assert 0.2 < sure.mean() < 1
-    expected = numbers(line, rows, density, sure)
+    expected, density, far = numbers(line, rows)
+    kinds = line.kinds(rows)[1]
+    assert {*range(len(BANDS)), len(BANDS), PRIOR.nothing, -1} == set(np.unique(kinds))
+    lost = ~np.isfinite(line.model.predict(rows).numpy()).all(1)
+    assert 0.2 < lost.mean() < 0.8
+    assert far[lost].all() and not far[~lost].all()
     for name in infer.COLUMNS:
         assert out[0].schema.field(name).type == pa.float32()
         np.testing.assert_allclose(
-            values(out[0], name)[sure], expected[name].numpy(), atol=2e-4
+            values(out[0], name), expected[name].numpy(), atol=2e-4, err_msg=name
         )  # a narrow z_std at the grid's end
-    np.testing.assert_array_equal(values(out[0], "ood")[sure], line.ood(rows)[sure])
+    np.testing.assert_array_equal(values(out[0], "ood"), far)
     for column in ("_healpix_29", "object_id", "ra", "dec"):
         assert all(part.column(column) == batch.column(column) for part in out)
     if kind == "none":
@@ -120,13 +148,13 @@ def test_every_row_is_what_the_model_says_of_it(line: TrainedModel, pool: Thread
         return
     pdf = arrow.stored(out[1]).numpy()
     if kind == "compact":
-        np.testing.assert_allclose(pdf[sure], compact.encode(density[sure], GRID).numpy(), rtol=0, atol=2)
+        np.testing.assert_allclose(pdf, compact.encode(density, GRID).numpy(), rtol=0, atol=16)
     else:
-        np.testing.assert_allclose(pdf[sure].astype(np.float32), density[sure].numpy(), rtol=2e-3, atol=1e-4)
+        np.testing.assert_allclose(pdf.astype(np.float32), density.numpy(), rtol=2e-3, atol=1e-4)
 
 
 def test_flags_say_what_the_masks_say(line: TrainedModel, pool: ThreadPoolExecutor) -> None:
-    batch = batch_of(3000)
+    batch = with_few_bands(batch_of(3000))
     (photoz,) = Inference(line, "none", pool)(batch)()
     flags, mode = values(photoz, "flags"), values(photoz, "z_mode")
     measured = np.stack(
@@ -149,12 +177,12 @@ def test_flags_say_what_the_masks_say(line: TrainedModel, pool: ThreadPoolExecut
     }
     for bit, holds in expected.items():
         np.testing.assert_array_equal(flags & bit != 0, holds)
-    assert all(holds.any() for bit, holds in expected.items() if bit != 32)
+    assert all(holds.any() for holds in expected.values())
     assert flags.max() < 128
 
 
 @pytest.mark.parametrize("kind", ["compact", "full"])
-def test_rows_without_any_band_get_a_flat_density_and_flags_but_never_nan(
+def test_rows_without_any_band_get_the_n_of_z_and_flags_but_never_nan(
     line: TrainedModel, pool: ThreadPoolExecutor, kind: str
 ) -> None:
     table = clean_rows(Partition(4, 7), 40)
@@ -169,9 +197,11 @@ def test_rows_without_any_band_get_a_flat_density_and_flags_but_never_nan(
     photoz, pdf = Inference(line, kind, pool)(table.to_batches()[0])()
     for name in infer.COLUMNS:
         assert np.isfinite(values(photoz, name)).all()
-    assert (values(photoz, "z_c160") == 0).all() and (values(photoz, "z_c840") == 3).all()
-    np.testing.assert_allclose(values(photoz, "z_median"), 1.5, atol=1e-3)
-    np.testing.assert_allclose(values(photoz, "z_std"), 3 / np.sqrt(12), rtol=1e-3)
+    expected = points.summarize(PRIOR.density[None], GRID)
+    for name in points.COLUMNS:
+        np.testing.assert_allclose(values(photoz, name), expected[name].expand(40), atol=2e-4, err_msg=name)
+    np.testing.assert_allclose(values(photoz, "z_c160"), expected["z_p160"].expand(40), atol=2e-3)
+    assert values(photoz, "ood").all()
     assert (values(photoz, "flags") & (infer.OOD | infer.FEW_BANDS) == infer.OOD | infer.FEW_BANDS).all()
     assert np.isfinite(arrow.stored(pdf).numpy().astype(float)).all()
 
@@ -194,22 +224,25 @@ def test_a_catalogue_without_cuts_and_limits_is_enough(line: TrainedModel, pool:
 def test_what_is_looked_up_in_a_table_is_what_the_density_says(
     line: TrainedModel, pool: ThreadPoolExecutor, calibration: Calibration
 ) -> None:
-    model = TrainedModel("bell", "bell", Bell(base.Settings(), line.context), calibration, INTERVALS, line.domain)
-    batch = batch_of(5000)
+    model = TrainedModel(
+        "bell", "bell", Bell(base.Settings(), line.context), calibration, INTERVALS, line.domain, PRIOR
+    )
+    batch = with_few_bands(batch_of(5000))
     rows = Photometry.from_arrow(batch, BANDS)
     photoz, pdf = Inference(model, "compact", pool)(batch)()
     (alone,) = Inference(model, "none", pool)(batch)()
-    density = model.predict(rows)
+    expected, density, far = numbers(model, rows)
     place, log_width = (value.numpy() for value in model.model.locate(rows))  # type: ignore[attr-defined]
     sure = np.isfinite(place + log_width)
     assert ((place[sure] < 0) | (place[sure] > 3)).mean() > 0.02
     assert (log_width[sure] < np.log(0.01)).mean() > 0.02
-    codes = compact.encode(density[sure], GRID)
-    expected = numbers(model, rows, density, sure)
+    codes = compact.encode(density, GRID)
     for name in infer.COLUMNS:
-        np.testing.assert_allclose(values(photoz, name)[sure], expected[name].numpy(), atol=2e-3, err_msg=name)
+        np.testing.assert_allclose(values(photoz, name)[sure], expected[name].numpy()[sure], atol=2e-3, err_msg=name)
         np.testing.assert_allclose(values(alone, name), values(photoz, name), atol=1e-4)
         assert np.isfinite(values(photoz, name)).all()
-    off = arrow.stored(pdf).numpy()[sure].astype(float) - codes.numpy().astype(float)
+    np.testing.assert_array_equal(values(photoz, "ood"), far)
+    off = arrow.stored(pdf).numpy()[sure].astype(float) - codes.numpy()[sure].astype(float)
     assert np.abs(off).max() * 3 / 65535 < 0.5 * GRID.step
-    assert (values(photoz, "z_median")[~sure] == 1.5).all()
+    lost = points.summarize(PRIOR.density[None], GRID)["z_median"].numpy()
+    np.testing.assert_allclose(values(photoz, "z_median")[~sure], lost.repeat((~sure).sum()), atol=1e-4)

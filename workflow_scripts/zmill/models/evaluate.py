@@ -34,8 +34,6 @@ DRAWS = 100
 INTERVAL = 0.68
 PATTERNS = 20
 POINTS = ("z_mode", "z_best", "z_mean", "z_median")
-ON_REDSHIFT = ("mse", "mae", "rms", "r2")
-"""Metrics on z itself, which the mean of a density minimises; all others are of Δz and reported for the median."""
 SCORES = ("pit", "crps", "log_score", "cde_loss")
 BINNED = ("bias", "sigma_mad", "eta_015", "crps")
 """Metrics that have an interval in every bin."""
@@ -66,17 +64,15 @@ def predict_rows(trained: TrainedModel, rows: Labelled) -> Predicted:
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*points.COLUMNS, *conformal.COLUMNS, "ood")}
     scores: list[PdfScores] = []
     total = np.zeros(grid.size)
-    levels = trained.conformal.levels(trained.model.device)
     seconds = 0.0
     size = BATCH_CPU if trained.model.device.type == "cpu" else BATCH_GPU
     for part in slices(max(len(rows), 1), size):
         batch = rows.photometry[part]
         started = time.perf_counter()
-        density = trained.predict(batch)
-        found, z = points.summarize_with(density, grid, points.LEVELS, levels[trained.interval_bins(batch)])
+        density, levels, ood = trained.answer(batch)
+        found, z = points.summarize_with(density, grid, points.LEVELS, levels)
         found |= dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True))
         estimates = {name: value.cpu().numpy() for name, value in found.items()}
-        ood = trained.ood(batch)
         seconds += time.perf_counter() - started
         for name, values in (estimates | {"ood": ood}).items():
             columns[name].append(values)
@@ -206,9 +202,9 @@ def evaluate_split(
 
 
 def stated_coverage(predictions: pa.Table, intervals: Conformal) -> list[dict[str, Any]]:
-    """How often the intervals of stated coverage hold the true redshift: of all rows, then by the bins they were found in.
+    """How often the intervals of stated coverage hold the true redshift: of all rows, by bin of magnitude, of those out of distribution.
 
-    Each entry has `rows` (`all`, `bin` or `no magnitude`), `low` and `high` in reference magnitude (None: open), `n`, and by
+    Each entry has `rows` (`all`, `bin`, `no magnitude` or `out of distribution`), `low` and `high` in reference magnitude (None: open), `n`, and by
     coverage the share of rows `found`, its binomial standard `error` and the median `width` of the intervals in redshift.
     """
     column = {name: predictions.column(name).to_numpy() for name in ("redshift", "weight", "mag_reference")}
@@ -220,6 +216,7 @@ def stated_coverage(predictions: pa.Table, intervals: Conformal) -> list[dict[st
     parts: list[tuple[str, Any, Any, NDArray[np.bool_]]] = [("all", None, None, np.ones(len(z), bool))]
     parts += [("bin", low, high, number == bin_) for bin_, (low, high) in enumerate(pairwise(edges))]
     parts += [("no magnitude", None, None, number == intervals.bins - 1)]
+    parts += [("out of distribution", None, None, predictions.column("ood").to_numpy(zero_copy_only=False))]
     found = []
     for name, low, high, rows in parts:
         entry: dict[str, Any] = {"rows": name, "low": low, "high": high, "n": int(rows.sum())}

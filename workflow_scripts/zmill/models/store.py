@@ -24,6 +24,7 @@ import zmill
 from zmill.catalog.files import MEND, Damaged, file_hash, read_json, whole, write_json
 from zmill.models.base import Context, Labelled
 from zmill.models.ood import Domain
+from zmill.models.prior import Prior
 from zmill.models.registry import model_class
 from zmill.models.trained import ModelError, TrainedModel
 from zmill.models.watch import State, Watch
@@ -48,7 +49,9 @@ def save(folder: Path, trained: TrainedModel) -> None:
     tensors, facts = trained.model.state()
     domain_tensors, domain_facts = trained.domain.state()
     named = {f"model.{key}": value for key, value in tensors.items()}
+    prior_tensors, prior_facts = trained.prior.state()
     named |= {f"domain.{key}": value for key, value in domain_tensors.items()}
+    named |= {f"prior.{key}": value for key, value in prior_tensors.items()}
     stored = {key: _storable(value) for key, value in named.items()}
     with whole(folder / TENSORS, check=False) as temporary:
         temporary.write_bytes(serialized(stored))
@@ -68,6 +71,7 @@ def save(folder: Path, trained: TrainedModel) -> None:
         "state": facts,
         "calibration": {**trained.calibration.state(), "conformal": trained.conformal.state()},
         "domain": domain_facts,
+        "prior": prior_facts,
         "facts": trained.facts,
         "versions": {"zmill": zmill.__version__, "torch": torch.__version__},
         "tensors": {key: _shape(value) for key, value in stored.items()},
@@ -108,6 +112,7 @@ def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...
     try:
         model.restore(_part(tensors, "model."), description["state"])
         domain = Domain.restore(_part(tensors, "domain."), description["domain"])
+        prior = Prior.restore(_part(tensors, "prior."), description["prior"])
         calibration = Calibration.restore(description["calibration"])
         intervals = Conformal.restore(description["calibration"]["conformal"])
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
@@ -116,7 +121,7 @@ def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...
             "train it again"
         ) from error
     trained = TrainedModel(
-        description["name"], description["type"], model, calibration, intervals, domain, description["facts"]
+        description["name"], description["type"], model, calibration, intervals, domain, prior, description["facts"]
     )
     return trained.to(device or torch.device("cpu"))
 

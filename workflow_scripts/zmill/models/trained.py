@@ -1,4 +1,4 @@
-"""A model that is ready to be applied: fitted, calibrated, and knowing where its training rows lie."""
+"""A model that is ready to be applied: fitted, calibrated, and knowing where its training rows lie and what their n(z) is."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zmill import metrics
-from zmill.models import ood
+from zmill.models import ood, prior
 from zmill.models.base import Context, Labelled, Model
 from zmill.models.device import sent
+from zmill.models.patterns import Fill, Gaps
+from zmill.models.prior import Kinds, Prior
 from zmill.models.registry import model_class
 from zmill.models.watch import Watch
 from zmill.pdf import calibration_fit, conformal
@@ -35,7 +37,7 @@ class ModelError(Exception):
 
 @dataclass
 class TrainedModel:
-    """A fitted model with its calibration, its intervals of stated coverage and its domain.
+    """A fitted model with its calibration, its intervals of stated coverage, its domain and what is said where it knows little.
 
     name : the entry of `models:`; type : its file in `zmill/models/`; facts : JSON-ready facts of the training.
     """
@@ -46,6 +48,7 @@ class TrainedModel:
     calibration: Calibration
     conformal: Conformal
     domain: ood.Domain
+    prior: Prior
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -55,17 +58,48 @@ class TrainedModel:
 
     def predict(self, batch: Photometry) -> Tensor:
         """Calibrated densities, (n, grid.size) float32 on the model's device, each integrating to 1."""
-        with torch.inference_mode():
-            return self.calibration(self.model.predict(batch).float(), self.context.grid)
+        return self.answer(batch)[0]
+
+    @torch.inference_mode()
+    def answer(self, batch: Photometry) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
+        """What is said of a batch; `zmill.predict.infer` says the same in another order of steps.
+
+        Returns
+        -------
+        (n, grid.size) float32 densities on the model's device, each integrating to 1; (n, 4) levels of the ends of
+        intervals of stated coverage; (n,) whether the row is out of distribution.
+        """
+        device = self.model.device
+        density = self.calibrated(self.model.predict(batch))
+        far, kinds = self.kinds(batch)
+        kinds = np.where(~torch.isfinite(density.sum(1)).cpu().numpy(), np.int32(self.prior.nothing), kinds)
+        levels = self.conformal.levels(device)[self.interval_bins(batch)]
+        few = np.flatnonzero(kinds >= 0)
+        if len(few):
+            at, kind = torch.from_numpy(few).to(device), torch.from_numpy(kinds[few]).to(device)
+            density, levels = density.clone(), levels.clone()
+            density[at] = self.prior.mixed(density[at], kind)
+            levels[at] = self.prior.levels(device)[kind.long()]
+        return density, levels, far | (kinds == self.prior.nothing)
+
+    def calibrated(self, density: Tensor) -> Tensor:
+        """Calibrated densities of the model's own, (n, grid.size)."""
+        return self.calibration(density.float(), self.context.grid)
 
     def interval_bins(self, batch: Photometry) -> Tensor:
         """(n,) number of each row's bin of `conformal`, on the model's device."""
         magnitude = torch.from_numpy(batch.mag[:, self.context.reference])
         return sent(self.conformal.bin_of(magnitude), self.model.device)
 
+    def kinds(self, batch: Photometry) -> tuple[NDArray[np.bool_], Kinds]:
+        """(n,) True where no training row is near, and (n,) kinds of `prior`."""
+        far = self.domain(batch)
+        return far, self.prior.kinds(batch, far)
+
     def ood(self, batch: Photometry) -> NDArray[np.bool_]:
-        """(n,) True where no training row is near: the density is an extrapolation."""
-        return self.domain(batch)
+        """(n,) True where no training row is near, which no row without a measured band has: the density is an extrapolation."""
+        far, kinds = self.kinds(batch)
+        return far | (kinds == self.prior.nothing)
 
     def to(self, device: torch.device) -> TrainedModel:
         """Move what computes densities to a device."""
@@ -84,6 +118,7 @@ def fit_and_calibrate(
     device: torch.device,
     say: Callable[[str], None],
     watch: Watch | None = None,
+    fill: Fill | None = None,
 ) -> TrainedModel:
     """Fit a model on `train` (choosing on `valid`), calibrate its densities on `calib`, learn its domain on `train`.
 
@@ -92,6 +127,7 @@ def fit_and_calibrate(
     settings : the model type's own `Settings`.
     say : takes a line for the log.
     watch : looks on while networks are trained.
+    fill : what fills missing bands in the rows that the model is applied to; None where they stay empty.
 
     Raises
     ------
@@ -114,6 +150,7 @@ def fit_and_calibrate(
             f"{there[1]} and {there[2]} are on it; at least {cls.min_train}, 1 and 1 are needed: set redshift_grid to the "
             f"redshifts of the labels (training rows: {train.z.min():.4g} to {train.z.max():.4g})"
         )
+    _check_varies(name, train, say)
     if (beyond := len(train) - there[0]) > 0:
         say(f"{name}: {beyond:,} training redshifts are beyond redshift_grid ({grid.z_min:g} to {grid.z_max:g})")
     say(f"{name}: fitting {type_} on {len(train):,} rows, choosing on {len(valid):,}, on {device}")
@@ -136,6 +173,15 @@ def fit_and_calibrate(
         f"intervals in {intervals.bins - 1} bins of magnitude"
     )
     domain = ood.fit(train.photometry, context.reference, context.seed)
+    with torch.inference_mode():
+        little = prior.fit(
+            lambda batch: found(model.predict(batch).float(), grid),
+            *(grid, train, calib, domain(calib.photometry), Gaps.of(train.photometry, fill)),
+        )
+    shares = ", ".join(f"{band} {share:.2g}" for band, share in zip(context.bands, little.shares, strict=False))
+    say(
+        f"{name}: share of the training rows' n(z): with one band measured: {shares}; out of distribution: {little.shares[-2]:.2g}"
+    )
     facts = {
         "fit": fitted,
         "train_seconds": round(seconds, 3),
@@ -143,7 +189,25 @@ def fit_and_calibrate(
         "calibration": {"measured_on": "valid", **scores},
         "rows": {"train": len(train), "valid": len(valid), "calib": len(calib)},
     }
-    return TrainedModel(name, type_, model, found, intervals, domain, facts)
+    return TrainedModel(name, type_, model, found, intervals, domain, little, facts)
+
+
+def _check_varies(name: str, train: Labelled, say: Callable[[str], None]) -> None:
+    """Refuse photometry that is the same in every row, and name single bands that are."""
+    bands, mag = train.photometry.bands, train.photometry.mag
+    values = [np.unique(band[np.isfinite(band)]) for band in mag.T]
+    fixed = [f"mag_{band} is {found[0]:g}" for band, found in zip(bands, values, strict=True) if len(found) == 1]
+    if max(map(len, values)) > 1:
+        if fixed:
+            say(
+                f"WARNING {name}: the same in all {len(train):,} training rows and of no use to a model: {', '.join(fixed)}"
+            )
+        return
+    raise ModelError(
+        f"model {name}: the photometry of the {len(train):,} training rows does not vary "
+        f"({', '.join(fixed) or 'no band is measured in any row'}), so that no redshift can be told from it: see that "
+        "columns.flux of the survey definition names the survey's magnitudes or fluxes, and not a constant"
+    )
 
 
 def refit(trained: TrainedModel, rows: Labelled, say: Callable[[str], None]) -> None:
@@ -158,6 +222,7 @@ def refit(trained: TrainedModel, rows: Labelled, say: Callable[[str], None]) -> 
     model.refit(rows, model.device, say)
     model.to(model.device)
     trained.domain = ood.fit(rows.photometry, context.reference, context.seed)
+    trained.prior = trained.prior.of(rows, context.grid)
     trained.facts["rows"]["refit"] = len(rows)
     trained.facts["refit_seconds"] = round(time.monotonic() - started, 3)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from zmill.models import base
 from zmill.models.base import Labelled, Model
+from zmill.models.prior import n_of_z
 from zmill.survey.photometry import Photometry
 
 
@@ -22,7 +22,7 @@ class Settings(base.Settings):
 
 
 class TrainZ(Model):
-    """n(z) of the training rows, a weighted histogram smeared linearly over the grid's points."""
+    """n(z) of the training rows, as `zmill.models.prior` makes it."""
 
     Settings = Settings
     min_train = 1
@@ -32,12 +32,7 @@ class TrainZ(Model):
         return {}
 
     def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
-        grid = self.context.grid
-        position = np.clip((rows.z - grid.z_min) / grid.step, 0, grid.size - 1)
-        cell = np.minimum(position.astype(np.int64), grid.size - 2)
-        right = (position - cell) * rows.weight
-        counts = np.bincount(cell, rows.weight - right, grid.size) + np.bincount(cell + 1, right, grid.size)
-        self.density = grid.normalize(torch.as_tensor(counts, dtype=torch.float32)[None])
+        self.density = n_of_z(rows, self.context.grid)[None]
 
     def predict(self, batch: Photometry) -> Tensor:
         return self.density.expand(len(batch), -1).contiguous()

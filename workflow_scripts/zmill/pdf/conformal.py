@@ -63,9 +63,7 @@ class Conformal:
 
     def levels(self, device: torch.device | str = "cpu") -> Tensor:
         """(bins, 4) cumulative probabilities of the ends `COLUMNS`; beyond 0 and 1 where the interval is the whole grid."""
-        content = torch.tensor(self.contents, dtype=torch.float32, device=device)
-        half = torch.where(content < 1, 0.5 * content, torch.ones_like(content))
-        return 0.5 + torch.cat([-half.flip(1), half], 1)
+        return levels(self.contents, device)
 
     def state(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -116,6 +114,13 @@ def _compiled(edges: tuple[float, ...], bins: int) -> Compiled:
 
     code.each_block(code.rows, block)
     return code.compiled()
+
+
+def levels(contents: tuple[tuple[float, ...], ...], device: torch.device | str = "cpu") -> Tensor:
+    """(n, 4) cumulative probabilities of the ends `COLUMNS` of central intervals of such contents, (n) × (coverages)."""
+    content = torch.tensor(contents, dtype=torch.float32, device=device)
+    half = torch.where(content < 1, 0.5 * content, torch.ones_like(content))
+    return 0.5 + torch.cat([-half.flip(1), half], 1)
 
 
 def ends(coverage: float) -> tuple[str, str]:

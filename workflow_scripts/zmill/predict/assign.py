@@ -13,7 +13,7 @@ from typing import Any
 
 from zmill.catalog.files import Damaged, read_json
 
-MEANING = 1
+MEANING = 2
 """Number of what the columns of `photoz/` and `pdf/` mean. It is raised when one is added, or computed otherwise: what was predicted
 before is then predicted again, so that no catalogue holds both."""
 

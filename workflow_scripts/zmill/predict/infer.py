@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zmill.models.base import LocatedModel
+from zmill.models.device import sent
+from zmill.models.prior import USUAL, Kinds, kinds_of, only_band
 from zmill.models.trained import TrainedModel
 from zmill.pdf import arrow, compact, conformal, points
+from zmill.pdf.calibration import Calibration
 from zmill.pdf.fused import Fused
 from zmill.pdf.grid import Grid
 from zmill.pdf.lanes import INTS, Code, Compiled, Shape, Value, a_block_at_least
@@ -27,8 +30,7 @@ from zmill.survey.photometry import MASKS, Photometry
 
 FAILS_CUT, IMPUTED, UNDETECTED, UNOBSERVED, OOD, FEW_BANDS, GRID_EDGE = (1 << bit for bit in range(7))
 """Bits of the column `flags`: the row fails a training cut; a band of it was imputed, undetected, unobserved; no training
-row is near; fewer than `MIN_BANDS` bands were measured; the mode lies in the first or last cell of the grid."""
-MIN_BANDS = 2
+row is near; fewer than two bands were measured; the mode lies in the first or last cell of the grid."""
 
 Stored = Literal["none"] | arrow.Kind
 """What becomes of the PDFs: `predict.pdf`."""
@@ -55,12 +57,16 @@ class Inference:
         self.grid, self.device = model.context.grid, model.model.device
         # A density on the whole grid must be computed all the same where it is to be stored.
         self._located = model.model if isinstance(model.model, LocatedModel) and kind != "full" else None
-        self._levels = model.conformal.levels(self.device)
-        fused = kind != "full" and self.device.type == "cpu"
-        self._fused = self._compiled(self._levels.shape[1]) if fused else None
+        self._levels, self._prior_levels = model.conformal.levels(self.device), model.prior.levels(self.device)
+        fused, own = kind != "full" and self.device.type == "cpu", self._levels.shape[1]
+        self._fused = self._compiled(model.calibration, own) if fused else None
+        self._plain_fused = self._compiled(Calibration(), own) if fused else None
         self._table = None if self._located is None else self._tabulate(self._located)
         self._at_once = CPU_DENSITIES if self._located is None else CPU_ROWS
         self._lane = threading.local()
+        with torch.inference_mode():
+            nothing = model.prior.density[None].to(self.device)
+            self._nothing = self._described(nothing, self._prior_levels[-1:])
 
     def photoz_schema(self, clean: pa.Schema) -> pa.Schema:
         """Columns of `photoz/`."""
@@ -96,10 +102,11 @@ class Inference:
         def compute(start: int) -> None:
             piece, part = slice(start, start + self._at_once), batch.slice(start, self._at_once)
             rows = self._rows(part)
-            estimates, pdf, lost = self._compute(rows)
+            few = _Few.of(self.model, rows)
+            estimates, pdf, lost = self._compute(rows, lambda: few)
             found.points[:, piece] = estimates.numpy()
-            found.ood[piece] = ood = self.model.ood(rows) | lost.numpy()
-            found.flags[piece] = _flags(part, rows, found.points[0, piece], ood, self.grid)
+            found.ood[piece] = ood = few.far | lost.numpy()
+            found.flags[piece] = _flags(part, rows, found.points[0, piece], ood, few.bands, self.grid)
             if found.pdf is not None and pdf is not None:
                 found.pdf[piece] = pdf.numpy()
 
@@ -118,40 +125,84 @@ class Inference:
         if not hasattr(self._lane, "stream"):
             self._lane.stream = torch.cuda.Stream()
         with torch.cuda.stream(self._lane.stream):
-            pinned = [None if found is None else _to_pinned(found) for found in self._compute(rows)]
+            known: list[_Few] = []
+
+            def few() -> _Few:  # once most of the work is under way
+                known.append(_Few.of(self.model, rows))
+                return known[0]
+
+            pinned = [None if found is None else _to_pinned(found) for found in self._compute(rows, few)]
             end = self._lane.stream.record_event()
-        ood = self.model.ood(rows)
 
         def finish() -> _Found:
             end.synchronize()
             # copied out of pinned memory, which another batch uses again
             points, pdf, lost = (None if found is None else found.numpy().copy() for found in pinned)
             assert points is not None and lost is not None
-            far = ood | lost
-            return _Found(points, far, _flags(batch, rows, points[0], far, self.grid), pdf)
+            far = known[0].far | lost
+            return _Found(points, far, _flags(batch, rows, points[0], far, known[0].bands, self.grid), pdf)
 
         return finish
 
     @torch.inference_mode()
-    def _compute(self, rows: Photometry) -> tuple[Tensor, Tensor | None, Tensor]:
-        """(14, n) numbers and (n, width) PDF of rows, and (n,) whether the model has no answer: these are flat, never NaN.
+    def _compute(self, rows: Photometry, few: Callable[[], _Few]) -> tuple[Tensor, Tensor | None, Tensor]:
+        """(14, n) numbers and (n, width) PDF of rows, and (n,) whether nothing is known of them: these have the training rows' n(z).
 
         A GPU is sent all there is to do and not waited for, except for the few rows that no table tells.
+        few : says which rows the photometry says little of.
         """
         bins = self.model.interval_bins(rows)
         if self._located is not None and self._table is not None:
-            place, log_width = self._located.locate(rows)
+            located = self._located
+            place, log_width = located.locate(rows)
             numbers = self._table(place, log_width, bins)
             lost = ~torch.isfinite(place + log_width)
             of_points, quantiles, ends = numbers.tensor_split([len(points.COLUMNS), -len(conformal.COLUMNS)])
             found = torch.cat([of_points, ends])
             pdf = compact.pack(quantiles.T, self.grid) if self.kind == "compact" else None
-        elif self._fused is not None:
-            found, pdf, lost = self._fused(self.model.model.log_density(rows), self._levels[bins])
-        else:
-            density, lost = self._answered(self.model.predict(rows))
-            found, pdf = self._summarize(density, self._levels[bins])
+            return self._completed(found, pdf, lost, few(), lambda at: located.density_at(place[at], log_width[at]))
+        if self._fused is not None:
+            logs = self.model.model.log_density(rows)
+            found, pdf, lost = self._fused(logs, self._levels[bins])
+            return self._completed(found, pdf, lost, few(), lambda at: self._density_of(logs[at]))
+        own = self.model.model.predict(rows)
+        density, lost = self._answered(self.model.calibrated(own))
+        found, pdf = self._summarize(density, self._levels[bins])
+        return self._completed(found, pdf, lost, few(), lambda at: own[at])
+
+    def _completed(
+        self, found: Tensor, pdf: Tensor | None, lost: Tensor, few: _Few, density_of: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What `_compute` gives, with the share of n(z) that belongs to rows of which the photometry says little.
+
+        found, pdf, lost : of the model alone. density_of : the model's own densities of rows of given numbers.
+        """
+        prior = self.model.prior
+        some = np.flatnonzero((few.kinds >= 0) & (few.kinds < prior.nothing))
+        if len(some):
+            at, kinds = (sent(values, self.device) for values in (some, few.kinds[some]))
+            density, _ = self._answered(prior.mixed(self.model.calibrated(density_of(at)), kinds))
+            numbers, stored = self._described(density, self._prior_levels[kinds.long()])
+            found[:, at] = numbers
+            if pdf is not None and stored is not None:
+                _plain(pdf)[at] = _plain(stored)
+        lost = lost | sent(few.kinds == prior.nothing, self.device)
+        if self.device.type != "cpu" or bool(lost.any()):  # to ask another device is to wait for it
+            numbers, stored = self._nothing
+            found = torch.where(lost, numbers, found)
+            if pdf is not None and stored is not None:
+                pdf = torch.where(lost[:, None], _plain(stored), _plain(pdf)).view(pdf.dtype)
         return found, pdf, lost
+
+    def _described(self, density: Tensor, levels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Numbers and PDFs of calibrated densities, with each row's own levels of the ends of intervals."""
+        if self._plain_fused is None:
+            return self._summarize(density, levels)
+        return self._plain_fused(density.log(), levels)[:2]
+
+    def _density_of(self, logs: Tensor) -> Tensor:
+        """Densities of logarithms of any scale."""
+        return self.grid.normalize((logs - logs.amax(1, keepdim=True)).exp())
 
     def _answered(self, density: Tensor) -> tuple[Tensor, Tensor]:
         """Densities (n, grid.size), flat where they are no numbers, and (n,) where that is."""
@@ -169,15 +220,15 @@ class Inference:
             pdf = density.half()
         return torch.cat([of_points, z[:, len(self._asked) :].T]), pdf
 
-    def _compiled(self, own: int) -> Fused:
+    def _compiled(self, calibration: Calibration, own: int) -> Fused:
         """Calibration and description in one, with so many levels of a row's own."""
-        return Fused(self.model.calibration, self.grid, self.kind == "compact", own)
+        return Fused(calibration, self.grid, self.kind == "compact", own)
 
     def _tabulate(self, model: LocatedModel) -> Table:
         """Points, for compact PDFs quantiles as redshifts, and ends of intervals: those of a row's bin, or, at the nodes of the
         table, of all bins one after the other."""
         own, bins = self._levels.shape[1], len(self._levels)
-        of_nodes = None if self._fused is None else self._compiled(own * bins)
+        of_nodes = None if self._fused is None else self._compiled(self.model.calibration, own * bins)
 
         @torch.inference_mode()
         def describe(place: Tensor, log_width: Tensor, of_rows: Tensor | None) -> Tensor:
@@ -224,45 +275,64 @@ class _Found:
         return cls(np.empty((len(COLUMNS), n), np.float32), np.empty(n, np.bool_), np.empty(n, np.int32), pdf)
 
 
+@dataclass(frozen=True)
+class _Few:
+    """far : (n,) whether no training row is near; kinds : (n,) of `Prior`; bands : (n,) whether fewer than two are measured."""
+
+    far: NDArray[np.bool_]
+    kinds: Kinds
+    bands: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, model: TrainedModel, rows: Photometry) -> _Few:
+        far, only = model.domain(rows), only_band(rows)
+        return cls(far, kinds_of(only, far, model.prior.bands), only != USUAL)
+
+
 def _identity(clean: pa.Schema) -> list[pa.Field]:
     return [clean.field(name) for name in IDENTITY]
 
 
 def _flags(
-    batch: pa.RecordBatch, rows: Photometry, mode: NDArray[np.float32], ood: NDArray[np.bool_], grid: Grid
+    batch: pa.RecordBatch,
+    rows: Photometry,
+    mode: NDArray[np.float32],
+    ood: NDArray[np.bool_],
+    few_bands: NDArray[np.bool_],
+    grid: Grid,
 ) -> NDArray[np.int32]:
     cut = batch.column("cut").to_numpy() if "cut" in batch.schema.names else np.zeros(len(rows), np.int32)
-    given = (cut.astype(np.int32, copy=False), rows.undetected, rows.unobserved, rows.imputed, rows.mag, mode)
+    given = (cut.astype(np.int32, copy=False), rows.undetected, rows.unobserved, rows.imputed, mode)
     whole = [a_block_at_least(array) for array in given]
     flags = np.empty(len(whole[0]), np.int32)
-    _flagged(len(rows.bands), grid)(*whole, flags, len(flags))
+    _flagged(grid)(*whole, flags, len(flags))
     flags = flags[: len(rows)]
     flags[ood] |= OOD
+    flags[few_bands] |= FEW_BANDS
     return flags
 
 
 @lru_cache(maxsize=8)
-def _flagged(bands: int, grid: Grid) -> Compiled:
-    """All of `flags` but what says that no training row is near, in one pass."""
-    arrays: dict[str, tuple[Any, Shape]] = {name: (np.int32, ("rows",)) for name in ("cut", *MASKS)}
-    arrays |= {"mag": (np.float32, ("rows", bands)), "mode": (np.float32, ("rows",)), "flags": (np.int32, ("rows",))}
-    code = Code(arrays, ("rows",))
+def _flagged(grid: Grid) -> Compiled:
+    """All of `flags` but what says that no training row is near or that few bands are measured, in one pass."""
+    arrays: dict[str, tuple[Any, Shape]] = dict.fromkeys(("cut", *MASKS), (np.int32, ("rows",)))
+    code = Code({**arrays, "mode": (np.float32, ("rows",)), "flags": (np.int32, ("rows",))}, ("rows",))
 
     def block(row: Value) -> None:
         cut, undetected, unobserved, imputed = (code.load(getattr(code, name), row, INTS) for name in ("cut", *MASKS))
         mode, none = code.load(code.mode, row), code.constant(0, INTS)
-        lost, measured = undetected | unobserved | imputed, none
-        for band in range(bands):
-            magnitude = code.of_rows(code.mag, row, bands, band)
-            measured = measured + ((lost & 1 << band < 1) & magnitude.finite()).where(1, none)
-        edge = (mode < grid.z_min + grid.step) | (mode > grid.z_max - grid.step)
-        flags = (measured < MIN_BANDS).where(FEW_BANDS, none) | edge.where(GRID_EDGE, none)
+        flags = ((mode < grid.z_min + grid.step) | (mode > grid.z_max - grid.step)).where(GRID_EDGE, none)
         for bit, mask in ((FAILS_CUT, cut), (IMPUTED, imputed), (UNDETECTED, undetected), (UNOBSERVED, unobserved)):
             flags = flags | ((mask < 0) | (mask > 0)).where(bit, none)
         code.store(flags, code.flags, row)
 
     code.each_block(code.rows, block)
     return code.compiled()
+
+
+def _plain(values: Tensor) -> Tensor:
+    """The same bits of codes of 16 bits without sign, whose rows cannot be chosen on every device, as integers with one."""
+    return values.view(torch.int16) if values.dtype == torch.uint16 else values
 
 
 def _to_pinned(values: Tensor) -> Tensor:
