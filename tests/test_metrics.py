@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from zmill import metrics
@@ -138,6 +141,41 @@ def test_one_row_has_metrics_but_no_r2() -> None:
     found = metrics.point_metrics(np.array([1.1]), np.array([1.0]))
     assert np.isnan(found["r2"])
     assert found["bias"] == pytest.approx(0.05)
+
+
+def test_redshifts_that_do_not_vary_have_no_r2_and_equal_errors_no_5_sigma() -> None:
+    rng = np.random.default_rng(0)
+    z = 0.1 + 0.2 + np.zeros(1000)  # its variance is rounding: 3e-33
+    found = metrics.point_metrics(z + rng.normal(0, 0.01, 1000), z, rng.uniform(0.5, 2, 1000))
+    assert np.isnan(found["r2"]) and np.isfinite(found["eta_5sigma"]) and found["rms"] > 0
+    varied = rng.uniform(0.1, 1, 1000)
+    found = metrics.point_metrics(varied, varied)
+    assert np.isnan(found["eta_5sigma"]) and found["r2"] == 1 and found["sigma_mad"] == 0
+    mostly = np.where(np.arange(1000) < 600, varied, 2 * varied)
+    assert np.isnan(metrics.point_metrics(mostly, varied)["eta_5sigma"])
+    assert np.isnan(metrics.point_metrics(varied + 0.1 * (1 + varied), varied)["eta_5sigma"])
+
+
+@pytest.mark.parametrize("rows", [0, 5])
+def test_without_rows_of_any_weight_every_metric_is_undefined(rows: int) -> None:
+    z, w = np.linspace(0.1, 1, rows), np.zeros(rows)
+    found = metrics.point_metrics(z, z, w) | metrics.pdf_metrics(metrics.PdfScores(z, z, z, z), w)
+    assert tuple(found) == metrics.ALL
+    assert all(np.isnan(value) for value in found.values())
+
+
+@settings(deadline=None)
+@given(
+    z=arrays(np.float64, 30, elements=st.floats(0, 7)),
+    by=st.floats(0, 3),
+    weight=arrays(np.float64, 30, elements=st.floats(0, 9)),
+)
+def test_no_metric_is_ever_out_of_its_range(z: np.ndarray, by: float, weight: np.ndarray) -> None:
+    found = metrics.point_metrics(z + by, z, weight)
+    for name, value in found.items():
+        assert np.isnan(value) or abs(value) < 1e16, name
+        if name.startswith(("eta", "outlier")):
+            assert np.isnan(value) or -1e-9 <= value <= 1 + 1e-9
 
 
 def test_every_row_is_in_one_bin() -> None:

@@ -23,11 +23,15 @@ Metrics = dict[str, float]
 COVERAGES = (50, 68, 90, 95)
 FEWEST_BLOCKS = 5
 """Blocks of sky below which nothing is said of how much a metric differs between them."""
+SMALLEST_SPREAD = 1e-7
+"""Spread of redshifts, or of Δz, below which they count as all the same: float32 tells no smaller differences of z near 1."""
 SMALLEST_DENSITY = 1e-6
 """Floor of the log score: an impossible redshift costs 13.8 nats and not infinity."""
 
+ON_REDSHIFT = ("mse", "mae", "rms", "r2")
+"""Metrics on z itself, which the mean of a density minimizes; all others are of Δz and reported for the median."""
 POINT_METRICS = (
-    *("mse", "mae", "rms", "r2", "bias", "sigma_mad", "sigma_nmad", "sigma_iqr"),
+    *(*ON_REDSHIFT, "bias", "sigma_mad", "sigma_nmad", "sigma_iqr"),
     *("eta_005", "eta_015", "eta_050", "eta_5sigma", "outlier_rail"),
 )
 PDF_METRICS = (
@@ -83,8 +87,13 @@ def point_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | N
 
 
 def redshift_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | None = None) -> Metrics:
-    """mse, mae, rms, r2: on z itself; r2 = 1 − Σ(z_phot − z_spec)² / Σ(z_spec − mean)²; NaN if z_spec does not vary."""
+    """mse, mae, rms, r2: on z itself; r2 = 1 − Σ(z_phot − z_spec)² / Σ(z_spec − mean)².
+
+    NaN: r2 if z_spec does not vary (by more than SMALLEST_SPREAD); all if no row has weight.
+    """
     z_phot, z_spec, w = _arrays(z_phot, z_spec, weight)
+    if not w.sum() > 0:
+        return dict.fromkeys(ON_REDSHIFT, np.nan)
     error = z_phot - z_spec
     mse = np.average(error**2, weights=w)
     variance = np.average((z_spec - np.average(z_spec, weights=w)) ** 2, weights=w)
@@ -92,7 +101,7 @@ def redshift_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray 
         "mse": mse,
         "mae": np.average(np.abs(error), weights=w),
         "rms": np.sqrt(mse),
-        "r2": 1 - mse / variance if variance > 0 else np.nan,
+        "r2": 1 - mse / variance if variance > SMALLEST_SPREAD**2 else np.nan,
     }
     return {name: float(value) for name, value in found.items()}
 
@@ -104,8 +113,12 @@ def delta_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | N
     (q75 − q25) / 1.349 of Δz (Schmidt et al. 2020). eta_005, eta_015, eta_050 : fraction with |Δz| above 0.05, 0.15,
     0.5. eta_5sigma : with |Δz| > 5 sigma_mad. outlier_rail : with |Δz| > max(0.06, 3 sigma_iqr), the peers' cut, which
     flatters whoever scatters more.
+
+    NaN: eta_5sigma if sigma_mad is 0 (or below SMALLEST_SPREAD), as where most Δz are the same; all if no row has weight.
     """
     z_phot, z_spec, w = _arrays(z_phot, z_spec, weight)
+    if not w.sum() > 0:
+        return {name: np.nan for name in POINT_METRICS if name not in ON_REDSHIFT}
     delta = (z_phot - z_spec) / (1 + z_spec)
     size = np.abs(delta)
     q25, q50, q75 = quantiles(delta, (0.25, 0.5, 0.75), w)
@@ -123,7 +136,7 @@ def delta_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | N
         "eta_005": beyond(0.05),
         "eta_015": beyond(0.15),
         "eta_050": beyond(0.5),
-        "eta_5sigma": beyond(5 * sigma_mad),
+        "eta_5sigma": beyond(5 * sigma_mad) if sigma_mad > SMALLEST_SPREAD else np.nan,
         "outlier_rail": beyond(max(0.06, 3 * sigma_iqr)),
     }
     return {name: float(value) for name, value in found.items()}
@@ -231,8 +244,10 @@ def _square_integral(base: torch.Tensor, start: torch.Tensor, end: torch.Tensor,
 
 
 def pdf_metrics(scores: PdfScores, weight: FloatArray | None = None) -> Metrics:
-    """Means of the scores, the distances of the PIT from uniform, and the coverage of central intervals."""
+    """Means of the scores, the distances of the PIT from uniform, and the coverage of central intervals; NaN if no row has weight."""
     w = np.ones(len(scores.pit)) if weight is None else np.asarray(weight, np.float64)
+    if not w.sum() > 0:
+        return dict.fromkeys(PDF_METRICS, np.nan)
     found = pit_statistics(scores.pit, w)
     for name in ("crps", "log_score", "cde_loss"):
         found[name] = np.average(getattr(scores, name), weights=w)
