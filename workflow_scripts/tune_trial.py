@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import torch
 
 from zmill.catalog.files import write_json
 from zmill.config import Search, parse
@@ -15,7 +14,6 @@ from zmill.tune.trial import Task, run
 
 with job(snakemake) as log:
     search = parse(Search, snakemake.params.search, f"config.yaml: tune.{snakemake.wildcards.model}")
-    torch.set_num_threads(snakemake.threads)
     context = Context.named(
         snakemake.params.bands,
         snakemake.params.reference,

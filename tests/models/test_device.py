@@ -80,3 +80,21 @@ def test_without_a_gpu_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert device.choose() == torch.device("cpu")
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_training_has_the_same_number_of_threads_whatever_it_is_given() -> None:
+    before = torch.get_num_threads()
+    for given in (1, 3):
+        torch.set_num_threads(given)
+        try:
+            with device.reproducible():
+                assert torch.get_num_threads() == device.TRAINING_THREADS
+                assert torch.are_deterministic_algorithms_enabled()
+            assert torch.get_num_threads() == given
+        finally:
+            torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("rule", ["train.smk", "tune.smk"])
+def test_the_rules_ask_for_as_many_threads_as_a_training_takes(root: Path, rule: str) -> None:
+    assert f"    threads: {device.TRAINING_THREADS}\n" in (root / "rules" / rule).read_text(encoding="utf-8")

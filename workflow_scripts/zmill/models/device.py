@@ -11,10 +11,14 @@ from typing import IO, Any
 
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from zmill.catalog.lock import Locked, hold
 from zmill.gpus import VISIBLE
+
+TRAINING_THREADS = 2
+"""Threads of a training, whatever `--cores`: a model's bits depend on it. The rules `train_model` and `tune_trial` ask for as many."""
 
 _held: list[IO[str]] = []
 """Locked files of the GPUs that this process has taken: they stay locked until it ends, however it ends."""
@@ -74,11 +78,17 @@ def sent(values: Tensor | NDArray[Any], device: torch.device) -> Tensor:
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Same seed, same device, same numbers: deterministic algorithms wherever the device has them."""
+    """Same seed, same kind of device, same bits: deterministic algorithms wherever there are any, on a fixed number of threads.
+
+    Sums that threads share are rounded otherwise for each number of them, so that it may not be what Snakemake has left.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled()
+    before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        yield
+        with threadpool_limits(TRAINING_THREADS):
+            torch.set_num_threads(TRAINING_THREADS)
+            yield
     finally:
+        torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(before)
