@@ -26,8 +26,9 @@ def test_a_filter_that_there_is_not_is_named_with_the_nearest() -> None:
         check_filters(demo({"u": "lsst2023-u", "g": "lsst2032-g"}), "demo")
 
 
-def test_a_file_of_one_s_own_and_no_filters_at_all_are_fine(tmp_path: Path) -> None:
-    own = tmp_path / "mine-g.ecsv"
+def test_a_path_is_no_name_and_no_filters_at_all_are_fine(tmp_path: Path) -> None:
+    own = tmp_path / "lsst2023-g.ecsv"
     own.touch()
-    check_filters(demo({"g": str(own)}), "demo")
+    with pytest.raises(ConfigError, match="there is no filter curve"):
+        check_filters(demo({"g": str(own)}), "demo")
     check_filters(demo({}), "demo")

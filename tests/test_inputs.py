@@ -38,6 +38,24 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
         find(with_map, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "spelled", ["./s.parquet", "d/../s.parquet", "link.parquet", "hard.parquet", "{folder}/s.parquet"]
+)
+def test_a_file_by_two_spellings_is_one(tmp_path: Path, spelled: str) -> None:
+    write(table(3), tmp_path, "parquet")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "link.parquet").symlink_to("s.parquet")
+    (tmp_path / "hard.parquet").hardlink_to(tmp_path / "s.parquet")
+    with pytest.raises(ConfigError, match="is named twice"):
+        find(survey(files=["s.parquet", spelled.format(folder=tmp_path)]), tmp_path)
+
+
+def test_a_file_with_braces_in_its_name_is_refused(tmp_path: Path) -> None:
+    write(table(3), tmp_path, "parquet").rename(tmp_path / "s{1}.parquet")
+    with pytest.raises(ConfigError, match=r"files: found braces in .*wildcards in Snakemake"):
+        find(survey(files=["s*.parquet"]), tmp_path)
+
+
 def test_files_of_label_sources_are_found_by_source(tmp_path: Path) -> None:
     write(table(3), tmp_path, "parquet")
     write(table(3), tmp_path, "csv")

@@ -56,10 +56,28 @@ def test_jobs_side_by_side_take_different_gpus_and_a_killed_one_gives_its_own_ba
     assert device.take(["0", "1"], tmp_path) == "0"
 
 
+def test_no_lock_is_where_somebody_else_could_put_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    own = tmp_path / f"zmill-{os.getuid()}"
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    own.symlink_to(victim)
+    assert device.own_folder() is None
+    assert device.take(["0", "1"], device.own_folder()) in ("0", "1")
+    assert not list(victim.iterdir())
+    own.unlink()
+    assert device.own_folder() == own and device.own_folder() == own
+    assert own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o777)
+    assert device.own_folder() is None
+
+
 def test_of_several_visible_gpus_one_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b")
-    other, taken = job(tmp_path, "GPU-a")
+    folder = device.own_folder()
+    assert folder is not None
+    other, taken = job(folder, "GPU-a")
     for _ in range(2):
         device.choose()
         assert (taken, os.environ["CUDA_VISIBLE_DEVICES"]) == ("GPU-a", "GPU-b")

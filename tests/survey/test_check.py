@@ -27,3 +27,12 @@ def test_an_unreadable_file_is_named_and_one_that_is_to_be_made_is_not_missed(tm
     with pytest.raises(ConfigError, match=r"s\.fits: is not a readable fits table"):
         check_columns([tmp_path / "s.fits"], survey(files=["s.fits"]))
     check_columns([tmp_path / "t.fits"], survey(files=["t.fits"]))
+
+
+def test_one_wrong_column_of_many_files_is_one_line(tmp_path: Path) -> None:
+    paths = [write(table(3), tmp_path / str(number), "csv") for number in range(40)]
+    with pytest.raises(ConfigError) as caught:
+        check_columns(paths, survey(files=["*/s.csv"], columns={"object_id": "idd"}))
+    assert str(caught.value).splitlines() == [
+        f"{paths[0]}: there is no column 'idd' (columns.object_id); did you mean 'id'? (and the same in 39 more files)"
+    ]

@@ -17,6 +17,7 @@ from zmill.labels.base import LabelsError
 from zmill.metrics import SELECTABLE, check_metric
 from zmill.models.features import check_extra
 from zmill.models.registry import check_models
+from zmill.sections import shown
 from zmill.sed import known_filters
 from zmill.survey.check import check_columns
 from zmill.survey.readers import ReadError, open_table
@@ -45,7 +46,7 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
         if name not in SELECTABLE:
             known = sorted(SELECTABLE)
             raise ConfigError(
-                f"config.yaml: gates.metrics: there is no metric {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
+                f"config.yaml: gates.metrics: there is no metric {shown(name)}{nearest(name, known)}; there are: {', '.join(known)}"
             )
     check_filters(survey, settings.survey)
     types = check_columns([Path(file) for file in (*inputs.survey, *inputs.train, *inputs.test)], survey)
@@ -65,10 +66,10 @@ def check_filters(survey: Survey, name: str) -> None:
     """Refuse filter curves that there are none of: the networks of the flagship and the template fit need them."""
     known = known_filters() if survey.filters else []
     for band, curve in survey.filters.items():
-        if curve not in known and not Path(curve).is_file():
+        if curve not in known:
             raise ConfigError(
-                f"surveys/{name}.yaml: filters: {band}: there is no filter curve {curve!r}{nearest(curve, known)}; expected one of "
-                "speclite's (sdss2010-r, decam2014-g, lsst2023-i, …) or a file in its format"
+                f"surveys/{name}.yaml: filters: {band}: there is no filter curve {shown(curve)}{nearest(curve, known)}; expected one of "
+                "speclite's (sdss2010-r, decam2014-g, lsst2023-i, …)"
             )
 
 

@@ -51,8 +51,11 @@ class Section(BaseModel):
         kinds = _kinds(annotation)
         if _is_null(value) and NoneType in kinds and str not in kinds:
             value = None
-        leaves = list(_leaves(value))
-        if kinds <= {int, float, NoneType} and any(isinstance(leaf, bool) for leaf in leaves):
+        if any(_is_section(kind) for kind in kinds):  # whose keys are looked at one by one, each by its name
+            leaves = list(value) if isinstance(value, dict) else [value]
+        else:
+            leaves = list(_leaves(value))
+        if kinds & {int, float} and not kinds & {bool, str, Any} and any(isinstance(leaf, bool) for leaf in leaves):
             raise ValueError(f"expected a number, found {shown(value)}")
         for leaf in leaves:
             if isinstance(leaf, str):

@@ -61,7 +61,7 @@ class Settings(Judging):
         """
         named = [(f"columns.{'class' if key == 'kind' else key}", column) for key, column in self.named().items()]
         numeric = self.columns_of(NUMERIC)
-        faults = [fault for path in files for fault in column_faults(path, named, self.format, self.group, numeric)]
+        faults = column_faults(files, named, self.format, self.group, numeric)
         if faults:
             raise ConfigError("\n".join(f"labels: {self.name}: {fault}" for fault in faults))
 

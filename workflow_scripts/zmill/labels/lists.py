@@ -52,7 +52,7 @@ class ListSettings(ServiceSettings):
             Where a file is not a table, or a column is missing.
         """
         named = [("positions", name) for name in (self.positions.ra, self.positions.dec)]
-        faults = [fault for path in files for fault in column_faults(path, named, numeric=[name for _, name in named])]
+        faults = column_faults(files, named, numeric=[name for _, name in named])
         if faults:
             raise ConfigError("\n".join(f"labels: {self.name}: {fault}" for fault in faults))
 

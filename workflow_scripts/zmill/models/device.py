@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,18 +38,34 @@ def choose() -> torch.device:
         # Counted without a word to the driver, which reads the variable once.
         names = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
         if len(names) > 1:
-            os.environ[VISIBLE] = take(names, Path(tempfile.gettempdir()))
+            os.environ[VISIBLE] = take(names, own_folder())
     return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
 
-def take(names: Sequence[str], folder: Path) -> str:
+def own_folder() -> Path | None:
+    """A folder of the temporary one that this user alone can write to; None where somebody else made it first.
+
+    In the temporary folder itself anyone may put a link in the place of a file that is locked, written and cut.
+    """
+    folder = Path(tempfile.gettempdir(), f"zmill-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            return None
+    return folder
+
+
+def take(names: Sequence[str], folder: Path | None) -> str:
     """The first of several GPUs that is free, now taken by this process; one that is shared if none is.
 
-    folder : where the files are that jobs of this machine lock.
+    folder : where the files are that jobs of this machine lock; without one, no GPU is taken and any is shared.
     """
-    for name in map(str.strip, names):
+    for name in map(str.strip, names if folder else ()):
+        assert folder is not None
         try:
-            _held.append(hold(folder / f"zmill-gpu-{os.getuid()}-{name}.lock"))
+            _held.append(hold(folder / f"gpu-{name}.lock"))
         except Locked:
             continue
         return name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from zmill.config import ConfigError, Survey, nearest
 from zmill.job import log
+from zmill.sections import refuse_braces, same_file
 from zmill.survey import kinds
 from zmill.survey.readers import ReadError, Span, Table, format_of, open_table
 from zmill.survey.readers.text import TextTable
@@ -31,7 +31,7 @@ def resolve(patterns: Sequence[str], data_dir: Path, key: str, made_by_workflow:
     Raises
     ------
     ConfigError
-        Where a pattern fits nothing, or a file is named twice.
+        Where a pattern fits nothing, a file has braces in its path, or is named twice, by whatever spellings.
     """
     expected = {Path(path) for path in made_by_workflow}
     found: list[Path] = []
@@ -46,9 +46,16 @@ def resolve(patterns: Sequence[str], data_dir: Path, key: str, made_by_workflow:
         if not fits:
             raise ConfigError(f"{key}: {_absent(path)}")
         found += sorted(fits)
-    twice = sorted(str(path) for path, times in Counter(found).items() if times > 1)
-    if twice:
-        raise ConfigError(f"{key}: {', '.join(twice)} is named twice; every row would be there twice")
+    first: dict[object, Path] = {}
+    for path in found:
+        try:
+            refuse_braces(str(path))
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from None
+        other = first.setdefault(same_file(path), path)
+        if other is not path:
+            also = f", also as {other}" if other != path else ""
+            raise ConfigError(f"{key}: {path} is named twice{also}; every row would be there twice")
     return found
 
 
@@ -184,7 +191,7 @@ def check_columns(files: Sequence[Path], survey: Survey) -> dict[str, pa.DataTyp
         With a line per fault: what is missing, in which file, and what is nearest to it; or what differs between files.
     """
     headers = read_headers([path for path in files if path.exists()], survey)
-    faults = [fault for header in headers for fault in header.faults]
+    faults = _grouped(headers)
     types, differences = types_over(headers, survey)
     if faults or differences:
         raise ConfigError("\n".join(_shortened([*faults, *differences])))
@@ -194,19 +201,32 @@ def check_columns(files: Sequence[Path], survey: Survey) -> dict[str, pa.DataTyp
 
 
 def column_faults(
-    path: Path,
+    files: Collection[Path],
     named: Iterable[tuple[str, str]],
     format_: str | None = None,
     group: str | None = None,
     numeric: Collection[str] = (),
 ) -> list[str]:
-    """Why a file is no table, or which columns it lacks, a line each.
+    """Why files are no tables, or which columns they lack, a line for each cause.
 
     named : (the setting that names it, name) of every column that is to be there.
     numeric : names of those that must hold numbers.
     format_, group : as `open_table` takes them.
     """
-    return list(read_header(path, {name: key for key, name in named}, numeric, format_, group).faults)
+    keys = {name: key for key, name in named}
+    return _shortened(_grouped([read_header(path, keys, numeric, format_, group) for path in files]))
+
+
+def _grouped(headers: Iterable[Header]) -> list[str]:
+    """Each fault once, with the first file that has it and how many others do."""
+    files: dict[str, list[Path]] = {}
+    for header in headers:
+        for fault in header.faults:
+            files.setdefault(fault.removeprefix(f"{header.path}: "), []).append(header.path)
+    return [
+        f"{paths[0]}: {cause}" + (f" (and the same in {len(paths) - 1} more files)" if len(paths) > 1 else "")
+        for cause, paths in files.items()
+    ]
 
 
 def _shortened(faults: list[str]) -> list[str]:
