@@ -4,16 +4,12 @@ from functools import lru_cache
 
 from zmill import gpus
 from zmill.catalog import shards, sources
-from zmill.catalog.files import file_hash
 from zmill.planning import executes
 from zmill.predict import assign
 from zmill.survey.importer import import_settings, manifest
 
 # What split and cleaning use of the survey definition: a new description, label source or redshift grid reruns neither.
 ROW_SETTINGS = {**import_settings(survey), "cuts": dump(survey)["cuts"]}
-
-# What is in filter curves that are files.
-CURVES = {band: file_hash(curve) for band, curve in survey.filters.items() if Path(curve).is_file()}
 
 # Of what models learn: with another of these, other models were asked for.
 SAMPLE_SETTINGS = {

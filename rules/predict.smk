@@ -21,7 +21,6 @@ checkpoint champion:
             "sample": SAMPLE_SETTINGS,
             "grid": dump(survey.redshift_grid),
             "filters": dict(survey.filters),
-            "curves": CURVES,
             **settings.model_dump(mode="json", include={"refit", "select", "weights"}),
         },
         block_order=settings.split.block_order,

@@ -1,3 +1,5 @@
+from zmill.catalog.files import file_hash
+
 # The page that a person opens.
 
 

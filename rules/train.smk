@@ -20,7 +20,6 @@ rule train_model:
         bands=list(survey.bands),
         reference=survey.reference,
         filters=dict(survey.filters),
-        curves=CURVES,
         extra=list(survey.columns.extra),
         grid=dict(z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points),
         weighted=settings.weights.train,

@@ -30,7 +30,6 @@ rule tune_trial:
         bands=rules.train_model.params.bands,
         reference=rules.train_model.params.reference,
         filters=rules.train_model.params.filters,
-        curves=CURVES,
         grid=rules.train_model.params.grid,
         weighted=settings.weights.train,
         model_seed=settings.seed,
