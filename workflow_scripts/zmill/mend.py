@@ -246,8 +246,10 @@ def _model_fault(model: Path, every_byte: bool) -> str | None:
         return None if told == file_hash(tensors) else f"{tensors.name} is not what was written"
     except FileNotFoundError:
         return None if model.parent.name != "champion" else "model.json is missing"
-    except (Damaged, KeyError) as error:
-        return str(error)
+    except Damaged as error:
+        return f"model.json: {error.why}"
+    except (KeyError, TypeError):
+        return "model.json describes no model"
 
 
 def _hash(model: Path) -> str | None:
