@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,19 @@ def test_what_somebody_puts_beside_a_catalogue_is_not_released(results: Path) ->
     (results / "current" / "photoz" / "dataset" / "x.parquet").write_text("rows?")
     with pytest.raises(ReleaseError, match=r"photoz/dataset/x\.parquet: not in the record"):
         verify(results / "current", record)
+
+
+def test_a_release_names_no_place_user_host_or_password(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "kestrel07")
+    config = {"data_dir": "/users/jane/data", "results_dir": str(results.parent), "survey": "deep"}
+    address = "https://jane:swordfish@host.example/tap?token=abracadabra"
+    survey = {"files": ["/users/jane/data/x.fits", f"{results}/y.fits"], "labels": [{"url": address}]}
+    publish(results, 5, {"config": config, "survey": survey}, lambda line: None)
+    for path in (results / "current").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            for planted in ("jane", "swordfish", "abracadabra", str(results.parent), "kestrel07"):
+                assert planted.encode() not in content, path
 
 
 def test_places_are_not_released() -> None:

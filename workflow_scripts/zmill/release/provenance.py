@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import zmill
+from zmill.redact import redact
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -57,7 +58,7 @@ def _git(git: str, root: Path, *arguments: str) -> str | None:
 
 def public(settings: Any, data_dir: str | None = None) -> Any:
     """Settings as they are released and shown: absolute paths are cut to what lies below `data_dir`, or to the last name;
-    of `data_dir` and `results_dir` themselves nothing is left.
+    of `data_dir` and `results_dir` themselves nothing is left, nor of passwords and tokens in addresses.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def public(settings: Any, data_dir: str | None = None) -> Any:
         if data_dir and path != PurePath(data_dir) and path.is_relative_to(data_dir):
             return str(path.relative_to(data_dir))
         return f"…/{path.name}"
-    return settings
+    return redact(settings) if isinstance(settings, str) else settings
 
 
 def _is_place(key: str, value: Any) -> bool:
