@@ -61,6 +61,13 @@ def test_the_folder_of_the_files_may_be_named_otherwise_and_moved(
     monkeypatch.chdir(tmp_path.parent)
     named = [Path(tmp_path.name, file.name) for file in files]
     assert sources.digest(named, manifest, tmp_path.name) == first
+    sources.keep(sources.look(files, manifest), manifest)
+    for file in files[:2]:
+        os.utime(file, (1, 1))
+    assert sources.digest(named, manifest, tmp_path.name) == first, "the same content by another path"
+    assert set(read_json(manifest)) >= {str(file) for file in named}
+    files[0].write_text("ONE")
+    assert sources.digest(named, manifest, tmp_path.name) != first
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"a.csv": {}}', '{"a.csv": 1}'])

@@ -336,7 +336,8 @@ def test_a_model_that_is_added_and_one_that_is_taken_out(done: Sky, plan: Plan) 
 def test_another_version_and_another_script(done: Sky, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     every = {path.name.removesuffix(".json") for path in (done.results / "progress" / "records").iterdir()}
     monkeypatch.setattr(records, "__version__", "99")
-    assert plan(done.folder) == {"another version of zmill": every}
+    behind = {"clean_shard", "clean_catalog", "predict_shard", "photoz_catalog"}
+    assert plan(done.folder) == {"another version of zmill": every - behind}, "shards are looked at after the import"
     monkeypatch.undo()
     script = records.script
     monkeypatch.setattr(records, "script", lambda rule: "other" if rule == "gates" else script(rule))

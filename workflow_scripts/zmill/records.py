@@ -20,7 +20,7 @@ from typing import Any
 import xxhash
 
 from zmill import __version__
-from zmill.catalog.files import file_hash, read_json, write_json
+from zmill.catalog.files import file_hash, read_json, sync_folder, write_json
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 """The folder of the rules' scripts, each named for its rule."""
@@ -132,11 +132,7 @@ def remove(home: Home) -> None:
     """Remove the record of a job that begins; it does not come back after a power loss."""
     if home.record.exists():
         home.record.unlink()
-        folder = os.open(home.record.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(home.record.parent)
 
 
 def write(home: Home, record: dict[str, Any]) -> None:

@@ -25,23 +25,29 @@ class SourceChanged(Exception):
 def look(files: Iterable[Path | str], manifest: Path, note: bool = True) -> Known:
     """What the files are now, in their order; a folder counts with everything below it.
 
+    A file that is not in the manifest, but whose name and content are those of one that is and is not among the files, was moved, or its
+    folder is written in another way.
+
     Parameters
     ----------
-    note : write it in the manifest where a file was only touched, so that its bytes are not read every night.
+    note : write it in the manifest where a file was only touched or moved, so that its bytes are not read every night.
     """
     known, found = _known(manifest), Known()
-    for path in map(str, files):
-        stamp, before = _stamp(Path(path)), known.get(path)
+    paths = list(map(str, files))
+    elsewhere = {Path(path).name: entry for path, entry in known.items() if path not in paths and entry["content"]}
+    for path in paths:
+        stamp, before = _stamp(Path(path)), known.get(path, elsewhere.get(Path(path).name))
         if before is None:
             found[path] = {"token": stamp, "stamp": stamp, "content": ""}
-        elif before["stamp"] == stamp:
+        elif before["stamp"] == stamp and path in known:
             found[path] = before
         else:
             content = _content(Path(path))
             same = content == before["content"]
             found[path] = {"token": before["token"] if same else content, "stamp": stamp, "content": content}
-    touched = {path: entry for path, entry in found.items() if path in known and known[path]["token"] == entry["token"]}
-    if note and any(known[path] != entry for path, entry in touched.items()):
+    tokens = {entry["token"] for entry in known.values()}
+    touched = {path: entry for path, entry in found.items() if entry["token"] in tokens}
+    if note and any(known.get(path) != entry for path, entry in touched.items()):
         write_json(manifest, known | touched)
     return found
 
