@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 
 from zmill.catalog.footprint import Footprint
 from zmill.config import ConfigError, LabelSource, Survey
 from zmill.labels.base import ENTRY, LabelsError, Request, check, source_of
+from zmill.strict_yaml import read_yaml
 
 COLUMNS = {"ra": "ra", "dec": "dec", "redshift": "z"}
 
@@ -108,3 +110,63 @@ def test_files_that_a_rule_will_make_are_taken_on_trust(tmp_path: Path) -> None:
     check(survey(), {"field": [str(tmp_path / "new.csv")]})
     with pytest.raises(ConfigError, match="no source of spectroscopic redshifts"):
         check(survey().model_copy(update={"labels": []}), {})
+
+
+BIG = 5_000_000_000_000_000_447
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "fits", "vot"])
+def test_identifiers_of_spectra_keep_every_digit_beside_a_missing_one(tmp_path: Path, ending: str) -> None:
+    ids = np.ma.array([BIG, 0, BIG + 2], mask=[False, True, False], fill_value=-1)
+    form = {"csv": "ascii.csv", "vot": "votable"}.get(ending, ending)
+    if ending == "parquet":
+        data = pa.table({"ra": [1.0] * 3, "dec": [1.0] * 3, "z": [0.1] * 3, "id": pa.array([BIG, None, BIG + 2])})
+        pq.write_table(data, tmp_path / "a.parquet")
+    else:
+        table(id=ids).write(tmp_path / f"a.{ending}", format=form)
+    got = entries(tmp_path, quality=3, columns={**COLUMNS, "id": "id"})["specz_id"].to_pylist()
+    assert got == [str(BIG), "", str(BIG + 2)]
+
+
+def test_rounded_identifiers_of_spectra_are_refused(tmp_path: Path) -> None:
+    table(id=[5e18, 5e18 + 2048, 1.0]).write(tmp_path / "a.fits")
+    with pytest.raises(LabelsError, match=r"columns\.id\) holds floats .* leave columns\.id out"):
+        entries(tmp_path, quality=3, columns={**COLUMNS, "id": "id"})
+
+
+def test_flags_are_text_whatever_the_first_rows_look_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmill.survey.readers.text.HEAD_BYTES", 100)
+    flags = ["3"] * 60 + ["3.5", "4.0", " B ", "b", "2000-01-01", "true"]
+    lines = ["ra,dec,z,q", *(f"1,1,0.5,{flag}" for flag in flags)]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    quality = {"map": {"3": 3, "3.50": 2, "4": 4, "B": 1, "True": 4}, "default": 0}
+    got = entries(tmp_path, quality=quality, columns={**COLUMNS, "flag": "q"})
+    assert got["quality"].to_pylist() == [3] * 60 + [2, 4, 1, 1, 0, 4]
+    assert got["source_flag"].to_pylist()[-6:] == ["3.5", "4", "B", "b", "2000-01-01", "true"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "fits", "parquet"])
+def test_truth_values_as_flags(tmp_path: Path, ending: str) -> None:
+    table(q=[True, False, True]).write(tmp_path / f"a.{ending}", format={"csv": "ascii.csv"}.get(ending, ending))
+    for keys in ({True: 4, False: 1}, {"true": 4, "FALSE": 1}):
+        got = entries(tmp_path, quality={"map": keys}, columns={**COLUMNS, "flag": "q"})
+        assert got["quality"].to_pylist() == [4, 1, 4]
+
+
+def test_keys_of_yaml_mean_what_the_file_writes(tmp_path: Path) -> None:
+    (tmp_path / "q.yaml").write_text("map: {Yes: 4, no: 1, 3.50: 3, on: 2, 010: 1, 2000-01-01: 2, null: 0}")
+    read = read_yaml(tmp_path / "q.yaml", "q.yaml")["map"]
+    assert read == {"Yes": 4, "no": 1, "3.50": 3, "on": 2, "010": 1, "2000-01-01": 2, "null": 0}
+    (tmp_path / "a.csv").write_text("ra,dec,z,q\n1,1,0.5,YES\n1,1,0.5,no\n1,1,0.5,3.5\n")
+    got = entries(tmp_path, quality={"map": read}, columns={**COLUMNS, "flag": "q"})
+    assert got["quality"].to_pylist() == [4, 1, 3]
+
+
+def test_a_table_that_the_service_cut_is_noted(tmp_path: Path) -> None:
+    table().write(tmp_path / "a.vot", format="votable")
+    text = (tmp_path / "a.vot").read_text()
+    (tmp_path / "a.vot").write_text(text.replace("<TABLE", '<INFO name="QUERY_STATUS" value="OVERFLOW"/><TABLE', 1))
+    source, settings = source_of(LabelSource(name="field", files=["a.*"], columns=COLUMNS, quality=3))
+    request = Request(tmp_path, Footprint(np.empty(0, np.int64), np.empty(0, np.int64)), tmp_path)
+    assert sum(map(len, source.entries(settings, request))) == 3
+    assert "labels: field: " in request.notes[0] and "QUERY_STATUS = OVERFLOW" in request.notes[0]

@@ -10,7 +10,18 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from zmill.config import Section, nearest
 from zmill.labels.base import SourceSettings
-from zmill.labels.quality import KINDS, SCHEMES, Flags, Judged, Texts, by_table, kind_reason, nothing, unknown
+from zmill.labels.quality import (
+    KINDS,
+    SCHEMES,
+    Flags,
+    Judged,
+    Texts,
+    by_table,
+    kind_reason,
+    nothing,
+    plain_flag,
+    unknown,
+)
 from zmill.sections import Text, shown
 
 Quality = Annotated[int, Field(ge=0, le=4)]
@@ -102,8 +113,8 @@ class Judging(SourceSettings):
             return SCHEMES[self.scheme].unknown(flags)
         known: Callable[[str], bool] = lambda flag: True  # noqa: E731
         if isinstance(self.quality, QualityMap) and "default" not in self.quality.model_fields_set:
-            named = set(self.quality.map)
-            known = lambda flag: flag.strip() in named  # noqa: E731
+            named = {plain_flag(flag) for flag in self.quality.map}
+            known = lambda flag: plain_flag(flag) in named  # noqa: E731
         return unknown(flags, known, KINDS)
 
     def judge(self, flags: Flags) -> Judged:

@@ -103,10 +103,15 @@ def numbers(flag: Texts) -> NDArray[np.float64]:
 
 
 def by_table(table: dict[str, int | str], flag: Texts, default: int = 0) -> Judged:
-    """Quality by looking each flag up, without blanks around it and in any case; a word in place of a quality is a reason."""
-    table = {plain_flag(key): quality for key, quality in table.items()}
+    """Quality by looking each flag up; a word in place of a quality is a reason.
+
+    Blanks around a flag do not count, nor does its case unless the table has the flag as it is written.
+    """
+    table = {**{plain_flag(key): quality for key, quality in table.items()}, **table}
     values, which = np.unique(flag, return_inverse=True)
-    found = [table.get(plain_flag(value), table.get("*", default)) for value in values.tolist()]
+    found = [
+        table.get(value.strip(), table.get(plain_flag(value), table.get("*", default))) for value in values.tolist()
+    ]
     quality = np.array([0 if isinstance(one, str) else one for one in found], np.int8)
     reason = np.array([one if isinstance(one, str) else "" for one in found], np.str_)
     return (quality[which], reason[which]) if len(flag) else nothing(0)
@@ -182,7 +187,7 @@ def ned(flags: Flags) -> Judged:
     judged = [_ned_flag(value) or (0, "not_spectroscopic") for value in values.tolist()]
     quality = np.array([quality for quality, _ in judged], np.int8)[which] if len(flag) else np.empty(0, np.int8)
     reason = np.array([reason for _, reason in judged], np.str_)[which] if len(flag) else np.empty(0, np.str_)
-    kind = np.char.upper(_column(flags.kind)) if flags.rows else np.empty(0, np.str_)
+    kind = np.char.upper(np.char.strip(_column(flags.kind))) if flags.rows else np.empty(0, np.str_)
     of_kind = np.select(
         [np.isin(kind, list(group)) for group in (NED_GALAXIES, NED_STARS, NED_QSOS, NED_CLUSTERS)],
         ["", "star", "qso", "cluster"],
@@ -216,7 +221,7 @@ def unknown(flags: Flags, knows: Callable[[str], bool], kinds: frozenset[str]) -
     """(n,) the flag or class that is not known, as `flag 'X'` or `class 'X'`; empty where both are. Blank ones are known."""
     found = _none(flags.rows)
     for what, values, known in (
-        ("class", flags.kind, lambda value: value.strip("!").upper() in kinds),
+        ("class", flags.kind, lambda value: value.strip().strip("!").upper() in kinds),
         ("flag", flags.flag, knows),
     ):
         if values is not None and len(values):
@@ -241,8 +246,9 @@ def nothing(rows: int, quality: int = 0) -> Judged:
 
 
 def _table_scheme(table: dict[str, int | str]) -> Scheme:
+    named = {plain_flag(flag) for flag in table}
     return Scheme(
-        lambda flags: by_table(table, _column(flags.flag)), knows=lambda flag: "*" in table or flag.strip() in table
+        lambda flags: by_table(table, _column(flags.flag)), knows=lambda flag: "*" in named or plain_flag(flag) in named
     )
 
 

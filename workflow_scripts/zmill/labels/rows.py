@@ -73,4 +73,4 @@ def _true(values: NDArray[Any]) -> NDArray[np.bool_]:
     if values.dtype.kind == "b":
         return values.astype(bool)
     text = texts(values)
-    return np.isin(np.char.upper(text), list(TRUE)) | (np.nan_to_num(numbers(text)) > 0)
+    return np.isin(np.char.upper(np.char.strip(text)), list(TRUE)) | (np.nan_to_num(numbers(text)) > 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from pathlib import Path
 
@@ -27,7 +26,7 @@ class Reader(Held):
         refuse_repeated(path, self.header(text))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            table = Table.read(io.StringIO(text), format=self.astropy)
+            table = Table.read(text.splitlines(), format=self.astropy)
         lines = self.lines(text)
         if lines != len(table):
             raise ReadError(

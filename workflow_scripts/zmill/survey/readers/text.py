@@ -99,20 +99,37 @@ class TextTable(Table):
         return first, start + 1
 
     def _split(self, line: str) -> list[str]:
+        return next(csv.reader([self._trimmed(line.encode()).decode()], delimiter=self._delimiter), [""])
+
+    def _trimmed(self, text: bytes) -> bytes:
+        """Text without blanks around values, but for those between quotation marks."""
         if self._delimiter == " ":
-            line = re.sub(r"[ \t]+", " ", line.strip())
-        return [value.strip() for value in next(csv.reader([line], delimiter=self._delimiter), [""])]
+            text = _replaced(text, rb"[ \t]+", b" ")
+        else:
+            sign = self._delimiter.encode()
+            if b" " + sign in text or sign + b" " in text:
+                text = _replaced(text, rb" *" + re.escape(sign) + rb" *", sign)
+        if text.startswith(b" ") or b"\n " in text:
+            text = re.sub(rb"(?m)^ +", b"", text)
+        if text.endswith(b" ") or b" \n" in text:
+            text = re.sub(rb"(?m) +$", b"", text)
+        return text
 
     @cached_property
     def types(self) -> dict[str, pa.DataType]:  # type: ignore[override]
         """Types by the first rows; one of them that is no row of the table is refused, with its line."""
-        for number, line in self._sample:
-            if fault := self._line_fault(line, [], ()):
-                raise ReadError(f"{self.path}: line {number + 1}: {fault}")
         text, lines = self._tidied("\n".join(line for _, line in self._sample).encode(), 0)
         if not lines:
             return dict.fromkeys(self.columns, pa.null())
-        table = self._parse(text, self.columns, ())
+        try:
+            table = self._parse(text, self.columns, ())
+        except pa.ArrowInvalid:
+            table = None
+        if table is None or table.num_rows != lines:
+            for number, line in self._sample:
+                if fault := self._line_fault(line, [], ()):
+                    raise ReadError(f"{self.path}: line {number + 1}: {fault}")
+            raise ReadError(f"{self.path}: its first {lines} lines are no {lines} rows of {self._width} values")
         return {name: _kind(table.column(name)) for name in self.columns}
 
     # ------------------------------------------------------------------------------------------------- rows
@@ -182,16 +199,7 @@ class TextTable(Table):
                 text.decode("utf-8")
             except UnicodeDecodeError:
                 text = text.decode("latin-1").encode("utf-8")
-        if self._delimiter == " ":
-            text = _replaced(text, rb"[ \t]+", b" ")
-        else:
-            sign = self._delimiter.encode()
-            if b" " + sign in text or sign + b" " in text:
-                text = _replaced(text, rb" *" + re.escape(sign) + rb" *", sign)
-        if text.startswith(b" ") or b"\n " in text:
-            text = re.sub(rb"(?m)^ +", b"", text)
-        if text.endswith(b" ") or b" \n" in text:
-            text = re.sub(rb"(?m) +$", b"", text)
+        text = self._trimmed(text)
         if text.startswith(b"\n") or b"\n\n" in text:
             text = re.sub(rb"\n{2,}", b"\n", text).removeprefix(b"\n")
         return text, text.count(b"\n") + (not text.endswith(b"\n") if text else 0)
@@ -246,7 +254,7 @@ class TextTable(Table):
     def _line_fault(self, line: str, columns: list[str], numeric: Collection[str]) -> str:
         values = self._split(line)
         short = line.strip()[:60]
-        if _opens(line, self._delimiter):
+        if _opens(self._trimmed(line.encode()).decode(), self._delimiter):
             return (
                 f"a quotation mark opens and does not close before the end of the line ({short!r}): a row is one line"
             )
@@ -298,7 +306,7 @@ def _replaced(text: bytes, pattern: bytes, by: bytes) -> bytes:
 def _opens(line: str, delimiter: str) -> bool:
     """Whether a quotation mark at the start of a value is not closed."""
     try:
-        next(csv.reader([line.strip()], delimiter=delimiter, strict=True), None)
+        next(csv.reader([line], delimiter=delimiter, strict=True), None)
     except csv.Error as error:
         return "end of data" in str(error)
     return False

@@ -1,0 +1,162 @@
+"""What a file says of itself is heeded: nulls, status of the service, kind of catalogue, vectors, several tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from small_survey import survey, table, write
+
+from zmill.config import ConfigError
+from zmill.survey.check import check_columns
+from zmill.survey.readers import ReadError, open_table
+
+
+def read(path: Path, *columns: str, **options: str) -> dict[str, list[object]]:
+    opened = open_table(path, **options)
+    return pa.Table.from_batches(list(opened.batches(list(columns), 2))).to_pydict()
+
+
+def test_nulls_of_fits(tmp_path: Path) -> None:
+    column = fits.Column("yes", "L", array=np.array([True, False, True]))
+    whole = fits.Column("n", "K", null=-1, array=np.array([2**60 + 1, -1, 3]))
+    vector = fits.Column("v", "2J", null=-1, array=np.array([[1, -1], [-1, 4], [5, 6]]))
+    fits.BinTableHDU.from_columns([column, whole, vector]).writeto(tmp_path / "t.fits")
+    content = bytearray((tmp_path / "t.fits").read_bytes())
+    content[content.rfind(b"END" + b" " * 77) // 2880 * 2880 + 2880 + 17] = 0  # the second row's truth value
+    (tmp_path / "t.fits").write_bytes(content)
+    assert read(tmp_path / "t.fits", "yes", "n", "v[0]", "v[1]") == {
+        "yes": [True, None, True],
+        "n": [2**60 + 1, None, 3],
+        "v[0]": [1, None, 5],
+        "v[1]": [None, 4, 6],
+    }
+
+
+@pytest.mark.parametrize("format", ["fits", "vot", "hdf5", "parquet", "ecsv", "lists"])
+def test_one_element_of_a_vector_in_every_format(tmp_path: Path, format: str) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    path = tmp_path / f"t.{format}"
+    if format == "lists":
+        path = tmp_path / "t.parquet"
+        pq.write_table(pa.table({"id": range(4), "MAG": [*values[:3].tolist(), [9.0]]}), path)
+    else:
+        options = {"path": "t"} if format == "hdf5" else {}
+        Table({"id": range(4), "MAG": values}).write(
+            path, format={"vot": "votable", "ecsv": "ascii.ecsv"}.get(format, format), **options
+        )
+    opened = open_table(path)
+    assert opened.columns == ["id"]
+    last = [2.0, 5.0, 8.0, None if format == "lists" else 11.0]
+    assert read(path, "MAG[2]", "MAG[0]") == {"MAG[2]": last, "MAG[0]": [0.0, 3.0, 6.0, 9.0]}
+    told = (
+        "lists of numbers: write MAG\\[0\\]"
+        if format == "lists"
+        else "3 numbers per row: write MAG\\[0\\] … MAG\\[2\\]"
+    )
+    with pytest.raises(ReadError, match=f"there is no column 'MAG_g'; MAG is a column of {told}"):
+        read(path, "MAG_g")
+    with pytest.raises(ReadError, match=f"column 'MAG' is a column of {told}"):
+        read(path, "MAG")
+    if format != "lists":
+        with pytest.raises(ReadError, match=r"there is no 'MAG\[3\]'"):
+            read(path, "MAG[3]")
+
+
+def test_several_tables_in_a_file_are_named(tmp_path: Path) -> None:
+    hdus = [fits.PrimaryHDU(), *(fits.BinTableHDU(Table({"x": range(n)}), name=f"T{n}") for n in (2, 3))]
+    fits.HDUList(hdus).writeto(tmp_path / "t.fits")
+    with pytest.raises(ReadError, match=r"holds 2 tables: 1 T2 \(2 rows\), 2 T3 \(3 rows\); name one under `group`"):
+        open_table(tmp_path / "t.fits")
+    assert open_table(tmp_path / "t.fits", group="T3").rows == 3
+
+
+def test_layouts_of_others_in_hdf5_are_named(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "p.h5", "w") as file:
+        file["frame/block0_values"] = np.zeros((3, 2))
+        file["frame"].attrs["pandas_type"] = b"frame"
+    with pytest.raises(ReadError, match="was written by pandas"):
+        open_table(tmp_path / "p.h5")
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["table/columns/x/data"] = [1]
+    with pytest.raises(ReadError, match="was written by vaex"):
+        open_table(tmp_path / "v.h5")
+
+
+def test_margins_and_hipscat_are_no_survey(tmp_path: Path) -> None:
+    folder = write(table(50), tmp_path, "hats")
+    properties = next(p for p in (folder / "margin").iterdir() if p.name == "hats.properties")
+    content = properties.read_text()
+    kept = [line for line in content.splitlines() if not line.startswith("dataproduct_type")]
+    properties.write_text("\n".join([*kept, "dataproduct_type=margin", "hats_primary_table_url=main"]) + "\n")
+    with pytest.raises(ReadError, match=r"is a HATS margin and no catalogue of objects .* it belongs to main"):
+        open_table(folder / "margin")
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "catalog_info.json").write_text(json.dumps({"catalog_name": "x"}))
+    with pytest.raises(
+        ReadError, match=r"is a HiPSCat catalogue .* old/Norder=\*/Dir=\*/\*\.parquet, with format: parquet"
+    ):
+        open_table(old)
+
+
+VOTABLE = """<?xml version="1.0"?><VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE type="results">
+{before}<TABLE><FIELD name="{a}" datatype="long"><VALUES null="-9"/></FIELD><FIELD name="b" datatype="double" unit="deg"/>
+<DATA><TABLEDATA><TR><TD>5000000000000000001</TD><TD>1.5</TD></TR><TR><TD>-9</TD><TD/></TR></TABLEDATA></DATA></TABLE>
+{after}</RESOURCE></VOTABLE>"""
+
+
+def votable(path: Path, status: str = "", text: str = "", after: bool = True, a: str = "a") -> Path:
+    info = f'<INFO name="QUERY_STATUS" value="{status}">{text}</INFO>' if status else ""
+    path.write_text(VOTABLE.format(before="" if after else info, after=info if after else "", a=a))
+    return path
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_the_status_of_a_service_is_heeded(tmp_path: Path, after: bool) -> None:
+    opened = open_table(votable(tmp_path / "t.vot", "OK", after=after))
+    assert opened.warnings == () and opened.units == {"b": "deg"}
+    assert read(tmp_path / "t.vot", "a") == {"a": [5000000000000000001, None]}
+    opened = open_table(votable(tmp_path / "t.vot", "OVERFLOW", after=after))
+    assert "cut the table at its limit" in opened.warnings[0] and opened.rows == 2
+    with pytest.raises(ReadError, match="reports an error: no such table"):
+        open_table(votable(tmp_path / "t.vot", "ERROR", "no such table", after))
+
+
+def test_columns_of_the_same_name_are_refused_in_every_format(tmp_path: Path) -> None:
+    pq.write_table(pa.table([[1], [2]], names=["a", "a"]), tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text("a,a\n1,2\n")
+    (tmp_path / "t.dat").write_text("# a a\n1 2\n")
+    (tmp_path / "t.tbl").write_text("|  a  |  a  |\n| int | int |\n  1     2\n")
+    (tmp_path / "t.ecsv").write_text(
+        "# %ECSV 1.0\n# ---\n# datatype:\n# - {name: a, datatype: int64}\n# - {name: a, datatype: int64}\na a\n1 2\n"
+    )
+    votable(tmp_path / "t.vot", a="b")
+    fits.BinTableHDU(Table({"a": [1], "c": [2]})).writeto(tmp_path / "t.fits")
+    content = (tmp_path / "t.fits").read_bytes()
+    (tmp_path / "t.fits").write_bytes(content.replace(b"TTYPE2  = 'c       '", b"TTYPE2  = 'a       '"))
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(ReadError, match=r"has 2 columns '[ab]'"):
+            open_table(path)
+    with pytest.raises(ConfigError, match="has 2 columns 'a'"):
+        check_columns([tmp_path / "t.parquet"], survey())
+
+
+def test_ipac_and_ecsv_are_found_by_their_content(tmp_path: Path) -> None:
+    lines = ["\\origin = IRSA", "|   id|      ra|", "|  int|  double|", "|     |     deg|", "| null|    null|"]
+    (tmp_path / "t.txt").write_text("\n".join([*lines, "     1     1.50", "  null     2.50", ""]))
+    opened = open_table(tmp_path / "t.txt")
+    assert opened.units == {"ra": "deg"} and read(tmp_path / "t.txt", "id", "ra") == {"id": [1, None], "ra": [1.5, 2.5]}
+    Table({"id": [1], "name": ["a b"]}, units={"id": "m"}).write(tmp_path / "t.csv", format="ascii.ecsv")
+    assert read(tmp_path / "t.csv", "name") == {"name": ["a b"]} and open_table(tmp_path / "t.csv").units == {"id": "m"}
+    text = (tmp_path / "t.csv").read_text()
+    (tmp_path / "t.csv").write_text(text.replace('"a b"', '"a b\nc"'))
+    with pytest.raises(ReadError, match="2 lines hold 1 rows"):
+        open_table(tmp_path / "t.csv")
