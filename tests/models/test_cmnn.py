@@ -103,6 +103,6 @@ def test_rows_with_gaps() -> None:
 
 
 def test_wrong_settings_are_refused() -> None:
-    for settings, message in (({"floor": []}, "at least one number"), ({"ppf": 1.0}, "less than 1")):
+    for settings, message in (({"floor": []}, "at least one number"), ({"ppf": 1.0}, "below 1")):
         with pytest.raises(ConfigError, match=message):
             check_models({"cmnn": ModelSettings.model_validate(settings)})

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, field_validator
 from scipy.special import chdtri
 from torch import Tensor
+from torch.nn import functional
 
 from zmill.models import base
 from zmill.models.base import Labelled, Model, evenly
@@ -100,7 +101,14 @@ class ColorNeighbours(Model):
         self.known = known
         self.z = torch.as_tensor(rows.z, dtype=torch.float32)
         self.weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32)
+        self._find_patterns()
         self.to(device)
+
+    def _find_patterns(self) -> None:
+        """Which colors are known together (patterns, colors), and which training row is of which (patterns, rows)."""
+        patterns, own = torch.unique(self.known, dim=0, return_inverse=True)
+        self._patterns = patterns.float()
+        self._of_pattern = functional.one_hot(own, len(patterns)).float().T.contiguous()
 
     @torch.inference_mode()
     def predict(self, batch: Photometry) -> Tensor:
@@ -173,6 +181,7 @@ class ColorNeighbours(Model):
         self.center, self.colors, self.known = tensors["center"], tensors["colors"], tensors["known"]
         self.z, self.weight = tensors["z"], tensors["weight"]
         self.floor, self.magnitude, self.width = (float(facts[name]) for name in ("floor", "magnitude", "width"))
+        self._find_patterns()
         self.to(torch.device("cpu"))
 
     def to(self, device: torch.device) -> None:
@@ -181,9 +190,7 @@ class ColorNeighbours(Model):
         for name in ("center", "colors", "known", "z", "weight"):
             setattr(self, name, getattr(self, name).to(device))
         self._products = torch.cat([self.known.float(), self.colors, self.colors.square()], 1).T.contiguous()
-        patterns, own = torch.unique(self.known, dim=0, return_inverse=True)
-        self._patterns = patterns.float()
-        self._of_pattern = torch.nn.functional.one_hot(own, len(patterns)).float().T.contiguous()
+        self._patterns, self._of_pattern = self._patterns.to(device), self._of_pattern.to(device)
         position = (self.z - grid.z_min) / grid.step
         self._cell = position.long().clamp(0, grid.size - 2)
         self._fraction = position - self._cell
