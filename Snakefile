@@ -17,9 +17,11 @@ from zmill.inputs import find
 from zmill.job import failed
 from zmill.many_jobs import take_in_stride
 from zmill.planning import decide_by_records
+from zmill.waiting import sleep_while_waiting
 from zmill.warning import collect
 
 min_version("9.20")
+sleep_while_waiting()
 take_in_stride(common, snakemake_rules)
 
 

@@ -23,6 +23,7 @@ FLOORS = [
         "pdf",
         "sed",
         "slices",
+        "waiting",
         "warning",
     },
     {"survey", "crossmatch", "sample", "metrics", "release"},
