@@ -2,6 +2,10 @@
 # from its checkpoint, which is no output: Snakemake would remove it.
 
 
+# Small networks, which train on one thread (docs/performance.md): two of them run side by side.
+ONE_THREAD = {"cnn", "fcnn", "gat", "trainz"}
+
+
 rule train_model:
     message:
         "Training {wildcards.model}"
@@ -33,7 +37,7 @@ rule train_model:
         f"{RESULTS}/benchmarks/train_model/{{model}}.tsv"
     conda:
         "../envs/models.yaml"
-    threads: 2
+    threads: lambda wildcards: 1 if (settings.models[wildcards.model].type or wildcards.model) in ONE_THREAD else 2
     resources:
         gpu=GPU,
     script:

@@ -13,6 +13,7 @@ from test_moved import CONTEXT as WITH_FILTERS
 from test_moved import galaxies
 from toy_survey import CONTEXT, GRID, labelled
 
+from zmill.models import resmlp
 from zmill.models.losses import cross_entropy, crps_of_probabilities, density_loss, mean_crps, soft_labels
 from zmill.models.registry import model_class
 from zmill.models.resmlp import ResidualEnsemble, ResMLPSettings
@@ -141,6 +142,17 @@ def test_without_the_filter_of_a_band_no_galaxies_are_made_and_that_is_said() ->
     model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, said.append)
     assert model.before is None
     assert "`filters` lack u, r, i, z" in said[0]
+
+
+def test_spare_galaxies_are_made_and_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(resmlp, "train", lambda network, rows, *_, **__: counts.append(rows) or {"best_epoch": 1})
+    model = ResidualEnsemble(ResMLPSettings(**QUICK | {"moved": 600}), WITH_FILTERS)
+    model.spare = 50
+    model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, lambda line: None)
+    assert counts == [600, 250]
+    assert model.made is not None
+    assert len(model.made) == 50
 
 
 def test_the_bits_do_not_depend_on_the_number_of_cores() -> None:

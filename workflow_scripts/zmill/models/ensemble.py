@@ -58,12 +58,9 @@ POWERS = (1.0, 1.25, 1.5)
 
 
 class Networks(ResMLPSettings):
-    """The residual networks, smaller than those of `resmlp` and fewer."""
+    """The residual networks, fewer than those of `resmlp` where they are pre-trained."""
 
-    blocks: int = Field(2, ge=0, le=100)
-    waves: int = Field(8, ge=0, le=1000)
-    embedding: int = Field(4, ge=1, le=1000)
-    passes: int = Field(3, ge=1, le=100_000)
+    passes: int = Field(4, ge=1, le=100_000)
     epochs_after: int = Field(16, ge=1, le=100_000)
     members_after: int = Field(1, ge=1, le=100)
     look_every: int = Field(1, ge=1, le=1000)
@@ -77,8 +74,7 @@ class Distilled(Residual, Schedule):
     waves: int = Field(0, ge=0, le=1000)
     epochs: int = Field(5, ge=1, le=100_000)
     """Passes over the galaxies that it is taught on."""
-    batch: int = Field(512, ge=1, le=2**20)
-    lr: float = Field(6e-3, gt=0, le=10)
+    lr: float = Field(4e-3, gt=0, le=10)
     epochs_after: int = Field(2, ge=1, le=100_000)
     """`epochs` and `lr` when it is taught again by teachers that were fitted on all rows."""
     lr_after: float = Field(2e-3, gt=0, le=10)
@@ -128,6 +124,7 @@ class Ensemble(Model):
         grid = self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self._start()
+        self.networks.spare = self._lessons_of(len(train)) // 2 if self.settings.distill else 0
         facts: dict[str, Any] = {"networks": self.networks.fit(train, valid, device, say)}
         if self.networks.made is None and len(train) < self.settings.networks.moved:
             self.neighbors = self._neighbors()
@@ -264,7 +261,7 @@ class Ensemble(Model):
         """
         fluxes = Fluxes.of(rows.photometry, self.settings.extra, device)
         limits = fluxes.limits()
-        count = min(PER_ROW * len(rows), max(LESSONS, min(len(rows), MOST)))
+        count = self._lessons_of(len(rows))
         made = self.networks.made
         elsewhere = 0 if made is None else min(count // 2, len(made))
         asked = chain(self._blends(rows, fluxes, count - elsewhere, generator), self._moved(made, elsewhere, device))
@@ -284,6 +281,10 @@ class Ensemble(Model):
         inputs, answers = zip(*ways.map(lesson, lost), strict=True)
         return torch.cat(inputs).clone(), torch.cat(answers).clone()
 
+    def _lessons_of(self, rows: int) -> int:
+        """Galaxies that the distilled network is taught on, by the number of training rows."""
+        return min(PER_ROW * rows, max(LESSONS, min(rows, MOST)))
+
     def _blends(self, rows: Labelled, fluxes: Fluxes, count: int, generator: torch.Generator) -> Iterator[Question]:
         """Blends of training rows, some at a time, and the places (n, 2) in the bank of the two rows of each."""
         device = fluxes.flux.device
@@ -299,7 +300,7 @@ class Ensemble(Model):
             yield drawn.resampled(NOISE, generator), place[torch.stack([own, partner], 1)]
 
     def _moved(self, made: Photometry | None, count: int, device: torch.device) -> Iterator[Question]:
-        """Some of the moved galaxies, some at a time; nothing is kept from being their neighbor."""
+        """Moved galaxies that the networks were not trained on, some at a time; nothing is kept from being their neighbor."""
         if made is not None:
             for part in slices(count, ROWS):
                 yield Fluxes.of(made[part], self.settings.extra, device), None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,8 +20,6 @@ from zmill.sections import Text
 from zmill.slices import in_cache
 from zmill.survey.photometry import Photometry
 
-BATCH = 2
-"""Moved galaxies in a step, in batches of training rows: there are enough of them."""
 ROWS = 4096
 """Rows computed at a time, so that activations stay in the processor's cache."""
 
@@ -73,8 +72,10 @@ class ResidualEnsemble(Model):
     settings: ResMLPSettings
     before: dict[str, Tensor] | None = None
     """Weights of the networks that were pre-trained on moved galaxies; None where none are made."""
+    spare: int = 0
+    """Further moved galaxies to be made, which the networks are not trained on."""
     made: Photometry | None = None
-    """These galaxies."""
+    """These further galaxies; None where none are made."""
 
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
         s, grid = self.settings, self.context.grid
@@ -106,9 +107,9 @@ class ResidualEnsemble(Model):
             say(f"no galaxies are made by moving training rows: the survey's `filters` lack {', '.join(unknown)}")
             return None
         say(f"making {s.moved:,} galaxies of {len(rows):,} by moving them in redshift")
-        made = moved(rows, self.context, s.moved, self.context.seed)
-        self.made = made.photometry
-        schedule = s.model_copy(update={"epochs": s.passes, "batch": BATCH * s.batch})
+        made = moved(rows, self.context, s.moved + self.spare, self.context.seed)
+        self.made, made = made.photometry[s.moved :], made.rows(np.arange(s.moved))
+        schedule = s.model_copy(update={"epochs": s.passes})
         self._train(made, Fluxes.of(made.photometry, s.extra, device), schedule, None, say, "networks, moved galaxies")
         return self.network.state_dict()
 
