@@ -345,8 +345,8 @@ def test_every_declared_number_has_two_bounds() -> None:
     assert open_ended == set()
 
 
-FREE = re.compile(r"/(undetected|unobserved|equals|choices|coefficients|vega_to_ab|softening)(/|$)")
-"""Values of the user's own files, and constants of photometry, which have checks of their own."""
+FREE = re.compile(r"/(undetected|unobserved|upper_limit|Range|equals|choices)(/|$)")
+"""Values of the user's own files, and choices, which the model's own settings bound."""
 
 
 def _open_ended(schema: Any, path: str) -> Iterator[str]:

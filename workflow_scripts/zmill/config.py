@@ -370,7 +370,7 @@ def _as_sentinel(value: Any) -> Any:
 def _as_number(value: Any) -> Any:
     """A number as float, also one that YAML reads as text (-1e9); all else as it is."""
     if isinstance(value, int | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             return float(value)
     return value
 
