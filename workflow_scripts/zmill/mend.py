@@ -135,9 +135,11 @@ def _catalog(results: Path, name: str, every_byte: bool) -> list[str]:
         return _aside(results, catalog / "partition_info.csv", str(error))
     needed = ["hats.properties", "properties", "content.json", "dataset/_common_metadata"]
     needed += ["pdf.json"] if name == "pdf" else []
-    found = [
-        text for file in needed if not (catalog / file).is_file() for text in _aside(results, catalog / file, "missing")
-    ]
+    found = []
+    for file in needed:
+        why = problem(catalog / file) if (catalog / file).is_file() else "missing"
+        if why:
+            found += _aside(results, catalog / file, why)
     with ThreadPoolExecutor(THREADS) as pool:
         checked = pool.map(lambda one: _partition_fault(catalog, one, every_byte), listed)
         broken = {one: why for one, why in zip(listed, checked, strict=True) if why}
