@@ -36,8 +36,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "bit-flipped": flip,
     "deleted": lambda content: None,
 }
-MADE_WHEN_NEEDED = ("progress/import/", "progress/sources/", "progress/training.json")
-"""What only the next import, labels or training looks at, and does without."""
+MADE_WHEN_NEEDED = ("progress/import/", "progress/sources/", "progress/training.json", "progress/records/")
+"""What the next import, labels or training does without, and records, without which their job runs again."""
 NO_STATE = {"logs", "benchmarks"}
 """What a person reads, and nothing goes on from."""
 DETERMINISTIC = (".parquet", ".safetensors", ".csv", ".npz", ".npy", "imputation.json", "hats.properties", "state.json")
