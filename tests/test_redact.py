@@ -81,7 +81,14 @@ def test_what_looks_like_a_secret_in_an_address_is_taken_out_of_any_text(user: s
 
 
 @pytest.mark.parametrize(
-    "text", ["mail me@host.org", "http://host.org/a?keys=3&n=1", "a@b and http://x/y", "https://skyserver.sdss.org"]
+    "text",
+    [
+        "mail me@host.org",
+        "https://$USER:${PASSWORD}@host.org/tap?token=$TOKEN",
+        "http://host.org/a?keys=3&n=1",
+        "a@b and http://x/y",
+        "https://skyserver.sdss.org",
+    ],
 )
 def test_other_text_stays_as_it_is(text: str) -> None:
     assert redact(text) == text

@@ -17,7 +17,7 @@ VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 SECRET = r"(?:[\w.-]*(?:token|secret|passw|pwd|credential|signature|auth|api[_-]?key|access[_-]?key)[\w.-]*|key|sig|user|username|login|pass)"
 """Names of the parameters of an address that say who asks."""
 _USER = re.compile(r"(?<=://)[^/?#@\s'\"]+(?:/[^/?#@\s'\"]*)?@")
-_PARAMETER = re.compile(rf"(?i)(?<=[?&;])({SECRET})=[^&;#\s'\"<>)]+")
+_PARAMETER = re.compile(rf"(?i)(?<=[?&;])({SECRET})=([^&;#\s'\"<>)]+)")
 _values: set[str] = set()
 
 
@@ -30,11 +30,11 @@ def refuse_secrets(url: str) -> None:
         Which does not repeat the address.
     """
     parts = urlsplit(url)
-    plain = VARIABLE.sub("", parts.netloc.rpartition("@")[0]).replace(":", "")
+    plain = not _only_variables(parts.netloc.rpartition("@")[0])
     named = [
         name
         for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        if re.fullmatch(SECRET, name, re.IGNORECASE) and VARIABLE.sub("", value)
+        if re.fullmatch(SECRET, name, re.IGNORECASE) and not _only_variables(value)
     ]
     if plain or named:
         what = f"the parameter {named[0]!r}" if named else "a user or password"
@@ -68,7 +68,13 @@ def redact(text: str) -> str:
     """A text without the passwords and tokens of addresses: those that `expand` put in, and any that look like one."""
     for value in sorted(_values, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
-    return _PARAMETER.sub(rf"\1={HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
+    text = _USER.sub(lambda found: found[0] if _only_variables(found[0][:-1]) else f"{HIDDEN}@", text)
+    return _PARAMETER.sub(lambda found: found[0] if _only_variables(found[2]) else f"{found[1]}={HIDDEN}", text)
+
+
+def _only_variables(text: str) -> bool:
+    """Whether a user and password, or a token, are named and not given."""
+    return not VARIABLE.sub("", text).replace(":", "")
 
 
 def _remember(secret: str) -> None:

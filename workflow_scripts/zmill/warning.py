@@ -51,5 +51,5 @@ def collect(results: Path | str) -> list[tuple[str, str]]:
     for stage, file in NOTES.items():
         path = Path(results, file)
         if path.is_file():
-            found += [(stage, str(text)) for text in read_json(path).get(KEY, [])]
+            found += [(stage, str(text).removeprefix(f"{stage}: ")) for text in read_json(path).get(KEY, [])]
     return found

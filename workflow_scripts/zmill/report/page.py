@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from zmill.catalog.files import whole
+from zmill.redact import redact
 from zmill.release.provenance import public
 from zmill.report.accuracy import (
     Tested,
@@ -82,11 +84,20 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
         "test_rows": tested.table.num_rows,
         "metric": metric,
         "cards": headline(split),
-        "warnings": collect(results),
+        "warnings": [(stage, _without_places(text)) for stage, text in collect(results)],
     }
     page = render(head, [section for section in sections if section])
     with whole(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+_PLACE = re.compile(r"(?<![\w./:])/(?:[^/\s:,;'\"]+/)+(?=[^/\s:,;'\"])")
+"""The folders of an absolute path; what follows `://` is no path."""
+
+
+def _without_places(text: str) -> str:
+    """A text whose absolute paths are cut to their last name."""
+    return redact(_PLACE.sub("…/", text))
 
 
 def render(head: dict[str, Any], sections: list[Section]) -> str:
