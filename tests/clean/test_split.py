@@ -115,6 +115,12 @@ def test_labels_beyond_the_grid_are_counted_apart_and_said(sky: Sky) -> None:
     assert "take no part in training, calibration or any metric" in report["warnings"][0]
 
 
+def test_a_label_or_two_beyond_the_grid_are_counted(sky: Sky) -> None:
+    top = float(np.sort(sky.matches["redshift"].to_numpy())[-2])
+    report = sky.split(survey(redshift_grid={"min": 0, "max": top, "points": 101}), ambiguous="keep")
+    assert report["excluded"]["beyond_grid"] == 1 and report["warnings"] == []
+
+
 def test_rows_without_any_magnitude_are_not_used(sky: Sky) -> None:
     sky.split(survey())
     table = pq.read_table(sky.folder / "split.parquet")

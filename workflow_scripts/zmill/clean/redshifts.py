@@ -14,6 +14,8 @@ from zmill.warning import Warnings
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+FEW = 0.001
+"""Share of the labelled rows beyond the grid that is counted and not warned of."""
 SHARE, FEWEST = 0.05, 20
 """Share and number of labelled rows with one and the same redshift from which it may be a value that marks a missing one."""
 
@@ -49,7 +51,7 @@ def warn_of_redshifts(
     lost : rows that are not used, by the reasons of `unusable`.
     """
     beyond = beyond_grid(redshift, grid) & ~np.logical_or.reduce(without_redshift(redshift))
-    if beyond.any():
+    if beyond.sum() > FEW * len(redshift):
         of = Counter(np.array(source)[beyond].tolist())
         named = ", ".join(f"{name} {number:,}" for name, number in of.most_common())
         warnings.add(
