@@ -110,7 +110,7 @@ def test_a_user_in_netrc_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_absolute_places_in_warnings_are_cut_and_addresses_stay() -> None:
-    text = "labels: a: /data/of user/x: /home/me/cats/lab.vot: see https://host.org/a/b and results/demo/x.parquet, 1/2"
+    text = "labels: a: /data/of user/x: /disk/me/cats/lab.vot: see https://host.org/a/b and results/demo/x.parquet, 1/2"
     assert _without_places(text) == (
         "labels: a: …/of user/x: …/lab.vot: see https://host.org/a/b and results/demo/x.parquet, 1/2"
     )
