@@ -163,7 +163,7 @@ def test_a_bad_number_of_one_band_costs_the_band_and_is_counted(
     }
     assert counts.kept == 199 and counts.faults == expected and counts.unusable == 0
     assert read_json(tmp_path / "import.json")["faults"] == expected
-    assert "error_negative: 2 of g rows" in caplog.text
+    assert "error_negative: 2 in g of 200 rows" in caplog.text
     back = rows(tmp_path).sort_by("object_id")
     unobserved = dict(zip(back.column("object_id").to_pylist(), back.column("unobserved").to_pylist(), strict=True))
     assert {row: mask for row, mask in unobserved.items() if mask} == {31: 2, 36: 2, 42: 1, 43: 1}

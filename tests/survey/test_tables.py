@@ -35,7 +35,7 @@ def test_order_states_and_bad_rows(tmp_path: Path, caplog: pytest.LogCaptureFixt
         found = read_tables(files, definition, tmp_path / "bad.parquet", counts)
     ids = [*range(1, 5), *range(6, 31), *range(100, 120)]
     assert found.column("object_id").to_pylist() == ids
-    assert "set aside: ebv_out_of_range" in caplog.text and "value_infinite: 1 of g rows" in caplog.text
+    assert "set aside: ebv_out_of_range" in caplog.text and "value_infinite: 1 in g of 50 rows" in caplog.text
     bad = pq.read_table(tmp_path / "bad.parquet").to_pylist()
     assert bad == [{"object_id": "5", "reason": "ebv_out_of_range", "file": str(files[0]), "row": 4}]
     assert counts.rows == 50 and counts.faults == {"g": {"value_infinite": 1}}

@@ -12,6 +12,7 @@ from zmill.catalog.sky import healpix
 from zmill.clean.cuts import check_cuts
 from zmill.config import Config, ConfigError, Survey, nearest
 from zmill.inputs import Inputs
+from zmill.job import log
 from zmill.labels import base as labels
 from zmill.labels.base import LabelsError
 from zmill.metrics import SELECTABLE, check_metric
@@ -20,6 +21,7 @@ from zmill.models.registry import check_models
 from zmill.sections import shown
 from zmill.sed import known_filters
 from zmill.survey.check import check_columns
+from zmill.survey.plausible import look
 from zmill.survey.readers import ReadError, open_table
 from zmill.survey.rows import positions
 from zmill.tune.space import check_searches
@@ -49,17 +51,31 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
                 f"config.yaml: gates.metrics: there is no metric {shown(name)}{nearest(name, known)}; there are: {', '.join(known)}"
             )
     check_filters(survey, settings.survey)
-    types = check_columns([Path(file) for file in (*inputs.survey, *inputs.train, *inputs.test)], survey)
+    files = [Path(file) for file in (*inputs.survey, *inputs.train, *inputs.test)]
+    types = check_columns(files, survey)
     texts = {name for name, kind in types.items() if pa.types.is_string(kind)}
     for name, (_, own) in check_models(settings.models).items():
         check_extra(own, survey.columns.extra, name, texts)
     check_searches(settings, survey.columns.extra, texts)
     check_cuts(survey, settings.survey, types)
+    _look_at_values(settings.survey, survey, files)
     if survey.tables:
         return
     labels.check(survey, inputs.sources)
     if _small([*inputs.survey, *inputs.labels]) and all(label.source == "file" for label in survey.labels):
         _look_ahead(settings, survey, inputs.survey)
+
+
+def _look_at_values(name: str, survey: Survey, files: list[Path]) -> None:
+    """Log what the first rows show of sentinels that nobody declared; refuse files of which most rows are of no use."""
+    try:
+        found = look(files, survey)
+    except ReadError as error:
+        raise ConfigError(str(error)) from None
+    for warning in found.warnings:
+        log.warning("surveys/%s.yaml: %s", name, warning)
+    if found.refusal:
+        raise ConfigError(f"surveys/{name}.yaml: {found.refusal}")
 
 
 def check_filters(survey: Survey, name: str) -> None:

@@ -21,6 +21,7 @@ from zmill.clean.split import divide, save_colors, tell, without_photometry
 from zmill.config import Labels, Split, Survey
 from zmill.sample import assign, check_counts, write
 from zmill.survey.counts import Counts
+from zmill.survey.plausible import look
 from zmill.survey.tables import read_tables
 from zmill.warning import Warnings
 
@@ -65,7 +66,10 @@ def sample_tables(
     counts = Counts()
     given = read_tables(train, survey, out / "rejected" / "train.parquet", counts)
     tested = read_tables(test, survey, out / "rejected" / "test.parquet", counts)
-    write_json(out / "import.json", counts.json())
+    warnings = Warnings()
+    for warning in look([*train, *test], survey).warnings:
+        warnings.add(warning)
+    write_json(out / "import.json", {**counts.json(), "warnings": warnings})
     side = np.concatenate(
         [assign(given.column("object_id"), by_row, seed, tested=False), np.full(tested.num_rows, "test")]
     )

@@ -16,6 +16,7 @@ from zmill.survey import kinds
 from zmill.survey.readers import ReadError, Span, Table, format_of, open_table
 from zmill.survey.readers.text import TextTable
 from zmill.survey.rows import input_columns, numeric_columns, typed_columns
+from zmill.survey.units import unit_faults
 
 THREADS = 8
 """Headers that are read at the same time."""
@@ -188,10 +189,12 @@ def check_columns(files: Sequence[Path], survey: Survey) -> dict[str, pa.DataTyp
     Raises
     ------
     ConfigError
-        With a line per fault: what is missing, in which file, and what is nearest to it; or what differs between files.
+        With a line per fault: what is missing, in which file, and what is nearest to it; what differs between files; units
+        that contradict the definition.
     """
     headers = read_headers([path for path in files if path.exists()], survey)
     faults = _grouped(headers)
+    faults += [f"{header.path}: {fault}" for header in headers for fault in unit_faults(header.units, survey)]
     types, differences = types_over(headers, survey)
     if faults or differences:
         raise ConfigError("\n".join(_shortened([*faults, *differences])))

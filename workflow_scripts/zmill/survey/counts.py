@@ -70,11 +70,11 @@ class Counts:
         """A line per fault of single bands: rows per band."""
         names = dict.fromkeys(fault for faults in self.faults.values() for fault in faults)
         return [
-            f"{name}: " + ", ".join(f"{faults[name]} of {band}" for band, faults in self.faults.items() if faults[name])
+            f"{name}: " + ", ".join(f"{faults[name]} in {band}" for band, faults in self.faults.items() if faults[name])
             for name in names
         ]
 
     def lines(self) -> list[str]:
         """The same for a person: with what each fault is and what became of the bands."""
         meanings = {**FAULTS, "ebv_out_of_range": "E(B-V) is out of range; it is unknown"}
-        return [f"{line} rows ({meanings[line.split(':')[0]]})" for line in self.by_fault()]
+        return [f"{line} of {self.rows} rows ({meanings[line.split(':')[0]]})" for line in self.by_fault()]

@@ -38,8 +38,10 @@ from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.partitioning import choose, merge
 from zmill.survey.pieces import REJECTED, Piece, Work
+from zmill.survey.plausible import look
 from zmill.survey.readers import ReadError
 from zmill.survey.rows import Layout, layout_of
+from zmill.warning import Warnings
 
 PIECE_ROWS = 1_000_000
 """A piece of the input has about so many rows, where its format can be read from the middle."""
@@ -87,14 +89,17 @@ def import_survey(
     (catalog / "partition_info.csv").unlink(missing_ok=True)
     ebv_map = data_dir / survey.extinction.map if survey.extinction.map else None
     looked = sources.look([*files, *([ebv_map] if ebv_map else [])], manifest(catalog.parent))
-    heads, layout = _headers(files, survey)
+    warnings = Warnings()
+    heads, layout = _headers(files, survey, warnings)
+    for warning in look([Path(file) for file in files], survey).warnings:
+        warnings.add(warning)
     for change in _changes(kept, looked):
         layout = layout.changed(change)
     while True:
         found = split(heads, survey, partitions.max_order, looked, layout)
         work = Work(layout=layout, scratch=scratch, kept=kept, order=partitions.max_order, ebv_map=ebv_map)
         try:
-            return _import(files, found, work, partitions, catalog, rejected, threads, looked)
+            return _import(files, found, work, partitions, catalog, rejected, threads, looked, warnings)
         except TypeChanged as change:
             log.info("%s: %s holds a value that is no %s: read as %s", change.file, change.column, _type_of(layout, change.column), change.kind)  # fmt: skip
             layout = layout.changed(change)
@@ -110,6 +115,7 @@ def _import(
     rejected: Path,
     threads: int,
     looked: sources.Known,
+    warnings: Warnings,
 ) -> Counts:
     """The import with a layout; raises `TypeChanged` where a value does not fit it."""
     scratch, kept, survey = work.scratch, work.kept, work.survey
@@ -152,7 +158,7 @@ def _import(
         log.warning("%s: %d rows set aside in %s", reason, number, rejected)
     for line in counts.lines():
         log.warning("%s", line)
-    write_json(catalog.with_name("import.json"), counts.json())
+    write_json(catalog.with_name("import.json"), {**counts.json(), "warnings": warnings})
     log.info("%d rows of %d are in %d partitions", counts.kept, total, len(chosen))
     return counts
 
@@ -182,14 +188,14 @@ def import_settings(survey: Survey) -> dict[str, Any]:
     )
 
 
-def _headers(files: Sequence[Path], survey: Survey) -> tuple[list[Header], Layout]:
+def _headers(files: Sequence[Path], survey: Survey, warnings: Warnings) -> tuple[list[Header], Layout]:
     """The headers of the files, and the layout of the output."""
     headers = read_headers([Path(file) for file in files], survey, PIECE_ROWS)
     types, differences = types_over(headers, survey)
     for fault in [*(fault for header in headers for fault in header.faults), *differences]:
         raise ReadError(fault)
-    for warning in dict.fromkeys(warning for header in headers for warning in header.warnings):
-        log.warning("%s", warning)
+    for warning in (warning for header in headers for warning in header.warnings):
+        warnings.add(warning)
     return headers, layout_of(survey, types)
 
 

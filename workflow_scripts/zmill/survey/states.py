@@ -96,7 +96,7 @@ def band_state(
     `FAILED_SIGMA` errors below zero are unobserved. An inverse variance of 0 is an unobserved band.
     """
     is_magnitude = photometry in ("ab_magnitude", "vega_magnitude")
-    undetected, unobserved = _is_any(value, sentinels.undetected), _is_any(value, sentinels.unobserved)
+    undetected, unobserved = is_any(value, sentinels.undetected), is_any(value, sentinels.unobserved)
     empty = np.isnan(value)
     if sentinels.nonfinite == "undetected":
         undetected |= empty & ~unobserved
@@ -114,11 +114,11 @@ def band_state(
     known = limited
     sigma: Floats = np.full(len(value), np.nan, value.dtype)
     if error is not None:
-        lost = _is_any(error, sentinels.error.unobserved)
-        limited = _is_any(error, sentinels.error.upper_limit) & ~lost & ~undetected & ~unobserved
+        lost = is_any(error, sentinels.error.unobserved)
+        limited = is_any(error, sentinels.error.upper_limit) & ~lost & ~undetected & ~unobserved
         unobserved |= lost
         undetected &= ~lost
-        stated = _is_any(error, sentinels.undetected) | _is_any(error, sentinels.unobserved) | lost | limited
+        stated = is_any(error, sentinels.undetected) | is_any(error, sentinels.unobserved) | lost | limited
         if errors == "inverse_variance":
             unobserved |= (error == 0) & ~stated & ~undetected
         sigma = np.where(stated, np.nan, error)
@@ -259,7 +259,7 @@ def _of_signal_to_noise(ratio: Floats, flux: Floats | None) -> Floats:
         return np.where(known, np.where(ratio == 0, np.inf, flux / ratio), np.nan)
 
 
-def _is_any(values: Floats, sentinels: Sequence[float | Range | None]) -> Booleans:
+def is_any(values: Floats, sentinels: Sequence[float | Range | None]) -> Booleans:
     """Whether a value is one of the sentinels, each rounded as the file's own type rounds it."""
     found = np.zeros(len(values), np.bool_)
     for sentinel in sentinels:

@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log10
-from typing import Literal
-
-import astropy.units as u
+from typing import Any, Literal
 
 from zmill.config import Survey
 from zmill.survey.photometry import ZERO_POINTS
@@ -44,12 +42,7 @@ class Unit:
     angle: str = ""
 
 
-_MAGGIES = {
-    prefix: u.def_unit(f"zmill{prefix}maggy", scale * 3631 * u.Jy)
-    for prefix, scale in {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}.items()
-}
-_COUNT = u.def_unit("zmillcount")
-_OWN = [*_MAGGIES.values(), _COUNT]
+_COUNT = "zmillcount"
 _COUNTS = r"counts?|cts?|adu|dn|electrons?|photons?|e-|e|ph|photoelectrons?|naturalunits?"
 _PREFIXES = {
     "nano": "n",
@@ -118,9 +111,11 @@ def _linear(text: str) -> Unit | None:
     spelled = re.sub(r"(?<![A-Za-z])(sec|seconds?)(?![A-Za-z])", "s", spelled, flags=re.IGNORECASE)
     spelled = re.sub(r"(?<![A-Za-z])(Angstroms?|ang|A)(?![A-Za-z])", "AA", spelled)
     spelled = re.sub(r"(\d)\s*[xX]\s*(?=10)", r"\1 ", spelled)
+    import astropy.units as u  # only here: the start of Snakemake, which reads this file, needs it for units alone
+
     for format in (None, "cds"):
         try:
-            with u.add_enabled_units(_OWN), warnings.catch_warnings():
+            with u.add_enabled_units(_own_units()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of spellings that FITS discourages
                 return _kind(u.Unit(spelled, format=format))
         except (ValueError, TypeError, AttributeError):
@@ -128,14 +123,27 @@ def _linear(text: str) -> Unit | None:
     return None
 
 
+@lru_cache(maxsize=1)
+def _own_units() -> list[Any]:
+    """Maggies, with prefixes, and counts of any kind."""
+    import astropy.units as u
+
+    scales = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+    maggies = [u.def_unit(f"zmill{prefix}maggy", scale * 3631 * u.Jy) for prefix, scale in scales.items()]
+    return [*maggies, u.def_unit(_COUNT)]
+
+
 def _prefixed(prefix: str, word: str) -> str:
     if prefix == "M" and word.lower().startswith("j"):
         return "MJy"
     small = _PREFIXES[prefix.lower()]
-    return f"{small}Jy" if word.lower().startswith("j") else _MAGGIES[small].name
+    return f"{small}Jy" if word.lower().startswith("j") else f"zmill{small}maggy"
 
 
-def _kind(unit: u.UnitBase) -> Unit:
+def _kind(unit: Any) -> Unit:
+    """What an astropy unit means."""
+    import astropy.units as u
+
     for power in (1, -2, 2):
         base = u.Jy**power
         if unit.is_equivalent(base):
@@ -143,7 +151,7 @@ def _kind(unit: u.UnitBase) -> Unit:
             return Unit("flux", power, zero_point=-2.5 * log10(scale / 3631))
     bare = unit.decompose()
     powers = dict(zip(bare.bases, bare.powers, strict=True))
-    count = powers.pop(_COUNT, 0)
+    count = next((powers.pop(base) for base in list(powers) if base.name == _COUNT), 0)
     if count in (1, -2, 2) and set(powers) <= {u.s, u.m}:
         return Unit("count", int(count))
     if not bare.bases:
@@ -171,23 +179,27 @@ def unit_faults(units: Mapping[str, str], survey: Survey) -> list[str]:
         if flux is None:
             continue
         if (text := units.get(flux)) and (wrong := _wrong_value(understand(text), survey, band)):
-            faults.setdefault(f"is in {text!r}, but {wrong}", []).append(flux)
+            faults.setdefault(f"in {text!r}, but {wrong}", []).append(flux)
         if error is None:
             continue
         if wrong := _wrong_error(error, units.get(error, ""), units.get(flux, ""), survey, band):
             faults.setdefault(wrong, []).append(error)
     for axis in (survey.columns.ra, survey.columns.dec):
         if axis and (text := units.get(axis)) and (wrong := _wrong_angle(understand(text), survey, axis)):
-            faults.setdefault(f"is in {text!r}, but {wrong}", []).append(axis)
+            faults.setdefault(f"in {text!r}, but {wrong}", []).append(axis)
     return [
-        f"column {_listed(columns)} {fault}; where the file is wrong about itself, check_units: false leaves this out"
+        f"{_listed(columns)}: {fault}; where the file is wrong about itself, check_units: false leaves this out"
         for fault, columns in faults.items()
     ]
 
 
 def _listed(columns: list[str]) -> str:
     names = [repr(column) for column in dict.fromkeys(columns)]
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return (
+        f"column{'s' if len(names) > 1 else ''} "
+        + ", ".join(names[:4])
+        + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    )
 
 
 def _said(survey: Survey, band: str) -> str:
@@ -244,11 +256,16 @@ def _wrong_error(column: str, text: str, flux_text: str, survey: Survey, band: s
     errors = survey.errors
     for kind, name in _NAMES.items():
         if name.search(column) and errors != kind:
-            return f"is called an error of kind {kind}, but errors is {errors!r}: write errors: {kind}"
+            hint = (
+                ", and photometry: nanomaggy if these are Legacy Surveys or SDSS sweeps"
+                if kind == "inverse_variance"
+                else ""
+            )
+            return f"named as {kind}, but errors is {errors!r}: write errors: {kind}{hint}"
     unit = understand(text) if text else None
     if unit is None or unit.kind == "angle":
         return ""
-    said = f"is in {text!r}, but errors is {errors!r}"
+    said = f"in {text!r}, but errors is {errors!r}"
     if unit.kind == "ratio":
         # A number without unit may be a ratio, or an error of a number without unit.
         return f"{said} of {flux_text!r}" if errors != "signal_to_noise" and flux_text and text == "%" else ""
