@@ -97,11 +97,10 @@ def band_state(
     """
     is_magnitude = photometry in ("ab_magnitude", "vega_magnitude")
     undetected, unobserved = is_any(value, sentinels.undetected), is_any(value, sentinels.unobserved)
-    empty = np.isnan(value)
     if sentinels.nonfinite == "undetected":
-        undetected |= empty & ~unobserved
+        undetected |= np.isnan(value) & ~unobserved
     else:
-        unobserved |= empty & ~undetected
+        unobserved |= np.isnan(value)
     unobserved &= ~undetected
     faults: dict[str, Booleans] = {}
 
@@ -110,18 +109,20 @@ def band_state(
         if where.any():
             faults[name] = where
 
-    limited = np.zeros(len(value), np.bool_)
-    known = limited
+    # Most rows are plain: what is rare is looked for with few passes and sorted out only where it occurs.
+    limited = known = np.zeros(len(value), np.bool_)
     sigma: Floats = np.full(len(value), np.nan, value.dtype)
     if error is not None:
-        lost = is_any(error, sentinels.error.unobserved)
-        limited = is_any(error, sentinels.error.upper_limit) & ~lost & ~undetected & ~unobserved
-        unobserved |= lost
-        undetected &= ~lost
-        stated = is_any(error, sentinels.undetected) | is_any(error, sentinels.unobserved) | lost | limited
+        stated = is_any(error, [*sentinels.undetected, *sentinels.unobserved])
+        if sentinels.error.unobserved or sentinels.error.upper_limit:
+            lost = is_any(error, sentinels.error.unobserved)
+            limited = is_any(error, sentinels.error.upper_limit) & ~lost & ~undetected & ~unobserved
+            unobserved |= lost
+            undetected &= ~lost
+            stated |= lost | limited
         if errors == "inverse_variance":
             unobserved |= (error == 0) & ~stated & ~undetected
-        sigma = np.where(stated, np.nan, error)
+        sigma = np.where(stated, np.nan, error) if stated.any() else error
         if errors == "inverse_variance":
             sigma = _of_inverse_variance(sigma)
         elif errors == "signal_to_noise":
@@ -130,42 +131,46 @@ def band_state(
                 assert softening is not None
                 signal = luptitude_to_flux(np.where(np.abs(value) <= FAINTEST, value, np.nan), softening)
             sigma = _of_signal_to_noise(sigma, None if is_magnitude else signal)
-        missing = undetected | unobserved | limited
-        bad = ~(sigma > 0) & ~np.isnan(sigma) & ~missing
-        if bad.any():
+        known = (sigma > 0) & (sigma < np.inf)
+        odd = ~known
+        odd &= ~(undetected | unobserved | limited)
+        if odd.any():
+            bad = odd & (sigma <= 0)
             none = bad & (sigma == 0)
             fault("error_zero", none)
             fault("error_negative", bad & ~none)
             unobserved |= bad & (~none | ((value == 0) & (not is_magnitude)))
-        endless = np.isinf(sigma) & (sigma > 0) & ~missing
-        fault("error_infinite", endless)
-        unobserved |= endless
-        known = (sigma > 0) & ~np.isinf(sigma)
-    missing = undetected | unobserved
-    infinite = np.isinf(value) & ~missing
-    fault("value_infinite", infinite)
-    unobserved |= infinite
-    limit: Floats = np.full_like(value, np.nan)
+            endless = odd & (sigma == np.inf)
+            fault("error_infinite", endless)
+            unobserved |= endless
+    limit: Floats = np.full(len(value), np.nan, value.dtype)
     if sentinels.limit_in_error and error is not None:
         limit = np.where(undetected & known, error, np.nan)
-    undetected |= limited & ~infinite
-    limited &= ~infinite
-    if photometry not in ZERO_POINTS and photometry != "flux":
-        # Luptitudes beyond this range overflow, and magnitudes could be brought into it by offset and extinction.
-        strange = ((np.abs(value) > FAINTEST) | (value == 0)) & ~missing & ~infinite
-        fault("magnitude_out_of_range", strange)
-        unobserved |= strange
-        undetected &= ~strange
-        limited &= ~strange
-    usable = ~undetected & ~unobserved
-    values = np.where(usable | limited, value, np.nan)
+    # Luptitudes beyond this range overflow, and magnitudes could be brought into it by offset and extinction.
+    most = np.inf if photometry in ZERO_POINTS or photometry == "flux" else FAINTEST
+    odd = ~(np.abs(value) <= most) if most == FAINTEST else np.isinf(value)
+    if most == FAINTEST:
+        odd |= value == 0
+    odd &= ~(undetected | unobserved)
+    if odd.any():
+        infinite = odd & np.isinf(value)
+        fault("value_infinite", infinite)
+        fault("magnitude_out_of_range", odd & ~infinite)
+        unobserved |= odd
+        limited = limited & ~odd
+    undetected |= limited
+    usable = ~(undetected | unobserved)
+    some_limited = bool(limited.any())
+    values = np.where(usable | limited if some_limited else usable, value, np.nan)
     sigma = np.where(known & usable, sigma, np.nan)
 
     mag: Floats
     magerr: Floats
     maglim: Floats
     if is_magnitude:
-        mag, magerr, maglim = np.where(limited, np.nan, values), sigma, np.where(limited, values, limit)
+        mag, magerr, maglim = values, sigma, limit
+        if some_limited:
+            mag, maglim = np.where(limited, np.nan, values), np.where(limited, values, limit)
         offset = value.dtype.type(vega_to_ab) - np.asarray(absorbed, value.dtype)
         if np.any(offset):
             mag, maglim = mag + offset, maglim + offset
@@ -191,9 +196,10 @@ def band_state(
                 undetected &= ~unknown
                 usable, limited = usable & ~unknown, limited & ~unknown
         failed = usable & (flux < -FAILED_SIGMA * flux_error)
-        fault("flux_far_below_zero", failed)
-        unobserved |= failed
-        usable &= ~failed
+        if failed.any():
+            fault("flux_far_below_zero", failed)
+            unobserved |= failed
+            usable &= ~failed
         below = usable & ((flux <= 0) | (flux < DETECTION_SIGMA * flux_error))
         undetected |= below
         usable &= ~below
@@ -217,7 +223,8 @@ def band_state(
         with np.errstate(invalid="ignore"):
             maglim = np.where(strange, mag - 2.5 * np.log10(magerr / MAGNITUDES), maglim)
         mag, magerr = np.where(strange, np.nan, mag), np.where(strange, np.nan, magerr)
-    maglim = np.where(undetected, maglim, np.nan)
+    if sentinels.limit_in_error or some_limited or not is_magnitude or strange.any():
+        maglim = np.where(undetected, maglim, np.nan)
     strange = (maglim <= BRIGHTEST) | (maglim > FAINTEST)
     if strange.any():
         fault("limit_out_of_range", strange)
