@@ -5,8 +5,9 @@ model may claim more than it can know: nothing of the kind was in what it was ca
 (1 − w) f(z) + w n(z), f being the model's calibrated density. The share w is fitted on calibration rows of the same kind: for each
 band, those in which it was measured, with all other bands taken away; and those that are out of distribution. It is the most
 likely share, two rows more being given to it beforehand, one that n(z) alone explains and one that f alone does; and then, if the
-central 68 and 95 % of the densities hold fewer rows than that, the smallest larger share with which they do, where there is one. Intervals of stated coverage are found for each kind as for a bin of magnitude (`zmill.pdf.conformal`), the whole grid where there
-are too few rows to promise anything; they are never narrower than those of the density itself.
+central 68 and 95 % of the densities hold fewer rows than that, the smallest larger share with which they do, or come nearest to it.
+Intervals of stated coverage are found for each kind as for a bin of magnitude (`zmill.pdf.conformal`), the whole grid where there are
+too few rows to promise anything; they are never narrower than those of the density itself.
 """
 
 from __future__ import annotations
@@ -163,12 +164,15 @@ def _share(f: FloatArray, below: FloatArray, n: FloatArray, n_below: FloatArray,
         return -float(weight @ likelihood + np.log(share) + np.log1p(-share))
 
     likeliest = float(minimize_scalar(unlikely, bounds=(1e-4, 1 - 1e-4), method="bounded").x)
-    for share in np.linspace(likeliest, 1, SHARES) if rows else ():
+    if not rows:
+        return likeliest
+
+    def spare(share: float) -> float:
+        """How many more rows are held than is stated, at the coverage that has the fewest to spare; 0 where none are missing."""
         score = np.abs(2 * ((1 - share) * below + share * n_below) - 1)
-        held = [(c, weight @ (score <= c) / rows) for c in conformal.COVERAGES]
-        if all(found >= c for c, found in held):
-            return float(share)
-    return likeliest
+        return min(0.0, *(float(weight @ (score <= c)) / rows - c for c in conformal.COVERAGES))
+
+    return float(max(np.linspace(likeliest, 1, SHARES), key=spare))  # the first of those that are as good
 
 
 def _contents(pit: FloatArray, weight: FloatArray) -> tuple[float, ...]:
