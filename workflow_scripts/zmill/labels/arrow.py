@@ -10,9 +10,14 @@ import pyarrow as pa
 from zmill.config import nearest
 from zmill.labels.base import LabelsError
 
+MISSING = -1
+"""An integer that a service left out."""
+
 
 def arrow(answer: Any, schema: pa.Schema) -> pa.Table:
-    """The columns of a schema, told by their names in any case; masked numbers are NaN, masked text is empty.
+    """The columns of a schema, found by their names in any case; masked numbers are NaN, masked text is empty.
+
+    Masked integers, which are flags, are -1: no flag at all is not the flag 0, which means "no warning".
 
     Raises
     ------
@@ -59,7 +64,7 @@ def _array(column: Any, kind: pa.DataType) -> pa.Array:
         return pa.array([float(value) if value else np.nan for value in text], pa.float64()).cast(kind)
     if pa.types.is_floating(kind):
         return pa.array(np.ma.filled(numbers.astype(np.float64), np.nan)).cast(kind)
-    return pa.array(np.ma.filled(numbers, 0)).cast(kind)
+    return pa.array(np.ma.filled(numbers, MISSING)).cast(kind)
 
 
 def _text(value: Any) -> str:
