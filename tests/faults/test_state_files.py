@@ -40,7 +40,7 @@ MADE_WHEN_NEEDED = ("progress/import/", "progress/sources/", "progress/training.
 """What the next import, labels or training does without, and records, without which their job runs again."""
 NO_STATE = {"logs", "benchmarks"}
 """What a person reads, and nothing goes on from."""
-DETERMINISTIC = (".parquet", ".safetensors", ".csv", ".npz", ".npy", "imputation.json", "hats.properties", "state.json")
+DETERMINISTIC = (".parquet", ".safetensors", ".csv", "imputation.json", "hats.properties")
 
 
 def kind(name: str) -> str:
@@ -83,11 +83,11 @@ def damage(path: Path, how: str) -> None:
 
 
 def content(results: Path) -> dict[str, str]:
-    """Hashes of the files whose bytes depend on the survey, its labels and the settings alone."""
+    """Hashes of the files whose bytes depend on the survey, its labels and the settings alone: not on times or on the folder."""
     return {
         name: file_hash(results / name)
         for name in state(results)
-        if name.endswith(DETERMINISTIC) and not name.startswith("releases/")
+        if name.endswith(DETERMINISTIC) and not name.startswith(("releases/", "progress/import/", "evaluation/"))
     }
 
 
