@@ -8,12 +8,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from conftest import Tally
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "release"))
 from release_sky import PHOTOZ, SKY, fill, write
@@ -25,6 +24,9 @@ from zmill.release import store
 from zmill.release.publish import publish
 from zmill.release.rollback import rollback
 from zmill.release.verify import verify
+
+if TYPE_CHECKING:
+    from conftest import Tally  # several folders of tests have a conftest
 
 KB = 1 << 10
 

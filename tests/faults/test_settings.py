@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -20,13 +20,15 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from conftest import Tally
 from zmill.check import check
 from zmill.config import Config, ConfigError, LabelSource, Survey, parse
 from zmill.inputs import find
 from zmill.labels.base import source_of, sources
 from zmill.models.registry import check_models, model_class, types
 from zmill.sections import Section
+
+if TYPE_CHECKING:
+    from conftest import Tally  # several folders of tests have a conftest
 
 WRONG: dict[str, Any] = {
     "null": None,

@@ -8,16 +8,19 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import night_sky
 import pytest
 from night_sky import Sky, record
 
-from conftest import Tally
 from zmill.catalog import hats
 from zmill.catalog.files import file_hash
 from zmill.mend import mend
 from zmill.release.store import ReleaseError
+
+if TYPE_CHECKING:
+    from conftest import Tally  # several folders of tests have a conftest
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
