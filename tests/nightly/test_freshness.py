@@ -245,6 +245,7 @@ def test_every_setting(done: Sky, plan: Plan, key: str, kind: Any) -> None:
 CHANGED_SURVEY: dict[str, tuple[dict[str, Any], set[str]] | None] = {
     "description": ({"description": "another"}, set()),
     "tables": None,
+    "check_units": None,
     "columns": ({"columns": {"extra": ["saturated"]}}, {"import_survey", "split", "due", "clean_shard"}),
     "filters": ({"filters": {"u": "sdss2010-u"}}, {"train_model"}),
     "reference_band": ({"reference_band": "r"}, {"crossmatch", "sample", "train_model"}),
@@ -254,7 +255,8 @@ CHANGED_SURVEY: dict[str, tuple[dict[str, Any], set[str]] | None] = {
     "labels": ({"labels": []}, {"labels"}),
     "redshift_grid": ({"redshift_grid": {"max": 2.0}}, {"train_model"}),
 }
-"""Keys of a survey definition: changes, and the rules that are due of themselves. All others are keys of the import."""
+"""Keys of a survey definition: changes, and the rules that are due of themselves; None: it changes no result, or is of another
+kind of survey. All others are keys of the import."""
 
 
 @pytest.mark.parametrize("key", list(Survey.model_fields))
