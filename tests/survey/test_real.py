@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from zmill.catalog import hats
@@ -79,3 +80,37 @@ def test_sdss_edr_failed_measurements(root: Path, real_data: Path) -> None:
         for band in survey.bands:
             assert np.nanmax(rows.column(f"mag_{band}").to_numpy()) < 25
     assert bit(train, "unobserved", survey, "g").sum() == 4
+
+
+def test_cosmos2020_upper_limits_in_the_error_column(real_data: Path) -> None:
+    """CIGALE's convention: mJy, NaN where not observed, negative errors where the flux is the upper limit."""
+    path = real_data / "cosmos2020_highz" / "cosmos_specz_compilation_for_cigale_z2.5-9.parquet"
+    bands = {"u": "cfht.megacam.u", "g": "subaru.suprime.g", "r": "subaru.suprime.r", "i": "subaru.suprime.i"}
+    survey = Survey.model_validate(
+        {
+            "tables": {"train": [str(path)], "test": [str(path)]},
+            "columns": {
+                "object_id": "id",
+                "redshift": "redshift",
+                "flux": "{band}",
+                "error": "{band}_err",
+                "overrides": {
+                    **{f"flux_{band}": name for band, name in bands.items()},
+                    **{f"error_{band}": f"{name}_err" for band, name in bands.items()},
+                },
+            },
+            "bands": list(bands),
+            "photometry": "millijansky",
+            "sentinels": {"error": {"upper_limit": [{"max": 0}]}},
+        }
+    )
+    rows = read_tables([path], survey)
+    given = pq.read_table(path)
+    assert rows.num_rows == given.num_rows == 5314
+    for band, name in bands.items():
+        flux, error = given.column(name).to_numpy(), given.column(f"{name}_err").to_numpy()
+        assert np.array_equal(bit(rows, "undetected", survey, band), (error <= 0) | (flux <= 0) | (flux < error))
+        assert np.array_equal(bit(rows, "unobserved", survey, band), np.isnan(flux))
+    limited = given.column("cfht.megacam.u_err").to_numpy() < 0
+    expected = 16.4 - 2.5 * np.log10(given.column("cfht.megacam.u").to_numpy()[limited])
+    assert rows.column("maglim_u").to_numpy()[limited] == pytest.approx(expected, abs=1e-4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -110,7 +111,7 @@ class _Seen:
         self.placed = 0
 
     def add(
-        self, batch: pa.RecordBatch, columns: dict[str, Floats], faults: dict[str, dict[str, Booleans]], good: Booleans
+        self, batch: pa.RecordBatch, columns: dict[str, Any], faults: dict[str, dict[str, Booleans]], good: Booleans
     ) -> None:
         """Keep what a batch has."""
         survey, sentinels = self.survey, self.survey.sentinels
