@@ -105,7 +105,8 @@ def main() -> None:
     options.add_argument("--alone", nargs=2, metavar=("MODEL", "DEVICE"), help=argparse.SUPPRESS)
     arguments = options.parse_args()
     if arguments.alone:
-        alone(*arguments.alone, arguments.rows[0], arguments.data)
+        name, device = arguments.alone
+        alone(name, device, arguments.rows[0], arguments.data)
         return
     sample, context = lsst_dc2(arguments.data), context_of("lsst_dc2")
     numbers = arguments.rows or [len(sample["train"])]
