@@ -17,7 +17,7 @@ data=${1-${ZMILL_TEST_DATA-../shared/data}}
 if [ $dry = 1 ]; then
     tests="-k triangle" on=cpu models="trainz knn" rows=600 predicted=20000 fitted=2000 slower=6
 else
-    tests="" on=cuda models="ensemble resmlp fcnn" rows=7724 predicted=20000000 fitted=400000 slower=1
+    tests="" on=cuda models="ensemble resmlp fcnn" rows=7724 predicted=10000000 fitted=400000 slower=1
 fi
 failed=""
 : >"$out/gpu.txt"

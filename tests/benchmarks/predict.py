@@ -1,7 +1,7 @@
 """Predicting every row against a bare pyarrow pass: `python tests/benchmarks/predict.py [--rows N] [--threads N]`.
 
 A clean HATS catalogue of six bands, as large as a shard, is written and two networks of the sizes that are in use are fitted on a
-few thousand rows (their speed hardly depends on how well they know redshifts). Then, each in a process of its own and in turn: the
+thousand rows (their speed hardly depends on how well they know redshifts). Then, each in a process of its own and in turn: the
 shard's job as the workflow runs it, and a pass that reads the same columns and writes the same output with pyarrow.
 
 `ratio_points`    our wall time / that of the pass; points only, the fully connected network
@@ -97,7 +97,7 @@ def train(results: Path, student: dict[str, Any]) -> None:
         rows, z = rows_of(number, n)
         return Labelled(Photometry.from_arrow(rows, BANDS), z, np.ones(n))
 
-    parts = labelled(900, 3000), labelled(901, 500), labelled(902, 1000)
+    parts = labelled(900, 1000), labelled(901, 500), labelled(902, 1000)
     context = Context(BANDS, 3, Grid(0.0, 3.0, 301), seed=1)
     brief = {"epochs": 1, "members": 1}
     for name, values in (
