@@ -36,3 +36,12 @@ def test_one_wrong_column_of_many_files_is_one_line(tmp_path: Path) -> None:
     assert str(caught.value).splitlines() == [
         f"{paths[0]}: there is no column 'idd' (columns.object_id); did you mean 'id'? (and the same in 39 more files)"
     ]
+
+
+def test_a_wrong_template_is_one_line(tmp_path: Path) -> None:
+    path = write(table(3), tmp_path, "csv")
+    with pytest.raises(ConfigError) as caught:
+        check_columns([path], survey(files=["s.csv"], columns={"flux": "magnitude_{band}"}))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1
+    assert "there is no column 'magnitude_g' (columns.flux of band g)" in lines[0] and "'magnitude_r'" in lines[0]

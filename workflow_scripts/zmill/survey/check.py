@@ -112,7 +112,7 @@ def read_header(
     except ReadError as error:
         return Header(path, faults=(str(error),))
     lacks = {name: table.lacks(name, key) for name, key in named.items()}
-    faults = [f"{path}: {lack}" for lack in lacks.values() if lack]
+    faults = [f"{path}: {lack}" for lack in _by_setting(lacks, named)]
     try:
         types = {name: table.type_of(name) for name, lack in lacks.items() if not lack}
     except ReadError as error:
@@ -122,6 +122,18 @@ def read_header(
             faults += _no_numbers(table, name, named[name])
     is_text = isinstance(table, TextTable)
     return Header(path, format_, is_text, table.spans(piece_rows), types, table.units, table.warnings, tuple(faults))
+
+
+def _by_setting(lacks: Mapping[str, str], named: Mapping[str, str]) -> list[str]:
+    """Each setting once that names columns that a file lacks: a wrong template is one fault, not one of each band."""
+    columns: dict[str, list[str]] = {}
+    for name, lack in lacks.items():
+        if lack:
+            columns.setdefault(named[name].partition(" of band ")[0], []).append(name)
+    return [
+        lacks[first] + (f"; the same for {', '.join(map(repr, others))}" if others else "")
+        for first, *others in columns.values()
+    ]
 
 
 def _no_numbers(table: Table, name: str, key: str) -> list[str]:
