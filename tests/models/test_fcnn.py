@@ -8,8 +8,9 @@ import contract
 import numpy as np
 import pytest
 import torch
-from toy_survey import GRID, labelled
+from toy_survey import CONTEXT, GRID, labelled
 
+from zmill.models.fcnn import FCNN, FCNNSettings
 from zmill.models.network import TrainingError
 from zmill.models.residuals import ResidualKernel
 
@@ -55,7 +56,8 @@ def test_keeps_the_best_epoch_and_stops_early() -> None:
 
 def test_a_loss_that_is_not_finite_stops_with_its_cause() -> None:
     with pytest.raises(TrainingError, match=r"loss became (nan|inf) in epoch \d+ .*learning rate 1e\+18"):
-        contract.fitted("fcnn", {"lr": 1e18, "scaling": "none"}, labelled(300, 1), labelled(100, 2))
+        hasty = FCNNSettings(scaling="none").model_copy(update={"lr": 1e18})  # beyond what the settings allow
+        FCNN(hasty, CONTEXT).fit(labelled(300, 1), labelled(100, 2), contract.CPU, lambda line: None)
 
 
 def test_residual_widths_follow_prediction_and_magnitude() -> None:
