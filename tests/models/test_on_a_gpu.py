@@ -20,7 +20,7 @@ from zmill.models import registry
 from zmill.models.device import reproducible
 from zmill.models.trained import TrainedModel, fit_and_calibrate
 from zmill.pdf import arrow, grid
-from zmill.predict.infer import Inference
+from zmill.predict.infer import Inference, _Few
 
 WITH_FILTERS = replace(CONTEXT, filters={"g": "sdss2010-g", "r": "sdss2010-r", "i": "sdss2010-i"})
 GPU = torch.device("cuda")
@@ -54,8 +54,10 @@ class Operations(TorchDispatchMode):
 @pytest.mark.parametrize("type_", ["cmnn", "ensemble", "gbdt", "knn", "nca", "resmlp", "template", "trainz"])
 def test_a_batch_is_predicted_without_waiting_for_the_device(type_: str) -> None:
     """A device without memory takes every order and can answer no question."""
-    model = trained_on(type_, CPU).to(torch.device("meta"))
-    numbers, pdf, lost = Inference(model, "compact", ThreadPoolExecutor(1))._compute(labelled(300, 7).photometry)
+    model, rows = trained_on(type_, CPU), labelled(300, 7).photometry
+    few = _Few.of(model, rows)
+    model = model.to(torch.device("meta"))
+    numbers, pdf, lost = Inference(model, "compact", ThreadPoolExecutor(1))._compute(rows, lambda: few)
     assert pdf is not None
     assert {found.device.type for found in (numbers, pdf, lost)} == {"meta"}
     assert (numbers.shape, pdf.shape, lost.shape) == ((14, 300), (300, 32), (300,))
@@ -63,12 +65,13 @@ def test_a_batch_is_predicted_without_waiting_for_the_device(type_: str) -> None
 
 @pytest.mark.parametrize("type_", ["ensemble", "resmlp"])
 def test_a_device_is_asked_as_often_for_many_rows_as_for_few(type_: str) -> None:
-    model, counts = trained_on(type_, CPU).to(torch.device("meta")), []
-    inference = Inference(model, "compact", ThreadPoolExecutor(1))
-    for rows in (100, 10_000):
-        photometry = labelled(rows, 7).photometry
+    model, counts = trained_on(type_, CPU), []
+    batches = [labelled(rows, 7).photometry for rows in (100, 10_000)]
+    few = [_Few.of(model, photometry) for photometry in batches]
+    inference = Inference(model.to(torch.device("meta")), "compact", ThreadPoolExecutor(1))
+    for photometry, kinds in zip(batches, few, strict=True):
         with Operations() as operations:
-            inference._compute(photometry)
+            inference._compute(photometry, lambda kinds=kinds: kinds)
         counts.append(operations.count)
     assert 0 < counts[0] == counts[1]
 

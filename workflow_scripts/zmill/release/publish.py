@@ -112,12 +112,14 @@ def _trusted(results: Path) -> Trusted:
     known, and all are read again."""
     try:
         known = read_json(store.releases(results) / VERIFIED)
-    except (FileNotFoundError, Damaged):
+        return {
+            name: {
+                key: one["released"] for key, one in entries.items() if one["working"] == _working(results / name, key)
+            }
+            for name, entries in known.items()
+        }
+    except (FileNotFoundError, Damaged, TypeError, KeyError):  # the last two: written by an earlier version
         return {}
-    return {
-        name: {key: one["released"] for key, one in entries.items() if one["working"] == _working(results / name, key)}
-        for name, entries in known.items()
-    }
 
 
 def summary(record: Record) -> str:
