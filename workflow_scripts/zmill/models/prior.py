@@ -5,7 +5,8 @@ model may claim more than it can know: nothing of the kind was in what it was ca
 (1 − w) f(z) + w n(z), f being the model's calibrated density. The share w is fitted on calibration rows of the same kind: for each
 band, those in which it was measured, with all other bands taken away; and those that are out of distribution. It is the most
 likely share, two rows more being given to it beforehand, one that n(z) alone explains and one that f alone does; and then, if the
-central 68 and 95 % of the densities hold fewer rows than that, the smallest larger share with which they do, or come nearest to it.
+central 68 and 95 % of the densities hold fewer rows than that by more than one standard error, the smallest larger share with which
+they do not, or come nearest to it.
 Intervals of stated coverage are found for each kind as for a bin of magnitude (`zmill.pdf.conformal`), the whole grid where there are
 too few rows to promise anything; they are never narrower than those of the density itself.
 """
@@ -168,9 +169,12 @@ def _share(f: FloatArray, below: FloatArray, n: FloatArray, n_below: FloatArray,
         return likeliest
 
     def spare(share: float) -> float:
-        """How many more rows are held than is stated, at the coverage that has the fewest to spare; 0 where none are missing."""
+        """The share of rows missing from the central part that misses the most, in excess of its standard error, as a negative
+        number; 0 where none are missing."""
         score = np.abs(2 * ((1 - share) * below + share * n_below) - 1)
-        return min(0.0, *(float(weight @ (score <= c)) / rows - c for c in conformal.COVERAGES))
+        return min(
+            0.0, *(float(weight @ (score <= c)) / rows - c + (c * (1 - c) / rows) ** 0.5 for c in conformal.COVERAGES)
+        )
 
     return float(max(np.linspace(likeliest, 1, SHARES), key=spare))  # the first of those that are as good
 
