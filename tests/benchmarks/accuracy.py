@@ -29,7 +29,6 @@ from torch import Tensor
 
 from zmill import metrics
 from zmill.models.base import Context, Labelled
-from zmill.models.evaluate import ON_REDSHIFT
 from zmill.models.features import Columns
 from zmill.pdf import points
 
@@ -82,7 +81,7 @@ def judge(density: Tensor, rows: Labelled, context: Context) -> Board:
     found = {name: value.numpy() for name, value in points.summarize(density, context.grid).items()}
     board: Board = metrics.point_metrics(found["z_median"], rows.z)
     mean = metrics.point_metrics(found["z_mean"], rows.z)
-    board |= {name: mean[name] for name in ON_REDSHIFT}
+    board |= {name: mean[name] for name in metrics.ON_REDSHIFT}
     board |= {point: metrics.point_metrics(found[point], rows.z) for point in BESIDE.values()}
     return board | metrics.pdf_metrics(metrics.pdf_scores(density, context.grid, rows.z))
 

@@ -46,7 +46,7 @@ def clean(results: Path, workers: int) -> None:
     """Clean the survey as `workflow_scripts/clean_shard.py` does."""
     survey = results / "survey"
     progress = results / "progress.json"
-    clean_shard(survey, results / "clean", hats.partitions(survey), RECIPE, progress, workers, 2000, results)
+    clean_shard(survey, results / "clean", hats.partitions(survey), RECIPE, progress, workers)
     hats.finish(results / "clean", "benchmark", hats.partitions(survey))
 
 
