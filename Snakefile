@@ -6,6 +6,7 @@ snakemake --cores all --config survey=NAME   another one of surveys/
 snakemake --list-target-rules                what can be asked for
 """
 
+from importlib import import_module
 from pathlib import Path
 
 from snakemake import common, rules as snakemake_rules
@@ -54,13 +55,8 @@ if workflow.modifier.modify_path(RESULTS) != RESULTS:
     )
 
 
-def mend_damage(results: Path) -> list[str]:
-    from zmill.mend import mend  # with all that reads catalogues, which only a run that begins needs
-
-    return mend(results)
-
-
-decide_by_records(RESULTS, mend_damage)
+# All that reads catalogues comes with `mend`, which only a run that begins needs.
+decide_by_records(RESULTS, lambda results: import_module("zmill.mend").mend(results))
 # When models are learned again; behind `ancient`, it makes Snakemake look anew at a job once that is decided.
 TRAINING = [] if survey.tables else ancient(f"{RESULTS}/training.json")
 
