@@ -203,6 +203,7 @@ def test_an_object_measured_twice_is_known_by_its_identifier(tmp_path: Path) -> 
 def test_row_numbers_that_are_no_identifiers_lose_nothing(tmp_path: Path) -> None:
     counts, rejected = tables(tmp_path, galaxies(900, 1), galaxies(300, 2))
     assert rejected.get("in_test_table", 0) < 10 and counts["splits"]["train"] > 500
+    assert any("have the identifier of a test row and another redshift" in text for text in counts["warnings"])
 
 
 def test_rows_that_are_there_twice_count_once(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def sample_tables(
     lost = {reason: report["excluded"][reason] for reason in judged if reason not in copies}
     warn_of_redshifts(redshift, rows.column("label_source").to_pylist(), survey.redshift_grid, lost, warnings)
     _warn_of_copies(report["excluded"], given.num_rows, tested.num_rows, warnings)
+    if survey.columns.object_id is not None:
+        _warn_of_identifiers(given, tested, copies["in_test_table"][: given.num_rows], warnings)
     check_counts(report["splits"], by_row, rows.num_rows, report["excluded"])
 
     names = [f"mag_{band}" for band in survey.bands]
@@ -176,6 +178,16 @@ def _warn_of_copies(excluded: dict[str, int], training: int, tested: int, warnin
         warnings.add(
             f"{again:,} rows of the training and test tables have all values of an earlier row: they are left out (duplicate in "
             "rejected/labels.parquet)"
+        )
+
+
+def _warn_of_identifiers(given: pa.Table, tested: pa.Table, same: NDArray[np.bool_], warnings: Warnings) -> None:
+    """same : (n,) training rows that are of an object that a test row has."""
+    shared = pc.is_in(given["object_id"], value_set=tested["object_id"].combine_chunks()).to_numpy() & ~same
+    if many := int(shared.sum()):
+        warnings.add(
+            f"{many:,} of {given.num_rows:,} rows of the training tables have the identifier of a test row and another redshift: they "
+            "are taken for other objects and kept; if they are not, leave them out of one of the files"
         )
 
 
