@@ -97,10 +97,10 @@ def asked(folder: Path, *arguments: str) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize(
     ("there", "cores", "training", "prediction"),
     [
-        (0, 128, (2, 0), (16, 0)),
-        (1, 8, (2, 1), (8, 1)),
-        (4, 16, (2, 1), (4, 1)),
-        (4, 2, (2, 1), (1, 1)),
+        (0, 128, (1, 0), (16, 0)),
+        (1, 8, (1, 1), (8, 1)),
+        (4, 16, (1, 1), (4, 1)),
+        (4, 2, (1, 1), (1, 1)),
     ],
 )
 def test_jobs_ask_for_a_gpu_where_there_is_one_and_share_the_cores(

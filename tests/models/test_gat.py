@@ -66,5 +66,5 @@ def test_rows_with_gaps() -> None:
 
 
 def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(ConfigError, match="greater than or equal to 1"):
+    with pytest.raises(ConfigError, match="expected at least 1"):
         check_models({"gat": ModelSettings.model_validate({"heads": 0})})

@@ -111,7 +111,7 @@ def test_rows_with_gaps() -> None:
     ("settings", "message"),
     [
         ({"color": True}, "did you mean 'colors'"),
-        ({"k": 0}, "greater than or equal to 1"),
+        ({"k": 0}, "expected at least 1"),
         ({"k": []}, "at least one number"),
     ],
 )

@@ -134,7 +134,7 @@ def test_partitions_of_an_earlier_champion_stay_and_those_of_an_unknown_model_ar
     assert made == [assign.current(results).name] * 2 + [first.name] * 2
     assert champion.known(results) == set(made)
     shutil.rmtree(first)
-    with pytest.raises(CatalogError, match=r"photoz: 2 of 4 partitions .* predict them again"):
+    with pytest.raises(CatalogError, match=r"photoz: 2 of 4 partitions .*run snakemake --cores 2 mend"):
         finish(results, "demo", "compact")
     assert not (results / "photoz" / "partition_info.csv").exists()
     predict(results)
@@ -170,7 +170,7 @@ def test_columns_that_mean_something_else_now_are_predicted_again(
         old = {path: path.stat().st_ino for path in (results / "photoz" / "dataset").rglob("*.parquet")}
         finish(results, "demo", "compact")
     with pytest.raises(
-        CatalogError, match=r"4 of 4 partitions .*--forcerun predict_shard(.|\n)*meaning is \d+, expected"
+        CatalogError, match=r"4 of 4 partitions .*run snakemake --cores 2 mend(.|\n)*meaning is \d+, expected"
     ):
         finish(results, "demo", "compact")
     first = assign.current(results).name

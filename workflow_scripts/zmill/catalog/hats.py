@@ -176,7 +176,7 @@ def is_whole(catalog: Path, partition: Partition) -> bool:
     """Whether a partition and its sidecar are there, and the file as long as it was written."""
     try:
         return partition.file(catalog).stat().st_size == sidecar(catalog, partition)["bytes"]
-    except (FileNotFoundError, CatalogError):
+    except (FileNotFoundError, NotADirectoryError, CatalogError):
         return False
 
 

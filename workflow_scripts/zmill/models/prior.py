@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from zmill.models.base import Labelled, evenly
@@ -157,6 +156,8 @@ def _fitted(
 
 def _share(f: FloatArray, below: FloatArray, n: FloatArray, n_below: FloatArray, weight: FloatArray) -> float:
     """The share of n(z), from both densities at the true redshifts and both probabilities below them: (rows,) each."""
+    from scipy.optimize import minimize_scalar  # not wanted where a run is only planned
+
     rows = conformal.effective(weight)
     weight = weight * (rows / weight.sum()) if rows else weight
 
