@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,8 @@ def _refuse_bomb(root: yaml.Node) -> None:
         raise _Fault(f"expected at most {MOST_VALUES:,} values, found more (aliases written out)")
 
 
-def _keys_as_text(root: yaml.Node) -> None:
-    """Take every key for the text that is written: `Yes` and `no`, flags of a survey, are no truth values, `3.50` no number."""
+def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
+    """Every node below a root, and the root itself, once each, however many aliases stand for it."""
     seen: set[int] = set()
     pending = [root]
     while pending:
@@ -120,6 +121,12 @@ def _keys_as_text(root: yaml.Node) -> None:
             continue
         seen.add(id(node))
         pending += _children(node)
+        yield node
+
+
+def _keys_as_text(root: yaml.Node) -> None:
+    """Take every key for the text that is written: `Yes` and `no`, flags of a survey, are no truth values, `3.50` no number."""
+    for node in _nodes(root):
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else []:
             if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
                 key.tag = "tag:yaml.org,2002:str"
@@ -127,14 +134,7 @@ def _keys_as_text(root: yaml.Node) -> None:
 
 def _refuse_ambiguous(root: yaml.Node) -> None:
     """Refuse keys that are given twice, of which a parser takes the last, and numbers that are not what they look like."""
-    seen: set[int] = set()
-    pending = [root]
-    while pending:
-        node = pending.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        pending += _children(node)
+    for node in _nodes(root):
         if isinstance(node, yaml.MappingNode):
             first: dict[tuple[str, str], int] = {}
             for key, _ in node.value:

@@ -34,8 +34,6 @@ from zmill.pdf.conformal import Conformal
 FORMAT = 3
 """Raised when a folder written before can no longer be read."""
 TENSORS, DESCRIPTION = "tensors.safetensors", "model.json"
-HELD_OUT = "held_out"
-"""Folder, below that of a model that was fitted again on all rows, of the model before: fitted on the training rows alone."""
 CHECKPOINT_FORMAT = 1
 """Raised when a checkpoint written before can no longer be gone on from."""
 ABOUT = "zmill"
