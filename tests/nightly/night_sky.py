@@ -67,8 +67,14 @@ class Sky:
         return self.folder / "results" / "night"
 
     @property
-    def tiles(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """Files of the survey."""
         return sorted((self.folder / "data").glob("tile-*.parquet"))
+
+    @property
+    def tiles(self) -> list[Path]:
+        """Files of the survey, without those of one row, which may be set aside."""
+        return [path for path in self.files if pq.ParquetFile(path).metadata.num_rows > 1]
 
     @property
     def spectra(self) -> Path:
@@ -215,7 +221,7 @@ def fresh(sky: Sky) -> dict[str, dict[int, str]]:
     results.mkdir(parents=True)
     os.chdir(sky.folder)
     try:
-        files = [Path("data", tile.name) for tile in sky.tiles]
+        files = [Path("data", tile.name) for tile in sky.files]
         import_survey(files, survey, settings.partitions, results / "survey", results / "rejected" / "survey.parquet")
         build(
             survey.labels,

@@ -14,13 +14,13 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.long]
 
 def test_one_changed_file_of_a_thousand_is_one_partition_of_work(tmp_path: Path) -> None:
     sky = night_sky.make(tmp_path / "sky", order=12, partitions={"max_rows": 1, "max_order": 12, "shard_rows": 8000})
-    assert len(sky.tiles) > 1000
+    assert len(sky.files) > 1000
     night = sky.refresh()
     assert night.code == 0, night.text[-4000:]
     before = {name: hashes(sky, name) for name in ("survey", "clean", "photoz")}
-    assert 1000 < len(before["photoz"]) == len(before["survey"]) <= len(sky.tiles)
+    assert 1000 < len(before["photoz"]) == len(before["survey"]) <= len(sky.files)
 
-    for tile in sky.tiles:
+    for tile in sky.files:
         os.utime(tile)
     night = sky.refresh()
     assert (night.code, night.jobs) == (0, {})

@@ -313,7 +313,7 @@ def test_rows_of_the_survey_and_of_labels_count_and_their_times_do_not(done: Sky
 
 def test_what_a_stage_reads_of_another_counts_by_content(done: Sky, plan: Plan) -> None:
     for name, rules in {
-        "imputation.json": {"clean_shard", "sample", "evaluate_model", "report"},
+        "imputation.json": {"clean_shard", "sample", "train_model", "evaluate_model", "report"},
         "survey/shards/0.csv": {"clean_shard"},
         "models/knn/model.json": {"evaluate_model", "champion", "report"},
         "evaluation/best.json": {"champion", "release", "report"},
@@ -357,7 +357,7 @@ def test_results_without_records_are_made_again_and_a_line_says_so(
 
 
 def test_the_demo_sky_is_made_again_for_another_area_or_seed(plan: Plan, tmp_path: Path) -> None:
-    prepare(tmp_path, demo={"area": 0.05})
+    prepare(tmp_path, demo={"area": 0.05}, models={"knn": {}})
     sky = Sky(tmp_path)
     assert sky.refresh(target="demo_data").jobs == {"demo_data": 1}
     assert plan(tmp_path, target="demo_data") == {}

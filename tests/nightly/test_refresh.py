@@ -23,7 +23,7 @@ TRAINING = {"sample", "train_model", "evaluate_model", "select_model", "champion
 
 
 def test_nothing_is_done_where_nothing_changed_and_files_were_touched(sky: Sky) -> None:
-    for path in [*sky.tiles, sky.spectra]:
+    for path in [*sky.files, sky.spectra]:
         os.utime(path)
     night = sky.refresh()
     assert (night.code, night.jobs) == (0, {})

@@ -105,10 +105,11 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
 @contextmanager
 def _recorded(snakemake: Asked) -> Iterator[None]:
     """Remove the job's record while the block runs, and write it anew where the block ends well."""
-    if not snakemake.output:  # it makes nothing that could be up to date
+    outputs = list(map(str, snakemake.output))
+    home = records.Home.of(str(snakemake.log[0]), outputs) if outputs else None
+    if home is None or not records.script_of(home.rule).is_file():  # it makes nothing, or is no rule of zmill
         yield
         return
-    home = records.Home.of(str(snakemake.log[0]), list(map(str, snakemake.output)))
     records.remove(home)
     record = records.make(home, snakemake.input, dict(snakemake.params.items()))
     yield

@@ -52,7 +52,7 @@ class Home:
         folders = [str(Path(path).parent) for path in (log, *outputs)]
         shared = os.path.commonpath(folders) if len({Path(folder).is_absolute() for folder in folders}) == 1 else ""
         within = Path(os.path.relpath(log, shared) if shared else log)
-        if within.parts[0] == "logs" and (SCRIPTS / f"{Path(within.parts[1]).stem}.py").is_file():
+        if within.parts[0] == "logs" and script_of(Path(within.parts[1]).stem).is_file():
             named = Path(*within.parts[1:]).with_suffix(".json")
             return cls(Path(shared, "progress", "records", named), shared, Path(within.parts[1]).stem)
         rule = Path(log).stem
@@ -103,9 +103,14 @@ def inputs(
     return found
 
 
+def script_of(rule: str) -> Path:
+    """The script of a rule of zmill; for a rule of another workflow, a file that does not exist."""
+    return SCRIPTS / f"{rule}.py"
+
+
 def script(rule: str) -> str:
     """Hash of a rule's script."""
-    return file_hash(SCRIPTS / f"{rule}.py")
+    return file_hash(script_of(rule))
 
 
 def make(home: Home, paths: Iterable[str], params: Mapping[str, Any]) -> dict[str, Any]:
