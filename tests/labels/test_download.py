@@ -14,6 +14,7 @@ from astropy.table import Table
 from servers.loopback import Asked, Loopback, Reply
 from servers.sky import request, spectra
 
+from zmill.catalog.files import problem
 from zmill.catalog.sky import healpix
 from zmill.config import ConfigError
 from zmill.labels import sdss_bulk
@@ -57,6 +58,9 @@ def test_a_file_is_downloaded_once(tmp_path: Path) -> None:
             assert fetch(server, tmp_path / algorithm, checksum) == CONTENT
         assert len(server.asked) == 3
     assert not list(tmp_path.glob("*.part*"))
+    assert problem(tmp_path / "md5") is None
+    (tmp_path / "md5").write_bytes(CONTENT[:-1] + b"?")
+    assert problem(tmp_path / "md5") == "its content is not what was written"
 
 
 @pytest.mark.parametrize("ranges", [True, False])

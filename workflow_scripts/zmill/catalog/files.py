@@ -51,15 +51,20 @@ def whole(path: Path | str, check: bool = True, durable: bool = True) -> Iterato
     temporary = beside(path)
     try:
         yield temporary
-        if check:
-            _write_check(path, temporary)
-        if durable:
-            _to_disk(temporary, os.O_RDONLY)
-        os.replace(temporary, path)
-        if durable:
-            sync_folder(path.parent)
+        put_in_place(temporary, path, check, durable)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_in_place(written: Path, path: Path, check: bool = True, durable: bool = True) -> None:
+    """Give a file that is finished its name, as `whole` does; for files that one job begins and another one ends."""
+    if check:
+        _write_check(path, written)
+    if durable:
+        _to_disk(written, os.O_RDONLY)
+    os.replace(written, path)
+    if durable:
+        sync_folder(path.parent)
 
 
 def beside(path: Path) -> Path:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from pathlib import Path
 
 import requests
 
-from zmill.catalog.files import read_json, write_json
+from zmill.catalog.files import put_in_place, read_json, write_json
 from zmill.job import Progress, log
 from zmill.labels.base import LabelsError
 from zmill.labels.fetch import Asking
@@ -66,7 +65,7 @@ def download(url: str, path: Path, checksum: str | None, asking: Asking) -> Path
             f"{url}: the file has the checksum {found}, expected {checksum}: it was damaged on its way or has changed; "
             "it was removed, run again or correct the checksum"
         )
-    os.replace(part, path)
+    put_in_place(part, path)
     started.unlink()
     write_json(facts, {"url": url, "bytes": size, "checksum": found})
     return path
