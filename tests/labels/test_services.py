@@ -76,7 +76,7 @@ def test_services_and_files_give_the_same_labels(tmp_path: Path) -> None:
     assert from_services.equals(from_files)
     assert said["sources"]["sdss"] == told["sources"]["sdss"]
     assert said["sources"]["ned"]["accepted"] == told["sources"]["ned"]["accepted"]
-    assert said["notes"] == []
+    assert said["warnings"] == []
     asked, again = (datetime.fromisoformat(said["answers"][key]) for key in ("when", "until"))
     assert again - asked == timedelta(days=10) and datetime.now(UTC) - asked < timedelta(hours=1), "SDSS is the first"
     assert told["answers"] == {"when": None, "until": None}
@@ -90,7 +90,7 @@ def test_a_service_without_a_network_is_said_in_the_results(tmp_path: Path) -> N
         known, _ = labels(tmp_path, "results", source)
     again, told = labels(tmp_path, "results", {**source, "max_age_days": 1e-9})
     assert again.equals(known)
-    assert len(told["notes"]) == 1 and "their cached answers are used" in told["notes"][0]
+    assert len(told["warnings"]) == 1 and "their cached answers are used" in told["warnings"][0]
 
 
 @pytest.mark.parametrize(

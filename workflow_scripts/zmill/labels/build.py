@@ -125,7 +125,6 @@ def build(
     objects = write_specz(results / "specz", table, merged, radii, partitions)
     facts = {
         **_facts(counted, merged, objects, footprint),
-        "notes": request.notes,
         "warnings": request.notes,
         "answers": _first_to_end(request.answers),
     }
