@@ -26,3 +26,15 @@ def test_warnings_of_all_stages_are_found_in_the_order_of_the_stages(tmp_path: P
     write_json(tmp_path / NOTES["import"], {"imported": 3, "warnings": ["a1", "a2"]})
     write_json(tmp_path / NOTES["labels"], {"entries": 3})
     assert collect(tmp_path) == [("import", "a1"), ("import", "a2"), ("split", "b")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "\0" * 200, "[1]", "3", '{"warnings": 3}', '{"warnings": ["a"], "file_xxh3": "0123456789abcdef"\n}\n'],
+)
+def test_a_damaged_file_hides_no_other_warning(tmp_path: Path, content: str) -> None:
+    (tmp_path / NOTES["import"]).write_text(content)
+    write_json(tmp_path / NOTES["split"], {"warnings": ["b"]})
+    (stage, text), other = collect(tmp_path)
+    assert stage == "import" and "import.json: damaged (" in text and "snakemake --cores 2 mend" in text
+    assert other == ("split", "b")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zmill.catalog.files import read_json
+from zmill.catalog.files import Damaged, read_json
 from zmill.job import log
 
 KEY = "warnings"
@@ -45,11 +45,22 @@ def collect(results: Path | str) -> list[tuple[str, str]]:
 
     Parameters
     ----------
-    results : the survey's folder of results. Stages that have not run yet have no warnings.
+    results : the survey's folder of results. Stages that have not run yet have no warnings; one whose file is damaged has
+        that as its warning.
     """
     found = []
     for stage, file in NOTES.items():
         path = Path(results, file)
         if path.is_file():
-            found += [(stage, str(text).removeprefix(f"{stage}: ")) for text in read_json(path).get(KEY, [])]
+            found += [(stage, text.removeprefix(f"{stage}: ")) for text in _warnings(path)]
     return found
+
+
+def _warnings(path: Path) -> list[str]:
+    try:
+        content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get(KEY, []), list):
+            raise Damaged(path, f"no list of {KEY}")
+    except Damaged as error:
+        return [str(error)]
+    return [str(text) for text in content.get(KEY, [])]
