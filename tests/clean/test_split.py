@@ -19,6 +19,7 @@ from zmill.clean.shard import clean_shard, finish_catalog
 from zmill.clean.split import learn_colors, split_matches
 from zmill.config import Split, Survey, Weights
 from zmill.sample import LABEL_COLUMNS, SPLITS, SampleError
+from zmill.warning import collect
 
 CUTS = {"faint": {"column": "mag_r", "max": 22.5}, "galaxy": {"column": "kind", "equals": ["galaxy"]}}
 SMALL_BLOCKS = Split(block_order=10)
@@ -244,3 +245,18 @@ def test_a_split_without_rows_is_refused(sky: Sky) -> None:
     with pytest.raises(SampleError, match="cut:faint"):
         sky.split(survey(cuts={"faint": {"column": "mag_r", "max": 1}}))
     assert not (sky.folder / "split.parquet").exists()
+
+
+def test_a_band_that_does_not_vary_is_warned_of(sky: Sky) -> None:
+    definition = survey()
+    for part in sky.parts:
+        rows = hats.read_columns(sky.folder / "survey", part)
+        mag = rows.column("mag_r").to_numpy()
+        mag = np.where(np.isnan(mag), mag, np.float32(21.5))
+        place = rows.schema.get_field_index("mag_r")
+        write_rows(sky.folder / "survey", part, rows.set_column(place, "mag_r", pa.array(mag)))
+    sky.split(definition)
+    sky.clean(definition)
+    sky.sample(Weights())
+    (text,) = [text for stage, text in collect(sky.folder) if stage == "sample"]
+    assert text.startswith("mag_r is 21.5 in all ")

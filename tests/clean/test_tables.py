@@ -13,6 +13,7 @@ from zmill.catalog.files import read_json
 from zmill.clean.tables import TABLE_LABELS, sample_tables
 from zmill.config import Split, Survey
 from zmill.sample import LABEL_COLUMNS, SPLITS, SampleError
+from zmill.warning import collect
 
 BANDS = ("u", "g", "r")
 
@@ -213,3 +214,11 @@ def test_rows_that_are_there_twice_count_once(tmp_path: Path) -> None:
     train["id"][100:130] = np.arange(10_000, 10_030)
     _, rejected = tables(tmp_path, train, galaxies(300, 2, 5000))
     assert rejected == {"duplicate": 30}
+
+
+def test_a_band_that_does_not_vary_is_warned_of(tmp_path: Path) -> None:
+    train, test = galaxies(600, 1), galaxies(200, 2, 5000)
+    train["r"][:] = 21.5
+    tables(tmp_path, train, test)
+    stages = [stage for stage, text in collect(tmp_path / "out") if "mag_r is 21.5 in all " in text]
+    assert stages == ["sample"]

@@ -17,6 +17,7 @@ from zmill.catalog.files import whole, write_json
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN, HEALPIX_ORDER, at_order
 from zmill.config import Split
+from zmill.warning import Warnings
 
 SPLITS = ("train", "valid", "calib", "test")
 MIN_ROWS = {"train": 20, "valid": 5, "calib": 5, "test": 5}
@@ -183,6 +184,7 @@ def write(
     counts: dict[str, Any],
     out: Path,
     weight: NDArray[np.float64] | None = None,
+    warnings: Warnings | None = None,
 ) -> dict[str, Any]:
     """Write `train`, `valid`, `calib` and `test.parquet` and, last, `sample.json`.
 
@@ -193,6 +195,7 @@ def write(
     counts : what `split.json` says.
     out : folder of the tables.
     weight : (n,), 1 if None.
+    warnings : what a person must know of the sample.
     """
     table = table.append_column(WEIGHT, pa.array(np.ones(table.num_rows) if weight is None else weight))
     written: dict[str, Any] = {}
@@ -203,7 +206,7 @@ def write(
         with whole(out / f"{name}.parquet") as temporary:
             pq.write_table(rows, temporary, compression="zstd")
         written[name] = describe(rows)
-    report = {"steps": counts["steps"], "splits": written}
+    report = {"steps": counts["steps"], "splits": written, "warnings": warnings or []}
     write_json(out / "sample.json", report)
     return report
 

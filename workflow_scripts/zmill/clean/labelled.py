@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zmill.catalog.files import read_json, write_json
+from zmill.clean.constant import warn_of_constants
 from zmill.clean.places import FloatArray, names, places
 from zmill.clean.target import Target, draw
 from zmill.clean.weights import SurveyDensity, compare, effective_rows
@@ -18,6 +19,7 @@ from zmill.config import Weights
 from zmill.job import log
 from zmill.sample import LABEL_COLUMNS, SPLITS, SampleError, by_partition, take, write
 from zmill.survey.photometry import Photometry
+from zmill.warning import Warnings
 
 
 def build_sample(
@@ -51,7 +53,9 @@ def build_sample(
         weight, found = weigh_splits(here, np.array(side.to_pylist()), target, settings, threads)
         told |= found | {"axes": compare_training(here, weight, side, target, names(bands, axis))}
     write_json(out / "weights.json", told)
-    return write(table, side, read_json(counts), out, weight)
+    warnings = Warnings()
+    warn_of_constants(Photometry.from_arrow(table.filter(pc.equal(side, "train")), bands), warnings)
+    return write(table, side, read_json(counts), out, weight, warnings)
 
 
 def read_sample(split: Path, clean: Path) -> tuple[pa.Table, pa.ChunkedArray]:

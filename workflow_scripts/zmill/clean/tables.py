@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from zmill.catalog.files import whole, write_json
 from zmill.clean import cuts
+from zmill.clean.constant import warn_of_constants
 from zmill.clean.impute import ColorSums
 from zmill.clean.partition import Recipe, clean_rows
 from zmill.clean.redshifts import unusable, warn_of_redshifts
@@ -21,6 +22,7 @@ from zmill.clean.split import divide, save_colors, tell, without_photometry
 from zmill.config import Labels, Split, Survey
 from zmill.sample import assign, check_counts, write
 from zmill.survey.counts import Counts
+from zmill.survey.photometry import Photometry
 from zmill.survey.plausible import look
 from zmill.survey.tables import read_tables
 from zmill.warning import Warnings
@@ -105,7 +107,10 @@ def sample_tables(
     table, _ = clean_rows(rows.drop_columns(list(TABLE_LABELS)).filter(used), recipe)
     for name in TABLE_LABELS:
         table = table.append_column(given_labels.schema.field(name), given_labels.column(name))
-    return write(table, divided.column("split").filter(used), report, out / "sample")
+    side = divided.column("split").filter(used)
+    warnings = Warnings()
+    warn_of_constants(Photometry.from_arrow(table.filter(pc.equal(side, "train")), tuple(survey.bands)), warnings)
+    return write(table, side, report, out / "sample", warnings=warnings)
 
 
 def repeated(given: pa.Table, tested: pa.Table, survey: Survey) -> dict[str, NDArray[np.bool_]]:

@@ -150,7 +150,7 @@ def fit_and_calibrate(
             f"{there[1]} and {there[2]} are on it; at least {cls.min_train}, 1 and 1 are needed: set redshift_grid to the "
             f"redshifts of the labels (training rows: {train.z.min():.4g} to {train.z.max():.4g})"
         )
-    _check_varies(name, train, say)
+    _check_varies(name, train)
     if (beyond := len(train) - there[0]) > 0:
         say(f"{name}: {beyond:,} training redshifts are beyond redshift_grid ({grid.z_min:g} to {grid.z_max:g})")
     say(f"{name}: fitting {type_} on {len(train):,} rows, choosing on {len(valid):,}, on {device}")
@@ -192,17 +192,13 @@ def fit_and_calibrate(
     return TrainedModel(name, type_, model, found, intervals, domain, little, facts)
 
 
-def _check_varies(name: str, train: Labelled, say: Callable[[str], None]) -> None:
-    """Refuse photometry that is the same in every row, and name single bands that are."""
+def _check_varies(name: str, train: Labelled) -> None:
+    """Refuse photometry that is the same in every row; single bands that are have a warning in `sample.json`."""
     bands, mag = train.photometry.bands, train.photometry.mag
     values = [np.unique(band[np.isfinite(band)]) for band in mag.T]
-    fixed = [f"mag_{band} is {found[0]:g}" for band, found in zip(bands, values, strict=True) if len(found) == 1]
     if max(map(len, values)) > 1:
-        if fixed:
-            say(
-                f"WARNING {name}: the same in all {len(train):,} training rows and of no use to a model: {', '.join(fixed)}"
-            )
         return
+    fixed = [f"mag_{band} is {found[0]:g}" for band, found in zip(bands, values, strict=True) if len(found) == 1]
     raise ModelError(
         f"model {name}: the photometry of the {len(train):,} training rows does not vary "
         f"({', '.join(fixed) or 'no band is measured in any row'}), so that no redshift can be told from it: see that "
