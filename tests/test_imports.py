@@ -16,6 +16,7 @@ FLOORS = [
         "processes",
         "dates",
         "gpus",
+        "inputs",
         "job",
         "records",
         "planning",
@@ -27,8 +28,8 @@ FLOORS = [
         "warning",
     },
     {"survey", "crossmatch", "sample", "metrics", "release"},
-    {"labels", "clean", "models", "simulate", "report"},
-    {"predict", "tune", "inputs"},
+    {"labels", "models", "simulate", "report"},
+    {"clean", "predict", "tune"},
     {"check", "mend"},
 ]
 LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}

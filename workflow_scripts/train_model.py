@@ -10,10 +10,10 @@ from zmill.catalog.files import read_json
 from zmill.clean.impute import MeanColors, fill
 from zmill.job import job
 from zmill.models import store
-from zmill.models.base import Context, Labelled
 from zmill.models.device import choose, reproducible
 from zmill.models.features import check_extra
 from zmill.models.registry import model_class
+from zmill.models.rows import Context, Labelled
 from zmill.models.trained import fit_and_calibrate, refit
 
 with job(snakemake) as log:

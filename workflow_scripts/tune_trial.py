@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 from zmill.catalog.files import write_json
 from zmill.config import Search, parse
 from zmill.job import job
-from zmill.models.base import Context
 from zmill.models.device import choose, reproducible
+from zmill.models.rows import Context
 from zmill.tune.space import further_inputs
 from zmill.tune.trial import Task, run
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 from zmill.catalog.files import write_json  # noqa: E402
 from zmill.clean.tables import sample_tables  # noqa: E402
 from zmill.config import Split, load_survey  # noqa: E402
-from zmill.models.base import Context, Labelled  # noqa: E402
+from zmill.models.rows import Context, Labelled  # noqa: E402
 from zmill.pdf.grid import Grid  # noqa: E402
 from zmill.survey.photometry import Photometry  # noqa: E402
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zmill.models.base import Context, Labelled
+from zmill.models.rows import Context, Labelled
 from zmill.survey.photometry import Photometry, bits
 
 PROGRAM = Path(__file__).with_name("rail_peer.py")

@@ -35,8 +35,8 @@ from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
 from zmill.models import store
-from zmill.models.base import Context, Labelled
 from zmill.models.registry import model_class
+from zmill.models.rows import Context, Labelled
 from zmill.models.trained import fit_and_calibrate
 from zmill.pdf.grid import Grid
 from zmill.predict.infer import Stored

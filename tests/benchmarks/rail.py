@@ -31,8 +31,8 @@ from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
 from zmill.models import store
-from zmill.models.base import Labelled
 from zmill.models.registry import model_class
+from zmill.models.rows import Labelled
 from zmill.models.trained import fit_and_calibrate
 from zmill.predict.shard import predict_shard
 from zmill.survey.photometry import Photometry

@@ -23,7 +23,7 @@ from peers import rail
 
 from zmill import sed
 from zmill.models import template
-from zmill.models.base import Context, Labelled
+from zmill.models.rows import Context, Labelled
 from zmill.pdf.grid import Grid
 from zmill.survey.photometry import Photometry
 

@@ -37,8 +37,8 @@ from peers import rail
 
 from zmill.config import ModelSettings
 from zmill.models import registry
-from zmill.models.base import Context, Labelled
 from zmill.models.moved import moved
+from zmill.models.rows import Context, Labelled
 from zmill.models.trained import fit_and_calibrate, refit
 
 ZOO: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docs/models/zoo.yaml").read_text(encoding="utf-8"))["models"]

@@ -11,9 +11,10 @@ import torch
 from toy_survey import CONTEXT, GRID, labelled
 
 from zmill.models import store
-from zmill.models.base import Labelled, Model
+from zmill.models.base import Model
 from zmill.models.losses import mean_crps
 from zmill.models.registry import model_class
+from zmill.models.rows import Labelled
 from zmill.models.trained import fit_and_calibrate
 
 CPU = torch.device("cpu")

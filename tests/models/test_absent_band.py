@@ -11,9 +11,9 @@ from contract import CPU, QUICK
 from toy_survey import CONTEXT, GRID, labelled
 
 from zmill.models import registry
-from zmill.models.base import Labelled
 from zmill.models.evaluate import predict_rows
 from zmill.models.losses import mean_crps
+from zmill.models.rows import Labelled
 from zmill.models.trained import fit_and_calibrate, refit
 
 WITH_FILTERS = replace(CONTEXT, filters={"g": "sdss2010-g", "r": "sdss2010-r", "i": "sdss2010-i"})

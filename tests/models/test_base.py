@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from toy_survey import BANDS, GRID, sample_table
 
-from zmill.models.base import Labelled
+from zmill.models.rows import Labelled
 
 
 def test_rows_of_a_sample_keep_photometry_redshift_and_weight() -> None:

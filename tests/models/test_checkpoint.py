@@ -22,8 +22,8 @@ from toy_survey import CONTEXT as WITHOUT_FILTERS
 
 import zmill
 from zmill.models import store
-from zmill.models.base import Context
 from zmill.models.registry import model_class
+from zmill.models.rows import Context
 from zmill.models.watch import Watch
 
 CPU = torch.device("cpu")

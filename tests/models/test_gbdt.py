@@ -12,8 +12,8 @@ from toy_survey import GRID, labelled
 
 from zmill.config import ConfigError, ModelSettings
 from zmill.models import gbdt
-from zmill.models.base import Labelled
 from zmill.models.registry import check_models
+from zmill.models.rows import Labelled
 
 QUICK = {"bases": 12, "rounds": 40, "lr": 0.1, "leaves": 8}
 

@@ -14,8 +14,8 @@ from toy_survey import GRID, labelled
 
 from zmill.config import ConfigError, ModelSettings
 from zmill.models import knn
-from zmill.models.base import Labelled
 from zmill.models.registry import check_models
+from zmill.models.rows import Labelled
 
 
 @pytest.mark.parametrize("weights", ["uniform", "distance"])

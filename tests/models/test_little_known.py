@@ -14,10 +14,9 @@ from contract import CPU, QUICK
 from test_prior import covered
 from toy_survey import BANDS, CONTEXT, GRID, labelled
 
-from zmill.models.base import Labelled
 from zmill.models.patterns import Gaps, Pattern
-from zmill.models.prior import n_of_z
 from zmill.models.registry import model_class, types
+from zmill.models.rows import Labelled, n_of_z
 from zmill.models.trained import TrainedModel, fit_and_calibrate
 from zmill.pdf import arrow, compact, points
 from zmill.predict import infer

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from zmill import sed
 from zmill.models import moved as module
-from zmill.models.base import Context, Labelled
 from zmill.models.moved import moved, seen
+from zmill.models.rows import Context, Labelled
 from zmill.pdf.grid import Grid
 from zmill.survey.photometry import MAGNITUDES, ZERO_POINT, Photometry
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from toy_survey import GRID, labelled
 
-from zmill.models.base import Labelled
 from zmill.models.features import Fluxes
 from zmill.models.nca import near
+from zmill.models.rows import Labelled
 
 QUICK: dict[str, Any] = {
     **{"epochs": 12, "members": 2, "width": 48, "waves": 4, "embedding": 2, "dimensions": 8},

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from toy_survey import BANDS, GRID, labelled, photometry
 
 from zmill.models import prior
-from zmill.models.base import Labelled
 from zmill.models.patterns import Gaps, Pattern
 from zmill.models.prior import USUAL
+from zmill.models.rows import Labelled
 from zmill.pdf import conformal, points
 from zmill.survey.photometry import Photometry
 

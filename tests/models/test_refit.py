@@ -9,8 +9,8 @@ import pytest
 import torch
 from toy_survey import CONTEXT, labelled
 
-from zmill.models.base import Labelled
 from zmill.models.registry import model_class, types
+from zmill.models.rows import Labelled
 from zmill.models.trained import fit_and_calibrate, refit
 
 QUICK: dict[str, dict[str, Any]] = {

@@ -16,8 +16,8 @@ from toy_survey import GRID
 from zmill import sed
 from zmill.config import ConfigError, ModelSettings
 from zmill.models import template
-from zmill.models.base import Context, Labelled
 from zmill.models.registry import check_models
+from zmill.models.rows import Context, Labelled
 from zmill.pdf.grid import Grid
 from zmill.survey.photometry import Photometry, mask_of
 

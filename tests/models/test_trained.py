@@ -12,7 +12,7 @@ from toy_survey import CONTEXT, GRID, labelled
 
 from zmill.models import registry, trainz
 from zmill.models import trained as trained_module
-from zmill.models.base import Labelled
+from zmill.models.rows import Labelled
 from zmill.models.trained import ModelError, TrainedModel, fit_and_calibrate
 from zmill.pdf import calibration_fit
 from zmill.survey.photometry import Photometry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from zmill.models.base import Context, Labelled
+from zmill.models.rows import Context, Labelled
 from zmill.pdf.grid import Grid
 from zmill.survey.photometry import Photometry
 

@@ -10,8 +10,8 @@ import torch
 from toy_survey import CONTEXT, labelled
 
 from zmill.models import store
-from zmill.models.base import Labelled
 from zmill.models.registry import model_class
+from zmill.models.rows import Labelled
 from zmill.models.trained import fit_and_calibrate, refit
 
 SETTINGS = {

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from zmill.catalog.hats import Partition
 from zmill.models import base, ood
-from zmill.models.base import Context, Labelled
 from zmill.models.prior import Prior
+from zmill.models.rows import Context, Labelled
 from zmill.models.trained import TrainedModel
 from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.calibration import Calibration, Local

@@ -17,8 +17,8 @@ from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.config import Predict
 from zmill.models import store
-from zmill.models.base import Context, Labelled
 from zmill.models.resmlp import ResidualEnsemble
+from zmill.models.rows import Context, Labelled
 from zmill.models.store import model_hash
 from zmill.models.trained import ModelError, fit_and_calibrate
 from zmill.pdf import arrow, points

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zmill.config import ConfigError, Survey
-from zmill.survey.check import resolve
+from zmill.config import ConfigError, Survey, nearest
+from zmill.sections import refuse_braces, same_file
 
 
 @dataclass(frozen=True)
@@ -60,3 +60,46 @@ def find(survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path
             "give the test rows as a file of their own"
         )
     return found
+
+
+def resolve(patterns: Sequence[str], data_dir: Path, key: str, made_by_workflow: Collection[Path] = ()) -> list[Path]:
+    """Paths and glob patterns below `data_dir` into files that exist, or will.
+
+    Raises
+    ------
+    ConfigError
+        Where a pattern fits nothing, a file has braces in its path, or is named twice, by whatever spellings.
+    """
+    expected = {Path(path) for path in made_by_workflow}
+    found: list[Path] = []
+    for pattern in patterns:
+        path = data_dir / pattern
+        if path.exists() or path in expected:
+            found.append(path)
+            continue
+        start = Path(path.anchor) if Path(pattern).is_absolute() else data_dir
+        fits = set(start.glob(str(path.relative_to(start))))
+        fits |= {one for one in expected if one.match(str(path))}
+        if not fits:
+            raise ConfigError(f"{key}: {_absent(path)}")
+        found += sorted(fits)
+    first: dict[object, Path] = {}
+    for path in found:
+        try:
+            refuse_braces(str(path))
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from None
+        other = first.setdefault(same_file(path), path)
+        if other is not path:
+            also = f", also as {other}" if other != path else ""
+            raise ConfigError(f"{key}: {path} is named twice{also}; every row would be there twice")
+    return found
+
+
+def _absent(path: Path) -> str:
+    if any(sign in path.name for sign in "*?["):
+        return f"no file fits {path}"
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no {path}: the folder {folder} does not exist; check data_dir in config.yaml"
+    return f"there is no {path}{nearest(path.name, sorted(p.name for p in folder.iterdir()))}"

@@ -23,19 +23,11 @@ SPLITS = ("train", "valid", "calib", "test")
 MIN_ROWS = {"train": 20, "valid": 5, "calib": 5, "test": 5}
 """Fewest labelled rows of a split with which anything can be said; a model may ask for more."""
 LABEL_COLUMNS = ("redshift", "redshift_err", "quality", "label_source", "separation_arcsec")
-HIGHEST_REDSHIFT = 20.0
-"""No spectroscopic redshift is above this; larger numbers are velocities or mark a missing value."""
 WEIGHT = pa.field("weight", pa.float64())
 
 
 class SampleError(Exception):
     """Labelled rows that cannot make a sample."""
-
-
-def without_redshift(redshift: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(n,) numbers that are no redshift (not finite, or -1 and below), and (n,) those above any redshift."""
-    missing = ~np.isfinite(redshift) | (redshift <= -1)
-    return missing, ~missing & (redshift > HIGHEST_REDSHIFT)
 
 
 # ------------------------------------------------------------------------------------------------- assignment

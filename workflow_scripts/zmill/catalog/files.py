@@ -36,6 +36,10 @@ class Damaged(ValueError):
         self.why = why
 
 
+class ReadError(Exception):
+    """A file that cannot be read as the table it should be."""
+
+
 @contextmanager
 def whole(path: Path | str, check: bool = True, durable: bool = True) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place when the block ends well, and is removed when it does not.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmill.config import RedshiftGrid
-from zmill.sample import without_redshift
+from zmill.labels.redshifts import without_redshift
 from zmill.warning import Warnings
 
 Floats = NDArray[np.float64]

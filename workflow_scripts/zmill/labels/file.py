@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from zmill.config import ConfigError
+from zmill.inputs import resolve
 from zmill.labels.base import LabelsError, Request
 from zmill.labels.judging import Judging
+from zmill.labels.redshifts import HIGHEST_REDSHIFT
 from zmill.labels.rows import rows
-from zmill.sample import HIGHEST_REDSHIFT
 from zmill.sections import Place, Text, shown
-from zmill.survey.check import column_faults, resolve
+from zmill.survey.check import column_faults
 from zmill.survey.readers import FORMATS, open_table
 from zmill.survey.readers.base import EXACT, exact_text
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from zmill.labels.base import entry_table
 from zmill.labels.quality import Flags, Judged, Texts, numbers, texts
-from zmill.sample import without_redshift
+from zmill.labels.redshifts import without_redshift
 
 TRUE = {"1", "T", "TRUE", "Y", "YES"}
 

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from zmill.models import base
-from zmill.models.base import Labelled, Model, evenly
+from zmill.models.base import Model
 from zmill.models.features import Fluxes
 from zmill.models.knn import JUDGED, WIDTHS, kernel
 from zmill.models.losses import mean_crps
+from zmill.models.rows import Labelled, evenly
 from zmill.survey.photometry import MAGNITUDES, ZERO_POINT, Photometry
 
 PAIRS = 1 << 20

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zmill.metrics import SMALLEST_DENSITY
 from zmill.models import base
 from zmill.models.applied import Applied, Range, ranges_of
-from zmill.models.base import Labelled, Model, evenly
+from zmill.models.base import Model
 from zmill.models.cmnn import CMNNSettings, ColorNeighbours
 from zmill.models.features import Fluxes, Luptitudes
 from zmill.models.knn import JUDGED
@@ -30,6 +30,7 @@ from zmill.models.losses import cross_entropy, mean_crps
 from zmill.models.nca import MetricNeighbors, NCASettings, some_of
 from zmill.models.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
 from zmill.models.resmlp import ROWS, ResidualEnsemble, ResMLPSettings, probability
+from zmill.models.rows import Labelled, evenly
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.values import density_at
 from zmill.sections import Text

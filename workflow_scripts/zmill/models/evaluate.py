@@ -19,8 +19,8 @@ from zmill import metrics
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order
 from zmill.metrics import FloatArray, Metrics, PdfScores
 from zmill.models import patterns
-from zmill.models.base import Labelled
 from zmill.models.patterns import Gaps
+from zmill.models.rows import Labelled
 from zmill.models.trained import TrainedModel
 from zmill.pdf import conformal, points
 from zmill.pdf.conformal import Conformal

@@ -15,9 +15,10 @@ from pydantic import Field
 from torch import Tensor
 
 from zmill.models import base
-from zmill.models.base import Labelled, Model, evenly
+from zmill.models.base import Model
 from zmill.models.knn import JUDGED, WIDTHS, kernel
 from zmill.models.losses import mean_crps
+from zmill.models.rows import Labelled, evenly
 from zmill.models.tree_inputs import TreeInputs
 from zmill.sections import Text
 from zmill.survey.photometry import Photometry

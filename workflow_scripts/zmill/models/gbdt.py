@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor
 
 from zmill.models import base
-from zmill.models.base import Labelled, Model
+from zmill.models.base import Model
+from zmill.models.rows import Labelled
 from zmill.models.tree_inputs import TreeInputs
 from zmill.pdf.grid import Grid
 from zmill.pdf.values import density_at

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from zmill.models import base, scaling
-from zmill.models.base import Labelled, Model, evenly
+from zmill.models.base import Model
 from zmill.models.features import Columns
 from zmill.models.losses import mean_crps
+from zmill.models.rows import Labelled, evenly
 from zmill.pdf.grid import Grid
 from zmill.sections import Text
 from zmill.survey.photometry import Photometry

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmill import sed
-from zmill.models.base import Context, Labelled
+from zmill.models.rows import Context, Labelled
 from zmill.slices import slices
 from zmill.survey.photometry import MAGNITUDES, ZERO_POINT, Photometry, bits, mask_of
 

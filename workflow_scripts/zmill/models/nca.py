@@ -14,11 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zmill.models.applied import Applied
-from zmill.models.base import Labelled, Model
+from zmill.models.base import Model
 from zmill.models.features import Fluxes, Luptitudes
 from zmill.models.losses import crps_of_probabilities, mean_crps, soft_labels
 from zmill.models.network import Residual, ResidualMLP, load_tensors, tensors_of, train
 from zmill.models.resmlp import Augmented
+from zmill.models.rows import Labelled
 from zmill.survey.photometry import Photometry
 
 ROWS = 1024

@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zmill.models.base import Settings
 from zmill.models.device import multiplies_bfloat16
 from zmill.models.lanes import CPU_LANES, lanes
 from zmill.models.watch import State, Watch
+from zmill.sections import Section
 
 AVERAGE = 0.99
 """Decay of the running average of the weights where no score picks the best of them: the last step alone may be a bad one."""
@@ -31,7 +31,7 @@ class TrainingError(RuntimeError):
     """Training went wrong: the message says where and what to change."""
 
 
-class Schedule(Settings):
+class Schedule(Section):
     """How a network is trained."""
 
     epochs: int = Field(100, ge=1, le=100_000)
@@ -53,7 +53,7 @@ class Schedule(Settings):
     """Epochs between two looks at the validation rows."""
 
 
-class Residual(Settings):
+class Residual(Section):
     """Shape of a residual network."""
 
     width: int = Field(256, ge=8, le=2**14)

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zmill.models.base import Labelled, evenly
 from zmill.models.patterns import Gaps, Pattern
+from zmill.models.rows import Labelled, evenly, n_of_z
 from zmill.pdf import conformal
 from zmill.pdf.grid import Grid
 from zmill.pdf.lanes import INTS, Code, Compiled, Shape, Value, a_block_at_least
@@ -96,19 +96,6 @@ class Prior:
         """The reverse of `state`."""
         contents = tuple(tuple(float(value) for value in content) for content in facts["contents"])
         return cls(tensors["density"], tuple(float(share) for share in facts["shares"]), contents)
-
-
-def n_of_z(rows: Labelled, grid: Grid) -> Tensor:
-    """(grid.size,) float32 n(z) of labelled rows: a weighted histogram spread linearly over the grid points next to each redshift.
-
-    Redshifts beyond the grid are left out; flat where there are no others.
-    """
-    rows = rows.inside(grid)
-    position = np.clip((rows.z - grid.z_min) / grid.step, 0, grid.size - 1)
-    cell = np.minimum(position.astype(np.int64), grid.size - 2)
-    right = (position - cell) * rows.weight
-    counts = np.bincount(cell, rows.weight - right, grid.size) + np.bincount(cell + 1, right, grid.size)
-    return grid.normalize(torch.as_tensor(counts, dtype=torch.float32)[None])[0]
 
 
 def fit(

@@ -11,11 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zmill.models import scaling as scalers
-from zmill.models.base import Context, Labelled, LocatedModel
+from zmill.models.base import LocatedModel
 from zmill.models.device import sent
 from zmill.models.features import Columns
 from zmill.models.network import Schedule, adamw, train
 from zmill.models.residuals import ResidualKernel
+from zmill.models.rows import Context, Labelled
 from zmill.sections import Text
 from zmill.slices import in_cache
 from zmill.survey.photometry import Photometry

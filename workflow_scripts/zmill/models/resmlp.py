@@ -11,11 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zmill.models.applied import Applied
-from zmill.models.base import Labelled, Model
+from zmill.models.base import Model
 from zmill.models.features import Fluxes, Luptitudes
 from zmill.models.losses import density_loss, mean_crps
 from zmill.models.moved import moved
 from zmill.models.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
+from zmill.models.rows import Labelled
 from zmill.sections import Text
 from zmill.slices import in_cache
 from zmill.survey.photometry import Photometry

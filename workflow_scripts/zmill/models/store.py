@@ -22,10 +22,10 @@ from torch import Tensor
 
 import zmill
 from zmill.catalog.files import MEND, Damaged, file_hash, read_json, whole, write_json
-from zmill.models.base import Context, Labelled
 from zmill.models.ood import Domain
 from zmill.models.prior import Prior
 from zmill.models.registry import model_class
+from zmill.models.rows import Context, Labelled
 from zmill.models.trained import ModelError, TrainedModel
 from zmill.models.watch import State, Watch
 from zmill.pdf.calibration import Calibration

@@ -18,9 +18,10 @@ from torch import Tensor
 from zmill import sed
 from zmill.config import ConfigError
 from zmill.models import base
-from zmill.models.base import Context, Labelled, Model, evenly
+from zmill.models.base import Model
 from zmill.models.features import Columns, Fluxes
 from zmill.models.losses import mean_crps
+from zmill.models.rows import Context, Labelled, evenly
 from zmill.pdf.grid import Grid
 from zmill.survey.photometry import MAGNITUDES, Photometry
 

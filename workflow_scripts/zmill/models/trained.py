@@ -14,11 +14,12 @@ from torch import Tensor
 
 from zmill import metrics
 from zmill.models import ood, prior
-from zmill.models.base import Context, Labelled, Model
+from zmill.models.base import Model
 from zmill.models.device import sent
 from zmill.models.patterns import Fill, Gaps
 from zmill.models.prior import Kinds, Prior
 from zmill.models.registry import model_class
+from zmill.models.rows import Context, Labelled
 from zmill.models.watch import Watch
 from zmill.pdf import calibration_fit, conformal
 from zmill.pdf.calibration import Calibration

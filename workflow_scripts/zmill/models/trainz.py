@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from zmill.models import base
-from zmill.models.base import Labelled, Model
-from zmill.models.prior import n_of_z
+from zmill.models.base import Model
+from zmill.models.rows import Labelled, n_of_z
 from zmill.survey.photometry import Photometry
 
 

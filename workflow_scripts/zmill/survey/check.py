@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from zmill.config import ConfigError, Survey, nearest
+from zmill.config import ConfigError, Survey
 from zmill.job import log
-from zmill.sections import refuse_braces, same_file
 from zmill.survey import kinds
 from zmill.survey.readers import ReadError, Span, Table, format_of, open_table
 from zmill.survey.readers.text import TextTable
@@ -24,49 +23,6 @@ LOOK_ROWS = 1000
 BATCH_ROWS = 65_536
 MOST_FAULTS = 30
 """Faults that are listed one by one."""
-
-
-def resolve(patterns: Sequence[str], data_dir: Path, key: str, made_by_workflow: Collection[Path] = ()) -> list[Path]:
-    """Paths and glob patterns below `data_dir` into files that exist, or will.
-
-    Raises
-    ------
-    ConfigError
-        Where a pattern fits nothing, a file has braces in its path, or is named twice, by whatever spellings.
-    """
-    expected = {Path(path) for path in made_by_workflow}
-    found: list[Path] = []
-    for pattern in patterns:
-        path = data_dir / pattern
-        if path.exists() or path in expected:
-            found.append(path)
-            continue
-        start = Path(path.anchor) if Path(pattern).is_absolute() else data_dir
-        fits = set(start.glob(str(path.relative_to(start))))
-        fits |= {one for one in expected if one.match(str(path))}
-        if not fits:
-            raise ConfigError(f"{key}: {_absent(path)}")
-        found += sorted(fits)
-    first: dict[object, Path] = {}
-    for path in found:
-        try:
-            refuse_braces(str(path))
-        except ValueError as error:
-            raise ConfigError(f"{key}: {error}") from None
-        other = first.setdefault(same_file(path), path)
-        if other is not path:
-            also = f", also as {other}" if other != path else ""
-            raise ConfigError(f"{key}: {path} is named twice{also}; every row would be there twice")
-    return found
-
-
-def _absent(path: Path) -> str:
-    if any(sign in path.name for sign in "*?["):
-        return f"no file fits {path}"
-    folder = path.parent
-    if not folder.is_dir():
-        return f"there is no {path}: the folder {folder} does not exist; check data_dir in config.yaml"
-    return f"there is no {path}{nearest(path.name, sorted(p.name for p in folder.iterdir()))}"
 
 
 @dataclass(frozen=True)

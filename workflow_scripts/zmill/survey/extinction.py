@@ -13,8 +13,8 @@ from astropy.io import fits
 from cdshealpix import nested, ring
 from numpy.typing import NDArray
 
+from zmill.catalog.files import ReadError
 from zmill.catalog.sky import unit_vectors
-from zmill.survey.readers.base import ReadError
 
 LOWEST = -1e30
 """HEALPix writes a pixel without a value as -1.6375e30."""

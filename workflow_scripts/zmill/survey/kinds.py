@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zmill.survey.readers.base import EXACT, ReadError, exact_text
+from zmill.catalog.files import ReadError
+from zmill.survey.readers.base import EXACT, exact_text
 from zmill.survey.readers.text import MISSING, WHOLE
 
 ROUNDED = r"^-?\d\.\d+[eE]\+?\d{2}$"

@@ -10,8 +10,9 @@ import importlib
 import pkgutil
 from pathlib import Path
 
+from zmill.catalog.files import ReadError
 from zmill.survey.readers import streams
-from zmill.survey.readers.base import ReadError, Span, Table
+from zmill.survey.readers.base import Span, Table
 
 __all__ = ["FORMATS", "ReadError", "Span", "Table", "format_of", "open_table"]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from zmill.catalog.files import ReadError
 from zmill.config import nearest
 
 Span = tuple[int, int] | None
@@ -21,10 +22,6 @@ EXACT = {pa.float32(): 2**24, pa.float64(): 2**53}
 """Integers that floats hold exactly end here."""
 MOST_ELEMENTS = 1000
 """Elements of a vector column whose units are listed one by one."""
-
-
-class ReadError(Exception):
-    """A file that cannot be read as the table it should be."""
 
 
 class Table(ABC):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from astropy.table import Column, Table
 
-from zmill.survey.readers.base import ReadError, decoded, refuse_repeated
+from zmill.catalog.files import ReadError
+from zmill.survey.readers.base import decoded, refuse_repeated
 from zmill.survey.readers.held import Held
 from zmill.survey.readers.streams import opened
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from astropy.io import fits
 
-from zmill.survey.readers.base import ReadError, Span, Table, decoded, refuse_repeated, windows
+from zmill.catalog.files import ReadError
+from zmill.survey.readers.base import Span, Table, decoded, refuse_repeated, windows
 from zmill.survey.readers.streams import compression, opened
 
 ENDINGS = (".fits", ".fit", ".fts")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zmill.survey.readers.base import ReadError, Span, Table
+from zmill.catalog.files import ReadError
+from zmill.survey.readers.base import Span, Table
 from zmill.survey.readers.parquet_format import describe_schema, group_spans
 
 ENDINGS = ("hats.properties", "collection.properties")

@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
+from zmill.catalog.files import ReadError
 from zmill.survey.readers import described
-from zmill.survey.readers.base import ReadError, Span, Table, windows
+from zmill.survey.readers.base import Span, Table, windows
 from zmill.survey.readers.held import arrow
 from zmill.survey.readers.streams import compression
 

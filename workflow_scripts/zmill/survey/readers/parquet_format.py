@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from zmill.catalog.files import ReadError
 from zmill.survey.readers import described
-from zmill.survey.readers.base import ReadError, Span, Table, plain_type, refuse_repeated
+from zmill.survey.readers.base import Span, Table, plain_type, refuse_repeated
 
 ENDINGS = (".parquet", ".pq", ".parq")
 

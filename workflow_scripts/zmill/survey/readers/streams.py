@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from zmill.survey.readers.base import ReadError
+from zmill.catalog.files import ReadError
 
 HEAD_BYTES = 4096
 COMPRESSIONS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from zmill.catalog.files import ReadError
 from zmill.job import log
-from zmill.survey.readers.base import ReadError, Span, Table, decoded, refuse_repeated, windows
+from zmill.survey.readers.base import Span, Table, decoded, refuse_repeated, windows
 from zmill.survey.readers.streams import opened, stem
 
 BLOCK_BYTES = 8 << 20

@@ -8,7 +8,8 @@ from typing import Any
 
 from astropy.io import votable
 
-from zmill.survey.readers.base import ReadError, refuse_repeated
+from zmill.catalog.files import ReadError
+from zmill.survey.readers.base import refuse_repeated
 from zmill.survey.readers.held import Held
 from zmill.survey.readers.streams import opened
 
