@@ -109,6 +109,39 @@ def test_many_chance_matches_are_warned_of(tmp_path: Path) -> None:
     assert false == pytest.approx(facts["matched"] - 800, rel=0.5)
 
 
+@pytest.mark.parametrize("rows", [600, 20_000])
+@pytest.mark.parametrize("north", [15, 40, 300])
+def test_a_source_far_beside_its_objects_is_warned_of_or_stops_the_run(tmp_path: Path, rows: int, north: float) -> None:
+    """Farther than offsets are looked for: what shows it is that no more spectra find an object than by chance."""
+    ra, dec = field(rows=rows)
+    write_survey(tmp_path, ra, dec)
+    inside = dec < 30.35
+    far = ra[inside][200:1200], dec[inside][200:1200] + north / 3600
+    write_specz(tmp_path, ("good", ra[:200], dec[:200]), ("far", *far))
+    if rows > 600:
+        with pytest.raises(
+            CrossmatchError, match=r"labels: far: .* of its .* matches are expected to be with an unrel"
+        ):
+            run(tmp_path)
+        return
+    facts = run(tmp_path)
+    (warning,) = facts["warnings"]
+    assert (
+        f"labels: far: {facts['matched_by_source'].get('far', 0)} of its {len(far[0])} spectra have an object"
+        in warning
+    )
+    assert "hardly any finds its own" in warning and facts["spectra_by_source"] == {"far": len(far[0]), "good": 200}
+
+
+def test_a_source_of_which_the_survey_has_few_objects_is_not_warned_of(tmp_path: Path) -> None:
+    """Spectra that are deeper than the survey."""
+    ra, dec = field()
+    write_survey(tmp_path, ra, dec)
+    deep = field(seed=9, rows=1000)
+    write_specz(tmp_path, ("deep", np.concatenate([ra[:60], deep[0]]), np.concatenate([dec[:60], deep[1]])))
+    assert run(tmp_path)["warnings"] == []
+
+
 @pytest.mark.parametrize("apart", [0.0, 0.07, 0.3])
 def test_an_object_in_two_overlapping_tiles_keeps_its_label(tmp_path: Path, apart: float) -> None:
     ra, dec = field()

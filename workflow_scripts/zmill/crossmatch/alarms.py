@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Any
 
 from zmill.crossmatch.offset import Offset
@@ -13,6 +14,8 @@ FEWEST_MATCHES, FEWEST_FALSE = 20, 5.0
 """Matches of a source, and false ones among them, below which nothing is said of it."""
 FAR = 0.25
 """Offset, in units of the match radius, that is warned of; one beyond the radius stops the run."""
+FEWEST_SPECTRA, FEW = 50, 0.01
+"""Spectra of a source, and true matches as a share of them, below which it is warned that hardly any has an object."""
 AMBIGUOUS = 0.2
 """Share of ambiguous matches that is warned of."""
 
@@ -50,7 +53,14 @@ def warn(facts: dict[str, Any], offsets: dict[str, Offset], radii: dict[str, flo
                 "lost, and neighbors are nearer than they should be: correct the positions, or widen radius_arcsec of this source"
             )
     for name, (matched, false) in _by_source(facts).items():
-        if false >= max(FEWEST_FALSE, NOTABLE * matched):
+        spectra = facts["spectra_by_source"][name]
+        if spectra >= FEWEST_SPECTRA and matched - false < max(FEW * spectra, 3 * sqrt(false + 1)):
+            warnings.add(
+                f'labels: {name}: {matched:,} of its {spectra:,} spectra have an object within {radii[name]:g}", and {false:,.0f} of '
+                f"these are expected to be with an unrelated object: hardly any finds its own, though all lie where the survey has "
+                f"objects. If the survey should have them, its positions are wrong. {_advice(name, offsets)}"
+            )
+        elif false >= max(FEWEST_FALSE, NOTABLE * matched):
             warnings.add(
                 f"labels: {name}: {false:,.0f} of its {matched:,} matches ({100 * false / matched:.0f} %) are expected to be with "
                 f"an unrelated object, and their redshifts to be wrong. {_advice(name, offsets)}"
@@ -71,10 +81,9 @@ def warn(facts: dict[str, Any], offsets: dict[str, Offset], radii: dict[str, flo
 
 
 def _by_source(facts: dict[str, Any]) -> dict[str, tuple[int, float]]:
+    """The matches of each source, and how many of them are expected to be with an unrelated object."""
     matched = facts["matched_by_source"]
-    return {
-        name: (matched[name], false) for name, false in facts["expected_false_by_source"].items() if name in matched
-    }
+    return {name: (matched.get(name, 0), false) for name, false in facts["expected_false_by_source"].items()}
 
 
 def _advice(name: str, offsets: dict[str, Offset]) -> str:

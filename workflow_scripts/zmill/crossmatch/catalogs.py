@@ -119,12 +119,13 @@ def find(survey: Path, specz: Path, threads: int = 1, band: str | None = None) -
     matched = table["disc"].to_numpy()
     separation, radius = table["separation_arcsec"].to_numpy().astype(np.float64), discs.radius[matched]
     moved = source[shifted_rows(discs)]
-    false = {}
+    false, having = {}, {}
     for number, name in enumerate(names.tolist()):
         of_source, mine = moved[lucky] == number, source[matched] == number
         share = float(np.count_nonzero(of_source)) / max(int(np.count_nonzero(moved == number)), 1)
         spectra_of_it = int(np.count_nonzero(source == number))
         false[name] = round(expected_false(share, spectra_of_it, separation[mine], radius[mine]), 1)
+        having[name] = spectra_of_it
     facts |= {
         "survey_rows": rows,
         "survey_rows_read": sum(part.rows for part in parts),
@@ -134,6 +135,7 @@ def find(survey: Path, specz: Path, threads: int = 1, band: str | None = None) -
         "chance_match_fraction": chance,
         "expected_false_matches": round(expected_false(chance, len(discs), separation, radius), 1),
         "expected_false_by_source": false,
+        "spectra_by_source": having,
         "offsets": _offsets(names.tolist(), wide, wide_source, [part.around for part in parts]),
         "radius_arcsec": {
             name: round(float(np.median(discs.radius[source == number])), 4)
