@@ -525,7 +525,7 @@ class Survey(Section):
     tables: Tables | None = None
     columns: Columns
     bands: Annotated[list[Name], Field(min_length=1, max_length=31)]
-    """Names of the bands from blue to red: the order of imputation, colors and bit masks."""
+    """Names of the bands from blue to red: the order of imputation, colors and bit masks, which have 31 bits."""
     filters: dict[Name, Text] = {}
     """speclite's name of each band's filter curve (`lsst2023-r`), for template fits and for the galaxies that the flagship learns from first."""
     photometry: Literal[

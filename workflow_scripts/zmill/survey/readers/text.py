@@ -257,7 +257,8 @@ class TextTable(Table):
         short = line.strip()[:60]
         if _opens(self._trimmed(line.encode()).decode(), self._delimiter):
             return (
-                f"a quotation mark opens and does not close before the end of the line ({short!r}): a row is one line"
+                f"a quotation mark opens and does not close before the end of the line ({short!r}): a row is one line; close it, "
+                "or replace the line break in the text by a blank"
             )
         if len(values) != self._width:
             where = "the header" if self.columns[:1] != ["col1"] else "the first line"
