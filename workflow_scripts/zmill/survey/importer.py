@@ -34,6 +34,7 @@ from zmill.job import Progress, log
 from zmill.processes import workers
 from zmill.survey import duplicates, night, pieces
 from zmill.survey.check import Header, read_headers, types_over
+from zmill.survey.copies import warn_of_copies
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.partitioning import choose, merge
@@ -158,6 +159,7 @@ def _import(
         log.warning("%s: %d rows set aside in %s", reason, number, rejected)
     for line in counts.lines():
         log.warning("%s", line)
+    warn_of_copies(catalog, chosen, warnings)
     write_json(catalog.with_name("import.json"), {**counts.json(), "warnings": warnings})
     log.info("%d rows of %d are in %d partitions", counts.kept, total, len(chosen))
     return counts

@@ -23,6 +23,7 @@ from zmill.catalog.hats import ROW_GROUP_ROWS, Partition, write_partition
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Survey
 from zmill.survey import duplicates
+from zmill.survey.copies import COPIES, copies
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.partitioning import histogram, merge, partition_numbers
@@ -301,7 +302,7 @@ def write(catalog: Path, partition: Partition, sources: Sequence[tuple[Path, lis
     table = pa.Table.from_batches(batches, schema=schema).combine_chunks()
     del batches
     order = sorted_order(table)
-    with write_partition(catalog, partition, schema) as writer:
+    with write_partition(catalog, partition, schema, {COPIES: len(copies(table, order))}) as writer:
         for first in range(0, table.num_rows, ROW_GROUP_ROWS):
             writer.write(table.take(pa.array(order[first : first + ROW_GROUP_ROWS])))
     return table.num_rows
