@@ -146,6 +146,17 @@ def test_unobserved_fluxes_of_zero_are_not_talked_about(tmp_path: Path) -> None:
     assert looked(tmp_path, data, definition) == Look([], None)
 
 
+def test_a_band_that_no_row_has_is_said(tmp_path: Path) -> None:
+    none = galaxies(mag_r=np.full(ROWS, np.nan), err_r=np.full(ROWS, np.nan))
+    (warning,) = looked(tmp_path, none).warnings
+    assert warning.startswith("r: measured in none of 2000 rows: check columns.flux")
+    (warning,) = looked(tmp_path, galaxies(mag_r=np.full(ROWS, 99.0))).warnings
+    assert warning.startswith("r: measured in none of 2000 rows")
+    one = np.full(ROWS, np.nan)
+    one[7] = 21
+    assert looked(tmp_path, galaxies(mag_r=one)).warnings == []
+
+
 def test_radians_that_no_file_states(tmp_path: Path) -> None:
     data = galaxies()
     data["ra"], data["dec"] = np.radians(data["ra"]), np.radians(data["dec"])

@@ -160,3 +160,51 @@ def test_ipac_and_ecsv_are_found_by_their_content(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(text.replace('"a b"', '"a b\nc"'))
     with pytest.raises(ReadError, match="2 lines hold 1 rows"):
         open_table(tmp_path / "t.csv")
+
+
+ONE_FIELD = """<?xml version="1.0"?>
+<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>
+<FIELD name="a" datatype="{type}" {more}/><FIELD name="b" datatype="int"/><DATA><TABLEDATA>
+{rows}
+</TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>
+"""
+
+
+@pytest.mark.parametrize(
+    ("type_", "more", "value", "message"),
+    [
+        ("float", "", "22.o5", "a value of a field of numbers is none, and would be missing"),
+        ("double", "", "12:30:01.5", "a value of a field of numbers is none"),
+        ("short", "", "40000", "a whole number is beyond the type of its field"),
+        ("int", "", "-3000000000", "a whole number is beyond the type of its field"),
+        ("char", 'arraysize="4"', "NGC 4151", "a text is longer than its field says, and would be cut"),
+    ],
+)
+@pytest.mark.parametrize("nulls", [0, 30])
+def test_a_value_that_a_votable_cannot_hold_is_refused_with_its_line(
+    tmp_path: Path, type_: str, more: str, value: str, message: str, nulls: int
+) -> None:
+    """Not clipped, cut or made missing, as astropy does; also behind many words for a missing value."""
+    good = {"char": "NGC"}.get(type_, "17")
+    missing = "null" if type_ in ("float", "double") else good
+    values = [good, *[missing] * nulls, value, good]
+    rows = "\n".join(f"<TR><TD>{one}</TD><TD></TD></TR>" for one in values)
+    (tmp_path / "t.vot").write_text(ONE_FIELD.format(type=type_, more=more, rows=rows))
+    with pytest.raises(ReadError, match=rf"t\.vot: line {5 + nulls}: {message}"):
+        open_table(tmp_path / "t.vot")
+    (tmp_path / "t.vot").write_text(ONE_FIELD.format(type=type_, more=more, rows=rows.replace(value, missing)))
+    found = read(tmp_path / "t.vot", "a")["a"]
+    assert len(found) == nulls + 3 and str(found[0]).startswith(good)
+
+
+def test_tables_between_bars_are_read_or_named(tmp_path: Path) -> None:
+    """Not taken for headers of IPAC, which begin with a bar, too."""
+    (tmp_path / "t.csv").write_text("| id | ra |\n| 1 | 10.5 |\n| 2 | 11.5 |\n| 3 | 12.5 |\n| 4 | 13.5 |\n")
+    batches = open_table(tmp_path / "t.csv").batches(["id", "ra"], 9, numeric={"ra"})
+    assert pa.Table.from_batches(batches).to_pydict() == {"id": [*"1234"], "ra": [10.5, 11.5, 12.5, 13.5]}
+    (tmp_path / "t.csv").write_text("| id | ra |\n|----|----|\n| 1 | 10.5 |\n")
+    with pytest.raises(ReadError, match="line 2: column 'ra' holds '----', expected a number"):
+        list(open_table(tmp_path / "t.csv").batches(["id", "ra"], 9, numeric={"ra"}))
+    Table({"id": [1, 2], "ra": [1.5, 2.5]}).write(tmp_path / "t.txt", format="ascii.mrt")
+    with pytest.raises(ReadError, match=r"t\.txt: is a machine-readable table of CDS or AAS"):
+        open_table(tmp_path / "t.txt")

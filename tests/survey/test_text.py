@@ -35,6 +35,8 @@ FAULTY = {
     "long": ("N20,1.5,2,3", "4 values where the header has 3"),
     "open quote": ('"N20,1.5,2', "a quotation mark opens and does not close"),
     "line break in a value": ('"N20\nb",1.5,2', "a quotation mark opens and does not close"),
+    "a number for Python alone": ("N20,1.5\u00a0,2", "column 'ra' holds '1.5\\\\xa0', expected a number"),
+    "digits of another script": ("N20,\uff11.5,2", "column 'ra' holds '\uff11.5', expected a number"),
     "no number": ("N20,10:20:30,2", "column 'ra' holds '10:20:30', expected a number"),
     "zero bytes": ("N20,\0\0,2", "bytes of value 0"),
 }

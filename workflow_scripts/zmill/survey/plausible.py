@@ -109,6 +109,7 @@ class _Seen:
         self.ratios: dict[str, list[Floats]] = {}
         self.places: list[tuple[float, float]] = []
         self.placed = 0
+        self.good = 0
 
     def add(
         self, batch: pa.RecordBatch, columns: dict[str, Any], faults: dict[str, dict[str, Booleans]], good: Booleans
@@ -116,6 +117,7 @@ class _Seen:
         """Keep what a batch has."""
         survey, sentinels = self.survey, self.survey.sentinels
         declared = [*sentinels.undetected, *sentinels.unobserved]
+        self.good += int(good.sum())
         for number, band in enumerate(survey.bands):
             flux, error = survey.column_of("flux", band), survey.column_of("error", band)
             if flux is None:
@@ -151,7 +153,17 @@ class _Seen:
 
     def warnings(self, of: str) -> list[str]:
         """What is to be said."""
-        return [*self._repeated(of), *self._medians(), *self._positions()]
+        return [*self._repeated(of), *self._absent(of), *self._medians(), *self._positions()]
+
+    def _absent(self, of: str) -> list[str]:
+        """Bands that no row has."""
+        absent = [band for band, parts in self.mags.items() if not any(map(len, parts))]
+        if not absent or self.good < ENOUGH:
+            return []
+        return [
+            f"{', '.join(absent)}: measured in none {of}: check columns.flux and sentinels, or leave out bands that the survey "
+            "does not have"
+        ]
 
     def _repeated(self, of: str) -> list[str]:
         """Values that stand for something else, with the line that would declare them."""

@@ -84,10 +84,18 @@ def content_of(path: Path) -> str | None:
         return "ecsv"
     if text.startswith(b"<") and b"<VOTABLE" in first.upper():
         return "votable"
-    line = text.split(b"\n", 1)[0].strip()
-    if line.startswith(b"\\") or (line.startswith(b"|") and line.endswith(b"|") and len(line) > 1):
+    lines = [line.strip() for line in text.splitlines()]
+    bars = [line for line in lines if line.startswith(b"|") and line.endswith(b"|") and len(line) > 1]
+    if lines and (lines[0].startswith(b"\\") or (lines[0] in bars and _ipac_types(bars[1:2]))):
         return "ipac"
     return None
+
+
+def _ipac_types(second: list[bytes]) -> bool:
+    """Whether the second of the lines between bars holds types of IPAC's columns, or is none: other tables have values there."""
+    names = (b"int", b"long", b"float", b"double", b"real", b"char", b"date", b"bool")
+    words = [word.strip().lower() for line in second for word in line.strip(b"|").split(b"|")]
+    return all(any(word and name.startswith(word) for name in names) for word in words)
 
 
 def stem(name: str) -> str:

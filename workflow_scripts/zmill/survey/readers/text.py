@@ -63,6 +63,11 @@ class TextTable(Table):
                     self._comments.append(line.lstrip("#").strip())
             elif line.strip():
                 data.append((number, line))
+        if any("Byte-by-byte Description" in line for _, line in data):
+            raise ReadError(
+                f"{path}: is a machine-readable table of CDS or AAS, which zmill does not read: write it as ECSV or Parquet "
+                "(Table.read(..., format='ascii.mrt') of astropy reads it)"
+            )
         first = data[0][1] if data else self._comments[-1] if self._comments else ""
         if not first:
             raise ReadError(f"{path}: is empty: it has no header and no row")
@@ -315,11 +320,12 @@ def _opens(line: str, delimiter: str) -> bool:
 
 
 def _is_number(value: str) -> bool:
+    """Whether pyarrow reads a value as a number, which takes fewer spellings for one than Python."""
     try:
         float(value)
     except ValueError:
         return False
-    return "_" not in value
+    return value.isascii() and "_" not in value and value.strip(" ") == value.strip()
 
 
 def _kind(column: pa.ChunkedArray) -> pa.DataType:

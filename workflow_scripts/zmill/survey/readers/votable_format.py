@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from astropy.io import votable
+from astropy.io.votable import exceptions
 
 from zmill.catalog.files import ReadError
 from zmill.survey.readers.base import refuse_repeated
 from zmill.survey.readers.held import Held
 from zmill.survey.readers.streams import opened
+from zmill.survey.readers.text import MISSING
 
 ENDINGS = (".vot", ".votable", ".xml")
+CHANGES = {
+    exceptions.W30: "a value of a field of numbers is none, and would be missing",
+    exceptions.W46: "a text is longer than its field says, and would be cut",
+    exceptions.W51: "a whole number is beyond the type of its field, and would be another one",
+}
+"""What astropy would do to a value, by the warning that it gives."""
 
 
 class Reader(Held):
@@ -25,9 +37,8 @@ class Reader(Held):
 
     def __init__(self, path: Path, group: str | None) -> None:
         self.path = path
-        with opened(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            document = votable.parse(file, verify="ignore")
+        with opened(path) as file, _exactly(path):
+            document = votable.parse(file, verify="warn")
         statuses = [info for info in _infos(document) if str(info.name).upper() == "QUERY_STATUS"]
         for info in statuses:
             if str(info.value).upper() == "ERROR":
@@ -52,6 +63,28 @@ class Reader(Held):
             len(array),
             {field.name or field.ID: str(field.unit) for field in fields if field.unit},
         )
+
+
+@contextmanager
+def _exactly(path: Path) -> Iterator[None]:
+    """Refuse what astropy changes with no more than a warning; what else it warns of is not told."""
+    changed: list[str] = []
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if changed or not isinstance(message, tuple(CHANGES)):
+            return
+        word = re.search(r"Invalid literal for float '(.*)'", str(message))
+        if word is None or word[1].strip() not in MISSING:
+            line = re.search(r":(\d+):\d+: W\d\d: ", str(message))
+            where = f"line {line[1]}: " if line else ""
+            changed.append(f"{path}: {where}{CHANGES[type(message)]} ({str(message).rsplit(': ', 1)[-1]})")
+
+    with exceptions.conf.set_temp("max_warnings", sys.maxsize), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield
+    if changed:
+        raise ReadError(f"{changed[0]}: mend the file, or leave the column out of it")
 
 
 def _infos(document: Any) -> list[Any]:
