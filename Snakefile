@@ -14,12 +14,12 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from zmill.config import ConfigError, check_files, dump, load
-from zmill.inputs import find
-from zmill.job import failed
-from zmill.many_jobs import take_in_stride
-from zmill.planning import decide_by_records
-from zmill.waiting import sleep_while_waiting
-from zmill.warning import collect
+from zmill.workflow.input_files import find
+from zmill.workflow.job import failed
+from zmill.workflow.many_jobs import take_in_stride
+from zmill.workflow.planning import decide_by_records
+from zmill.workflow.waiting import sleep_while_waiting
+from zmill.workflow.warning import collect
 
 min_version("9.20")
 sleep_while_waiting()

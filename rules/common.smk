@@ -2,9 +2,9 @@
 
 from functools import lru_cache
 
-from zmill import gpus
+from zmill.workflow import gpus
 from zmill.catalog import shards, sources
-from zmill.planning import executes
+from zmill.workflow.planning import executes
 from zmill.predict import assign
 from zmill.survey.importer import import_settings, manifest
 

@@ -1,4 +1,4 @@
-from zmill.dates import period
+from zmill.workflow.dates import period
 
 # Which files of label sources were read.
 READ = f"{RESULTS}/progress/sources/labels.json"

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zmill.config import ConfigError
-from zmill.job import job, log
 from zmill.labels import ned
 from zmill.redact import expand, redact
 from zmill.sections import parse
+from zmill.workflow.job import job, log
 
 SECRET = "Gr3ek&Fire/77"
 

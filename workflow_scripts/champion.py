@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import torch
 
 from zmill.catalog.files import read_json, whole
-from zmill.job import job
 from zmill.predict.assign import state
 from zmill.predict.champion import contend
+from zmill.workflow.job import job
 
 with job(snakemake):
     torch.set_num_threads(snakemake.threads)

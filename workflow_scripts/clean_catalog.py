@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from zmill.clean.shard import finish_catalog
-from zmill.job import job
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     rows = finish_catalog(

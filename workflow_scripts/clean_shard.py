@@ -5,9 +5,9 @@ from pathlib import Path
 from zmill.catalog import shards
 from zmill.clean.shard import clean_shard, recipe
 from zmill.config import Survey
-from zmill.job import job
+from zmill.workflow.job import job
 
-if __name__ == "__main__":  # processes of `zmill.processes` import this file again: they must not do its work
+if __name__ == "__main__":  # processes of `zmill.workflow.processes` import this file again: they must not do its work
     with job(snakemake):
         clean_shard(
             survey=Path(snakemake.input.survey).parent,

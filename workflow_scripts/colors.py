@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from zmill.clean.split import learn_colors
-from zmill.job import job
+from zmill.sample.split import learn_colors
+from zmill.workflow.job import job
 
 with job(snakemake):
     learn_colors(

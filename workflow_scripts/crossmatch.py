@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from zmill.crossmatch.catalogs import crossmatch
-from zmill.job import job
+from zmill.workflow.job import job
 
 with job(snakemake):
     crossmatch(

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from zmill.job import job
 from zmill.simulate import demo
+from zmill.workflow.job import job
 
 with job(snakemake):
     demo.write(

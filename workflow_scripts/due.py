@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from zmill.clean.due import decide
 from zmill.config import Refresh
-from zmill.job import job
+from zmill.sample.retrain import decide
+from zmill.workflow.job import job
 
 with job(snakemake):
     decide(

@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import torch
 
 from zmill.catalog.files import read_json, whole, write_json
-from zmill.clean.impute import MeanColors, fill
-from zmill.job import job
-from zmill.models import store
-from zmill.models.device import choose
-from zmill.models.evaluate import evaluate
-from zmill.models.patterns import Gaps
-from zmill.survey.photometry import Photometry
+from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.impute import MeanColors, fill
+from zmill.inputs.photometry.missing_bands import Gaps
+from zmill.networks.device import choose
+from zmill.training import store
+from zmill.training.evaluate import evaluate
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     torch.set_num_threads(snakemake.threads)

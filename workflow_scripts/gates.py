@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from zmill.config import Gates
-from zmill.job import job
 from zmill.metrics import SELECTABLE
 from zmill.release.gates import judge
+from zmill.workflow.job import job
 
 with job(snakemake):
     judge(

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from zmill.config import Partitions, Survey
-from zmill.job import job
 from zmill.survey.importer import import_survey
+from zmill.workflow.job import job
 
 if __name__ == "__main__":  # worker processes import this file again: they must not do its work
     with job(snakemake):

@@ -5,8 +5,8 @@ from pathlib import Path
 from zmill.catalog import sources
 from zmill.catalog.files import write_json
 from zmill.config import Labels, LabelSource, Partitions
-from zmill.job import job
 from zmill.labels.build import build
+from zmill.workflow.job import job
 
 with job(snakemake):
     manifest = Path(snakemake.params.manifest)

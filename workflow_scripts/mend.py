@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from zmill.job import job
 from zmill.mend import mend
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     found = mend(Path(snakemake.params.results), every_byte=True)

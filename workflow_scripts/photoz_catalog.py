@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from zmill.job import job
 from zmill.predict.finish import finish
+from zmill.workflow.job import job
 
 with job(snakemake):
     finish(Path(snakemake.params.results), snakemake.params.survey, snakemake.params.pdf)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from zmill.catalog import shards
 from zmill.config import Predict
-from zmill.job import job
 from zmill.predict.assign import folder
 from zmill.predict.shard import predict_shard
+from zmill.workflow.job import job
 
 with job(snakemake):
     predict_shard(

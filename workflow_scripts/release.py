@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from zmill.catalog.files import write_json
-from zmill.job import job
 from zmill.release.publish import publish
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     record = publish(

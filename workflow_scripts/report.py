@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from zmill.job import job
 from zmill.report.page import build
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     build(

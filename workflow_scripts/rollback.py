@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from zmill.job import job
 from zmill.release.rollback import rollback
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     rollback(Path(snakemake.params.results), log.info, snakemake.threads)

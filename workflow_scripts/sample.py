@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from zmill.clean.labelled import build_sample
 from zmill.config import Weights
-from zmill.job import job
+from zmill.sample.labelled import build_sample
+from zmill.workflow.job import job
 
 with job(snakemake):
     build_sample(

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from zmill.catalog import sources
-from zmill.clean.tables import sample_tables
 from zmill.config import Labels, Split, Survey
-from zmill.job import job
+from zmill.sample.tables import sample_tables
+from zmill.workflow.job import job
 
 with job(snakemake):
     manifest = Path(snakemake.params.manifest)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from zmill.catalog.files import read_json, whole, write_json
-from zmill.job import job
-from zmill.models.patterns import table
-from zmill.models.selection import choose, leaderboard
+from zmill.inputs.photometry.missing_bands import table
+from zmill.training.selection import choose, leaderboard
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     evaluations = {Path(path).parent.name: read_json(path) for path in snakemake.input.metrics}

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from zmill.clean.split import split_matches
 from zmill.config import Split, Survey
-from zmill.job import job
+from zmill.sample.split import split_matches
+from zmill.workflow.job import job
 
 with job(snakemake):
     split_matches(

@@ -7,14 +7,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from zmill.catalog.files import read_json
-from zmill.clean.impute import MeanColors, fill
-from zmill.job import job
-from zmill.models import store
-from zmill.models.device import choose, reproducible
-from zmill.models.features import check_extra
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry.features import check_extra
+from zmill.inputs.photometry.impute import MeanColors, fill
 from zmill.models.registry import model_class
-from zmill.models.rows import Context, Labelled
-from zmill.models.trained import fit_and_calibrate, refit
+from zmill.networks.device import choose, reproducible
+from zmill.training import store
+from zmill.training.trained import fit_and_calibrate, refit
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     cls = model_class(snakemake.params.type)

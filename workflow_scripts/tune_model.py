@@ -2,8 +2,8 @@
 
 from zmill.catalog.files import read_json, whole, write_json
 from zmill.config import Search, parse
-from zmill.job import job
 from zmill.tune import result
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     found = result.describe(

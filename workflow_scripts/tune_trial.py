@@ -6,11 +6,11 @@ import pyarrow.parquet as pq
 
 from zmill.catalog.files import write_json
 from zmill.config import Search, parse
-from zmill.job import job
-from zmill.models.device import choose, reproducible
-from zmill.models.rows import Context
+from zmill.inputs.base import Context
+from zmill.networks.device import choose, reproducible
 from zmill.tune.space import further_inputs
 from zmill.tune.trial import Task, run
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     search = parse(Search, snakemake.params.search, f"config.yaml: tune.{snakemake.wildcards.model}")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from zmill.job import job
 from zmill.release.publish import audit
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     audit(Path(snakemake.params.results), log.info, snakemake.threads)

@@ -28,8 +28,8 @@ from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 
 from zmill import metrics
-from zmill.models.features import Columns
-from zmill.models.rows import Context, Labelled
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry.features import Columns
 from zmill.pdf import points
 
 SURVEYS = ("lsst_dc2", "sdss_edr", "zcosmos", "demo")

@@ -19,11 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from zmill.catalog.files import write_json  # noqa: E402
-from zmill.clean.tables import sample_tables  # noqa: E402
 from zmill.config import Split, load_survey  # noqa: E402
-from zmill.models.rows import Context, Labelled  # noqa: E402
+from zmill.inputs.base import Context, Labelled  # noqa: E402
+from zmill.inputs.photometry.batch import Photometry  # noqa: E402
 from zmill.pdf.grid import Grid  # noqa: E402
-from zmill.survey.photometry import Photometry  # noqa: E402
+from zmill.sample.tables import sample_tables  # noqa: E402
 
 RESULTS = ROOT / "results" / "benchmarks"
 SPLITS = ("train", "valid", "calib", "test")

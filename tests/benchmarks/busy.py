@@ -39,9 +39,9 @@ def alone(way: str, steps: int) -> None:
     import torch
 
     from zmill.models.ensemble import Distilled
-    from zmill.models.lanes import CPU_LANES
-    from zmill.models.losses import cross_entropy
-    from zmill.models.network import ResidualMLP, train
+    from zmill.networks.losses import cross_entropy
+    from zmill.networks.network import ResidualMLP, train
+    from zmill.networks.parallel import CPU_LANES
 
     settings = Distilled.model_validate({"epochs": 1, "batch": 256})
     inputs, answers = torch.randn(256 * steps, 29), torch.rand(256, 301).softmax(1)

@@ -28,12 +28,12 @@ from bench import PeakMemory, report
 
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
-from zmill.clean.impute import MeanColors
 from zmill.clean.partition import BATCH_ROWS, Recipe
 from zmill.clean.shard import clean_shard
 from zmill.config import Cut
-from zmill.processes import Run, processes
-from zmill.survey.photometry import mask_of
+from zmill.inputs.photometry.batch import mask_of
+from zmill.inputs.photometry.impute import MeanColors
+from zmill.workflow.processes import Run, processes
 
 BANDS = ("u", "g", "r", "i", "z", "y")
 ORDER = 6

@@ -39,7 +39,7 @@ sys.path.insert(0, {scripts!r})
 from pathlib import Path
 from types import SimpleNamespace
 from zmill.crossmatch.catalogs import crossmatch
-from zmill.job import job
+from zmill.workflow.job import job
 work = Path({work!r})
 with job(SimpleNamespace(log=[work / "zmill.log"], output=[], resources={{}})):
     crossmatch(work / "survey", work / "specz", work / "matches.parquet", work / "matches.json", threads=2)

@@ -27,7 +27,7 @@ from zmill.catalog.hats import Partition
 
 PROGRAM = """
 from snakemake.cli import main
-from zmill import planning
+from zmill.workflow import planning
 
 due = planning.due
 planning.due = lambda job: due(job) if job.rule.name in ("demo_data", "clean_shard", "predict_shard") else []

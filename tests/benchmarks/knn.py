@@ -19,9 +19,9 @@ import torch
 from bench import context_of, cpu_seconds, first, lsst_dc2, parser, report
 from peers import rail
 
+from zmill.inputs.photometry.batch import Photometry
 from zmill.models.knn import KNNSettings, Neighbours
 from zmill.pdf import points
-from zmill.survey.photometry import Photometry
 
 BATCH = 4096
 

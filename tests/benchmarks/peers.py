@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zmill.models.rows import Context, Labelled
-from zmill.survey.photometry import Photometry, bits
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry.batch import Photometry, bits
 
 PROGRAM = Path(__file__).with_name("rail_peer.py")
 LEARNERS = ("knn", "flexzboost", "cmnn", "nn")

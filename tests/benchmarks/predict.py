@@ -34,16 +34,16 @@ from bench import report
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
-from zmill.models import store
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry import batch as photometry
+from zmill.inputs.photometry.batch import Photometry, mask_of
 from zmill.models.registry import model_class
-from zmill.models.rows import Context, Labelled
-from zmill.models.trained import fit_and_calibrate
 from zmill.pdf.grid import Grid
 from zmill.predict.infer import Stored
 from zmill.predict.read import IDENTITY
 from zmill.predict.shard import predict_shard
-from zmill.survey import photometry
-from zmill.survey.photometry import Photometry, mask_of
+from zmill.training import store
+from zmill.training.trained import fit_and_calibrate
 
 BANDS = ("u", "g", "r", "i", "z", "y")
 SLOPES = np.array([0.9, 0.6, 0.2, 0.0, -0.1, -0.15])

@@ -30,12 +30,12 @@ from peers import rail
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
-from zmill.models import store
+from zmill.inputs.base import Labelled
+from zmill.inputs.photometry.batch import Photometry
 from zmill.models.registry import model_class
-from zmill.models.rows import Labelled
-from zmill.models.trained import fit_and_calibrate
 from zmill.predict.shard import predict_shard
-from zmill.survey.photometry import Photometry
+from zmill.training import store
+from zmill.training.trained import fit_and_calibrate
 
 PAIRS = {"knn": "knn", "flexzboost": "gbdt", "nn": "fcnn"}
 """RAIL's estimator: the model type of zmill."""

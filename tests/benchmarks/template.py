@@ -22,10 +22,10 @@ from bench import cpu_seconds, first, report
 from peers import rail
 
 from zmill import sed
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry.batch import Photometry
 from zmill.models import template
-from zmill.models.rows import Context, Labelled
 from zmill.pdf.grid import Grid
-from zmill.survey.photometry import Photometry
 
 BANDS = tuple("ugrizy")
 FILTERS = {band: f"lsst2016-{band}" for band in BANDS}

@@ -5,7 +5,7 @@ labelled rows of LSST DC2, each in a process of its own, on a CPU and on the fir
 flagship train in two lanes, everything else on one thread. RAIL's informers get the same training rows, on one thread.
 
 With several numbers of rows each is a training: of more rows than there are, the others are galaxies made of them by moving them in
-redshift (`zmill.models.moved`), so that costs for 10⁵ and 10⁶ rows are measured, and accuracy is not.
+redshift (`zmill.inputs.photometry.synthetic`), so that costs for 10⁵ and 10⁶ rows are measured, and accuracy is not.
 
 `<model>_seconds`           of processor time (on a GPU wall time); the choice on validation rows and calibration are part of it
 `<model>_wall_seconds`      the same in wall time
@@ -36,10 +36,10 @@ from bench import ROOT, context_of, first, joined, lsst_dc2, parser, report
 from peers import rail
 
 from zmill.config import ModelSettings
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry.synthetic import moved
 from zmill.models import registry
-from zmill.models.moved import moved
-from zmill.models.rows import Context, Labelled
-from zmill.models.trained import fit_and_calibrate, refit
+from zmill.training.trained import fit_and_calibrate, refit
 
 ZOO: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docs/models/zoo.yaml").read_text(encoding="utf-8"))["models"]
 PEERS = {"knn": "knn", "gbdt": "flexzboost", "cmnn": "cmnn", "template": "bpz", "fcnn": "nn", "trainz": "trainz"}

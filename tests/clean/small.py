@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.config import Survey
-from zmill.survey.photometry import mask_of
+from zmill.inputs.photometry.batch import mask_of
 
 BANDS = ("g", "r", "i", "z")
 

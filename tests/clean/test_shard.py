@@ -22,10 +22,10 @@ from zmill.catalog import hats
 from zmill.catalog.files import file_hash, read_json, write_json
 from zmill.catalog.hats import CatalogError
 from zmill.clean import shard as module
-from zmill.clean.impute import MeanColors
 from zmill.clean.partition import Recipe, clean_partition
 from zmill.clean.shard import clean_shard, finish_catalog, recipe
-from zmill.processes import processes
+from zmill.inputs.photometry.impute import MeanColors
+from zmill.workflow.processes import processes
 
 RECIPE = Recipe(BANDS, {}, MeanColors(BANDS, (0.4, 0.4, 0.4), (10, 10, 10)))
 
@@ -172,7 +172,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from zmill.catalog import hats
-from zmill.clean.impute import MeanColors
+from zmill.inputs.photometry.impute import MeanColors
 from zmill.clean.partition import Recipe
 from zmill.clean.shard import clean_shard
 base = Path(sys.argv[1])

@@ -10,10 +10,10 @@ import pytest
 
 from zmill.config import Labels, Partitions, load_survey
 from zmill.crossmatch.catalogs import crossmatch
-from zmill.inputs import find
 from zmill.labels.build import build
 from zmill.simulate import demo
 from zmill.survey.importer import import_survey
+from zmill.workflow.input_files import find
 
 AREA = 0.4
 

@@ -22,10 +22,10 @@ import pytest
 
 from zmill.check import check
 from zmill.config import Config, ConfigError, LabelSource, Survey, parse
-from zmill.inputs import find
 from zmill.labels.base import source_of, sources
 from zmill.models.registry import check_models, model_class, types
 from zmill.sections import Section
+from zmill.workflow.input_files import find
 
 if TYPE_CHECKING:
     from conftest import Tally  # several folders of tests have a conftest

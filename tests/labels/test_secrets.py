@@ -16,13 +16,13 @@ from test_services import DEC, RA, SIZE, write_survey
 
 from zmill.catalog.files import write_json
 from zmill.config import Labels, LabelSource, Partitions, dump
-from zmill.job import job
 from zmill.labels import sdss
 from zmill.labels.build import build
 from zmill.release.provenance import public
 from zmill.report.page import _without_places
 from zmill.report.river import _pretty
-from zmill.warning import collect
+from zmill.workflow.job import job
+from zmill.workflow.warning import collect
 
 USER, PASSWORD = "planted.user", "Pl4nted&Secret/77"
 PLANTED = (USER, PASSWORD, quote(PASSWORD, safe=""), base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())

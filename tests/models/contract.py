@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from toy_survey import CONTEXT, GRID, labelled
 
-from zmill.models import store
+from models.toy_survey import CONTEXT, GRID, labelled
+from zmill.inputs.base import Labelled
 from zmill.models.base import Model
-from zmill.models.losses import mean_crps
 from zmill.models.registry import model_class
-from zmill.models.rows import Labelled
-from zmill.models.trained import fit_and_calibrate
+from zmill.networks.losses import mean_crps
+from zmill.training import store
+from zmill.training.trained import fit_and_calibrate
 
 CPU = torch.device("cpu")
 _NETWORK = {"epochs": 10, "width": 32, "blocks": 1, "waves": 2, "embedding": 2, "batch": 128}

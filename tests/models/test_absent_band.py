@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from contract import CPU, QUICK
-from toy_survey import CONTEXT, GRID, labelled
 
+from models.contract import CPU, QUICK
+from models.toy_survey import CONTEXT, GRID, labelled
+from zmill.inputs.base import Labelled
 from zmill.models import registry
-from zmill.models.evaluate import predict_rows
-from zmill.models.losses import mean_crps
-from zmill.models.rows import Labelled
-from zmill.models.trained import fit_and_calibrate, refit
+from zmill.networks.losses import mean_crps
+from zmill.training.evaluate import predict_rows
+from zmill.training.trained import fit_and_calibrate, refit
 
 WITH_FILTERS = replace(CONTEXT, filters={"g": "sdss2010-g", "r": "sdss2010-r", "i": "sdss2010-i"})
 

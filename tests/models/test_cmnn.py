@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import contract
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2
-from toy_survey import GRID, labelled
 
+from models import contract
+from models.toy_survey import GRID, labelled
 from zmill.config import ConfigError, ModelSettings
-from zmill.models.features import Fluxes
+from zmill.inputs.base import Labelled
+from zmill.inputs.photometry.features import Fluxes
 from zmill.models.registry import check_models
-from zmill.models.rows import Labelled
 
 PUBLISHED = {"weights": "uniform", "floor": 0.0, "magnitude": 0.0, "fewest": 1, "most": 10_000}
 QUICK = {"floor": 0.02, "magnitude": 1.0}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import contract
 import pytest
 import torch
-from toy_survey import labelled
 
+from models import contract
+from models.toy_survey import labelled
 from zmill.config import ConfigError, ModelSettings
 from zmill.models import cnn
 from zmill.models.registry import check_models

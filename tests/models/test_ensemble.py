@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import contract
 import numpy as np
 import pytest
 import torch
-from test_moved import CONTEXT as WITH_FILTERS
-from test_moved import galaxies
-from toy_survey import CONTEXT, labelled
 
+from inputs.photometry.test_synthetic import CONTEXT as WITH_FILTERS
+from inputs.photometry.test_synthetic import galaxies
+from models import contract
+from models.toy_survey import CONTEXT, labelled
 from zmill import metrics
 from zmill.config import ConfigError, ModelSettings
+from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.features import Fluxes
 from zmill.models.ensemble import PER_ROW, Ensemble, EnsembleSettings
-from zmill.models.features import Fluxes
 from zmill.models.registry import check_models
 from zmill.pdf.calibration import Calibration
-from zmill.survey.photometry import Photometry
 
 SHAPE = {"width": 48, "waves": 4, "embedding": 2, "lr": 8e-3, "ema": 0.9}
 QUICK: dict[str, Any] = {

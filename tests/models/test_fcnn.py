@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import contract
 import numpy as np
 import pytest
 import torch
-from toy_survey import CONTEXT, GRID, labelled
 
+from models import contract
+from models.toy_survey import CONTEXT, GRID, labelled
 from zmill.models.fcnn import FCNN, FCNNSettings
-from zmill.models.network import TrainingError
-from zmill.models.residuals import ResidualKernel
+from zmill.networks.network import TrainingError
+from zmill.pdf.residuals import ResidualKernel
 
 QUICK = {"lr": 3e-3, "epochs": 15, "hidden": [32, 32], "ema": 0.0}
 

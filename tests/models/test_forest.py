@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import contract
 import numpy as np
 import pytest
 import torch
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
-from toy_survey import GRID, labelled
 
+from models import contract
+from models.toy_survey import GRID, labelled
 from zmill.config import ConfigError, ModelSettings
 from zmill.models.registry import check_models
 

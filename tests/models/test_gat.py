@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import contract
 import pytest
 import torch
 from torch.nn import functional
 
+from models import contract
 from zmill.config import ConfigError, ModelSettings
 from zmill.models import gat
 from zmill.models.registry import check_models

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import contract
 import numpy as np
 import pytest
 import torch
-from toy_survey import GRID, labelled
 
+from models import contract
+from models.toy_survey import GRID, labelled
 from zmill.config import ConfigError, ModelSettings
+from zmill.inputs.base import Labelled
 from zmill.models import gbdt
 from zmill.models.registry import check_models
-from zmill.models.rows import Labelled
 
 QUICK = {"bases": 12, "rounds": 40, "lr": 0.1, "leaves": 8}
 

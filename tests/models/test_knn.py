@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import contract
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import MinMaxScaler
-from toy_survey import GRID, labelled
 
+from models import contract
+from models.toy_survey import GRID, labelled
 from zmill.config import ConfigError, ModelSettings
+from zmill.inputs.base import Labelled
 from zmill.models import knn
 from zmill.models.registry import check_models
-from zmill.models.rows import Labelled
 
 
 @pytest.mark.parametrize("weights", ["uniform", "distance"])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import contract
 import numpy as np
 import torch
-from toy_survey import GRID, labelled
 
-from zmill.models.features import Fluxes
+from models import contract
+from models.toy_survey import GRID, labelled
+from zmill.inputs.base import Labelled
+from zmill.inputs.photometry.features import Fluxes
 from zmill.models.nca import near
-from zmill.models.rows import Labelled
 
 QUICK: dict[str, Any] = {
     **{"epochs": 12, "members": 2, "width": 48, "waves": 4, "embedding": 2, "dimensions": 8},

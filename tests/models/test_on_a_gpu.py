@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from contract import CPU, QUICK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
-from toy_survey import CONTEXT, labelled, sample_table
 
+from models.contract import CPU, QUICK
+from models.toy_survey import CONTEXT, labelled, sample_table
 from zmill.models import registry
-from zmill.models.device import reproducible
-from zmill.models.trained import TrainedModel, fit_and_calibrate
+from zmill.networks.device import reproducible
 from zmill.pdf import arrow, grid
 from zmill.predict.infer import Inference, _Few
+from zmill.training.trained import TrainedModel, fit_and_calibrate
 
 WITH_FILTERS = replace(CONTEXT, filters={"g": "sdss2010-g", "r": "sdss2010-r", "i": "sdss2010-i"})
 GPU = torch.device("cuda")

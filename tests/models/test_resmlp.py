@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import contract
 import numpy as np
 import pytest
 import torch
-from test_moved import CONTEXT as WITH_FILTERS
-from test_moved import galaxies
-from toy_survey import CONTEXT, GRID, labelled
 
+from inputs.photometry.test_synthetic import CONTEXT as WITH_FILTERS
+from inputs.photometry.test_synthetic import galaxies
+from models import contract
+from models.toy_survey import CONTEXT, GRID, labelled
 from zmill.models import resmlp
-from zmill.models.losses import cross_entropy, crps_of_probabilities, density_loss, mean_crps, soft_labels
 from zmill.models.registry import model_class
 from zmill.models.resmlp import ResidualEnsemble, ResMLPSettings
+from zmill.networks.losses import cross_entropy, crps_of_probabilities, density_loss, mean_crps, soft_labels
 
 QUICK = {"epochs": 12, "members": 2, "width": 48, "blocks": 2, "waves": 4, "embedding": 2, "weight_decay": 0.01}
 

@@ -6,20 +6,20 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
-import contract
 import h5py
 import numpy as np
 import pytest
 import torch
-from toy_survey import GRID
 
+from models import contract
+from models.toy_survey import GRID
 from zmill import sed
 from zmill.config import ConfigError, ModelSettings
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry.batch import Photometry, mask_of
 from zmill.models import template
 from zmill.models.registry import check_models
-from zmill.models.rows import Context, Labelled
 from zmill.pdf.grid import Grid
-from zmill.survey.photometry import Photometry, mask_of
 
 BANDS = ("u", "g", "r", "i", "z")
 FILTERS = {band: f"sdss2010-{band}" for band in BANDS}

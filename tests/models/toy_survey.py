@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from zmill.models.rows import Context, Labelled
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry.batch import Photometry
 from zmill.pdf.grid import Grid
-from zmill.survey.photometry import Photometry
 
 BANDS = ("g", "r", "i")
 GRID = Grid(0.0, 2.0, 201)

@@ -23,9 +23,9 @@ from pydantic import BaseModel
 from snakemake.cli import main
 
 from tiny import ROOT, prepare
-from zmill import planning, records
 from zmill.config import Config, Survey, load
 from zmill.survey.importer import import_settings
+from zmill.workflow import planning, records
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 

@@ -20,11 +20,11 @@ from predict_sky import BANDS
 
 from zmill.catalog import hats
 from zmill.config import Predict
-from zmill.job import job
-from zmill.models import store
 from zmill.predict import assign
 from zmill.predict.infer import Inference
 from zmill.predict.shard import computing, predict_shard
+from zmill.training import store
+from zmill.workflow.job import job
 
 SETTINGS = Predict(pdf="compact", batch_rows=500)
 

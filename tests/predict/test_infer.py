@@ -15,17 +15,18 @@ from predict_sky import BANDS, clean_rows
 from torch import Tensor
 
 from zmill.catalog.hats import Partition
-from zmill.models import base, ood
-from zmill.models.prior import Prior
-from zmill.models.rows import Context, Labelled
-from zmill.models.trained import TrainedModel
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry.batch import Photometry
+from zmill.models import base
 from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.calibration import Calibration, Local
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
 from zmill.predict import infer
 from zmill.predict.infer import Inference
-from zmill.survey.photometry import Photometry
+from zmill.training import out_of_distribution
+from zmill.training.prior import Prior
+from zmill.training.trained import TrainedModel
 
 GRID = Grid(0.0, 3.0, 301)
 INTERVALS = Conformal((22.0, 24.0), ((0.5, 0.9), (0.7, 0.97), (0.6, 1.0), (1.0, 1.0)))
@@ -82,7 +83,7 @@ class Bell(Line, base.LocatedModel):
 def line() -> TrainedModel:
     model = Line(base.Settings(), Context(BANDS, 3, GRID, seed=1))
     train = Photometry.from_arrow(clean_rows(Partition(4, 7), 2000), BANDS)
-    return TrainedModel("line", "line", model, Calibration(), INTERVALS, ood.fit(train, 3, 1), PRIOR)
+    return TrainedModel("line", "line", model, Calibration(), INTERVALS, out_of_distribution.fit(train, 3, 1), PRIOR)
 
 
 @pytest.fixture(scope="module")

@@ -16,18 +16,18 @@ from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.config import Predict
-from zmill.models import store
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry.batch import Photometry
 from zmill.models.resmlp import ResidualEnsemble
-from zmill.models.rows import Context, Labelled
-from zmill.models.store import model_hash
-from zmill.models.trained import ModelError, fit_and_calibrate
 from zmill.pdf import arrow, points
 from zmill.pdf.grid import Grid
 from zmill.predict import assign, champion
 from zmill.predict.finish import finish
 from zmill.predict.infer import COLUMNS
 from zmill.predict.shard import predict_shard
-from zmill.survey.photometry import Photometry
+from zmill.training import store
+from zmill.training.store import model_hash
+from zmill.training.trained import ModelError, fit_and_calibrate
 
 GRID = Grid(0.0, 3.0, 61)
 ROWS = [700, 0, 1, 2500]

@@ -13,13 +13,14 @@ import torch
 from zmill.catalog import hats
 from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
-from zmill.clean.weights import SurveyDensity, compare
 from zmill.config import Search, parse
-from zmill.models import evaluate, patterns, selection
+from zmill.inputs.photometry import missing_bands
 from zmill.pdf import arrow, compact
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
+from zmill.sample.weights import SurveyDensity, compare
+from zmill.training import evaluate, selection
 from zmill.tune import result
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>$\\frac{1}{2}$"
@@ -49,7 +50,7 @@ def redshifts(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
 
 def predictions(n: int = 3000, seed: int = 1) -> pa.Table:
-    """Predictions of the valid and test rows of a model, as `zmill.models.evaluate` writes them."""
+    """Predictions of the valid and test rows of a model, as `zmill.training.evaluate` writes them."""
     z, phot, magnitude, width = redshifts(n, seed)
     random = np.random.default_rng(seed + 1)
     zeros = np.zeros(n, np.int32)
@@ -171,7 +172,7 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
         write_json(results / "evaluation" / name / "metrics.json", measured[name])
         pq.write_table(table, results / "evaluation" / name / "predictions.parquet")
     (results / "evaluation" / "leaderboard.csv").write_text(selection.leaderboard(measured, "crps"))
-    (results / "evaluation" / "patterns.csv").write_text(patterns.table(measured))
+    (results / "evaluation" / "patterns.csv").write_text(missing_bands.table(measured))
     write_json(results / "evaluation" / "best.json", selection.choose(measured, "crps"))
     epochs = np.arange(1, 31)
     history = [{"epoch": int(e), "loss": -1.5 + 2 / e, "score": 0.03 + 0.02 / e} for e in epochs]

@@ -14,7 +14,7 @@ from test_importer import run
 
 from zmill.catalog.sky import healpix
 from zmill.survey.copies import copies
-from zmill.warning import collect
+from zmill.workflow.warning import collect
 
 
 def moved(rows: pa.Table, arcsec: float, magnitude: float = 0.0, seed: int = 1) -> pa.Table:

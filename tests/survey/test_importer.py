@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from hats.io.validation import is_valid_catalog
 from small_survey import BANDS, survey, table, write
-from test_extinction import write_map
 
+from inputs.photometry.test_extinction import write_map
 from zmill.catalog import hats, shards
 from zmill.catalog.files import read_json
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix

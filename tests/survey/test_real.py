@@ -11,10 +11,10 @@ import pytest
 
 from zmill.catalog import hats
 from zmill.config import Partitions, Survey, load_survey
-from zmill.inputs import find
 from zmill.survey.counts import Counts
 from zmill.survey.importer import import_survey
 from zmill.survey.tables import read_tables
+from zmill.workflow.input_files import find
 
 
 def bring_in(name: str, root: Path, data: Path, out: Path) -> tuple[Survey, Counts, pa.Table]:

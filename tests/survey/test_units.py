@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from small_survey import BANDS, survey, table
 
 from zmill.config import ConfigError, Survey
+from zmill.inputs.photometry.batch import ZERO_POINTS
 from zmill.survey.check import check_columns
-from zmill.survey.photometry import ZERO_POINTS
 from zmill.survey.units import understand, unit_faults
 
 FLUXES = {

@@ -15,7 +15,7 @@ from small_search import SEARCH, SETTINGS, done, task
 
 from zmill.config import Config, Search, parse
 from zmill.models.registry import check_models
-from zmill.models.trained import fit_and_calibrate
+from zmill.training.trained import fit_and_calibrate
 from zmill.tune import result
 from zmill.tune.study import TuneError
 from zmill.tune.trial import validation_board

@@ -17,7 +17,7 @@ from small_search import SEARCH, SETTINGS, done, task
 
 from zmill.catalog.files import read_json
 from zmill.models.registry import model_class
-from zmill.models.trained import fit_and_calibrate
+from zmill.training.trained import fit_and_calibrate
 from zmill.tune import study as studies
 from zmill.tune.trial import OUTCOME, Task, validation_board
 

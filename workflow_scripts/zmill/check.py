@@ -11,12 +11,10 @@ from zmill.catalog.footprint import Footprint
 from zmill.catalog.sky import healpix
 from zmill.clean.cuts import check_cuts
 from zmill.config import Config, ConfigError, Survey, nearest
-from zmill.inputs import Inputs
-from zmill.job import log
+from zmill.inputs.photometry.features import check_extra
 from zmill.labels import base as labels
 from zmill.labels.base import LabelsError
 from zmill.metrics import SELECTABLE, check_metric
-from zmill.models.features import check_extra
 from zmill.models.registry import check_models
 from zmill.sections import shown
 from zmill.sed import known_filters
@@ -25,6 +23,8 @@ from zmill.survey.plausible import look
 from zmill.survey.readers import ReadError, open_table
 from zmill.survey.rows import positions
 from zmill.tune.space import check_searches
+from zmill.workflow.input_files import Inputs
+from zmill.workflow.job import log
 
 LOOK_BYTES, LOOK_ROWS = 2**25, 2**18
 """Survey and label files that together are no larger than this are read before any job, in so many rows at a time."""

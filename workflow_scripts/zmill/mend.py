@@ -256,8 +256,8 @@ def _model_fault(model: Path, every_byte: bool) -> str | None:
 
 def _hash(model: Path) -> str | None:
     """The hash that names a model in `champion/`; None where it is damaged."""
-    from zmill.models import store  # takes torch with it, which only damage needs
-    from zmill.models.trained import ModelError
+    from zmill.training import store
+    from zmill.training.trained import ModelError
 
     try:
         return store.model_hash(model)

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from zmill.job import job
+from zmill.workflow.job import job
 
 with job(snakemake) as log:
     params = dict(snakemake.params.items())

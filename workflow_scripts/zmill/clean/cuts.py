@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zmill.config import ConfigError, Cut, Survey, nearest
-from zmill.survey.photometry import MaskArray
+from zmill.inputs.photometry.batch import MaskArray
 
 MAX_CUTS = 31
 """Bits of an int32 that are not its sign."""

@@ -10,11 +10,11 @@ from typing import Any
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
-from zmill.clean.impute import MeanColors
 from zmill.clean.partition import Recipe, clean_partition, tally, whole_already
 from zmill.config import Survey
-from zmill.job import Progress, log
-from zmill.processes import Run, workers
+from zmill.inputs.photometry.impute import MeanColors
+from zmill.workflow.job import Progress, log
+from zmill.workflow.processes import Run, workers
 
 SMALL_ROWS = 3_000_000
 """Below this a shard is done sooner than processes start."""

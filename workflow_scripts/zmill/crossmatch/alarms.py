@@ -6,7 +6,7 @@ from math import sqrt
 from typing import Any
 
 from zmill.crossmatch.offset import Offset
-from zmill.warning import Warnings
+from zmill.workflow.warning import Warnings
 
 MOST, NOTABLE = 0.5, 0.05
 """Share of the matches expected to be with unrelated objects that stops the run, and that is warned of."""

@@ -30,8 +30,8 @@ from zmill.crossmatch.copies import first_copies
 from zmill.crossmatch.magnitude import costs
 from zmill.crossmatch.match import Cells, Discs, Floats, Ints, candidates, cell_order, cells_of, nearest
 from zmill.crossmatch.offset import Offset
-from zmill.job import log
-from zmill.warning import Warnings
+from zmill.workflow.job import log
+from zmill.workflow.warning import Warnings
 
 FEWEST = 40
 """Matches without which no sample of four parts can be drawn."""

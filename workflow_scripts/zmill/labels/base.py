@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from zmill.catalog.footprint import Footprint
 from zmill.config import ConfigError, LabelSource, Name, Radius, Section, Survey, nearest, parse
 from zmill.redact import redact
-from zmill.warning import Warnings
+from zmill.workflow.warning import Warnings
 
 ENTRY = pa.schema(
     [

@@ -20,11 +20,11 @@ from zmill.catalog.files import whole, write_json
 from zmill.catalog.footprint import Footprint, describe_positions
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order, healpix
 from zmill.config import Labels, LabelSource, Partitions
-from zmill.dates import term
-from zmill.job import Progress, log
 from zmill.labels.base import ENTRY, LabelsError, Request, source_of
 from zmill.labels.merge import Merged, groups, resolve
 from zmill.survey.partitioning import choose, histogram, partition_numbers
+from zmill.workflow.dates import term
+from zmill.workflow.job import Progress, log
 
 JUDGED = ENTRY.append(pa.field("label_source", pa.string()))
 """An entry with the name of its source, and the reason for which it was rejected after all."""

@@ -10,11 +10,11 @@ from pathlib import Path
 import requests
 
 from zmill.catalog.files import put_in_place, read_json, write_json
-from zmill.job import Progress, log
 from zmill.labels.base import LabelsError
 from zmill.labels.fetch import Asking
 from zmill.labels.http import Session, Transient, transient
 from zmill.redact import expand
+from zmill.workflow.job import Progress, log
 
 BLOCK = 1 << 20
 LEAST = 1 << 16

@@ -16,11 +16,11 @@ from urllib3.exceptions import HTTPError
 
 from zmill.catalog.footprint import Footprint
 from zmill.config import Section
-from zmill.job import Progress, log
 from zmill.labels.base import LabelsError, Request, SourceSettings
 from zmill.labels.cache import Cache, Piece, parts
 from zmill.labels.http import Session, TooSlow, Transient, Unreachable, transient
 from zmill.labels.tiles import Tile, cover, wanted
+from zmill.workflow.job import Progress, log
 
 LONGEST_BACKOFF_S, LONGEST_WAIT_S = 300.0, 3600.0
 """Longest wait of our own accord, and where the service asks for it."""

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from zmill.config import ConfigError
-from zmill.inputs import resolve
 from zmill.labels.base import LabelsError, Request
 from zmill.labels.judging import Judging
 from zmill.labels.redshifts import HIGHEST_REDSHIFT
@@ -22,6 +21,7 @@ from zmill.sections import Place, Text, shown
 from zmill.survey.check import column_faults
 from zmill.survey.readers import FORMATS, open_table
 from zmill.survey.readers.base import EXACT, exact_text
+from zmill.workflow.input_files import resolve
 
 LIGHT_KM_S = 299_792.458
 NUMERIC = ("ra", "dec", "redshift", "redshift_err", "velocity", "magnitude")

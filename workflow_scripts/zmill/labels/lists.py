@@ -15,7 +15,6 @@ from pydantic import Field
 from zmill.catalog.footprint import Footprint
 from zmill.catalog.sky import at_order, healpix
 from zmill.config import ConfigError, Section
-from zmill.inputs import resolve
 from zmill.labels.base import LabelsError, Request
 from zmill.labels.fetch import ServiceSettings
 from zmill.labels.tiles import Tile
@@ -23,6 +22,7 @@ from zmill.sections import Place, Text
 from zmill.survey.check import column_faults
 from zmill.survey.partitioning import choose, histogram
 from zmill.survey.readers import open_table
+from zmill.workflow.input_files import resolve
 
 FINEST = 12
 BATCH_ROWS = 200_000

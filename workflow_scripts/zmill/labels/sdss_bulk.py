@@ -12,13 +12,13 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from zmill.catalog.sky import healpix
-from zmill.job import log
 from zmill.labels import file
 from zmill.labels.base import Request
 from zmill.labels.download import download
 from zmill.labels.fetch import Asking
 from zmill.labels.judging import LabelColumns
 from zmill.sections import Place, Text, Url, shown
+from zmill.workflow.job import log
 
 COLUMNS = LabelColumns.model_validate(
     {

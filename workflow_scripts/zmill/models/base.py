@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zmill.models.rows import Context, Labelled
-from zmill.models.watch import Watch
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry.batch import Photometry
+from zmill.networks.callbacks import Watch
 from zmill.sections import Section
-from zmill.survey.photometry import Photometry
 
 Settings = Section
 """Base of each model's own settings; unknown keys are refused."""

@@ -16,13 +16,13 @@ from scipy.special import chdtri
 from torch import Tensor
 from torch.nn import functional
 
+from zmill.inputs.base import Labelled, evenly
+from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry
+from zmill.inputs.photometry.features import Fluxes
 from zmill.models import base
 from zmill.models.base import Model
-from zmill.models.features import Fluxes
 from zmill.models.knn import JUDGED, WIDTHS, kernel
-from zmill.models.losses import mean_crps
-from zmill.models.rows import Labelled, evenly
-from zmill.survey.photometry import MAGNITUDES, ZERO_POINT, Photometry
+from zmill.networks.losses import mean_crps
 
 PAIRS = 1 << 20
 """Distances held in memory at a time on a CPU: they stay in its cache."""

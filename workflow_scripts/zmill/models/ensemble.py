@@ -18,24 +18,24 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from zmill.chunks import in_cache, slices
+from zmill.inputs.base import Labelled, evenly
+from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.metrics import SMALLEST_DENSITY
 from zmill.models import base
-from zmill.models.applied import Applied, Range, ranges_of
 from zmill.models.base import Model
 from zmill.models.cmnn import CMNNSettings, ColorNeighbours
-from zmill.models.features import Fluxes, Luptitudes
 from zmill.models.knn import JUDGED
-from zmill.models.lanes import Lanes, lanes
-from zmill.models.losses import cross_entropy, mean_crps
 from zmill.models.nca import MetricNeighbors, NCASettings, some_of
-from zmill.models.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
 from zmill.models.resmlp import ROWS, ResidualEnsemble, ResMLPSettings, probability
-from zmill.models.rows import Labelled, evenly
+from zmill.networks.inference import Applied, Range, ranges_of
+from zmill.networks.losses import cross_entropy, mean_crps
+from zmill.networks.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
+from zmill.networks.parallel import Lanes, lanes
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.values import density_at
 from zmill.sections import Text
-from zmill.slices import in_cache, slices
-from zmill.survey.photometry import Photometry
 
 PARTNERS = 20
 """Rows up to this many places away in redshift are blended."""

@@ -8,9 +8,9 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from zmill.models.applied import AppliedLayers
-from zmill.models.network import FullyConnected
 from zmill.models.regression import PointNetwork, PointSettings
+from zmill.networks.inference import AppliedLayers
+from zmill.networks.network import FullyConnected
 
 
 class FCNNSettings(PointSettings):

@@ -14,14 +14,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from zmill.inputs.base import Labelled, evenly
+from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.tree_inputs import TreeInputs
 from zmill.models import base
 from zmill.models.base import Model
 from zmill.models.knn import JUDGED, WIDTHS, kernel
-from zmill.models.losses import mean_crps
-from zmill.models.rows import Labelled, evenly
-from zmill.models.tree_inputs import TreeInputs
+from zmill.networks.losses import mean_crps
 from zmill.sections import Text
-from zmill.survey.photometry import Photometry
 
 ROWS = 2048
 """Rows followed through the trees at a time."""

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from zmill.inputs.base import Labelled
+from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.tree_inputs import TreeInputs
 from zmill.models import base
 from zmill.models.base import Model
-from zmill.models.rows import Labelled
-from zmill.models.tree_inputs import TreeInputs
 from zmill.pdf.grid import Grid
 from zmill.pdf.values import density_at
 from zmill.sections import Text
-from zmill.survey.photometry import Photometry
 
 if TYPE_CHECKING:
     import lightgbm

@@ -12,14 +12,15 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
 
-from zmill.models import base, scaling
+from zmill.inputs.base import Labelled, evenly
+from zmill.inputs.photometry import scaling
+from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.features import Columns
+from zmill.models import base
 from zmill.models.base import Model
-from zmill.models.features import Columns
-from zmill.models.losses import mean_crps
-from zmill.models.rows import Labelled, evenly
+from zmill.networks.losses import mean_crps
 from zmill.pdf.grid import Grid
 from zmill.sections import Text
-from zmill.survey.photometry import Photometry
 
 WIDTHS = (0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08)
 """Kernel widths in 1 + z that validation rows choose from."""

@@ -13,14 +13,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zmill.models.applied import Applied
+from zmill.inputs.base import Labelled
+from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.models.base import Model
-from zmill.models.features import Fluxes, Luptitudes
-from zmill.models.losses import crps_of_probabilities, mean_crps, soft_labels
-from zmill.models.network import Residual, ResidualMLP, load_tensors, tensors_of, train
 from zmill.models.resmlp import Augmented
-from zmill.models.rows import Labelled
-from zmill.survey.photometry import Photometry
+from zmill.networks.inference import Applied
+from zmill.networks.losses import crps_of_probabilities, mean_crps, soft_labels
+from zmill.networks.network import Residual, ResidualMLP, load_tensors, tensors_of, train
 
 ROWS = 1024
 """Rows compared with all neighbors at a time."""

@@ -10,16 +10,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zmill.models import scaling as scalers
+from zmill.chunks import in_cache
+from zmill.inputs.base import Context, Labelled
+from zmill.inputs.photometry import scaling as scalers
+from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.features import Columns
 from zmill.models.base import LocatedModel
-from zmill.models.device import sent
-from zmill.models.features import Columns
-from zmill.models.network import Schedule, adamw, train
-from zmill.models.residuals import ResidualKernel
-from zmill.models.rows import Context, Labelled
+from zmill.networks.device import sent
+from zmill.networks.network import Schedule, adamw, train
+from zmill.pdf.residuals import ResidualKernel
 from zmill.sections import Text
-from zmill.slices import in_cache
-from zmill.survey.photometry import Photometry
 
 ROWS = 2048
 """Rows that a CPU predicts at a time: what is between two layers stays in the cache of a core."""

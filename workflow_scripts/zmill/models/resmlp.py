@@ -10,16 +10,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zmill.models.applied import Applied
+from zmill.chunks import in_cache
+from zmill.inputs.base import Labelled
+from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.features import Fluxes, Luptitudes
+from zmill.inputs.photometry.synthetic import moved
 from zmill.models.base import Model
-from zmill.models.features import Fluxes, Luptitudes
-from zmill.models.losses import density_loss, mean_crps
-from zmill.models.moved import moved
-from zmill.models.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
-from zmill.models.rows import Labelled
+from zmill.networks.inference import Applied
+from zmill.networks.losses import density_loss, mean_crps
+from zmill.networks.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
 from zmill.sections import Text
-from zmill.slices import in_cache
-from zmill.survey.photometry import Photometry
 
 ROWS = 4096
 """Rows computed at a time, so that activations stay in the processor's cache."""

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from zmill import sed
 from zmill.config import ConfigError
+from zmill.inputs.base import Context, Labelled, evenly
+from zmill.inputs.photometry.batch import MAGNITUDES, Photometry
+from zmill.inputs.photometry.features import Columns, Fluxes
 from zmill.models import base
 from zmill.models.base import Model
-from zmill.models.features import Columns, Fluxes
-from zmill.models.losses import mean_crps
-from zmill.models.rows import Context, Labelled, evenly
+from zmill.networks.losses import mean_crps
 from zmill.pdf.grid import Grid
-from zmill.survey.photometry import MAGNITUDES, Photometry
 
 JUDGED = 3_000
 """At most this many validation rows choose the error floor and the smoothing."""

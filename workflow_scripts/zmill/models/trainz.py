@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zmill.inputs.base import Labelled, n_of_z
+from zmill.inputs.photometry.batch import Photometry
 from zmill.models import base
 from zmill.models.base import Model
-from zmill.models.rows import Labelled, n_of_z
-from zmill.survey.photometry import Photometry
 
 
 class Settings(base.Settings):
@@ -22,7 +22,7 @@ class Settings(base.Settings):
 
 
 class TrainZ(Model):
-    """n(z) of the training rows, as `zmill.models.prior` makes it."""
+    """n(z) of the training rows, as `zmill.training.prior` makes it."""
 
     Settings = Settings
     min_train = 1

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zmill.chunks import in_cache
 from zmill.pdf.grid import Grid, constant
 from zmill.pdf.values import cdf_at
-from zmill.slices import in_cache
 
 PERCENTILES = {"z_median": 0.5, "z_p025": 0.025, "z_p160": 0.16, "z_p840": 0.84, "z_p975": 0.975}
 LEVELS = tuple(sorted(PERCENTILES.values()))

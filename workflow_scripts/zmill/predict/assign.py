@@ -81,8 +81,8 @@ def _may_wait(results: Path, said: dict[str, Any], now: str, pdf: str) -> bool:
 @lru_cache
 def _alike(earlier: Path, now: Path) -> bool:
     """Whether two models can be used and have the same grid; looked at once, as there are thousands of shards."""
-    from zmill.models import store
-    from zmill.models.trained import ModelError
+    from zmill.training import store
+    from zmill.training.trained import ModelError
 
     try:
         return bool(store.describe(earlier)["grid"] == store.describe(now)["grid"])

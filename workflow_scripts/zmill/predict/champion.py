@@ -21,13 +21,13 @@ import xxhash
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, whole, write_json
 from zmill.catalog.hats import Partition
-from zmill.job import log
 from zmill.metrics import badness
-from zmill.models import store
-from zmill.models.device import choose
-from zmill.models.evaluate import Rows, jsonable, predict_sample
-from zmill.models.trained import ModelError
+from zmill.networks.device import choose
 from zmill.predict.assign import folder, state
+from zmill.training import store
+from zmill.training.evaluate import Rows, jsonable, predict_sample
+from zmill.training.trained import ModelError
+from zmill.workflow.job import log
 
 HISTORY = 100
 """Decisions that are remembered."""

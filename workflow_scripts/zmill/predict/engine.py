@@ -20,11 +20,11 @@ import pyarrow as pa
 
 from zmill.catalog import hats
 from zmill.catalog.hats import CatalogError, Partition
-from zmill.job import Progress, log
 from zmill.predict import read
 from zmill.predict.flow import ahead, behind, late
 from zmill.predict.read import Broken, Event
 from zmill.predict.write import Output
+from zmill.workflow.job import Progress, log
 
 AHEAD = 2
 """Batches read before they are needed."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from zmill.catalog import hats
 from zmill.catalog.files import MEND, write_json
 from zmill.catalog.hats import CatalogError, Partition
-from zmill.job import log
-from zmill.models import store
 from zmill.pdf import arrow
 from zmill.pdf.grid import Grid
 from zmill.predict import assign, champion
 from zmill.predict.infer import Stored
+from zmill.training import store
+from zmill.workflow.job import log
 
 SHOWN = 5
 """Partitions named in a message; the rest are counted."""

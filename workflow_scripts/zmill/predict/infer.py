@@ -15,18 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zmill.inputs.photometry.batch import MASKS, Photometry
+from zmill.kernels.fused import Fused
+from zmill.kernels.simd import INTS, Code, Compiled, Shape, Value, a_block_at_least
+from zmill.kernels.table import Table
 from zmill.models.base import LocatedModel
-from zmill.models.device import sent
-from zmill.models.prior import USUAL, Kinds, kinds_of, only_band
-from zmill.models.trained import TrainedModel
+from zmill.networks.device import sent
 from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.calibration import Calibration
-from zmill.pdf.fused import Fused
 from zmill.pdf.grid import Grid
-from zmill.pdf.lanes import INTS, Code, Compiled, Shape, Value, a_block_at_least
 from zmill.predict.read import IDENTITY
-from zmill.predict.table import Table
-from zmill.survey.photometry import MASKS, Photometry
+from zmill.training.prior import USUAL, Kinds, kinds_of, only_band
+from zmill.training.trained import TrainedModel
 
 FAILS_CUT, IMPUTED, UNDETECTED, UNOBSERVED, OOD, FEW_BANDS, GRID_EDGE = (1 << bit for bit in range(7))
 """Bits of the column `flags`: the row fails a training cut; a band of it was imputed, undetected, unobserved; no training

@@ -18,16 +18,16 @@ from zmill.catalog import hats
 from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
-from zmill.job import log
-from zmill.models import store
-from zmill.models.device import choose
-from zmill.models.trained import TrainedModel
+from zmill.inputs.photometry import batch as photometry
+from zmill.networks.device import choose
 from zmill.predict import assign
 from zmill.predict.engine import Work, run
 from zmill.predict.infer import Inference
 from zmill.predict.memory import keep_freed
 from zmill.predict.write import Output
-from zmill.survey import photometry
+from zmill.training import store
+from zmill.training.trained import TrainedModel
+from zmill.workflow.job import log
 
 THREADS_PER_LANE = 4
 """Threads that one reading thread and its writing threads keep busy."""

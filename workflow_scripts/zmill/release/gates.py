@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.config import Gates
-from zmill.job import log
 from zmill.release import store
+from zmill.workflow.job import log
 
 MOST_GROUPS = 256
 """Row groups that are read, spread evenly over the sky: medians and n(z) of a large survey are not known better from more."""

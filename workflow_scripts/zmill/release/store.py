@@ -16,7 +16,7 @@ from typing import Any
 
 from zmill.catalog.files import MEND, Damaged, read_json, sync_folder, whole, write_json
 from zmill.catalog.lock import Locked, NoLocks, hold
-from zmill.job import log
+from zmill.workflow.job import log
 
 RECORD = "release.json"
 """In every release: what it holds, with the hash of every file."""

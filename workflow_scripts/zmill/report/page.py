@@ -36,7 +36,7 @@ from zmill.report.river import (
 )
 from zmill.report.searches import searches_section
 from zmill.report.sources import Sources
-from zmill.warning import collect
+from zmill.workflow.warning import collect
 
 BINS = 50
 """Bins of n(z) over the redshift grid."""

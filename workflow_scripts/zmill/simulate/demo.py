@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from zmill.catalog.files import whole
-from zmill.job import Progress, log
 from zmill.simulate import deep, ned, sdss, sky, survey
 from zmill.simulate.field import Field
 from zmill.simulate.galaxies import BANDS
 from zmill.simulate.spectra import Targets
+from zmill.workflow.job import Progress, log
 
 FAINTEST_I = 24.5
 """The demo's survey has everything brighter than this that is detected in i."""

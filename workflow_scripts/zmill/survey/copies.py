@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
-from zmill.warning import Warnings
+from zmill.workflow.warning import Warnings
 
 SEPARATION = 0.2
 """Largest distance of two copies, arcsec; two detections of one faint galaxy lie no farther apart."""

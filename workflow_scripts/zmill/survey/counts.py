@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from zmill.survey.states import FAULTS
+from zmill.inputs.photometry.states import FAULTS
 
 
 @dataclass

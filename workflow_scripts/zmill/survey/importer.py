@@ -30,8 +30,6 @@ from zmill.catalog import hats, shards, sources
 from zmill.catalog.files import Damaged, read_json, whole, write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Partitions, Survey
-from zmill.job import Progress, log
-from zmill.processes import workers
 from zmill.survey import duplicates, night, pieces
 from zmill.survey.check import Header, read_headers, types_over
 from zmill.survey.copies import warn_of_copies
@@ -42,7 +40,9 @@ from zmill.survey.pieces import REJECTED, Piece, Work
 from zmill.survey.plausible import look
 from zmill.survey.readers import ReadError
 from zmill.survey.rows import Layout, layout_of
-from zmill.warning import Warnings
+from zmill.workflow.job import Progress, log
+from zmill.workflow.processes import workers
+from zmill.workflow.warning import Warnings
 
 PIECE_ROWS = 1_000_000
 """A piece of the input has about so many rows, where its format can be read from the middle."""

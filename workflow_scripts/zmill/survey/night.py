@@ -21,9 +21,9 @@ from zmill.catalog.files import Damaged, read_json, write_json
 from zmill.catalog.hats import Partition
 from zmill.catalog.shards import Shards
 from zmill.catalog.sky import HEALPIX_ORDER
-from zmill.job import log
 from zmill.survey import duplicates
 from zmill.survey.pieces import Piece, Work
+from zmill.workflow.job import log
 
 STATE = "state.json"
 TYPES = "types.json"

@@ -193,7 +193,7 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
     starts, owners = _starts(starts_file), _owners(owners_file)
     ebv_at = None
     if work.ebv_map:
-        from zmill.survey.extinction import read_map  # only here: Snakemake reads this file whenever it starts
+        from zmill.inputs.photometry.extinction import read_map
 
         ebv_at = read_map(work.ebv_map).at
     schema = work.layout.schema

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from zmill.catalog.files import whole
 from zmill.config import Survey
-from zmill.job import log
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.readers import ReadError, open_table
@@ -26,6 +25,7 @@ from zmill.survey.rows import (
     numeric_columns,
     typed_columns,
 )
+from zmill.workflow.job import log
 
 BATCH_ROWS = 131_072
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from zmill.config import Config, ConfigError, Dimension, nearest, parse
+from zmill.inputs.photometry.features import check_extra
 from zmill.metrics import check_metric
 from zmill.models.base import Settings
-from zmill.models.features import check_extra
 from zmill.models.registry import model_class
 
 GONE_THROUGH = 64

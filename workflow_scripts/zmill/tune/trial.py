@@ -19,14 +19,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from zmill.config import Search
+from zmill.inputs.base import Context, Labelled
 from zmill.metrics import badness
-from zmill.models import store
 from zmill.models.base import Settings
-from zmill.models.evaluate import Rows, jsonable, predict_sample
-from zmill.models.network import TrainingError
 from zmill.models.registry import model_class
-from zmill.models.rows import Context, Labelled
-from zmill.models.trained import TrainedModel, fit_and_calibrate
+from zmill.networks.network import TrainingError
+from zmill.training import store
+from zmill.training.evaluate import Rows, jsonable, predict_sample
+from zmill.training.trained import TrainedModel, fit_and_calibrate
 from zmill.tune import study as studies
 from zmill.tune.space import beside, changed, combination, values
 

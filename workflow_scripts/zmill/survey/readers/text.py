@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from zmill.catalog.files import ReadError
-from zmill.job import log
 from zmill.survey.readers.base import Span, Table, decoded, refuse_repeated, windows
 from zmill.survey.readers.streams import opened, stem
+from zmill.workflow.job import log
 
 BLOCK_BYTES = 8 << 20
 """Text that is parsed at a time."""

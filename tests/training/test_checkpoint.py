@@ -1,0 +1,220 @@
+"""A training that is killed and started again ends with the very weights of one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import training_job
+from safetensors.torch import load_file
+
+import zmill
+from models.toy_survey import BANDS, labelled
+from models.toy_survey import CONTEXT as WITHOUT_FILTERS
+from zmill.inputs.base import Context
+from zmill.models.registry import model_class
+from zmill.networks.callbacks import Watch
+from zmill.training import store
+
+CPU = torch.device("cpu")
+CONTEXT = replace(WITHOUT_FILTERS, filters={band: f"sdss2010-{band}" for band in BANDS})
+ROWS = labelled(300, 1), labelled(100, 2)
+SMALL = {"epochs": 4, "width": 24, "blocks": 1, "waves": 2, "embedding": 2}
+ENSEMBLE = {
+    "networks": {**SMALL, "dropout": 0.2, "look_every": 2, "moved": 500, "passes": 2, "epochs_after": 4},
+    "neighbors": {**SMALL, "candidates": 100, "batch": 128},
+    "distilled": {**SMALL, "batch": 1024},
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "cnn": {"epochs": 6, "optimizer": "rmsprop"},
+    "fcnn": {"epochs": 6, "hidden": [16], "one_cycle": True},
+    "gat": {"epochs": 4, "embedding": 2},
+    "nca": {**SMALL, "candidates": 100, "batch": 128},
+    "ensemble": ENSEMBLE,
+}
+
+
+class Stopped(Exception):
+    """Stands for a kill where a process of its own would only take time."""
+
+
+class Stopping(store.Checkpoint):
+    """A checkpoint that writes every epoch and stops the job in one of them, before it is written."""
+
+    def __init__(self, path: Path, identity: str, at: tuple[str, int] | None, every: float = 0.0) -> None:
+        self.said: list[str] = []
+        super().__init__(path, identity, self.said.append, every)
+        self.at = at
+
+    def look(self, phase: str, epoch: int, score: float) -> None:
+        if (phase, epoch) == self.at:
+            raise Stopped
+
+
+def fit(type_: str, changes: dict[str, Any], watch: Callable[[str], Watch], context: Context = CONTEXT) -> tuple:
+    """Weights and facts; `watch` is made of the training's identity."""
+    cls = model_class(type_)
+    settings = cls.Settings.model_validate({**MODELS[type_], **changes})
+    model = cls(settings, context)
+    model.watch = watch(store.identity(type_, settings, context, ROWS, CPU))
+    facts = model.fit(*ROWS, CPU, lambda line: None)
+    return model.state()[0], facts
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("type_", "stops"),
+    [
+        ("cnn", [("network", 3)]),
+        ("fcnn", [("network", 2), ("network", 5)]),
+        ("gat", [("network", 2)]),
+        ("nca", [("neighbors 1", 2), ("neighbors 2", 4)]),
+        ("ensemble", [("networks", 4), ("distilled", 2), ("distilled", 4)]),
+    ],
+)
+def test_a_stopped_training_ends_like_one_that_was_not(tmp_path: Path, type_: str, stops: list) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    weights, facts = fit(type_, {}, lambda identity: Watch())
+    for stop in stops:
+        with pytest.raises(Stopped):
+            fit(type_, {}, lambda identity, stop=stop: Stopping(path, identity, stop))
+    resumed = fit(type_, {}, lambda identity: Stopping(path, identity, None))
+    assert same(resumed[0], weights)
+    assert resumed[1] == facts
+
+
+def test_early_stopping_counts_on(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    settings = {"epochs": 200, "patience": 3, "lr": 0.05}
+    weights, facts = fit("cnn", settings, lambda identity: Watch())
+    last = facts["history"][-1]["epoch"]
+    assert facts["best_epoch"] + 3 == last < 200
+    with pytest.raises(Stopped):
+        fit("cnn", settings, lambda identity: Stopping(path, identity, ("network", last - 1)))
+    assert same(fit("cnn", settings, lambda identity: Stopping(path, identity, None))[0], weights)
+
+
+def test_a_phase_that_ended_is_not_trained_again(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Stopped):
+        fit("ensemble", {}, lambda identity: Stopping(path, identity, ("distilled", 2)))
+    looked: list[str] = []
+
+    class Looking(Stopping):
+        def look(self, phase: str, epoch: int, score: float) -> None:
+            looked.append(phase)
+
+    fit("ensemble", {}, lambda identity: Looking(path, identity, None))
+    assert set(looked) == {"distilled"}
+
+
+@pytest.mark.parametrize("what", ["settings", "rows", "seed", "version"])
+def test_what_was_left_by_another_training_is_not_used(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Stopped):
+        fit("cnn", {}, lambda identity: Stopping(path, identity, ("network", 3)))
+    changes, context = {}, CONTEXT
+    if what == "settings":
+        changes = {"lr": 2e-3}
+    elif what == "seed":
+        context = replace(CONTEXT, seed=4)
+    elif what == "version":
+        monkeypatch.setattr(zmill, "__version__", "0.0.0")
+    else:
+        other = ROWS[0].z.copy()
+        other[7] += 1e-9
+        monkeypatch.setattr(sys.modules[__name__], "ROWS", (replace(ROWS[0], z=other), ROWS[1]))
+    weights, _ = fit("cnn", changes, lambda identity: Watch(), context)
+    used: list[Stopping] = []
+
+    def watch(identity: str) -> Watch:
+        used.append(Stopping(path, identity, None))
+        return used[0]
+
+    assert same(fit("cnn", changes, watch, context)[0], weights)
+    assert "left by a training with other settings, rows or version: starting afresh" in used[0].said[0]
+
+
+def test_a_damaged_checkpoint_is_said_and_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Stopped):
+        fit("cnn", {}, lambda identity: Stopping(path, identity, ("network", 3)))
+    path.write_bytes(path.read_bytes()[:-100])
+    checkpoint = Stopping(path, "any", None)
+    assert "cannot be read" in checkpoint.said[0]
+    assert checkpoint.kept("network") is None
+
+
+def test_it_is_written_no_oftener_than_asked_and_removed_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    with Stopping(path, "one", None, every=3600) as checkpoint:
+        for epoch in range(3):
+            checkpoint.keep("network", lambda epoch=epoch: ({"weight": torch.ones(2)}, {"epoch": epoch}))
+        assert not path.exists()
+        checkpoint.every = 0
+        checkpoint.keep("network", lambda: ({"weight": torch.ones(2)}, {"epoch": 4}))
+        assert set(load_file(path)) == {"network/weight"}
+        (tmp_path / f".{path.name}.123.tmp").write_bytes(b"of a killed job")
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_stays_when_the_job_fails(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Stopped), Stopping(path, "one", None) as checkpoint:
+        checkpoint.keep("network", lambda: ({"weight": torch.ones(2)}, {"epoch": 1}))
+        raise Stopped
+    assert path.exists()
+    assert Stopping(path, "one", None).kept("network") is not None
+
+
+@pytest.mark.slow
+def test_a_job_killed_at_any_time_and_started_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    program = [sys.executable, training_job.__file__]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen([*program, str(folder)], env=environment, stdout=subprocess.PIPE, text=True)
+
+    left_alone = start(tmp_path / "alone")
+    lines = list(left_alone.stdout)
+    assert left_alone.wait() == 0
+    assert not any("going on" in line for line in lines)
+
+    folder, killed, gone_on, luck = tmp_path / "killed", 0, 0, random.Random(5)
+    while killed < 4:
+        job = start(folder)
+        for line in job.stdout:
+            gone_on += "going on" in line
+            if ": epoch " in line and luck.random() < 0.4:
+                time.sleep(luck.uniform(0, 0.1))
+                break
+        os.kill(job.pid, signal.SIGKILL)
+        job.stdout.close()
+        if job.wait() == 0:
+            break
+        killed += 1
+    job = start(folder)
+    gone_on += sum("going on" in line for line in job.stdout)
+    assert job.wait() == 0
+    assert killed >= 2
+    assert gone_on >= 2
+    assert (
+        store.describe(folder / "model")["tensors_hash"] == store.describe(tmp_path / "alone" / "model")["tensors_hash"]
+    )
+    assert {path.name for path in folder.iterdir()} == {"model"}

@@ -1,0 +1,59 @@
+"""Learning again from all labelled rows, once validation rows have chosen and calibration rows have corrected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from models import contract
+from models.toy_survey import CONTEXT, labelled
+from zmill.inputs.base import Labelled
+from zmill.models.registry import model_class, types
+from zmill.training.trained import fit_and_calibrate, refit
+
+QUICK: dict[str, dict[str, Any]] = {
+    "cmnn": {"floor": [0.0, 0.02], "magnitude": 1.0},
+    "fcnn": {"lr": 3e-3, "epochs": 30, "hidden": [32, 32], "ema": 0.0},
+    "forest": {"trees": 15},
+    "gbdt": {"bases": 12, "rounds": 40, "lr": 0.1, "leaves": 8},
+    "knn": {"k": [5, 11, 21]},
+    "resmlp": {
+        "epochs": 12,
+        "members": 2,
+        "width": 48,
+        "blocks": 1,
+        "waves": 4,
+        "embedding": 2,
+        "lr": 8e-3,
+        "ema": 0.9,
+    },
+    "trainz": {},
+}
+ELSEWHERE = {"cnn", "gat"}  # networks like fcnn
+OWN_TESTS = {"ensemble", "nca", "template"}
+
+
+def test_every_type_is_tested() -> None:
+    assert set(QUICK) | ELSEWHERE | OWN_TESTS == set(types())
+
+
+@pytest.mark.parametrize("type_", sorted(QUICK))
+def test_learns_again(type_: str) -> None:
+    contract.learns_again(type_, QUICK[type_])
+
+
+def test_what_was_calibrated_stays_and_the_domain_is_that_of_all_rows() -> None:
+    cls = model_class("knn")
+    train, valid, calib = labelled(300, 1), labelled(150, 2), labelled(400, 3)
+    settings = cls.Settings.model_validate({"k": [5]})
+    trained = fit_and_calibrate("knn", "knn", settings, CONTEXT, train, valid, calib, contract.CPU, lambda line: None)
+    calibration, domain = trained.calibration, trained.domain
+    said: list[str] = []
+    refit(trained, Labelled.join([train, valid, calib]), said.append)
+    assert trained.calibration == calibration
+    assert not torch.equal(trained.domain.centers, domain.centers)
+    assert trained.facts["rows"]["refit"] == 850
+    assert len(trained.model.state()[0]["z"]) == 850
+    assert "850" in said[0]

@@ -1,0 +1,56 @@
+"""A training job of its own process, for the tests that kill it: python training_job.py FOLDER."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from models.toy_survey import CONTEXT, labelled
+from zmill.inputs.base import Labelled
+from zmill.models.registry import model_class
+from zmill.training import store
+from zmill.training.trained import fit_and_calibrate, refit
+
+SETTINGS = {
+    "networks": {
+        "epochs_after": 16,
+        "moved": 600,
+        "passes": 4,
+        "width": 48,
+        "blocks": 2,
+        "waves": 4,
+        "embedding": 2,
+        "dropout": 0.1,
+        "look_every": 2,
+    },
+    "neighbors": {"epochs": 12, "width": 32, "waves": 4, "embedding": 2, "candidates": 200, "batch": 128},
+    "distilled": {"epochs": 3, "width": 32, "blocks": 2, "waves": 4, "embedding": 2},
+}
+FILTERS = {band: f"sdss2010-{band}" for band in CONTEXT.bands}
+CPU = torch.device("cpu")
+
+
+def run(folder: Path) -> None:
+    """Train with a checkpoint at every epoch, and save."""
+    torch.set_num_threads(1)
+    settings = model_class("ensemble").Settings.model_validate(SETTINGS)
+    rows = labelled(400, 1), labelled(150, 2), labelled(150, 3)
+    context = replace(CONTEXT, filters=FILTERS)
+    identity = store.identity("ensemble", settings, context, rows, CPU)
+
+    def say(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    with store.Checkpoint(folder / "checkpoint.safetensors", identity, say, every=0) as checkpoint:
+        say("started")
+        trained = fit_and_calibrate("toy", "ensemble", settings, context, *rows, CPU, say, checkpoint)
+        refit(trained, Labelled.join(rows), say)
+        store.save(folder / "model", trained)
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""Networks: layers, the loop that trains them, inference, losses, devices."""

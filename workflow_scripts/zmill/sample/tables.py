@@ -1,0 +1,206 @@
+"""The sample of a survey without positions: its training and test tables, through the same cuts and imputation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from zmill.catalog.files import whole, write_json
+from zmill.clean import cuts
+from zmill.clean.partition import Recipe, clean_rows
+from zmill.config import Labels, Split, Survey
+from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.impute import ColorSums
+from zmill.sample.constant import warn_of_constants
+from zmill.sample.redshifts import unusable, warn_of_redshifts
+from zmill.sample.sample import assign, check_counts, write
+from zmill.sample.split import divide, save_colors, tell, without_photometry
+from zmill.survey.counts import Counts
+from zmill.survey.plausible import look
+from zmill.survey.tables import read_tables
+from zmill.workflow.warning import Warnings
+
+FEWEST_ALIKE = 3
+"""Measured magnitudes that two rows must have in common, with errors and redshift, to be one object without an identifier."""
+SAME_REDSHIFT = 0.005
+"""Largest difference of the redshifts of one object, times (1 + z)."""
+TABLE_LABELS: dict[str, tuple[pa.DataType, Any]] = {
+    "redshift": (pa.float64(), None),
+    "redshift_err": (pa.float32(), np.nan),
+    "quality": (pa.int8(), 4),
+    "label_source": (pa.string(), "table"),
+    "separation_arcsec": (pa.float32(), np.nan),
+}
+"""Label columns of a sample and what they hold where the table does not say: who gives a training table vouches for it."""
+
+
+def sample_tables(
+    train: Sequence[Path],
+    test: Sequence[Path],
+    survey: Survey,
+    split: Split,
+    impute: str,
+    seed: int,
+    out: Path,
+    labels: Labels | None = None,
+) -> dict[str, Any]:
+    """Write `import.json`, `imputation.json`, `split.json` and the sample of a survey that is given as tables.
+
+    Training rows are shared out to train, valid and calib row by row in their proportion (`split.test` has no part in
+    it); test rows are the test tables'. Redshifts are judged as those of labels on the sky are, and training rows that are
+    also test rows are not used: what is set aside for either is counted in `split.json` and listed in
+    `rejected/labels.parquet`.
+
+    Parameters
+    ----------
+    train, test : files.
+    out : the survey's folder of results; the tables go to its `sample/`.
+    labels : `min_redshift` is used of it.
+    """
+    by_row = split.model_copy(update={"by": "row"})
+    counts = Counts()
+    given = read_tables(train, survey, out / "rejected" / "train.parquet", counts)
+    tested = read_tables(test, survey, out / "rejected" / "test.parquet", counts)
+    warnings = Warnings()
+    for warning in look([*train, *test], survey).warnings:
+        warnings.add(warning)
+    write_json(out / "import.json", {**counts.json(), "warnings": warnings})
+    side = np.concatenate(
+        [assign(given.column("object_id"), by_row, seed, tested=False), np.full(tested.num_rows, "test")]
+    )
+    rows = with_labels(pa.concat_tables([given, tested], promote_options="none"))
+    redshift = rows.column("redshift").to_numpy()
+    without = unusable(redshift, (labels or Labels()).min_redshift, survey.redshift_grid)
+    copies = repeated(given, tested, survey)
+    without |= copies
+    judged = list(without)
+    without["no_photometry"] = without_photometry(rows, survey.bands)
+    divided, report = divide(rows, side, cuts.failed(rows, survey.cuts), without, survey.cuts)
+    excluded = divided.column("excluded").to_numpy()
+    _write_set_aside(rows, np.isin(excluded, judged), excluded, given.num_rows, out / "rejected" / "labels.parquet")
+    warnings = report["warnings"] = Warnings()
+    lost = {reason: report["excluded"][reason] for reason in judged if reason not in copies}
+    warn_of_redshifts(redshift, rows.column("label_source").to_pylist(), survey.redshift_grid, lost, warnings)
+    _warn_of_copies(report["excluded"], given.num_rows, tested.num_rows, warnings)
+    if survey.columns.object_id is not None:
+        _warn_of_identifiers(given, tested, copies["in_test_table"][: given.num_rows], warnings)
+    check_counts(report["splits"], by_row, rows.num_rows, report["excluded"])
+
+    names = [f"mag_{band}" for band in survey.bands]
+    training = rows.filter(pc.equal(divided.column("split"), "train"))
+    sums = ColorSums(survey.bands)
+    sums.add([training.column(name).to_numpy() for name in names])
+    colors = save_colors(sums.colors(), training.num_rows, out / "imputation.json")
+    write_json(out / "split.json", report)
+    tell(report)
+
+    used = pc.not_equal(divided.column("split"), "")
+    recipe = Recipe(tuple(survey.bands), survey.cuts, colors if impute == "mean_color" else None)
+    given_labels = rows.select(list(TABLE_LABELS)).filter(used)
+    table, _ = clean_rows(rows.drop_columns(list(TABLE_LABELS)).filter(used), recipe)
+    for name in TABLE_LABELS:
+        table = table.append_column(given_labels.schema.field(name), given_labels.column(name))
+    side = divided.column("split").filter(used)
+    warnings = Warnings()
+    warn_of_constants(Photometry.from_arrow(table.filter(pc.equal(side, "train")), tuple(survey.bands)), warnings)
+    return write(table, side, report, out / "sample", warnings=warnings)
+
+
+def repeated(given: pa.Table, tested: pa.Table, survey: Survey) -> dict[str, NDArray[np.bool_]]:
+    """Reason -> (n,) rows of training and test tables together that stand for an object a second time.
+
+    Two rows are of one object where they have the same `columns.object_id` and redshift (to 0.005 (1 + z)), or where all
+    their magnitudes, errors and redshifts are alike. `in_test_table` are training rows of an object that a test row has,
+    `duplicate` later rows with the values of an earlier one of the same side.
+    """
+    mine, theirs = _values(given, survey.bands), _values(tested, survey.bands)
+    in_test = np.isin(mine, theirs) & (mine != b"")
+    if survey.columns.object_id is not None:
+        test_z = dict(zip(tested["object_id"].to_pylist(), tested["redshift"].to_pylist(), strict=True))
+        ids, z = given["object_id"].to_pylist(), given["redshift"].to_pylist()
+        in_test |= np.array([one in test_z and _alike(z[row], test_z[one]) for row, one in enumerate(ids)], bool)
+    later = [_later(mine), _later(theirs)]
+    return {
+        "in_test_table": np.concatenate([in_test, np.zeros(tested.num_rows, bool)]),
+        "duplicate": np.concatenate(later),
+    }
+
+
+def _values(rows: pa.Table, bands: Sequence[str]) -> NDArray[np.bytes_]:
+    """(n,) the numbers of each row as bytes; empty where fewer than three magnitudes are measured."""
+    names = [f"{kind}_{band}" for band in bands for kind in ("mag", "magerr")]
+    numbers = np.stack([rows[name].to_numpy().astype(np.float64) for name in [*names, "redshift"]], axis=1) + 0.0
+    measured = np.isfinite(numbers[:, : 2 * len(bands) : 2]).sum(axis=1)
+    numbers = np.where(np.isnan(numbers), np.nan, numbers)  # one NaN, of the many that there are
+    # A byte at the end, as trailing zero bytes of fixed-length strings do not count.
+    text = [row.tobytes() + b"." if many >= FEWEST_ALIKE else b"" for row, many in zip(numbers, measured, strict=True)]
+    return np.array(text, dtype=f"S{8 * numbers.shape[1] + 1}")
+
+
+def _later(values: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+    """(n,) values that came before; empty ones did not."""
+    later = np.ones(len(values), bool)
+    later[np.unique(values, return_index=True)[1]] = False
+    return later & (values != b"")
+
+
+def _alike(one: float | None, other: float | None) -> bool:
+    """Whether two redshifts may be of one object; an unknown one may be any."""
+    if one is None or other is None or not np.isfinite([one, other]).all():
+        return True
+    return abs(one - other) <= SAME_REDSHIFT * (1 + abs(other))
+
+
+def _write_set_aside(
+    rows: pa.Table, those: NDArray[np.bool_], reason: NDArray[np.str_], training: int, path: Path
+) -> None:
+    table = pa.table(
+        {
+            "object_id": rows["object_id"].cast(pa.string()),
+            "table": np.where(np.arange(rows.num_rows) < training, "train", "test"),
+            "redshift": rows["redshift"],
+            "reason": pa.array(reason.tolist(), pa.string()),
+        }
+    )
+    with whole(path) as temporary:
+        pq.write_table(table.filter(pa.array(those)), temporary)
+
+
+def _warn_of_copies(excluded: dict[str, int], training: int, tested: int, warnings: Warnings) -> None:
+    if leak := excluded["in_test_table"]:
+        warnings.add(
+            f"{leak:,} of {training:,} rows of the training tables are of objects that the test tables ({tested:,} rows) have, too: "
+            "they are left out of training, calibration and the choice of the model (in_test_table in rejected/labels.parquet)"
+        )
+    if again := excluded["duplicate"]:
+        warnings.add(
+            f"{again:,} rows of the training and test tables have all values of an earlier row: they are left out (duplicate in "
+            "rejected/labels.parquet)"
+        )
+
+
+def _warn_of_identifiers(given: pa.Table, tested: pa.Table, same: NDArray[np.bool_], warnings: Warnings) -> None:
+    """same : (n,) training rows that are of an object that a test row has."""
+    shared = pc.is_in(given["object_id"], value_set=tested["object_id"].combine_chunks()).to_numpy() & ~same
+    if many := int(shared.sum()):
+        warnings.add(
+            f"{many:,} of {given.num_rows:,} rows of the training tables have the identifier of a test row and another redshift: they "
+            "are taken for other objects and kept; if they are not, leave them out of one of the files"
+        )
+
+
+def with_labels(rows: pa.Table) -> pa.Table:
+    """Rows whose label columns are all there, of the types of a sample, behind the photometry."""
+    photometry = [name for name in rows.column_names if name not in TABLE_LABELS]
+    table = rows.select(photometry)
+    for name, (kind, value) in TABLE_LABELS.items():
+        column = rows.column(name).cast(kind) if name in rows.column_names else pa.array([value] * rows.num_rows, kind)
+        table = table.append_column(pa.field(name, kind), column)
+    return table

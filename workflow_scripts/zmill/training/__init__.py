@@ -1,0 +1,1 @@
+"""Training of models: fit, calibrate, refit; stored models; evaluation and selection."""

@@ -1,0 +1,373 @@
+"""A trained model held against labelled rows: its predictions row by row, and every metric of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from zmill import metrics
+from zmill.catalog.sky import HEALPIX_COLUMN, at_order
+from zmill.chunks import slices
+from zmill.inputs.base import Labelled
+from zmill.inputs.photometry import missing_bands
+from zmill.inputs.photometry.missing_bands import Gaps
+from zmill.metrics import FloatArray, Metrics, PdfScores
+from zmill.pdf import conformal, points
+from zmill.pdf.conformal import Conformal
+from zmill.pdf.grid import Grid
+from zmill.training.trained import TrainedModel
+
+BATCH_CPU, BATCH_GPU = 4096, 65_536
+"""Rows predicted at a time: few enough for the processor's cache, many enough to fill a GPU."""
+BINS = 10
+DRAWS = 100
+INTERVAL = 0.68
+PATTERNS = 20
+POINTS = ("z_mode", "z_best", "z_mean", "z_median")
+SCORES = ("pit", "crps", "log_score", "cde_loss")
+BINNED = ("bias", "sigma_mad", "eta_015", "crps")
+"""Metrics that have an interval in every bin."""
+MADE_ROWS = 2_000
+"""Rows of a split, at most, that bands are taken away from: each pattern is a prediction of all of them."""
+
+
+# ------------------------------------------------------------------------------------------------ predictions
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a model says of labelled rows.
+
+    columns : name -> (n,) point estimates, odds, ends of stated intervals and `ood`; density : (grid.size,) sum of all densities; seconds : that
+    densities and point estimates took.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    scores: PdfScores
+    density: FloatArray
+    seconds: float
+
+
+def predict_rows(trained: TrainedModel, rows: Labelled) -> Predicted:
+    """Predict labelled rows and score their densities."""
+    grid = trained.context.grid
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*points.COLUMNS, *conformal.COLUMNS, "ood")}
+    scores: list[PdfScores] = []
+    total = np.zeros(grid.size)
+    seconds = 0.0
+    size = BATCH_CPU if trained.model.device.type == "cpu" else BATCH_GPU
+    for part in slices(max(len(rows), 1), size):
+        batch = rows.photometry[part]
+        started = time.perf_counter()
+        density, levels, ood = trained.answer(batch)
+        found, z = points.summarize_with(density, grid, points.LEVELS, levels)
+        found |= dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True))
+        estimates = {name: value.cpu().numpy() for name, value in found.items()}
+        seconds += time.perf_counter() - started
+        for name, values in (estimates | {"ood": ood}).items():
+            columns[name].append(values)
+        scores.append(metrics.pdf_scores(density, grid, rows.z[part]))
+        total += density.double().sum(0).cpu().numpy()
+    joined = {name: np.concatenate(values) for name, values in columns.items()}
+    return Predicted(joined, PdfScores.join(scores), total, seconds)
+
+
+def predict_sample(
+    trained: TrainedModel, sample: pa.Table, split: str, block_order: int
+) -> tuple[pa.Table, FloatArray, float]:
+    """Predict the labelled rows of a split.
+
+    Parameters
+    ----------
+    sample : rows of `sample/<split>.parquet`.
+    block_order : HEALPix order of the sky blocks, for tables that have positions.
+
+    Returns
+    -------
+    Predictions (see docs/columns.md, `evaluation/<model>/predictions.parquet`), the stacked n(z) on the model's grid, and the seconds
+    that densities and point estimates took.
+    """
+    context = trained.context
+    labelled = Labelled.from_arrow(sample, context.bands, context.extra_names)
+    photometry = labelled.photometry
+    found = predict_rows(trained, labelled)
+    table = {
+        "object_id": sample.column("object_id"),
+        "split": pa.array([split] * len(sample), pa.string()),
+        "redshift": pa.array(labelled.z),
+        **{name: pa.array(values) for name, values in found.columns.items()},
+        **{name: pa.array(getattr(found.scores, name)) for name in SCORES},
+        "mag_reference": pa.array(photometry.mag[:, context.reference]),
+        "undetected": pa.array(photometry.undetected),
+        "unobserved": pa.array(photometry.unobserved),
+        "imputed": pa.array(photometry.imputed),
+        "weight": pa.array(labelled.weight),
+        "block": pa.array(_blocks(sample, block_order)),
+    }
+    return pa.table(table), found.density / max(len(sample), 1), found.seconds
+
+
+def _blocks(sample: pa.Table, order: int) -> NDArray[np.int64]:
+    """(n,) HEALPix pixel of each row's sky block; without positions each row is a block of its own."""
+    if HEALPIX_COLUMN not in sample.schema.names:
+        return np.arange(len(sample), dtype=np.int64)
+    return np.asarray(at_order(sample.column(HEALPIX_COLUMN).to_numpy(), order), np.int64)
+
+
+# ---------------------------------------------------------------------------------------------------- metrics
+
+
+class Rows:
+    """Predictions of labelled rows as arrays, with the metrics of any of them.
+
+    Parameters
+    ----------
+    column : name -> (n,) the columns of `predictions.parquet` that metrics are made of.
+    """
+
+    def __init__(self, column: dict[str, NDArray[Any]]) -> None:
+        self.column = column
+        self.z_spec = column["redshift"].astype(np.float64)
+        self.weight = column["weight"].astype(np.float64)
+        self.scores = PdfScores(*(column[name] for name in SCORES))
+
+    @classmethod
+    def of(cls, predictions: pa.Table) -> Rows:
+        """Rows of `predictions.parquet`."""
+        names = [name for name in predictions.schema.names if name not in ("object_id", "split")]
+        return cls({name: predictions.column(name).to_numpy(zero_copy_only=False) for name in names})
+
+    def __len__(self) -> int:
+        return len(self.z_spec)
+
+    def point(self, name: str) -> Metrics:
+        """Point metrics of one estimate."""
+        return metrics.point_metrics(self.column[name], self.z_spec)
+
+    def board(self, rows: NDArray[Any] | slice = slice(None), weighted: bool = False) -> Metrics:
+        """The leaderboard's metrics: z of the mean, Δz of the median, and the densities."""
+        z_spec, weight = self.z_spec[rows], self.weight[rows] if weighted else None
+        found = metrics.redshift_metrics(self.column["z_mean"][rows], z_spec, weight)
+        found |= metrics.delta_metrics(self.column["z_median"][rows], z_spec, weight)
+        return found | metrics.pdf_metrics(self.scores[rows], weight)
+
+    def binned(self, rows: NDArray[Any]) -> Metrics:
+        """The metrics that every bin has an interval of."""
+        found = metrics.delta_metrics(self.column["z_median"][rows], self.z_spec[rows])
+        return {**found, "crps": float(self.scores.crps[rows].mean())}
+
+
+def evaluate_split(
+    predictions: pa.Table, bands: tuple[str, ...], edges: dict[str, FloatArray], seed: int
+) -> dict[str, Any]:
+    """Every metric of the predictions of one split, JSON-ready (see docs/metrics.md).
+
+    edges : edges of the bins in `mag_reference`, `redshift` and `z_median`.
+    """
+    rows = Rows.of(predictions)
+    if not len(rows):
+        return {"n": 0}
+    blocks = rows.column["block"]
+
+    def intervals(weighted: bool = False) -> dict[str, Any]:
+        found = metrics.bootstrap(partial(rows.board, weighted=weighted), blocks, DRAWS, seed, INTERVAL)
+        return {"level": INTERVAL, "draws": DRAWS, "blocks": len(np.unique(blocks)), "metrics": found}
+
+    found: dict[str, Any] = {
+        "n": len(rows),
+        "board": rows.board(),
+        "points": {name: rows.point(name) for name in POINTS},
+        "intervals": intervals(),
+        "binned": {name: _binned(rows, name, edges[name], seed) for name in edges},
+        "patterns": _patterns(rows, bands),
+        "ood": {name: _some(rows, mask) for name, mask in _domains(rows).items()},
+    }
+    if rows.weight.min() != rows.weight.max():
+        found["weighted"] = {
+            "effective_rows": conformal.effective(rows.weight),
+            "board": rows.board(weighted=True),
+            "intervals": intervals(weighted=True),
+        }
+    return jsonable(found)
+
+
+def stated_coverage(predictions: pa.Table, intervals: Conformal) -> list[dict[str, Any]]:
+    """How often the intervals of stated coverage hold the true redshift: of all rows, by bin of magnitude, of those out of distribution.
+
+    Each entry has `rows` (`all`, `bin`, `no magnitude` or `out of distribution`), `low` and `high` in reference magnitude (None: open), `n`, and by
+    coverage the share of rows `found`, its binomial standard `error` and the median `width` of the intervals in redshift.
+    """
+    column = {name: predictions.column(name).to_numpy() for name in ("redshift", "weight", "mag_reference")}
+    end = {name: predictions.column(name).to_numpy() for name in conformal.COLUMNS}
+    # Rounded as the ends are: a redshift at the end of the grid is within an interval that reaches to it.
+    z = column["redshift"].astype(np.float32)
+    number = intervals.bin_of(torch.from_numpy(column["mag_reference"].copy())).numpy()
+    edges = [None, *intervals.edges, None]
+    parts: list[tuple[str, Any, Any, NDArray[np.bool_]]] = [("all", None, None, np.ones(len(z), bool))]
+    parts += [("bin", low, high, number == bin_) for bin_, (low, high) in enumerate(pairwise(edges))]
+    parts += [("no magnitude", None, None, number == intervals.bins - 1)]
+    parts += [("out of distribution", None, None, predictions.column("ood").to_numpy(zero_copy_only=False))]
+    found = []
+    for name, low, high, rows in parts:
+        entry: dict[str, Any] = {"rows": name, "low": low, "high": high, "n": int(rows.sum())}
+        weight = column["weight"][rows]
+        for coverage in conformal.COVERAGES if weight.sum() > 0 else ():
+            left, right = (end[name][rows] for name in conformal.ends(coverage))
+            share = np.average((left <= z[rows]) & (z[rows] <= right), weights=weight)
+            error = np.sqrt(share * (1 - share) / conformal.effective(weight))
+            entry[f"{coverage:.0%}"] = {"found": share, "error": error, "width": np.median(right - left)}
+        found.append(entry)
+    return found
+
+
+def bin_edges(predictions: pa.Table, grid: Grid) -> dict[str, FloatArray]:
+    """Edges of the bins, from the labelled rows alone, so that all models share them."""
+    found = {}
+    for name in ("mag_reference", "redshift"):
+        values = predictions.column(name).to_numpy().astype(np.float64)
+        values = values[np.isfinite(values)]
+        if len(values):
+            found[name] = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)))
+    z_phot = found["redshift"].copy()
+    z_phot[[0, -1]] = min(grid.z_min, z_phot[0]), max(grid.z_max, z_phot[-1])
+    return {name: edges for name, edges in (found | {"z_median": z_phot}).items() if len(edges) > 1}
+
+
+def _binned(rows: Rows, name: str, edges: FloatArray, seed: int) -> list[dict[str, Any]]:
+    masks = metrics.bins(rows.column[name].astype(np.float64), edges)
+    return [
+        {"low": float(low), "high": float(high), **_some(rows, mask), **_intervals(rows, mask, seed)}
+        for low, high, mask in zip(edges[:-1], edges[1:], masks, strict=True)
+    ]
+
+
+def _intervals(rows: Rows, mask: NDArray[np.bool_], seed: int) -> dict[str, Any]:
+    """Blocks of sky in a bin, and intervals of `BINNED` from them as for the whole split."""
+    inside = np.flatnonzero(mask)
+    blocks = rows.column["block"][inside]
+    if not len(inside):
+        return {"blocks": 0, "intervals": None}
+
+    def metric(drawn: NDArray[np.int64]) -> Metrics:
+        found = rows.binned(inside[drawn])
+        return {name: found[name] for name in BINNED}
+
+    return {
+        "blocks": len(np.unique(blocks)),
+        "intervals": metrics.bootstrap(metric, blocks, DRAWS, seed, INTERVAL),
+    }
+
+
+def _some(rows: Rows, mask: NDArray[np.bool_]) -> dict[str, Any]:
+    return {"n": int(mask.sum()), "board": rows.board(mask) if mask.any() else None}
+
+
+def _domains(rows: Rows) -> dict[str, NDArray[np.bool_]]:
+    outside = rows.column["ood"].astype(bool)
+    return {"inside": ~outside, "outside": outside}
+
+
+def _patterns(rows: Rows, bands: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Metrics by the states of the bands, the commonest first; the bands that are not named are measured."""
+    keys = list(zip(*(rows.column[state].tolist() for state in missing_bands.STATES), strict=True))
+    found = []
+    for key, _ in Counter(keys).most_common(PATTERNS):
+        states = list(zip(missing_bands.STATES, key, strict=True))
+        mask = np.logical_and.reduce([rows.column[state] == bits for state, bits in states])
+        names = {state: [band for bit, band in enumerate(bands) if bits >> bit & 1] for state, bits in states}
+        found.append({**names, **_some(rows, mask)})
+    return found
+
+
+def evaluate_made(trained: TrainedModel, sample: pa.Table, gaps: Gaps, seed: int) -> list[dict[str, Any]]:
+    """Metrics of rows from which bands are taken away, pattern by pattern; patterns that concern no row are left out.
+
+    sample : rows of `sample/<split>.parquet`, of which at most `MADE_ROWS` are drawn, the same for every model.
+    """
+    context = trained.context
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(sample))[:MADE_ROWS])
+    rows = Labelled.from_arrow(sample.take(pa.array(drawn)), context.bands, context.extra_names)
+    found = []
+    for pattern in missing_bands.made(context.bands, context.reference):
+        mask = gaps.concerns(rows.photometry, pattern)
+        if not mask.any():
+            continue
+        lost = Labelled(gaps.apply(rows.photometry[mask], pattern), rows.z[mask], rows.weight[mask])
+        said = predict_rows(trained, lost)
+        column = {name: said.columns[name] for name in ("z_mean", "z_median")}
+        column |= {name: getattr(said.scores, name) for name in SCORES}
+        board = Rows({**column, "redshift": lost.z, "weight": lost.weight}).board()
+        found.append({"pattern": pattern.name, "n": len(lost), "board": board})
+    return found
+
+
+def jsonable(content: Any) -> Any:
+    """The same with null for every number that is not finite, lists for arrays and tuples."""
+    if isinstance(content, dict):
+        return {str(key): jsonable(value) for key, value in content.items()}
+    if isinstance(content, list | tuple | np.ndarray):
+        return [jsonable(value) for value in content]
+    if isinstance(content, float | np.floating):
+        return float(content) if math.isfinite(content) else None
+    return content.item() if isinstance(content, np.generic) else content
+
+
+# -------------------------------------------------------------------------------------------------- everything
+
+
+def evaluate(
+    trained: TrainedModel,
+    held_out: TrainedModel,
+    samples: dict[str, pa.Table],
+    block_order: int,
+    seed: int,
+    gaps: Gaps,
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Predict the samples of every split and measure.
+
+    trained : the model that is applied to the survey, which has seen no test row. held_out : the same as it was fitted on
+    the training rows alone; judges itself on validation and calibration rows. samples : split -> rows of `sample/<split>.parquet`. gaps : how rows of this survey lose bands.
+
+    Returns
+    -------
+    The predictions of all splits, and the content of `metrics.json`.
+    """
+    first = next(table for table in samples.values() if len(table))
+    predict_sample(trained, first.slice(0, 256), "warm-up", block_order)
+    judged = {split: trained if split == "test" else held_out for split in samples}
+    found = {split: predict_sample(judged[split], table, split, block_order) for split, table in samples.items()}
+    predictions = pa.concat_tables([table for table, _, _ in found.values()])
+    edges = bin_edges(predictions, trained.context.grid)
+    splits = {
+        split: evaluate_split(table, trained.context.bands, edges, seed)
+        | {"n_of_z": {"stacked": [round(float(value), 6) for value in stacked]}}
+        | {"stated_coverage": stated_coverage(table, trained.conformal)}
+        for split, (table, stacked, _) in found.items()
+    }
+    for split in missing_bands.SPLITS:
+        if split in samples:
+            splits[split]["made"] = evaluate_made(judged[split], samples[split], gaps, seed)
+    grid = trained.context.grid
+    about = {
+        "model": trained.name,
+        "type": trained.type,
+        "seed": trained.context.seed,
+        "grid": {"z_min": grid.z_min, "z_max": grid.z_max, "size": grid.size},
+        "reference_band": trained.context.bands[trained.context.reference],
+        "device": str(trained.model.device),
+        "threads": torch.get_num_threads(),
+        "train_seconds": trained.facts["train_seconds"] + trained.facts.get("refit_seconds", 0.0),
+        "rows_per_s": round(len(predictions) / max(sum(seconds for _, _, seconds in found.values()), 1e-9), 1),
+        "splits": splits,
+    }
+    return predictions, jsonable(about)

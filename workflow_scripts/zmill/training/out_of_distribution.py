@@ -1,0 +1,153 @@
+"""Out-of-distribution flag: is there any training row like this one?
+
+The measure is the distance to the nearest of a few hundred centers of the training rows in whitened feature space
+(the reference magnitude and the adjacent colors, imputed values included), held against the 99th percentile of
+training rows that the centers were not made from. One matrix product per batch: cheap enough for every row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from itertools import pairwise
+from operator import add
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from zmill.inputs.photometry.batch import Photometry
+from zmill.kernels.simd import BYTE, HUGE, Code, Compiled, Shape, Value, a_block_at_least
+
+CENTERS = 128
+ROWS_PER_CENTER = 20
+MAX_ROWS = 50_000
+PERCENTILE = 99.0
+
+
+@dataclass
+class Domain:
+    """Where the training rows lie.
+
+    fill : (features,) value of a feature that a row does not have; scale : (features, k) whitening after centering on
+    `fill`; centers : (k + 1, centers) rows 0…k−1: −2 × center, row k: its squared length; threshold : squared distance.
+    """
+
+    reference: int
+    fill: Tensor
+    scale: Tensor
+    centers: Tensor
+    threshold: float
+
+    def distance2(self, batch: Photometry) -> Tensor:
+        """(n,) squared distance to the nearest center, in units of the training rows' standard deviation."""
+        white = self._white(_features(batch, self.reference))
+        nearest = torch.addmm(self.centers[-1], white, self.centers[:-1]).amin(1)
+        return (nearest + (white * white).sum(1)).clamp_min(0)
+
+    def __call__(self, batch: Photometry) -> NDArray[np.bool_]:
+        """(n,) True where no training row is near."""
+        mag, centers = a_block_at_least(batch.mag), self.centers.T.contiguous().numpy()
+        far = np.empty(len(mag), np.bool_)
+        self._far(mag, centers, far, len(mag))
+        return far[: len(batch)]
+
+    @cached_property
+    def _far(self) -> Compiled:
+        """`distance2` against the threshold, compiled."""
+        features, size = self.scale.shape
+        arrays: dict[str, tuple[Any, Shape]] = {
+            "mag": (np.float32, ("rows", features)),
+            "centers": (np.float32, (self.centers.shape[1], size + 1)),
+            "far": (np.bool_, ("rows",)),
+        }
+        code = Code(arrays, ("rows",))
+        fill, scale = self.fill.tolist(), self.scale.tolist()
+
+        def block(row: Value) -> None:
+            mag = [code.of_rows(code.mag, row, features, band) for band in range(features)]
+            values = [mag[self.reference], *(a - b for a, b in pairwise(mag))]
+            known = [value.finite().where(value - of, code.constant(0)) for value, of in zip(values, fill, strict=True)]
+            white = [reduce(add, (value * by[k] for value, by in zip(known, scale, strict=True))) for k in range(size)]
+
+            def nearer(center: Value, nearest: Value) -> tuple[Value]:
+                start = center * (size + 1)
+                distance = code.spread(code.centers, start + size)
+                for k, value in enumerate(white):
+                    distance = distance + value * code.spread(code.centers, start + k)
+                return (distance.min(nearest),)
+
+            (nearest,) = code.loop(0, self.centers.shape[1], 1, nearer, code.constant(HUGE))
+            far = reduce(add, (value * value for value in white)) + nearest > self.threshold
+            code.store(far.where(1, code.lanes() * 0), code.far, row, BYTE)
+
+        code.each_block(code.rows, block)
+        return code.compiled()
+
+    def _white(self, features: NDArray[np.float32]) -> Tensor:
+        values = torch.from_numpy(features)
+        values = torch.where(torch.isfinite(values), values - self.fill, torch.zeros_like(values))
+        return values @ self.scale
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Tensors and JSON-ready facts."""
+        tensors = {"fill": self.fill, "scale": self.scale, "centers": self.centers}
+        return tensors, {"reference": self.reference, "threshold": self.threshold}
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], facts: dict[str, float]) -> Domain:
+        """The reverse of `state`."""
+        return cls(
+            int(facts["reference"]), tensors["fill"], tensors["scale"], tensors["centers"], float(facts["threshold"])
+        )
+
+
+def fit(train: Photometry, reference: int, seed: int) -> Domain:
+    """Learn where training rows lie; every fifth of them is kept from the centers and sets the threshold.
+
+    reference : index of the reference band.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(train))[:MAX_ROWS]
+    features = _features(train[order], reference).astype(np.float64)
+    held_out = np.arange(len(order)) % 5 == 0
+    known = np.where(np.isfinite(features).any(0), features, 0.0)
+    fill = np.nanmedian(known, axis=0)
+    centered = np.where(np.isfinite(features), features - fill, 0.0)
+    scale = _whitening(centered[~held_out])
+    white = centered @ scale
+    count = max(1, min(CENTERS, int((~held_out).sum()) // ROWS_PER_CENTER))
+    with threadpool_limits(1):
+        found = KMeans(count, n_init=1, random_state=seed, max_iter=50).fit(white[~held_out]).cluster_centers_
+    domain = Domain(
+        reference,
+        torch.as_tensor(fill, dtype=torch.float32),
+        torch.as_tensor(scale, dtype=torch.float32),
+        torch.as_tensor(np.vstack([-2 * found.T, (found**2).sum(1)]), dtype=torch.float32),
+        np.inf,
+    )
+    distances = domain.distance2(train[order[held_out]]).double().numpy()
+    domain.threshold = float(np.percentile(distances, PERCENTILE))
+    return domain
+
+
+def _features(batch: Photometry, reference: int) -> NDArray[np.float32]:
+    """(n, bands) reference magnitude and adjacent colors."""
+    return np.concatenate([batch.mag[:, reference : reference + 1], batch.mag[:, :-1] - batch.mag[:, 1:]], axis=1)
+
+
+def _whitening(centered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(features, k) rotation and scaling to unit variance; directions in which the rows do not vary are dropped.
+
+    Values beyond 5 robust standard deviations are pulled in first, so that a few wild rows do not hide the others.
+    """
+    spread = 1.4826 * np.median(np.abs(centered), axis=0)
+    spread = np.where(spread > 0, spread, centered.std(0) + 1e-12)
+    clipped = np.clip(centered, -5 * spread, 5 * spread)
+    values, vectors = np.linalg.eigh(np.cov(clipped, rowvar=False).reshape(centered.shape[1], -1))
+    kept = values > 1e-6 * max(values.max(), 1e-12)
+    return vectors[:, kept] / np.sqrt(values[kept])

@@ -1,0 +1,1 @@
+"""What belongs to Snakemake: jobs and their records, dates, input files, GPUs, warnings."""
