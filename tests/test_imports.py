@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -53,6 +54,15 @@ def test_no_rooms_import_each_other() -> None:
         part = path.relative_to(LIBRARY).parts[0].removesuffix(".py")
         rooms.setdefault(part, set()).update(imported(path) - {part})
     TopologicalSorter(rooms).prepare()  # raises CycleError with the circle
+
+
+def test_the_page_on_architecture_has_each_room_on_its_floor() -> None:
+    page = (LIBRARY.parents[1] / "docs" / "develop" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| ([^|]*) \|", page, re.MULTILINE)
+    assert {room: int(floor) for floor, rooms in rows for room in re.findall(r"`(\w+)`", rooms)} == LEVEL
+    assert {path.relative_to(LIBRARY).parts[0].removesuffix(".py") for path in LIBRARY.rglob("*.py")} - {
+        "__init__"
+    } == set(LEVEL)
 
 
 def test_models_open_no_files_but_in_the_store() -> None:
