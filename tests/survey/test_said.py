@@ -208,3 +208,12 @@ def test_tables_between_bars_are_read_or_named(tmp_path: Path) -> None:
     Table({"id": [1, 2], "ra": [1.5, 2.5]}).write(tmp_path / "t.txt", format="ascii.mrt")
     with pytest.raises(ReadError, match=r"t\.txt: is a machine-readable table of CDS or AAS"):
         open_table(tmp_path / "t.txt")
+
+
+@pytest.mark.parametrize("column", ["m", "m[0]", "m.psf"])
+def test_a_part_of_what_cannot_be_read_is_named_as_the_whole(tmp_path: Path, column: str) -> None:
+    pq.write_table(pa.table({"id": [1], "m": [{"psf": 22.0}]}), tmp_path / "t.parquet")
+    assert "column 'm' holds records" in open_table(tmp_path / "t.parquet").lacks(column)
+    lists = np.array([np.array([22.0], np.float32), np.array([1.0, 2.0], np.float32)], object)
+    fits.BinTableHDU.from_columns([fits.Column("m", "PE()", array=lists)]).writeto(tmp_path / "t.fits")
+    assert "column 'm' has the FITS format PE" in open_table(tmp_path / "t.fits").lacks(column)

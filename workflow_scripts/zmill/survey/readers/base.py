@@ -88,8 +88,12 @@ class Table(ABC):
         key = f" ({key})" if key else ""
         if column in self.columns:
             return ""
-        if column in self.unreadable:
-            return f"column {column!r}{key} {self.unreadable[column]}"
+        whole = re.split(r"[\[.]", column)[0]
+        for name in (column, whole):  # also a part of what cannot be read
+            if name in self.unreadable:
+                return f"column {name!r}{key} {self.unreadable[name]}"
+        if whole in self.types and pa.types.is_struct(self.types[whole]):
+            return f"column {whole!r}{key} {_vector(whole, self.types[whole])}"
         if column in self.types:
             return f"column {column!r}{key} {_vector(column, self.types[column])}"
         name, place = self._element(column)
