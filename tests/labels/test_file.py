@@ -106,6 +106,43 @@ def test_wrong_settings_are_told_before_any_job(tmp_path: Path, label: dict, mes
         check(survey(**label), {"field": [str(tmp_path / "a.csv")]})
 
 
+@pytest.mark.parametrize("ending", ["fits", "vot", "ecsv", "hdf5"])
+@pytest.mark.parametrize(
+    ("units", "settings", "message"),
+    [
+        (
+            {"ra": "rad", "dec": "rad"},
+            {},
+            "column 'ra': in 'rad', but angle_unit is 'degree': write angle_unit: radian",
+        ),
+        ({"ra": "deg", "dec": "deg"}, {"angle_unit": "radian"}, "column 'dec': in 'deg', but angle_unit is 'radian'"),
+        ({"z": "km/s"}, {}, "column 'z': in 'km.*s.*', but redshift_unit is 'z': write redshift_unit: km/s"),
+        ({"ra": "deg", "dec": "deg"}, {}, ""),
+        ({"z": "km/s"}, {"redshift_unit": "km/s"}, ""),
+        ({"ra": "rad", "z": "km/s"}, {"check_units": False}, ""),
+    ],
+)
+def test_units_that_a_file_states_are_held_against_the_settings(
+    tmp_path: Path, ending: str, units: dict, settings: dict, message: str
+) -> None:
+    rows = Table({"ra": [1.5, 2.0], "dec": [0.1, 0.2], "z": [0.1, 0.2]})
+    for name, unit in units.items():
+        rows[name].unit = unit
+    more = {
+        "hdf5": {"path": "t", "serialize_meta": True},
+        "ecsv": {"format": "ascii.ecsv"},
+        "vot": {"format": "votable"},
+    }
+    rows.write(tmp_path / f"l.{ending}", **more.get(ending, {}))
+    label = {"name": "field", "files": [f"l.{ending}"], "columns": COLUMNS, "quality": 4, **settings}
+    one = source_of(LabelSource.model_validate(label))[1]
+    if not message:
+        one.check([tmp_path / f"l.{ending}"])
+        return
+    with pytest.raises(ConfigError, match=message):
+        one.check([tmp_path / f"l.{ending}"])
+
+
 def test_files_that_a_rule_will_make_are_taken_on_trust(tmp_path: Path) -> None:
     check(survey(), {"field": [str(tmp_path / "new.csv")]})
     with pytest.raises(ConfigError, match="no source of spectroscopic redshifts"):

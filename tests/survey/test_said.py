@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -217,3 +218,27 @@ def test_a_part_of_what_cannot_be_read_is_named_as_the_whole(tmp_path: Path, col
     lists = np.array([np.array([22.0], np.float32), np.array([1.0, 2.0], np.float32)], object)
     fits.BinTableHDU.from_columns([fits.Column("m", "PE()", array=lists)]).writeto(tmp_path / "t.fits")
     assert "column 'm' has the FITS format PE" in open_table(tmp_path / "t.fits").lacks(column)
+
+
+def test_a_value_that_a_votable_cannot_hold_is_found_among_many_files(tmp_path: Path) -> None:
+    """Headers are read by several threads, and astropy's warnings are set for all of them."""
+    good = "\n".join(f"<TR><TD>{number}</TD><TD>1</TD></TR>" for number in range(300))
+    for number in range(12):
+        rows = good.replace("<TD>250<", "<TD>40000<") if number % 3 == 0 else good
+        (tmp_path / f"{number:02}.vot").write_text(ONE_FIELD.format(type="short", more="", rows=rows))
+        Table({"a": [1], "b": [2]}).write(tmp_path / f"{number:02}.ecsv")
+    files = sorted(tmp_path.iterdir())
+    with ThreadPoolExecutor(8) as pool:
+        faults = list(pool.map(_fault, files))
+    told = {
+        path.name for path, fault in zip(files, faults, strict=True) if "line 254: a whole number is beyond" in fault
+    }
+    assert told == {"00.vot", "03.vot", "06.vot", "09.vot"} and sum(map(bool, faults)) == 4
+
+
+def _fault(path: Path) -> str:
+    try:
+        open_table(path)
+    except ReadError as error:
+        return str(error)
+    return ""

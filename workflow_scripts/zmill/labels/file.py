@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from zmill.sections import Place, Text, shown
 from zmill.survey.check import column_faults
 from zmill.survey.readers import FORMATS, open_table
 from zmill.survey.readers.base import EXACT, exact_text
+from zmill.survey.units import is_velocity, wrong_angle
 from zmill.workflow.input_files import resolve
 
 LIGHT_KM_S = 299_792.458
@@ -45,6 +46,8 @@ class Settings(Judging):
     """Unit of ra and dec (`hour` holds for ra alone)."""
     redshift_unit: Literal["z", "km/s"] = "z"
     """`km/s`: the column holds cz."""
+    check_units: bool = True
+    """Whether units that a file states are held against `angle_unit` and `redshift_unit`."""
 
     @model_validator(mode="after")
     def _known_format(self) -> Settings:
@@ -58,13 +61,32 @@ class Settings(Judging):
         Raises
         ------
         ConfigError
-            Where a file is not a table, or a column is missing.
+            Where a file is not a table, a column is missing, or the file states another unit than the settings.
         """
         named = [(f"columns.{'class' if key == 'kind' else key}", column) for key, column in self.named().items()]
         numeric = self.columns_of(NUMERIC)
-        faults = column_faults(files, named, self.format, self.group, numeric)
+        faults = column_faults(files, named, self.format, self.group, numeric, self._unit_faults)
         if faults:
             raise ConfigError("\n".join(f"labels: {self.name}: {fault}" for fault in faults))
+
+    def _unit_faults(self, units: Mapping[str, str]) -> list[str]:
+        """What a file says of the units of its columns that contradicts the settings, a sentence each."""
+        if not self.check_units:
+            return []
+        named = self.named()
+        faults = {}
+        for key in ("ra", "dec"):
+            column = named.get(key, "")
+            faults[column] = wrong_angle(units.get(column, ""), self.angle_unit, key == "dec", "angle_unit")
+        for key in ("redshift", "redshift_err"):
+            column = named.get(key, "")
+            if (text := units.get(column, "")) and self.redshift_unit == "z" and is_velocity(text):
+                faults[column] = f"in {text!r}, but redshift_unit is 'z': write redshift_unit: km/s"
+        return [
+            f"column {column!r}: {fault}; where the file is wrong about itself, check_units: false leaves this out"
+            for column, fault in faults.items()
+            if fault
+        ]
 
     def columns_of(self, keys: Sequence[str]) -> list[str]:
         """The file's columns of some of the keys of `columns`, each once."""

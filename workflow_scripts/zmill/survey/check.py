@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -177,15 +177,19 @@ def column_faults(
     format_: str | None = None,
     group: str | None = None,
     numeric: Collection[str] = (),
+    of_units: Callable[[Mapping[str, str]], list[str]] = lambda units: [],
 ) -> list[str]:
-    """Why files are no tables, or which columns they lack, a line for each cause.
+    """Why files are no tables, which columns they lack, or what they say of units that cannot be, a line for each cause.
 
     named : (the setting that names it, name) of every column that is to be there.
     numeric : names of those that must hold numbers.
     format_, group : as `open_table` takes them.
+    of_units : a sentence for each unit of a file, by column, that cannot be.
     """
     keys = {name: key for key, name in named}
-    return _shortened(_grouped([read_header(path, keys, numeric, format_, group) for path in files]))
+    headers = [read_header(path, keys, numeric, format_, group) for path in files]
+    headers = [replace(header, faults=(*header.faults, *of_units(header.units))) for header in headers]
+    return _shortened(_grouped(headers))
 
 
 def _grouped(headers: Iterable[Header]) -> list[str]:

@@ -185,8 +185,10 @@ def unit_faults(units: Mapping[str, str], survey: Survey) -> list[str]:
         if wrong := _wrong_error(error, units.get(error, ""), units.get(flux, ""), survey, band):
             faults.setdefault(wrong, []).append(error)
     for axis in (survey.columns.ra, survey.columns.dec):
-        if axis and (text := units.get(axis)) and (wrong := _wrong_angle(understand(text), survey, axis)):
-            faults.setdefault(f"in {text!r}, but {wrong}", []).append(axis)
+        if not axis:
+            continue
+        if wrong := wrong_angle(units.get(axis, ""), survey.columns.angle_unit, axis == survey.columns.dec):
+            faults.setdefault(wrong, []).append(axis)
     return [
         f"{_listed(columns)}: {fault}; where the file is wrong about itself, check_units: false leaves this out"
         for fault, columns in faults.items()
@@ -287,17 +289,33 @@ def _wrong_error(column: str, text: str, flux_text: str, survey: Survey, band: s
     return f"{said} of fluxes in {flux_text!r}: errors and fluxes are to be in one unit" if off > ALIKE else ""
 
 
-def _wrong_angle(unit: Unit | None, survey: Survey, axis: str) -> str:
-    """Why a coordinate cannot be in this unit, and what to write, or nothing."""
-    if unit is None:
+def wrong_angle(text: str, given: str, is_declination: bool, key: str = "columns.angle_unit") -> str:
+    """Why a coordinate cannot be in the unit that its file states, and what to write, or nothing.
+
+    Parameters
+    ----------
+    text : the file's own unit text, empty where it states none.
+    given : `degree`, `hour` (of right ascension alone) or `radian`, by the setting `key`.
+    """
+    unit = understand(text)
+    if unit is None or unit.kind == "ratio":
         return ""
-    given = survey.columns.angle_unit
-    expected = "degree" if given == "hour" and axis == survey.columns.dec else given
+    expected = "degree" if given == "hour" and is_declination else given
     if unit.kind == "angle" and unit.angle == expected:
         return ""
-    said = f"columns.angle_unit is {given!r}"
+    said = f"in {text!r}, but {key} is {given!r}"
     if unit.kind != "angle":
-        return "" if unit.kind == "ratio" else f"{said}: a coordinate is an angle; check columns.ra and columns.dec"
-    if unit.angle in ("degree", "radian") or (unit.angle == "hour" and axis == survey.columns.ra):
+        return f"{said}: a coordinate is an angle; check columns.ra and columns.dec"
+    if unit.angle in ("degree", "radian") or (unit.angle == "hour" and not is_declination):
         return f"{said}: write angle_unit: {unit.angle}"
     return f"{said}: positions are to be converted to degrees first"
+
+
+def is_velocity(text: str) -> bool:
+    """Whether a unit text means a velocity."""
+    import astropy.units as u
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        unit = u.Unit(text, parse_strict="silent")
+    return not isinstance(unit, u.UnrecognizedUnit) and bool(unit.is_equivalent(u.km / u.s))

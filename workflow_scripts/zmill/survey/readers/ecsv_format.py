@@ -9,7 +9,7 @@ from astropy.table import Column, Table
 
 from zmill.catalog.files import ReadError
 from zmill.survey.readers.base import decoded, refuse_repeated
-from zmill.survey.readers.held import Held
+from zmill.survey.readers.held import ALONE, Held
 from zmill.survey.readers.streams import opened
 
 ENDINGS = (".ecsv",)
@@ -25,7 +25,7 @@ class Reader(Held):
         with opened(path) as file:
             text = decoded(bytes(file.read())) or ""
         refuse_repeated(path, self.header(text))
-        with warnings.catch_warnings():
+        with ALONE, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             table = Table.read(text.splitlines(), format=self.astropy)
         lines = self.lines(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from zmill.survey.readers.base import Span, Table, decoded, windows
+
+ALONE = threading.Lock()
+"""Held while astropy reads text: what its warnings do is set for all threads, and headers are read by several."""
 
 
 class Held(Table):

@@ -15,7 +15,7 @@ from astropy.io.votable import exceptions
 
 from zmill.catalog.files import ReadError
 from zmill.survey.readers.base import refuse_repeated
-from zmill.survey.readers.held import Held
+from zmill.survey.readers.held import ALONE, Held
 from zmill.survey.readers.streams import opened
 from zmill.survey.readers.text import MISSING
 
@@ -79,7 +79,7 @@ def _exactly(path: Path) -> Iterator[None]:
             where = f"line {line[1]}: " if line else ""
             changed.append(f"{path}: {where}{CHANGES[type(message)]} ({str(message).rsplit(': ', 1)[-1]})")
 
-    with exceptions.conf.set_temp("max_warnings", sys.maxsize), warnings.catch_warnings():
+    with ALONE, exceptions.conf.set_temp("max_warnings", sys.maxsize), warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = show
         yield
