@@ -57,7 +57,7 @@ if workflow.modifier.modify_path(RESULTS) != RESULTS:
 
 # All that reads catalogues comes with `mend`, which only a run that begins needs.
 decide_by_records(RESULTS, lambda results: import_module("zmill.mend").mend(results))
-# When models are learned again; behind `ancient`, it makes Snakemake look anew at a job once that is decided.
+# The retrain check; as an `ancient` input, it makes Snakemake reconsider a job once the check is done.
 TRAINING = [] if survey.tables else ancient(f"{RESULTS}/training.json")
 
 

@@ -1,9 +1,9 @@
-# Which labelled rows train, choose, calibrate and test the models, and their tables: learned from and kept until it is due
-# to learn again. What is `ancient` comes with the nights and is taken up then.
+# The split of the labelled rows and the tables that models are trained, selected, calibrated and tested on. The tables stay
+# until models are retrained: inputs marked `ancient` may change before then without a new sample.
 
 
 rule split:
-    """Which labelled row trains, validates, calibrates or tests, and which are not used and why."""
+    """Assign each labelled row to a split, or exclude it with a reason."""
     message:
         "Splitting the labelled rows"
     input:
@@ -28,39 +28,39 @@ rule split:
         "../workflow_scripts/split.py"
 
 
-# What was decided last, and until when it holds.
-LEARNED = f"{RESULTS}/progress/training.json"
+# The result of the last retrain check, and until when it holds.
+RETRAIN_STATE = f"{RESULTS}/progress/training.json"
 
 
-checkpoint due:
-    """Whether models are learned again: when labels or settings changed, or time has passed."""
+checkpoint retrain_check:
+    """Whether models are retrained: when labels or settings changed, or time has passed."""
     message:
-        "Comparing the labels with those that models have learned from"
+        "Comparing the labels with those that the models were trained on"
     input:
         split=f"{RESULTS}/split.parquet",
     output:
         f"{RESULTS}/training.json",
     params:
         sample=f"{RESULTS}/sample",
-        state=LEARNED,
+        state=RETRAIN_STATE,
         settings=SAMPLE_SETTINGS,
         refresh=settings.refresh.model_dump(mode="json", include={"labels_changed", "every"}),
-        period=lambda wildcards: period(Path(LEARNED)),
+        period=lambda wildcards: period(Path(RETRAIN_STATE)),
     log:
-        f"{LOGS}/due.log",
+        f"{LOGS}/retrain_check.log",
     benchmark:
-        f"{RESULTS}/benchmarks/due.tsv"
+        f"{RESULTS}/benchmarks/retrain_check.tsv"
     conda:
         "../envs/data.yaml"
     threads: 1
     script:
-        "../workflow_scripts/due.py"
+        "../workflow_scripts/retrain_check.py"
 
 
 rule colors:
-    """Mean colors of the training rows, for imputation: learned once, they stay until the sample's settings change."""
+    """Mean colors of the training rows, for imputation: fitted once and kept until the settings of the sample change."""
     message:
-        "Learning mean colors from the training rows"
+        "Fitting mean colors to the training rows"
     input:
         split=ancient(f"{RESULTS}/split.parquet"),
         survey=ancient(f"{RESULTS}/survey/partition_info.csv"),
@@ -81,11 +81,11 @@ rule colors:
 
 
 rule sample:
-    """Tables of labelled rows with clean photometry, one per split, weighed to stand for the survey."""
+    """Write a table of labelled rows with clean photometry per split, weighted to represent the survey."""
     message:
         "Writing the training, validation, calibration and test tables"
     input:
-        due=f"{RESULTS}/training.json",
+        retrain_check=f"{RESULTS}/training.json",
         split=ancient(f"{RESULTS}/split.parquet"),
         counts=ancient(f"{RESULTS}/split.json"),
         clean=ancient(f"{RESULTS}/clean/partition_info.csv"),

@@ -341,7 +341,7 @@ AFTER_TRAINING = PUBLISHED | {"evaluate_model", "select_model", "champion"}
             {"redshift_grid": {"min": 0, "max": 2, "points": 201}},
             # Labels beyond the grid neither train nor test: another grid may make another sample.
             AFTER_TRAINING
-            | {"split", "colors", "due", "clean_shard", "clean_catalog", "sample", "train_model"}
+            | {"split", "colors", "retrain_check", "clean_shard", "clean_catalog", "sample", "train_model"}
             | {"predict_shard", "photoz_catalog"},
         ),
     ],

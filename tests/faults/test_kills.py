@@ -23,7 +23,16 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 Tally = Callable[[str], AbstractContextManager[None]]
 STAGES = (
-    *("import_survey", "labels", "crossmatch", "split", "due", "clean_shard", "clean_catalog", "predict_shard"),
+    *(
+        "import_survey",
+        "labels",
+        "crossmatch",
+        "split",
+        "retrain_check",
+        "clean_shard",
+        "clean_catalog",
+        "predict_shard",
+    ),
     *("photoz_catalog", "gates", "report", "release"),
 )
 TRAINING = ("sample", "train_model", "evaluate_model", "select_model", "champion")

@@ -147,16 +147,16 @@ DUE: dict[str, set[str] | None] = {
     "survey": None,
     "data_dir": None,
     "results_dir": None,
-    "seed": {"split", "due", "colors", "sample", "train_model", "evaluate_model"},
+    "seed": {"split", "retrain_check", "colors", "sample", "train_model", "evaluate_model"},
     "demo": set(),
     "partitions": {"import_survey", "labels"},
     "partitions.shard_rows": {"import_survey"},
     "labels": {"labels"},
     "crossmatch.radius_arcsec": {"labels"},
     "crossmatch.margin_arcsec": set(),
-    "crossmatch.ambiguous": {"crossmatch", "split", "due"},
-    "split": {"split", "due"},
-    "clean": {"clean_shard", "colors", "due"},
+    "crossmatch.ambiguous": {"crossmatch", "split", "retrain_check"},
+    "split": {"split", "retrain_check"},
+    "clean": {"clean_shard", "colors", "retrain_check"},
     "weights": {"sample"},
     "weights.train": {"train_model"},
     "models": {"train_model"},
@@ -164,8 +164,8 @@ DUE: dict[str, set[str] | None] = {
     "tune": set(),
     "select": {"select_model", "champion"},
     "predict": {"predict_shard"},
-    "refresh.labels_changed": {"due"},
-    "refresh.every": {"due"},
+    "refresh.labels_changed": {"retrain_check"},
+    "refresh.every": {"retrain_check"},
     "refresh.margin": {"champion"},
     "refresh.budget": set(),
     "gates": {"gates"},
@@ -238,7 +238,7 @@ def test_every_setting(done: Sky, plan: Plan, key: str, kind: Any) -> None:
     with changed(path, yaml.safe_dump(tried, sort_keys=False)):
         due = plan(done.folder).get(SETTINGS, set())
     assert due >= wanted, f"{key}: due are {due}"
-    if wanted <= {"gates", "release", "champion", "due"}:
+    if wanted <= {"gates", "release", "champion", "retrain_check"}:
         assert due - wanted <= {"report", "release", "gates"}, "nothing is due without a reason"
 
 
@@ -246,12 +246,12 @@ CHANGED_SURVEY: dict[str, tuple[dict[str, Any], set[str]] | None] = {
     "description": ({"description": "another"}, set()),
     "tables": None,
     "check_units": None,
-    "columns": ({"columns": {"extra": ["saturated"]}}, {"import_survey", "split", "due"}),
+    "columns": ({"columns": {"extra": ["saturated"]}}, {"import_survey", "split", "retrain_check"}),
     "filters": ({"filters": {"u": "sdss2010-u"}}, {"train_model"}),
     "reference_band": ({"reference_band": "r"}, {"crossmatch", "sample", "train_model"}),
-    "sentinels": ({"sentinels": {"nonfinite": "undetected"}}, {"import_survey", "split", "due"}),
-    "extinction": ({"extinction": {"coefficients": {}}}, {"import_survey", "split", "due"}),
-    "cuts": ({"cuts": {}}, {"split", "due", "clean_shard"}),
+    "sentinels": ({"sentinels": {"nonfinite": "undetected"}}, {"import_survey", "split", "retrain_check"}),
+    "extinction": ({"extinction": {"coefficients": {}}}, {"import_survey", "split", "retrain_check"}),
+    "cuts": ({"cuts": {}}, {"split", "retrain_check", "clean_shard"}),
     "labels": ({"labels": []}, {"labels"}),
     "redshift_grid": ({"redshift_grid": {"max": 2.0}}, {"train_model"}),
 }

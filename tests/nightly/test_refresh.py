@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 FOLLOWS = {"clean_catalog", "photoz_catalog", "gates", "report", "release", "refresh"}
 """What a night does once, wherever rows changed."""
-SURVEY = {"import_survey", "crossmatch", "split", "due"}
+SURVEY = {"import_survey", "crossmatch", "split", "retrain_check"}
 TRAINING = {"sample", "train_model", "evaluate_model", "select_model", "champion"}
 
 

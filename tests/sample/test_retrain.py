@@ -1,4 +1,4 @@
-"""When models are learned again."""
+"""The retrain check: when models are retrained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from zmill.catalog.files import read_json, write_json
 from zmill.config import Refresh
-from zmill.sample.retrain import changed, decide
+from zmill.sample.retrain import changed, check_retraining
 from zmill.workflow.dates import period
 
 SIDES = ("train", "valid", "calib", "test")
@@ -28,7 +28,7 @@ def labels(folder: Path, rows: list[tuple[int, str, float, str]]) -> None:
 
 
 def learn(folder: Path) -> None:
-    """Write the sample of the labels there are, as the stage does that is run when it is due."""
+    """Write the sample of the labels there are, as the rule `sample` does when models are retrained."""
     rows = pq.read_table(folder / "split.parquet").to_pylist()
     (folder / "sample").mkdir(exist_ok=True)
     for side in SIDES:
@@ -37,13 +37,15 @@ def learn(folder: Path) -> None:
         pq.write_table(table, folder / "sample" / f"{side}.parquet")
 
 
-def due(folder: Path, split_settings: Any = 1, period: int = 0, **refresh: Any) -> bool:
-    """Whether the content that later stages go by is another one."""
+def retrained(folder: Path, split_settings: Any = 1, period: int = 0, **refresh: Any) -> bool:
+    """Whether the content of `training.json`, which later rules depend on, changed."""
     path = folder / "training.json"
     before = path.read_bytes() if path.is_file() else b""
     path.unlink(missing_ok=True)
-    said = Refresh.model_validate(refresh)
-    decide(folder / "split.parquet", folder / "sample", folder / "kept.json", path, {"s": split_settings}, said, period)
+    check_retraining(
+        folder / "split.parquet", folder / "sample", folder / "kept.json", path, {"s": split_settings},
+        Refresh.model_validate(refresh), period,
+    )  # fmt: skip
     return path.read_bytes() != before
 
 
@@ -57,56 +59,58 @@ def base(count: int = 100) -> list[tuple[int, str, float, str]]:
 
 def test_nothing_new_leaves_the_models(tmp_path: Path) -> None:
     labels(tmp_path, base())
-    assert due(tmp_path) and read_json(tmp_path / "training.json")["why"] == "there was no sample yet"
+    assert retrained(tmp_path) and read_json(tmp_path / "training.json")["why"] == "there was no sample yet"
     learn(tmp_path)
-    assert not due(tmp_path)
+    assert not retrained(tmp_path)
     labels(tmp_path, [*base(), (500, "train", 0.3, "ambiguous")])
-    assert not due(tmp_path), "labels that are not used do not count"
+    assert not retrained(tmp_path), "labels that are not used do not count"
 
 
 def test_labels_that_come_go_or_change_count_until_models_have_learned_them(tmp_path: Path) -> None:
     labels(tmp_path, base())
-    due(tmp_path)
+    retrained(tmp_path)
     learn(tmp_path)
     labels(tmp_path, [*base(), (200, "train", 0.1, ""), (201, "train", 0.1, "")])
-    assert not due(tmp_path)
+    assert not retrained(tmp_path)
     labels(tmp_path, [*base()[2:], (200, "train", 0.1, ""), (201, "train", 0.1, "")])
-    assert not due(tmp_path), "four of a hundred"
+    assert not retrained(tmp_path), "four of a hundred"
     other = [(key, side, z + 0.5 if key in (10, 11) else z, no) for key, side, z, no in base()[2:]]
     labels(tmp_path, [*other, (200, "train", 0.1, ""), (201, "train", 0.1, "")])
-    assert due(tmp_path), "six of a hundred"
-    assert due(tmp_path) is False
+    assert retrained(tmp_path), "six of a hundred"
+    assert retrained(tmp_path) is False
     learn(tmp_path)
-    assert not due(tmp_path)
+    assert not retrained(tmp_path)
 
 
 def test_time_and_settings(tmp_path: Path) -> None:
     labels(tmp_path, base())
-    due(tmp_path, period=5)
+    retrained(tmp_path, period=5)
     learn(tmp_path)
-    assert due(tmp_path, period=6) and not due(tmp_path, period=6)
-    assert not due(tmp_path, period=9, every=None)
-    assert due(tmp_path, period=9, split_settings=2, every=None)
+    assert retrained(tmp_path, period=6) and not retrained(tmp_path, period=6)
+    assert not retrained(tmp_path, period=9, every=None)
+    assert retrained(tmp_path, period=9, split_settings=2, every=None)
 
 
 def test_days_are_counted_from_when_models_were_learned(tmp_path: Path) -> None:
     """Whatever made them learn; a night that changes nothing does not put it off."""
     labels(tmp_path, base())
-    due(tmp_path, period=3, every=30)
+    retrained(tmp_path, period=3, every=30)
     learn(tmp_path)
     kept = tmp_path / "kept.json"
     first = read_json(kept)
     assert days(first) == 30 and period(kept) == 3
-    assert not due(tmp_path, period=3, every=30) and read_json(kept) == first
-    assert not due(tmp_path, period=3, every=10) and days(read_json(kept)) == 10
-    assert not due(tmp_path, period=3, every=None) and read_json(kept)["until"] is None
-    assert not due(tmp_path, period=3, every=30) and read_json(kept) == first
+    assert not retrained(tmp_path, period=3, every=30) and read_json(kept) == first
+    assert not retrained(tmp_path, period=3, every=10) and days(read_json(kept)) == 10
+    assert not retrained(tmp_path, period=3, every=None) and read_json(kept)["until"] is None
+    assert not retrained(tmp_path, period=3, every=30) and read_json(kept) == first
     write_json(kept, first | {"until": "2020-01-01T00:00:00+00:00"})
     assert period(kept) == 4
-    assert due(tmp_path, period=4, every=30) and period(kept) == 4, "once"
+    assert retrained(tmp_path, period=4, every=30) and period(kept) == 4, "once"
     write_json(kept, read_json(kept) | {"until": "2020-01-01T00:00:00+00:00"})
     labels(tmp_path, base(50))
-    assert due(tmp_path, period=4, every=30) and period(kept) == 4, "labels changed: days are counted anew"
+    assert retrained(tmp_path, period=4, every=30) and period(kept) == 4, (
+        "labels changed: the days are counted from the change"
+    )
 
 
 @given(st.data())
@@ -142,6 +146,6 @@ def test_the_order_of_labels_is_nothing_new(tmp_path: Path) -> None:
     for name, rows in (("one", base()), ("other", base()[::-1]), ("third", base()[1:])):
         (tmp_path / name).mkdir()
         labels(tmp_path / name, rows)
-        due(tmp_path / name)
+        retrained(tmp_path / name)
         hashes.append(read_json(tmp_path / name / "training.json")["hash"])
     assert hashes[0] == hashes[1] != hashes[2]

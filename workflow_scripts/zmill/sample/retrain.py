@@ -1,7 +1,7 @@
-"""Whether models are to be learned again: labels changed by more than is allowed for, time has passed, or settings changed.
+"""The retrain check: models are retrained when enough labels changed, when time has passed, or when settings changed.
 
-Until then the tables that models learn from stay as they are, whatever comes in: sky blocks keep their side (`zmill.sample.sample.assign`),
-so that a label that is new today joins the split that its block has always been in.
+Until then the training tables stay as they are. Sky blocks keep their split (`zmill.sample.sample.assign`), so that a new
+label joins the split of its block.
 """
 
 from __future__ import annotations
@@ -23,54 +23,54 @@ from zmill.workflow.dates import term
 from zmill.workflow.job import log
 
 COLUMNS = ["object_id", "split", "redshift"]
-"""Of a table of labels; no two have the same `object_id`."""
+"""Columns of a table of labels; `object_id` is unique."""
 HASHED_ROWS = 65_536
 
 
-def decide(
+def check_retraining(
     split: Path, sample: Path, state: Path, out: Path, settings: dict[str, Any], refresh: Refresh, period: int
 ) -> dict[str, Any]:
-    """Write `training.json`; its content changes where, and only where, models are to be learned again.
+    """Write `training.json`, whose content changes if and only if models are to be retrained.
 
     Parameters
     ----------
-    split : `split.parquet`, the labels there are.
-    sample : folder of the tables that the models there are have learned from, if any.
-    state : file that keeps what was decided last and until when it holds (`zmill.workflow.dates.term`); Snakemake removes `out`
-        before the job.
-    settings : of the split; with others there must be another sample.
-    period : number of the period that it is (`zmill.workflow.dates.period`).
+    split : `split.parquet`, the present labels.
+    sample : folder of the tables that the present models were trained on, if any.
+    state : file that keeps the last decision and until when it holds (`zmill.workflow.dates.term`); `out` cannot keep it,
+        because Snakemake removes `out` before the job.
+    settings : of the sample; models are retrained when these change.
+    period : number of the current period (`zmill.workflow.dates.period`).
 
     Returns
     -------
-    What was decided last: `why`, `when`, `labels` used and their hash, `settings` (hash).
+    The last decision to retrain: `why`, `when`, number of `labels` and their `hash`, `settings` (hash).
     """
     now = used(pq.read_table(split, columns=["object_id", "split", "redshift", "excluded"]))
-    told = xxhash.xxh3_128_hexdigest(json.dumps(settings, sort_keys=True).encode())
+    settings_hash = xxhash.xxh3_128_hexdigest(json.dumps(settings, sort_keys=True).encode())
     before: dict[str, Any] | None = read_json(state) if state.is_file() else None
-    learned = learned_from(sample)
-    share = changed(learned, now) if learned is not None else 1.0
+    trained_on = labels_of(sample)
+    fraction = changed(trained_on, now) if trained_on is not None else 1.0
     why = None
-    if before is None or learned is None:
+    if before is None or trained_on is None:
         why = "there was no sample yet"
-    elif before["settings"] != told:
+    elif before["settings"] != settings_hash:
         why = "settings of the sample changed"
-    elif share > refresh.labels_changed:
-        why = f"{100 * share:.2f} % of the labels changed, more than {100 * refresh.labels_changed:g} %"
+    elif fraction > refresh.labels_changed:
+        why = f"{100 * fraction:.2f} % of the labels changed, more than {100 * refresh.labels_changed:g} %"
     elif refresh.every is not None and period > before["period"]:
         why = f"{refresh.every:g} days have passed"
     if why or before is None:
-        decided = {"why": why, "labels": len(now), "hash": _hash(now), "settings": told}
+        decision = {"why": why, "labels": len(now), "hash": _hash(now), "settings": settings_hash}
         when = datetime.now(UTC)
-        log.info("models are learned again: %s", why)
+        log.info("models are retrained: %s", why)
     else:
-        decided = {key: before[key] for key in ("why", "labels", "hash", "settings")}
+        decision = {key: before[key] for key in ("why", "labels", "hash", "settings")}
         when = datetime.fromisoformat(before["when"]) if "when" in before else datetime.now(UTC)
-        log.info("models stay: %.2f %% of the labels changed since they learned", 100 * share)
-    write_json(state, decided | {"period": period} | term(when, refresh.every))
-    decided["when"] = when.isoformat(timespec="seconds")
-    write_json(out, decided)
-    return decided
+        log.info("models are kept: %.2f %% of the labels changed since they were trained", 100 * fraction)
+    write_json(state, decision | {"period": period} | term(when, refresh.every))
+    decision["when"] = when.isoformat(timespec="seconds")
+    write_json(out, decision)
+    return decision
 
 
 def used(rows: pa.Table) -> pa.Table:
@@ -78,8 +78,8 @@ def used(rows: pa.Table) -> pa.Table:
     return rows.filter(pc.equal(rows.column("excluded"), "")).select(COLUMNS)
 
 
-def learned_from(sample: Path) -> pa.Table | None:
-    """The labels of the sample's tables, as of `used`; None where a table is missing or there is no label."""
+def labels_of(sample: Path) -> pa.Table | None:
+    """The labels of the sample's tables, with the columns of `used`; None where a table is missing or none has a row."""
     parts = []
     for side in SPLITS:
         path = sample / f"{side}.parquet"
@@ -92,9 +92,9 @@ def learned_from(sample: Path) -> pa.Table | None:
 
 
 def changed(before: pa.Table, now: pa.Table) -> float:
-    """Labels that came, went or have another redshift or split, as a share of those that were.
+    """The number of labels added, removed or changed in redshift or split, as a fraction of the number of labels before.
 
-    Where identifiers are of another type than before, all labels are others.
+    Where the type of the identifiers differs, all labels count as changed.
     """
     both, same = 0, 0
     if before.schema.field("object_id").type == now.schema.field("object_id").type:

@@ -1,13 +1,13 @@
-"""The labels there are and those that models have learned from go in; whether models are learned again comes out."""
+"""Compare the present labels with those that the models were trained on, and write whether models are retrained."""
 
 from pathlib import Path
 
 from zmill.config import Refresh
-from zmill.sample.retrain import decide
+from zmill.sample.retrain import check_retraining
 from zmill.workflow.job import job
 
 with job(snakemake):
-    decide(
+    check_retraining(
         split=Path(snakemake.input.split),
         sample=Path(snakemake.params.sample),
         state=Path(snakemake.params.state),
