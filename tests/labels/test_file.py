@@ -97,6 +97,8 @@ def survey(**label) -> Survey:
         ({"scheme": "vvds", "quality": None}, "scheme vvds needs columns.flag"),
         ({"quality": {"map": {"a": 3}}}, "quality.map needs columns.flag"),
         ({"quality": 7}, "quality"),
+        ({"quality": {"constant": 4}}, "quality.map: this key is required and missing"),
+        ({"quality": {"constant": 4}}, "quality.constant: unknown key; known keys here: map, default"),
         ({"format": "xlsx"}, "there is no format 'xlsx'"),
     ],
 )

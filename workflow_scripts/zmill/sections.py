@@ -254,14 +254,14 @@ def _faults(section: type[BaseModel], values: Any, error: ValidationError) -> li
 def _path(values: Any, fault: Any) -> tuple[Any, ...]:
     """The keys that lead to a fault, without what pydantic calls the alternatives of a key with several types."""
     path: list[Any] = []
-    for part in fault["loc"]:
+    for place, part in enumerate(fault["loc"], 1):
         there = (
             range(len(values)) if isinstance(values, list | tuple) else values if isinstance(values, Mapping) else ()
         )
         if part in there:
             values = values[part]
-        elif fault["type"] == "missing" and isinstance(values, Mapping):
-            values = None
+        elif fault["type"] == "missing" and place == len(fault["loc"]):
+            pass
         else:
             continue
         path.append(part)
@@ -335,7 +335,8 @@ def _keys_at(section: Any, loc: tuple[Any, ...]) -> list[str]:
 
 def _unwrapped(annotation: Any) -> Any:
     while get_origin(annotation) in (Union, Annotated) or type(annotation).__name__ == "UnionType":
-        annotation = next(a for a in get_args(annotation) if a is not NoneType)
+        choices = [a for a in get_args(annotation) if a is not NoneType]
+        annotation = next((a for a in choices if _is_section(a)), choices[0])
     return annotation
 
 
