@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from zmill.chunks import in_cache, slices
+from zmill.chunks import cache_sized_chunks, row_chunks
 
 
 def test_slices_cover_every_row_once() -> None:
-    assert [list(range(10))[rows] for rows in slices(10, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert list(slices(0, 4)) == []
+    assert [list(range(10))[rows] for rows in row_chunks(10, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert list(row_chunks(0, 4)) == []
 
 
 def test_a_processor_takes_what_its_cache_holds_and_another_device_takes_all() -> None:
-    assert list(in_cache(10, 4, torch.device("cpu"))) == list(slices(10, 4))
-    assert list(in_cache(3, 4, torch.device("cpu"))) == [slice(0, 3)]
-    assert list(in_cache(10, 4, torch.device("cuda"))) == [slice(0, 10)]
+    assert list(cache_sized_chunks(10, 4, torch.device("cpu"))) == list(row_chunks(10, 4))
+    assert list(cache_sized_chunks(3, 4, torch.device("cpu"))) == [slice(0, 3)]
+    assert list(cache_sized_chunks(10, 4, torch.device("cuda"))) == [slice(0, 10)]
 
 
 def test_without_rows_there_is_still_a_piece() -> None:
     """What is put together of all pieces has its columns then."""
-    assert [list(range(5))[rows] for rows in in_cache(0, 4, torch.device("cpu"))] == [[]]
+    assert [list(range(5))[rows] for rows in cache_sized_chunks(0, 4, torch.device("cpu"))] == [[]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from zmill.catalog.files import read_json, whole
+from zmill.catalog.files import atomic_write, read_json
 from zmill.predict.assign import state
 from zmill.predict.champion import contend
 from zmill.workflow.job import job
@@ -23,5 +23,5 @@ with job(snakemake):
         snakemake.params.asked,
         snakemake.params.block_order,
     )
-    with whole(snakemake.output[0]) as temporary:
+    with atomic_write(snakemake.output[0]) as temporary:
         shutil.copyfile(state(results), temporary)

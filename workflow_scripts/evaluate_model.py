@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from zmill.catalog.files import read_json, whole, write_json
+from zmill.catalog.files import atomic_write, read_json, write_json
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.impute import MeanColors, fill
 from zmill.inputs.photometry.missing_bands import Gaps
@@ -25,7 +25,7 @@ with job(snakemake) as log:
     train = Photometry.from_arrow(pq.read_table(snakemake.input.train), bands)
     gaps = Gaps.of(train, partial(fill, colors=colors) if snakemake.params.impute == "mean_color" else None)
     predictions, found = evaluate(trained, held_out, samples, snakemake.params.block_order, snakemake.params.seed, gaps)
-    with whole(snakemake.output.predictions) as temporary:
+    with atomic_write(snakemake.output.predictions) as temporary:
         pq.write_table(predictions, temporary, compression="zstd")
     found["model_hash"] = store.model_hash(Path(snakemake.input.model).parent)
     write_json(snakemake.output.metrics, found)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from zmill.catalog.files import read_json, whole, write_json
+from zmill.catalog.files import atomic_write, read_json, write_json
 from zmill.inputs.photometry.missing_bands import table
 from zmill.training.selection import choose, leaderboard
 from zmill.workflow.job import job
@@ -10,9 +10,9 @@ from zmill.workflow.job import job
 with job(snakemake) as log:
     evaluations = {Path(path).parent.name: read_json(path) for path in snakemake.input.metrics}
     best = choose(evaluations, snakemake.params.metric)
-    with whole(snakemake.output.leaderboard) as temporary:
+    with atomic_write(snakemake.output.leaderboard) as temporary:
         temporary.write_text(leaderboard(evaluations, snakemake.params.metric), encoding="utf-8")
-    with whole(snakemake.output.patterns) as temporary:
+    with atomic_write(snakemake.output.patterns) as temporary:
         temporary.write_text(table(evaluations), encoding="utf-8")
     write_json(snakemake.output.best, best)
     log.info("chosen: %s: %s", best["model"], best["why"])

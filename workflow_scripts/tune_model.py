@@ -1,6 +1,6 @@
 """All trials of a search in; its winner as an entry of `models:`, a table of the trials, and what the report tells out."""
 
-from zmill.catalog.files import read_json, whole, write_json
+from zmill.catalog.files import atomic_write, read_json, write_json
 from zmill.config import Search, parse
 from zmill.tune import result
 from zmill.workflow.job import job
@@ -16,7 +16,7 @@ with job(snakemake) as log:
         [read_json(path) for path in snakemake.input],
     )
     for path, text in ((snakemake.output.best, result.entry(found)), (snakemake.output.trials, result.table(found))):
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     write_json(snakemake.output.search, found)
     log.info("%s", result.entry(found))

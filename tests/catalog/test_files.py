@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zmill.catalog import files
-from zmill.catalog.files import Damaged, check_file, fault, problem, read_json, sync, whole, write_json
+from zmill.catalog.files import Damaged, atomic_write, check_file, fault, problem, read_json, sync, write_json
 
 VALUES = st.recursive(
     st.none()
@@ -73,7 +73,7 @@ def test_json_of_others_is_read_as_it_is(tmp_path: Path, text: str) -> None:
 
 def test_a_check_file_tells_the_file_from_any_other(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("a,b\n1,2\n")
     assert fault(path) is None
     path.write_text("a,b\n1,3\n")
@@ -97,7 +97,7 @@ def test_a_write_that_is_killed_leaves_a_file_that_is_whole(tmp_path: Path, monk
 
     replace = os.replace
     for last in range(3):
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("old")
         steps = iter(range(10))
 
@@ -108,7 +108,7 @@ def test_a_write_that_is_killed_leaves_a_file_that_is_whole(tmp_path: Path, monk
 
         monkeypatch.setattr(files.os, "replace", step)
         try:
-            with whole(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text("brand new")
         except Killed:
             pass
@@ -132,7 +132,7 @@ def test_content_name_and_folder_reach_the_disk_before_a_write_ends(
     assert synced[0].startswith(".state.json.") and synced[1:] == [tmp_path.name]
     synced.clear()
     for name in ("a", "b"):
-        with whole(tmp_path / name, durable=False) as temporary:
+        with atomic_write(tmp_path / name, durable=False) as temporary:
             temporary.write_text(name)
     assert synced == []
     sync([tmp_path / "a", tmp_path / "b"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zmill.catalog import hats, shards, sky
-from zmill.catalog.files import file_hash, whole, write_json
+from zmill.catalog.files import atomic_write, file_hash, write_json
 from zmill.catalog.hats import CatalogError, Partition
 
 
@@ -109,7 +109,7 @@ def test_whole_keeps_the_old_file_when_the_new_one_fails(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="JSON"):
         write_json(path, {"new": float("nan")})
     assert '"old": 1' in path.read_text()
-    with pytest.raises(OSError, match="No such"), whole(path):
+    with pytest.raises(OSError, match="No such"), atomic_write(path):
         pass  # nothing was written
     assert [p.name for p in tmp_path.iterdir()] == ["facts.json"]
 

@@ -19,7 +19,7 @@ from release_sky import PHOTOZ, SKY, fill, write
 
 from disks import small_disk
 from zmill.catalog import hats, shards, sources
-from zmill.catalog.files import file_hash, problem, whole, write_json
+from zmill.catalog.files import atomic_write, file_hash, problem, write_json
 from zmill.release import store
 from zmill.release.publish import publish
 from zmill.release.rollback import rollback
@@ -41,7 +41,7 @@ def big_json(results: Path) -> None:
 
 
 def table(results: Path) -> None:
-    with whole(results / "matches.parquet") as temporary:
+    with atomic_write(results / "matches.parquet") as temporary:
         temporary.write_bytes(os.urandom(300 * KB))
 
 

@@ -13,7 +13,7 @@ import pytest
 from release_sky import SKY, fill, write
 
 from zmill.catalog import hats
-from zmill.catalog.files import file_hash, read_json, whole, write_json
+from zmill.catalog.files import atomic_write, file_hash, read_json, write_json
 from zmill.catalog.hats import Partition
 from zmill.release import publish as publishing
 from zmill.release import store
@@ -225,7 +225,7 @@ def test_another_schema_of_the_catalogue_is_held_against_trusted_partitions_too(
     release(results)
     common = results / "photoz" / "dataset" / "_common_metadata"
     schema = pq.read_schema(common)
-    with whole(common) as temporary:
+    with atomic_write(common) as temporary:
         pq.write_metadata(schema.append(pa.field("new", pa.int8())), temporary)
     write(results, "photoz", SKY[1], 2)
     with pytest.raises(ReleaseError, match="its columns differ from dataset/_common_metadata"):

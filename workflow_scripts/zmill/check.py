@@ -1,4 +1,4 @@
-"""Everything that can be found wrong before a job starts: settings, files, columns, models, metrics."""
+"""Checks before a job starts: settings, files, columns, models, metrics."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
 
     Parameters
     ----------
-    inputs : the files that the run starts from; those that do not exist yet are taken on trust.
+    inputs : the input files of the run; files that do not exist yet are not checked.
 
     Raises
     ------
     ConfigError
-        What is wrong, where, what was expected and what to do.
+        The message names the fault, its location, what was expected and what to do.
     """
     check_models(settings.models)
     check_metric(settings.select.metric)
@@ -67,7 +67,7 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
 
 
 def _look_at_values(name: str, survey: Survey, files: list[Path]) -> None:
-    """Log what the first rows show of sentinels that nobody declared; refuse files of which most rows are of no use."""
+    """Warn of undeclared sentinel values in the first rows; refuse files of which most rows cannot be used."""
     try:
         found = look(files, survey)
     except ReadError as error:
@@ -79,7 +79,7 @@ def _look_at_values(name: str, survey: Survey, files: list[Path]) -> None:
 
 
 def check_filters(survey: Survey, name: str) -> None:
-    """Refuse filter curves that there are none of: the networks of the flagship and the template fit need them."""
+    """Refuse unknown filter curves: the networks of the flagship and the template fit need them."""
     known = known_filters() if survey.filters else []
     for band, curve in survey.filters.items():
         if curve not in known:
@@ -90,7 +90,7 @@ def check_filters(survey: Survey, name: str) -> None:
 
 
 def _small(files: list[str]) -> bool:
-    """Whether all files are there and can be read in a moment."""
+    """Whether all files exist and are small enough to be read before any job."""
     paths = [Path(file) for file in files]
     return all(path.is_file() for path in paths) and sum(path.stat().st_size for path in paths) <= LOOK_BYTES
 

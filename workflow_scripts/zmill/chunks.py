@@ -1,4 +1,4 @@
-"""Rows taken some at a time."""
+"""Row ranges of limited size."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import torch
 
 
-def slices(rows: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size` rows."""
+def row_chunks(rows: int, size: int) -> Iterator[slice]:
+    """Consecutive chunks of at most `size` rows, as slices."""
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def in_cache(rows: int, size: int, device: torch.device) -> Iterator[slice]:
-    """The same, of as many rows as stay in a processor's cache; on any other device one of all rows, for there it is the
-    number of operations that costs, not what they are given."""
-    return slices(rows, size) if device.type == "cpu" and rows > size else iter([slice(0, rows)])
+def cache_sized_chunks(rows: int, size: int, device: torch.device) -> Iterator[slice]:
+    """On a CPU, chunks of at most `size` rows, which fit its cache; on other devices one chunk of all rows, because there the
+    number of operations determines the run time."""
+    return row_chunks(rows, size) if device.type == "cpu" and rows > size else iter([slice(0, rows)])

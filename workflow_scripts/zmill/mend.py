@@ -1,10 +1,10 @@
-"""Damage below a survey's results: what is removed or put back before a run, so that the run makes good the rest.
+"""Repair of damaged files in a survey's results: what is removed or restored before a run, so that the run rebuilds the rest.
 
-Every file that outlives a run can be told to be what was written: JSON files end with a checksum, other files have a check file
-(`zmill.catalog.files`), partitions have sidecars, releases have records. A run that starts holds names, sizes and the content of
-small files against these; `snakemake mend` reads every byte. What is damaged is set aside as `NAME.damaged`, and
-the rule that makes it finds its output missing. What is no output of a rule is put back from a copy, or an output that was
-made with it is removed.
+Every file that outlives a run has a checksum: JSON files end with one, other files have a check file
+(`zmill.catalog.files`), partitions have sidecars, releases have records. A run that starts compares names, sizes and the content of
+small files with these; `snakemake mend` reads every byte. A damaged file is renamed to `NAME.damaged`, and
+the rule that writes it finds its output missing. A file that is no output of a rule is restored from a copy, or an output of
+the rule that writes it is removed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from zmill.catalog import hats, shards
-from zmill.catalog.files import SUFFIX, Damaged, check_file, file_hash, problem, read_json, whole
+from zmill.catalog.files import SUFFIX, Damaged, atomic_write, check_file, file_hash, problem, read_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.release import mend as releases
 from zmill.release.store import ReleaseError
 
 SMALL_BYTES = 64 << 20
-"""Larger files are held against their check files by size alone when a run starts."""
+"""Larger files are compared with their check files by size alone when a run starts."""
 ASIDE = ".damaged"
 STAGES = {"clean": "clean", "photoz": "predict", "pdf": "predict"}
-"""Catalogues that are made shard by shard -> the stage whose progress says that a shard is done."""
+"""Catalogues that are written shard by shard -> the stage whose progress file marks a shard as done."""
 CATALOGS = ("survey", "specz", *STAGES)
-PLACES = {*CATALOGS, "rejected", "sample", "models", "evaluation", "champion", "progress", "labels_cache", "tune", ""}
-"""Folders of zmill's files, `""` for the results themselves; others are not looked into."""
+FOLDERS = {*CATALOGS, "rejected", "sample", "models", "evaluation", "champion", "progress", "labels_cache", "tune", ""}
+"""Folders of zmill's files, `""` for the results themselves; others are ignored."""
 MADE_WITH = {
     "survey": "survey/partition_info.csv",
     "specz": "specz/partition_info.csv",
@@ -41,16 +41,16 @@ THREADS = 16
 
 
 def mend(results: Path, every_byte: bool = False) -> list[str]:
-    """Look for damage, and prepare what a run needs to make it good.
+    """Look for damage, and remove or restore files so that the next run repairs it.
 
     Parameters
     ----------
-    results : the survey's folder of results; no run may be under way there.
-    every_byte : whether all files are read, releases included.
+    results : the survey's results folder; no run may be active there.
+    every_byte : whether all files, including releases, are read.
 
     Returns
     -------
-    A sentence for each thing that was found, with its file.
+    One sentence per fault, with its file.
     """
     found: list[str] = []
     if results.is_dir():
@@ -76,24 +76,24 @@ def mend(results: Path, every_byte: bool = False) -> list[str]:
 
 
 def _files(results: Path) -> Iterator[Path]:
-    """Files that have a checksum or a check file, and those whose check file is all that is left."""
-    for place, folders, names in os.walk(results):
-        here = Path(place).relative_to(results)
+    """Files that have a checksum or a check file, and missing files whose check file is left."""
+    for parent, folders, names in os.walk(results):
+        here = Path(parent).relative_to(results)
         if here == Path():
-            folders[:] = [name for name in folders if name in PLACES]
+            folders[:] = [name for name in folders if name in FOLDERS]
         else:
             folders[:] = [
                 name for name in folders if name not in ("dataset", "sidecars") or here.parts[0] not in CATALOGS
             ]
         for name in names:
             if name.startswith(".") and name.endswith(SUFFIX):
-                yield Path(place, name[1 : -len(SUFFIX)])
+                yield Path(parent, name[1 : -len(SUFFIX)])
             elif name.endswith(".json") and not name.startswith(".") and (here, name) != (Path(), "release.json"):
-                yield Path(place, name)
+                yield Path(parent, name)
 
 
 def _aside(results: Path, path: Path, why: str) -> list[str]:
-    """Set a damaged file aside, and remove what says that it is there."""
+    """Rename a damaged file, and remove its check file and the outputs without which its rule runs again."""
     check_file(path).unlink(missing_ok=True)
     gone = path.is_file()
     if gone:
@@ -103,7 +103,7 @@ def _aside(results: Path, path: Path, why: str) -> list[str]:
 
 
 def _outputs(results: Path, path: Path) -> list[str]:
-    """Outputs of rules without which a file is made again that is no output itself."""
+    """Outputs of the rule that writes a file which is no output itself: without them the rule runs again."""
     top, name = path.parts[0], path.name
     if top in MADE_WITH:
         return [MADE_WITH[top]]
@@ -125,7 +125,7 @@ def _remove(path: Path) -> bool:
 
 
 def _catalog(results: Path, name: str, every_byte: bool) -> list[str]:
-    """Damaged partitions of a finished catalogue; an unfinished one is finished by its rules in any case."""
+    """Handle damaged partitions of a finished catalogue; the rules complete an unfinished one."""
     catalog = results / name
     if not (catalog / "partition_info.csv").is_file():
         return []
@@ -160,13 +160,13 @@ def _catalog(results: Path, name: str, every_byte: bool) -> list[str]:
 
 def _partition_fault(catalog: Path, partition: Partition, every_byte: bool) -> str | None:
     try:
-        said = hats.sidecar(catalog, partition)
+        sidecar = hats.sidecar(catalog, partition)
         file = partition.file(catalog)
         if not file.is_file():
             return "missing"
-        if file.stat().st_size != said["bytes"]:
-            return f"{file.stat().st_size} bytes, written with {said['bytes']}"
-        return "its content is not what was written" if every_byte and file_hash(file) != said["xxh3_128"] else None
+        if file.stat().st_size != sidecar["bytes"]:
+            return f"{file.stat().st_size} bytes, written with {sidecar['bytes']}"
+        return "its content is not what was written" if every_byte and file_hash(file) != sidecar["xxh3_128"] else None
     except CatalogError as error:
         return str(error).removesuffix(": run again")
 
@@ -174,8 +174,8 @@ def _partition_fault(catalog: Path, partition: Partition, every_byte: bool) -> s
 def _shards(results: Path, listed: list[Partition]) -> list[str]:
     """Whether every partition of the survey is in one shard."""
     catalog = results / "survey"
-    placed = [one for number in shards.numbers(catalog) for one in _plan(catalog, number)]
-    if sorted(placed) == sorted(listed):
+    assigned = [one for number in shards.numbers(catalog) for one in _plan(catalog, number)]
+    if sorted(assigned) == sorted(listed):
         return []
     return _aside(
         results,
@@ -199,12 +199,12 @@ def _plan(catalog: Path, number: int) -> list[Partition]:
 
 
 def _champion(results: Path, every_byte: bool) -> list[str]:
-    """The record of the champion from its copy; damaged models that are in use from where they were copied."""
+    """Restore the champion's record from its copy, and damaged models in use from the models that they were copied from."""
     folder, copy = results / "champion", results / "champion.json"
     found = []
     state = folder / "champion.json"
     if not state.is_file() and copy.is_file():
-        with whole(state, check=False) as temporary:
+        with atomic_write(state, check=False) as temporary:
             shutil.copyfile(copy, temporary)
         found.append(f"{state}: put back from {copy}")
     for model in sorted(folder.glob("*/")):
@@ -218,7 +218,7 @@ def _champion(results: Path, every_byte: bool) -> list[str]:
             found.append(f"{model}: damaged ({why}): another champion is chosen, and predicts its rows")
             continue
         for name in ("tensors.safetensors", "model.json"):
-            with whole(model / name, check=False) as temporary:
+            with atomic_write(model / name, check=False) as temporary:
                 shutil.copyfile(donor / name, temporary)
         found.append(f"{model}: damaged ({why}): put back from {donor}")
     return found
@@ -240,12 +240,12 @@ def _model_fault(model: Path, every_byte: bool) -> str | None:
     """What is wrong with a model; None for a folder without `model.json`, which its rule finds missing."""
     tensors = model / "tensors.safetensors"
     try:
-        told = read_json(model / "model.json")["tensors_hash"]
+        recorded_hash = read_json(model / "model.json")["tensors_hash"]
         if not tensors.is_file():
             return f"{tensors.name} is missing"
         if tensors.stat().st_size > SMALL_BYTES and not every_byte:
             return None
-        return None if told == file_hash(tensors) else f"{tensors.name} is not what was written"
+        return None if recorded_hash == file_hash(tensors) else f"{tensors.name} is not what was written"
     except FileNotFoundError:
         return None if model.parent.name != "champion" else "model.json is missing"
     except Damaged as error:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 HIDDEN = "***"
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 SECRET = r"(?:[\w.-]*(?:token|secret|passw|pwd|credential|signature|auth|api[_-]?key|access[_-]?key)[\w.-]*|key|sig|user|username|login|pass)"
-"""Names of the parameters of an address that say who asks."""
+"""Names of the parameters of an address that identify a user."""
 _USER = re.compile(r"(?<=://)[^/?#@\s'\"]+(?:/[^/?#@\s'\"]*)?@")
 _PARAMETER = re.compile(rf"(?i)(?<=[?&;])({SECRET})=([^&;#\s'\"<>)]+)")
 _values: set[str] = set()
@@ -40,7 +40,7 @@ def refuse_secrets(url: str) -> None:
         what = f"the parameter {named[0]!r}" if named else "a user or password"
         raise ValueError(
             f"the address holds {what}, which would stand in logs, reports and releases: put it in ~/.netrc or in an environment "
-            "variable, and write $NAME of the variable in its place"
+            "variable, and write $NAME of the variable instead"
         )
     for found in VARIABLE.finditer(url):
         name = found[1] or found[2]

@@ -1,7 +1,7 @@
 """The one atomic write, checksums by which a damaged file is recognized, and hashes of content.
 
-A JSON file ends with a checksum of its own text (`write_json`). Any other file has a check file beside it, `.NAME.xxh3`, which `whole`
-writes; partitions of catalogues have their sidecar. `zmill.mend` holds all of them against the files when a run starts.
+A JSON file ends with a checksum of its own text (`write_json`). Any other file has a check file in the same folder, `.NAME.xxh3`,
+which `atomic_write` writes; partitions of catalogues have their sidecar. `zmill.mend` compares all of them with the files when a run starts.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 import xxhash
 
 SUFFIX = ".xxh3"
-"""Of the name of a check file."""
+"""Suffix of the name of a check file."""
 CHECKSUM = "file_xxh3"
 """Last key of a JSON file: the hash of all the text before it."""
 _TAIL = re.compile(rb',?\n  "(.{%d})": "(.{16})"\n}\n\Z' % len(CHECKSUM), re.DOTALL)
 SYNCS = 16
-"""Files that `sync` brings to the disk at a time: they then share what the disk does for each."""
+"""Number of files that `sync` writes to disk at a time: the disk then serves several in one operation."""
 MEND = "run snakemake --cores 2 mend, then run again"
 
 
 class Damaged(ValueError):
-    """A file that is not what was written; the message names it and the command that mends it."""
+    """The content of a file is not what was written; the message names the file and the command that repairs it."""
 
     def __init__(self, path: Path | str, why: str) -> None:
         super().__init__(f"{path}: damaged ({why}): {MEND}")
@@ -37,22 +37,22 @@ class Damaged(ValueError):
 
 
 class ReadError(Exception):
-    """A file that cannot be read as the table it should be."""
+    """A file cannot be read as a table."""
 
 
 @contextmanager
-def whole(path: Path | str, check: bool = True, durable: bool = True) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place when the block ends well, and is removed when it does not.
+def atomic_write(path: Path | str, check: bool = True, durable: bool = True) -> Iterator[Path]:
+    """Atomic write: yield a temporary path in the folder of `path`, renamed to `path` on success and removed on failure.
 
     Parameters
     ----------
-    check : whether a check file is written; not for files whose hash is kept elsewhere.
-    durable : whether content and name are on the disk when the block ends, so that a file of this name is whole even
-        after a power loss. Without it, a damaged file is recognized all the same; see `sync`.
+    check : whether a check file is written; false for files whose hash is stored elsewhere.
+    durable : whether content and name are on the disk when the block ends, so that the file is complete even
+        after a power loss. Without it, a damaged file is still recognized; see `sync`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = beside(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
         put_in_place(temporary, path, check, durable)
@@ -61,7 +61,7 @@ def whole(path: Path | str, check: bool = True, durable: bool = True) -> Iterato
 
 
 def put_in_place(written: Path, path: Path, check: bool = True, durable: bool = True) -> None:
-    """Give a file that is finished its name, as `whole` does; for files that one job begins and another one ends."""
+    """Rename a finished temporary file to `path`, as `atomic_write` does; for files that one job begins and another finishes."""
     if check:
         _write_check(path, written)
     if durable:
@@ -71,13 +71,13 @@ def put_in_place(written: Path, path: Path, check: bool = True, durable: bool = 
         sync_folder(path.parent)
 
 
-def beside(path: Path) -> Path:
-    """The name of this process for a file that is to be `path`; no other process has it, on whatever machine."""
+def temporary_path(path: Path) -> Path:
+    """The temporary path for `path`, unique to this process and machine."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
 def sync(paths: Iterable[Path]) -> None:
-    """Bring files that were written with `durable=False` to the disk, and their names."""
+    """Write files of `durable=False`, and their names, to the disk (fsync)."""
     files = list(paths)
     with ThreadPoolExecutor(SYNCS) as pool:
         list(pool.map(lambda path: _to_disk(path, os.O_RDONLY), files))
@@ -86,7 +86,7 @@ def sync(paths: Iterable[Path]) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Bring a folder's list of names to the disk, so that it survives a power loss."""
+    """Write a folder's list of names to the disk (fsync), so that it survives a power loss."""
     _to_disk(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
@@ -102,19 +102,19 @@ def _to_disk(path: Path, flags: int) -> None:
 
 
 def check_file(path: Path) -> Path:
-    """Where the hash of a file is kept that cannot hold its own."""
+    """Path of the check file of a file that cannot contain its own checksum."""
     return path.with_name(f".{path.name}{SUFFIX}")
 
 
 def _write_check(path: Path, temporary: Path) -> None:
-    """Write what `path` will be once `temporary` has its name, and what it is until then: a killed job leaves one of the two."""
+    """Write the checksum lines of `temporary`, which will become `path`, and of today's `path`: a killed job leaves one of the two."""
     check = check_file(path)
     before = _checks(check)[:1] if path.is_file() else []
-    with whole(check, check=False, durable=False) as file:
-        file.write_text("".join(f"{line}\n" for line in [_told(temporary), *before]), encoding="ascii")
+    with atomic_write(check, check=False, durable=False) as file:
+        file.write_text("".join(f"{line}\n" for line in [_checksum_line(temporary), *before]), encoding="ascii")
 
 
-def _told(path: Path) -> str:
+def _checksum_line(path: Path) -> str:
     return f"{path.stat().st_size} {file_hash(path)}"
 
 
@@ -123,11 +123,11 @@ def _checks(check: Path) -> list[str]:
 
 
 def fault(path: Path, most_bytes: float = float("inf")) -> str | None:
-    """What is wrong with a file that has a check file; None where nothing is, or there is no check file.
+    """What is wrong with a file that has a check file; None where it is as written or has no check file.
 
     Parameters
     ----------
-    most_bytes : of larger files, only the size is held against the check file.
+    most_bytes : of larger files, only the size is compared with the check file.
     """
     checks = _checks(check_file(path))
     if not checks:
@@ -137,7 +137,7 @@ def fault(path: Path, most_bytes: float = float("inf")) -> str | None:
     size = path.stat().st_size
     if size not in {int(line.split()[0]) for line in checks if re.fullmatch(r"\d+ [0-9a-f]{32}", line)}:
         return f"{size} bytes, not as many as were written"
-    if size <= most_bytes and _told(path) not in checks:
+    if size <= most_bytes and _checksum_line(path) not in checks:
         return "its content is not what was written"
     return None
 
@@ -146,24 +146,24 @@ def fault(path: Path, most_bytes: float = float("inf")) -> str | None:
 
 
 def write_json(path: Path | str, content: Any, sort_keys: bool = True, durable: bool = True) -> None:
-    """Write `content` as indented JSON; NaN is refused. An object ends with its own checksum; what is none has a check file."""
+    """Write `content` as indented JSON; NaN is refused. An object ends with its own checksum; any other value has a check file."""
     text = json.dumps(content, indent=2, sort_keys=sort_keys, allow_nan=False)
     is_object = isinstance(content, dict)
     if is_object:
         text = text.removesuffix("}").rstrip()
         comma = "," if content else ""
         text += f'{comma}\n  "{CHECKSUM}": "{xxhash.xxh3_64_hexdigest(text.encode())}"\n}}'
-    with whole(path, check=not is_object, durable=durable) as temporary:
+    with atomic_write(path, check=not is_object, durable=durable) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON file, without its checksum; one that has none is taken as it is.
+    """Read a JSON file, without its checksum; a file without a checksum is accepted.
 
     Raises
     ------
     Damaged
-        Where it is no JSON, or not what was written.
+        Where it is no JSON, or its content is not what was written.
     """
     text = Path(path).read_bytes()
     tail = _TAIL.search(text)
@@ -181,7 +181,7 @@ def read_json(path: Path | str) -> Any:
 
 
 def problem(path: Path, most_bytes: float = float("inf")) -> str | None:
-    """What is wrong with a file that has a checksum of its own or a check file; None where nothing is known to be.
+    """What is wrong with a file that has a checksum of its own or a check file; None where no fault is found.
 
     most_bytes : as for `fault`.
     """
@@ -197,7 +197,7 @@ def problem(path: Path, most_bytes: float = float("inf")) -> str | None:
 
 
 def file_hash(path: Path | str) -> str:
-    """xxh3-128 of a file's bytes, in hexadecimal: tells whether content changed, is no protection against forgery."""
+    """xxh3-128 of a file's bytes, in hexadecimal: shows whether content changed, is no protection against forgery."""
     digest = xxhash.xxh3_128()
     with open(path, "rb") as handle:
         while block := handle.read(1 << 22):

@@ -12,11 +12,11 @@ from zmill.catalog.hats import ROW_GROUP_ROWS, batches, partitions
 from zmill.catalog.sky import HEALPIX_COLUMN, HEALPIX_ORDER, at_order
 
 ORDER = 10
-"""Order of the cells that a footprint is told to: 3.4 arcmin wide."""
+"""HEALPix order of the cells of a footprint: 3.4 arcmin wide."""
 MARGIN_ORDER = 11
 """Cells of this order are at least 49 arcsec and typically 103 arcsec wide."""
 SHOWN = 1_000_000
-"""Most cells that a description looks at."""
+"""Largest number of cells that a description uses."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Writing and reading HATS catalogues: one Parquet file per HEALPix pixel, each with a sidecar of its content hash.
 
 Layout (hats 1.0): `<catalog>/dataset/Norder=k/Dir=d/Npix=n.parquet`, `partition_info.csv`, `hats.properties`,
-`dataset/_common_metadata`. Beside them zmill keeps `sidecars/k/d/n.json` with rows, bytes and hash (named so
-that HATS readers do not take it for a partition).
+`dataset/_common_metadata`. zmill adds `sidecars/k/d/n.json` with rows, bytes and hash (the name keeps
+HATS readers from taking it for a partition).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from zmill import __version__
-from zmill.catalog.files import MEND, Damaged, read_json, whole, write_json
+from zmill.catalog.files import MEND, Damaged, atomic_write, read_json, write_json
 from zmill.catalog.sky import HEALPIX_COLUMN, HEALPIX_ORDER
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 ROW_GROUP_ROWS = 131_072
 """Rows in a row group: the piece of a partition that is read at a time and that statistics can skip."""
 CONTENT = "content.json"
-"""In a finished catalogue: its rows and a hash of all partitions, which changes where, and only where, a row does."""
+"""In a finished catalogue: its number of rows and a hash of all partitions, which changes exactly when a row changes."""
 
 
 class CatalogError(Exception):
-    """A catalogue on disk that is not what it should be."""
+    """A catalogue on disk is damaged or incomplete."""
 
 
 @dataclass(frozen=True, order=True)
@@ -63,7 +63,7 @@ class Partition:
 
 
 class _HashingFile:
-    """A file opened for writing that hashes what passes through."""
+    """A file opened for writing that hashes the bytes written to it."""
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
@@ -122,13 +122,13 @@ class PartitionWriter:
 def write_partition(
     catalog: Path, partition: Partition, schema: pa.Schema, extra: dict[str, Any] | None = None
 ) -> Iterator[PartitionWriter]:
-    """Write one partition and then its sidecar; neither appears before it is whole.
+    """Write one partition and then its sidecar; neither appears before it is complete.
 
     Parameters
     ----------
     extra : further entries of the sidecar, such as the hash of the input that the partition was made from.
     """
-    with whole(partition.file(catalog), check=False) as temporary:
+    with atomic_write(partition.file(catalog), check=False) as temporary:
         sink = _HashingFile(temporary)
         writer = PartitionWriter(sink, schema)
         try:
@@ -172,8 +172,8 @@ def sidecar(catalog: Path, partition: Partition) -> dict[str, Any]:
     return content
 
 
-def is_whole(catalog: Path, partition: Partition) -> bool:
-    """Whether a partition and its sidecar are there, and the file as long as it was written."""
+def is_complete(catalog: Path, partition: Partition) -> bool:
+    """Whether a partition and its sidecar exist and the file has the size that was written."""
     try:
         return partition.file(catalog).stat().st_size == sidecar(catalog, partition)["bytes"]
     except (FileNotFoundError, NotADirectoryError, CatalogError):
@@ -181,9 +181,9 @@ def is_whole(catalog: Path, partition: Partition) -> bool:
 
 
 def content_hash(catalog: Path, found: Iterable[Partition]) -> str:
-    """Hash of the content of partitions, by their sidecars: what is in the files, not when they were written."""
-    told = "".join(f"{partition.name} {sidecar(catalog, partition)['xxh3_128']}\n" for partition in found)
-    return xxhash.xxh3_128_hexdigest(told.encode())
+    """Hash of the content of partitions, from their sidecars; it does not depend on when they were written."""
+    lines = "".join(f"{partition.name} {sidecar(catalog, partition)['xxh3_128']}\n" for partition in found)
+    return xxhash.xxh3_128_hexdigest(lines.encode())
 
 
 def partitions(catalog: Path) -> list[Partition]:
@@ -215,10 +215,10 @@ def batches(catalog: Path, partition: Partition, columns: list[str], batch_rows:
 
 
 def finish(catalog: Path, name: str, found: Iterable[Partition], ra: str = "ra", dec: str = "dec") -> int:
-    """Write what makes a folder of partitions a HATS catalogue; called once all of them are there.
+    """Write the metadata that make a folder of partitions a HATS catalogue; called when all partitions exist.
 
-    Partitions that are not among `found`, of an earlier run, are removed: readers take the folder as a whole.
-    `partition_info.csv` is written last: where it exists, the catalogue is whole.
+    Partitions of an earlier run that are not in `found` are removed, because readers read all files of the folder.
+    `partition_info.csv` is written last: where it exists, the catalogue is complete.
 
     Returns
     -------
@@ -232,15 +232,15 @@ def finish(catalog: Path, name: str, found: Iterable[Partition], ra: str = "ra",
     ordered = sorted(found, key=lambda partition: partition.interval())
     if not ordered:
         raise CatalogError(f"{catalog}: no partition was written: the input has no row that can be used")
-    said = {partition: sidecar(catalog, partition) for partition in ordered}
-    schemas = {entry.get("schema") for entry in said.values()}
+    sidecars = {partition: sidecar(catalog, partition) for partition in ordered}
+    schemas = {entry.get("schema") for entry in sidecars.values()}
     if None in schemas or len(schemas) > 1:
         _refuse_other_columns(catalog, ordered)
     schema = pq.read_schema(ordered[0].file(catalog)).remove_metadata()
-    count = sum(entry["rows"] for entry in said.values())
+    count = sum(entry["rows"] for entry in sidecars.values())
     _remove_others(catalog, ordered)
     write_json(catalog / CONTENT, {"rows": count, "xxh3_128": content_hash(catalog, ordered)})
-    with whole(catalog / "dataset" / "_common_metadata") as temporary:
+    with atomic_write(catalog / "dataset" / "_common_metadata") as temporary:
         pq.write_metadata(schema, temporary)
     area = sum(0.25**partition.order for partition in ordered) / 12
     properties = {
@@ -252,7 +252,7 @@ def finish(catalog: Path, name: str, found: Iterable[Partition], ra: str = "ra",
         "hats_col_healpix": HEALPIX_COLUMN,
         "hats_col_healpix_order": HEALPIX_ORDER,
         "hats_npix_suffix": ".parquet",
-        "hats_max_rows": max(entry["rows"] for entry in said.values()),
+        "hats_max_rows": max(entry["rows"] for entry in sidecars.values()),
         "hats_order": max(partition.order for partition in ordered),
         "moc_sky_fraction": f"{area:.8f}",
         "hats_builder": f"zmill {__version__}",
@@ -260,16 +260,16 @@ def finish(catalog: Path, name: str, found: Iterable[Partition], ra: str = "ra",
     }
     text = "#HATS catalog\n" + "".join(f"{key}={value}\n" for key, value in properties.items())
     for file in ("hats.properties", "properties"):
-        with whole(catalog / file) as temporary:
+        with atomic_write(catalog / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    with whole(catalog / "partition_info.csv") as temporary:
+    with atomic_write(catalog / "partition_info.csv") as temporary:
         lines = "".join(f"{partition.order},{partition.pixel}\n" for partition in ordered)
         temporary.write_text("Norder,Npix\n" + lines, encoding="utf-8")
     return count
 
 
 def _refuse_other_columns(catalog: Path, ordered: list[Partition]) -> None:
-    """Hold the columns of every file against those of the first; only where sidecars do not say that they are the same."""
+    """Compare the columns of every file with those of the first; only needed where sidecars do not show that they are equal."""
     first = ordered[0].file(catalog)
     schema = pq.read_schema(first).remove_metadata()
     for partition in ordered:
@@ -278,8 +278,8 @@ def _refuse_other_columns(catalog: Path, ordered: list[Partition]) -> None:
 
 
 def _remove_others(catalog: Path, kept: Iterable[Partition]) -> None:
-    """Remove every file of partitions that is of none of these, what killed jobs left included; other files stay."""
-    wanted = {place for partition in kept for place in (partition.file(catalog), partition.sidecar(catalog))}
+    """Remove the files of all other partitions and the temporary files of killed jobs; other files stay."""
+    wanted = {path for partition in kept for path in (partition.file(catalog), partition.sidecar(catalog))}
     files = ("Npix=*.parquet", ".Npix=*.tmp")
     found = [path for name in files for path in catalog.glob(f"dataset/Norder=*/Dir=*/{name}")]
     found += catalog.glob("sidecars/*/*/*.json")

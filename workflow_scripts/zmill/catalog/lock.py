@@ -15,7 +15,7 @@ class Locked(Exception):
 
 
 class NoLocks(Exception):
-    """A file system has no locks; the message says which and what to do."""
+    """A file system has no locks; the message names it and what to do."""
 
 
 def hold(path: Path, wait: Callable[[str], None] | None = None) -> TextIO:
@@ -23,7 +23,7 @@ def hold(path: Path, wait: Callable[[str], None] | None = None) -> TextIO:
 
     Parameters
     ----------
-    wait : told who has the lock before it is waited for; without it there is no waiting.
+    wait : called with the holder of the lock before waiting for it; without it, a held lock raises `Locked`.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def hold(path: Path, wait: Callable[[str], None] | None = None) -> TextIO:
 
 
 def take(file: IO[str] | int, path: Path, wait: bool) -> None:
-    """Lock an open file, with `wait` once nobody else has it locked.
+    """Lock an open file; with `wait`, wait until no other process holds the lock.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def take(file: IO[str] | int, path: Path, wait: bool) -> None:
     Raises
     ------
     Locked
-        Where another process has it and there is no waiting.
+        Where another process has it and `wait` is false.
     NoLocks
         Where the file system has no locks.
     """

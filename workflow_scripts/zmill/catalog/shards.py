@@ -6,12 +6,12 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from zmill.catalog.files import check_file, whole
+from zmill.catalog.files import atomic_write, check_file
 from zmill.catalog.hats import Partition, partitions, sidecar
 
 MOST_SHARDS = 500
-"""About how many shards there are at most, two jobs each. Snakemake's work grows faster than their number (docs/performance.md),
-that of a job with its rows alone: it needs no more memory for more of them, and goes on where it was killed."""
+"""Approximate upper limit of the number of shards, two jobs each. Snakemake's own run time grows faster than the number of jobs
+(docs/performance.md). A larger shard needs no more memory, and a killed job continues where it stopped."""
 Shards = dict[int, list[Partition]]
 """Number of a shard -> its partitions."""
 
@@ -23,18 +23,18 @@ def plan(catalog: Path, shard_rows: int, before: Shards | None = None) -> Shards
 
     Parameters
     ----------
-    before : the plan that was: partitions stay in their shard, and new ones fill the last shard and then further ones,
-        so that what comes or goes in one place leaves the work of all other shards as it is.
+    before : the previous plan: partitions stay in their shard, and new ones fill the last shard and then further ones,
+        so that a change in one shard causes no work in others.
     """
     sizes = {partition: int(sidecar(catalog, partition)["rows"]) for partition in partitions(catalog)}
     most = max(shard_rows, sum(sizes.values()) // MOST_SHARDS)
     shards = {number: [one for one in kept if one in sizes] for number, kept in (before or {}).items()}
     shards = {number: kept for number, kept in shards.items() if kept}
-    placed = {one for kept in shards.values() for one in kept}
+    assigned = {one for kept in shards.values() for one in kept}
     last = max(shards, default=-1)
     count = sum(sizes[one] for one in shards.get(last, []))
     for partition, rows in sizes.items():
-        if partition in placed:
+        if partition in assigned:
             continue
         if last < 0 or count + rows > most:
             last, count = last + 1, 0
@@ -45,13 +45,13 @@ def plan(catalog: Path, shard_rows: int, before: Shards | None = None) -> Shards
 
 
 def file(catalog: Path, number: int) -> Path:
-    """Where it is written which partitions a shard has, and their content: a file for each shard, so that a job asks for
-    its own alone and is done again when it changes."""
+    """Path of the file that lists a shard's partitions and their content hashes. Each shard has its own file, so that a job
+    depends on its own shard alone."""
     return catalog / "shards" / f"{number}.csv"
 
 
 def write(catalog: Path, shards: Shards, content: Mapping[Partition, str]) -> None:
-    """Write a plan, a file for each shard: `Norder,Npix,xxh3_128`. Files that are right stay as they are.
+    """Write a plan, a file for each shard: `Norder,Npix,xxh3_128`. Files that are up to date are not rewritten.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def write(catalog: Path, shards: Shards, content: Mapping[Partition, str]) -> No
     }
     for path, text in wanted.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            with whole(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     for path in (catalog / "shards").glob("[0-9]*.csv"):
         if path not in wanted:

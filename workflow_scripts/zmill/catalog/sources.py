@@ -1,8 +1,8 @@
-"""Which of the files that a stage starts from are other than they were, by content.
+"""Which input files of a stage changed since the stage read them, by content.
 
-A stage keeps a manifest: of each file its size and time of change, the hash of its bytes, and a token. The token stays
-as it is while the content does. Bytes are read only where size or time of change are other than the manifest says, so
-that a night in which nothing came looks at no file's content, and a file that was only touched or copied again changes nothing.
+A stage keeps a manifest: for each file its size and modification time, the hash of its bytes, and a token. The token stays the same
+while the content does. Bytes are read only where size or modification time differ from the manifest. A night without new
+files therefore reads no content, and a file that was only touched or copied again changes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import xxhash
 from zmill.catalog.files import file_hash, read_json, write_json
 
 Known = dict[str, dict[str, str]]
-"""Path -> `token`, `stamp` (size and time of change) and `content` (hash; empty before a stage has read the file)."""
+"""Path -> `token`, `stamp` (size and modification time) and `content` (hash; empty before a stage has read the file)."""
 
 
 class SourceChanged(Exception):
@@ -23,14 +23,13 @@ class SourceChanged(Exception):
 
 
 def look(files: Iterable[Path | str], manifest: Path, note: bool = True) -> Known:
-    """What the files are now, in their order; a folder counts with everything below it.
+    """The present entries of the files, in their order; a folder counts with everything below it.
 
-    A file that is not in the manifest, but whose name and content are those of one that is and is not among the files, was moved, or its
-    folder is written in another way.
+    A new file counts as a renamed one where the manifest has an entry of equal name and content whose file is no longer listed.
 
     Parameters
     ----------
-    note : write it in the manifest where a file was only touched or moved, so that its bytes are not read every night.
+    note : update the manifest where a file was only touched or renamed, so that its bytes are not read every night.
     """
     known, found = _known(manifest), Known()
     paths = list(map(str, files))
@@ -53,34 +52,34 @@ def look(files: Iterable[Path | str], manifest: Path, note: bool = True) -> Know
 
 
 def digest(files: Iterable[Path | str], manifest: Path, folder: Path | str, note: bool = True) -> str:
-    """A parameter of the stage's rule: other than before where a file came, went, or has another content.
+    """A parameter of the stage's rule, which changes where a file was added, removed, or changed in content.
 
     Parameters
     ----------
     folder : `data_dir`; files below it count by their path from there, however the folder itself is named.
     note : as of `look`.
     """
-    told = "\n".join(f"{_name(path, folder)}\t{entry['token']}" for path, entry in look(files, manifest, note).items())
-    return xxhash.xxh3_128_hexdigest(told.encode())
+    lines = "\n".join(f"{_name(path, folder)}\t{entry['token']}" for path, entry in look(files, manifest, note).items())
+    return xxhash.xxh3_128_hexdigest(lines.encode())
 
 
 def keep(found: Known, manifest: Path) -> None:
-    """Write the manifest of files that a stage has read; those not read before are hashed now.
+    """Write the manifest of files that a stage has read; files without a hash are hashed now.
 
     Raises
     ------
     SourceChanged
-        Where a file is no longer what `look` found.
+        Where a file changed since `look`.
     """
     entries = {path: entry | {"content": entry["content"] or _content(Path(path))} for path, entry in found.items()}
     for path, entry in entries.items():
         if _stamp(Path(path)) != entry["stamp"]:
-            raise SourceChanged(f"{path}: was written to while it was read; run again once it is whole")
+            raise SourceChanged(f"{path}: was written to while it was read; run again once it is complete")
     write_json(manifest, entries)
 
 
 def _known(manifest: Path) -> Known:
-    """The entries of a manifest; none where it is absent or damaged: the stage then reads all files anew."""
+    """The entries of a manifest; none where it is absent or damaged: the stage then reads all files again."""
     try:
         entries = read_json(manifest)
     except (OSError, ValueError):
@@ -103,11 +102,11 @@ def _files(path: Path) -> list[Path]:
 def _stamp(path: Path) -> str:
     if not path.exists():
         return "absent"
-    told = []
+    stamps = []
     for file in _files(path):
         there = file.stat()
-        told.append(f"{file.relative_to(path)}:{there.st_size}:{there.st_mtime_ns}")
-    return told[0] if not path.is_dir() else xxhash.xxh3_128_hexdigest("\n".join(told).encode())
+        stamps.append(f"{file.relative_to(path)}:{there.st_size}:{there.st_mtime_ns}")
+    return stamps[0] if not path.is_dir() else xxhash.xxh3_128_hexdigest("\n".join(stamps).encode())
 
 
 def _content(path: Path) -> str:
@@ -115,5 +114,5 @@ def _content(path: Path) -> str:
         return "absent"
     if not path.is_dir():
         return file_hash(path)
-    told = "\n".join(f"{file.relative_to(path)}:{file_hash(file)}" for file in _files(path))
-    return xxhash.xxh3_128_hexdigest(told.encode())
+    lines = "\n".join(f"{file.relative_to(path)}:{file_hash(file)}" for file in _files(path))
+    return xxhash.xxh3_128_hexdigest(lines.encode())

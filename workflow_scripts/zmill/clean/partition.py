@@ -108,7 +108,7 @@ def clean_partition(survey: Path, clean: Path, partition: Partition, recipe: Rec
 
 def whole_already(survey: Path, clean: Path, partition: Partition, recipe: Recipe) -> dict[str, Any] | None:
     """The counts of a partition that was made whole from this very input by this very recipe, else None."""
-    if not hats.is_whole(clean, partition):
+    if not hats.is_complete(clean, partition):
         return None
     made, given = hats.sidecar(clean, partition), hats.sidecar(survey, partition)
     same = (made["input"], made["settings"], made["rows"]) == (given["xxh3_128"], recipe.hash, given["rows"])

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from zmill.catalog import hats
-from zmill.catalog.files import whole, write_json
+from zmill.catalog.files import atomic_write, write_json
 from zmill.catalog.footprint import Footprint, describe_positions
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN
@@ -70,7 +70,7 @@ def crossmatch(
         raise CrossmatchError(fault)
     alarms.warn(facts, offsets, facts["radius_arcsec"], facts["warnings"])
     _enough(survey, facts, keep_ambiguous)
-    with whole(matches) as temporary:
+    with atomic_write(matches) as temporary:
         pq.write_table(table, temporary, compression="zstd", compression_level=1)
     write_json(counts, facts)
     log.info("%s", json.dumps(facts, sort_keys=True))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from zmill.catalog import hats
-from zmill.catalog.files import whole, write_json
+from zmill.catalog.files import atomic_write, write_json
 from zmill.catalog.footprint import Footprint, describe_positions
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order, healpix
 from zmill.config import Labels, LabelSource, Partitions
@@ -99,7 +99,7 @@ def build(
     counted: dict[str, _Source] = {}
     accepted: list[pa.Table] = []
     with (
-        whole(results / "rejected" / "specz.parquet") as temporary,
+        atomic_write(results / "rejected" / "specz.parquet") as temporary,
         pq.ParquetWriter(temporary, JUDGED, compression="zstd") as rejected,
     ):
         for judged in _judged(sources, labels, request, counted):
@@ -111,7 +111,7 @@ def build(
     conflicts = table.append_column("object", pa.array(merged.group)).filter(pa.array(merged.conflict))
     told = pa.array(["conflict"] * len(conflicts), pa.string())
     conflicts = conflicts.set_column(conflicts.column_names.index("reason"), "reason", told)
-    with whole(results / "rejected" / "specz_conflicts.parquet") as temporary:
+    with atomic_write(results / "rejected" / "specz_conflicts.parquet") as temporary:
         pq.write_table(conflicts.sort_by("object"), temporary, compression="zstd")
     if not len(merged.chosen):
         raise LabelsError(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from zmill.catalog.files import whole, write_json
+from zmill.catalog.files import atomic_write, write_json
 from zmill.catalog.footprint import Footprint
 from zmill.labels.tiles import Tile
 from zmill.redact import redact
@@ -111,7 +111,7 @@ class Cache:
         }
         if not self._asked:
             write_json(self.folder / "question.json", self._question)
-        with whole(self._path(tile)) as temporary:
+        with atomic_write(self._path(tile)) as temporary:
             kept = table.replace_schema_metadata({FACTS: json.dumps(every).encode()})
             pq.write_table(kept, temporary, compression="zstd")
         self._asked[tile] = now

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from zmill.chunks import in_cache, slices
+from zmill.chunks import cache_sized_chunks, row_chunks
 from zmill.inputs.base import Labelled, evenly
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
@@ -303,7 +303,7 @@ class Ensemble(Model):
     def _moved(self, made: Photometry | None, count: int, device: torch.device) -> Iterator[Question]:
         """Moved galaxies that the networks were not trained on, some at a time; nothing is kept from being their neighbor."""
         if made is not None:
-            for part in slices(count, ROWS):
+            for part in row_chunks(count, ROWS):
                 yield Fluxes.of(made[part], self.settings.extra, device), None
 
     def _network(self, features: Luptitudes) -> ResidualMLP:
@@ -315,7 +315,7 @@ class Ensemble(Model):
         if not self.settings.distill:
             return self._average(self.shares, fluxes)
         density = torch.empty(len(batch), grid.size, device=self.device)
-        for piece in in_cache(len(batch), ROWS, self.device):
+        for piece in cache_sized_chunks(len(batch), ROWS, self.device):
             inputs = self.features(fluxes.rows(piece))
             grid.normalize(self._applied.probability(inputs), out=density[piece])
         return density

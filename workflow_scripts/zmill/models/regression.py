@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zmill.chunks import in_cache
+from zmill.chunks import cache_sized_chunks
 from zmill.inputs.base import Context, Labelled
 from zmill.inputs.photometry import scaling as scalers
 from zmill.inputs.photometry.batch import Photometry
@@ -119,7 +119,7 @@ class PointNetwork(LocatedModel):
     @torch.inference_mode()
     def locate(self, batch: Photometry) -> tuple[Tensor, Tensor]:
         x, magnitude = self._inputs_of(batch)
-        pieces = (x[rows].contiguous() for rows in in_cache(len(x), ROWS, self.device))
+        pieces = (x[rows].contiguous() for rows in cache_sized_chunks(len(x), ROWS, self.device))
         z_hat = torch.cat([self._applied(piece[None])[0, :, 0] for piece in pieces])
         return z_hat, self.kernel.log_width(z_hat, magnitude)
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zmill.chunks import in_cache
+from zmill.chunks import cache_sized_chunks
 from zmill.inputs.base import Labelled
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
@@ -183,7 +183,7 @@ class ResidualEnsemble(Model):
         """(n, grid.size) normalised densities of fluxes on the model's device."""
         rows, grid = len(fluxes.flux), self.context.grid
         density = torch.empty(rows, grid.size, device=self.device)
-        for piece in in_cache(rows, ROWS, self.device):
+        for piece in cache_sized_chunks(rows, ROWS, self.device):
             inputs = self.features(fluxes.rows(piece))
             grid.normalize(self._applied.probability(inputs), out=density[piece])
         return density

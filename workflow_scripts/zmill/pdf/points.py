@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zmill.chunks import in_cache
+from zmill.chunks import cache_sized_chunks
 from zmill.pdf.grid import Grid, constant
 from zmill.pdf.values import cdf_at
 
@@ -48,7 +48,7 @@ def summarize_with(
     at = {name: levels.index(level) for name, level in PERCENTILES.items()}
     same = constant(levels, density.dtype, density.device)
     parts, quantiles = [], []
-    for rows in in_cache(len(density), CHUNK, density.device):
+    for rows in cache_sized_chunks(len(density), CHUNK, density.device):
         part = density[rows]
         wanted = same.expand(len(part), -1)
         if own is not None:

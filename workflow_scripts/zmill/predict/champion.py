@@ -19,7 +19,7 @@ import pyarrow as pa
 import xxhash
 
 from zmill.catalog import hats
-from zmill.catalog.files import read_json, whole, write_json
+from zmill.catalog.files import atomic_write, read_json, write_json
 from zmill.catalog.hats import Partition
 from zmill.metrics import badness
 from zmill.networks.device import choose
@@ -112,7 +112,7 @@ def _adopt(model: Path, target: Path) -> None:
         store.describe(target)
     except ModelError:
         for name in (store.TENSORS, store.DESCRIPTION):
-            with whole(target / name, check=False) as temporary:
+            with atomic_write(target / name, check=False) as temporary:
                 shutil.copyfile(model / name, temporary)
 
 

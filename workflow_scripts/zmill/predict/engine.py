@@ -152,7 +152,7 @@ def _begin(work: Work, event: Event) -> Callable[[], Sequence[Event]]:
 
 
 def _rows(catalog: Path, partitions: list[Partition]) -> int:
-    return sum(hats.sidecar(catalog, one)["rows"] for one in partitions if hats.is_whole(catalog, one))
+    return sum(hats.sidecar(catalog, one)["rows"] for one in partitions if hats.is_complete(catalog, one))
 
 
 def _full(work: Work, partitions: list[Partition], error: OSError) -> str:

@@ -76,7 +76,7 @@ def _fault(
 ) -> str | None:
     """What is wrong with a partition of an output, or None."""
     file = partition.file(catalog)
-    if not hats.is_whole(catalog, partition):
+    if not hats.is_complete(catalog, partition):
         return f"{file}: missing or damaged"
     said = hats.sidecar(catalog, partition)
     expected = {

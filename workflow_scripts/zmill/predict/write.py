@@ -28,7 +28,7 @@ class Output:
 
     def whole(self, partition: Partition, input_hash: str) -> bool:
         """Whether the partition is there already, made from this input with these settings."""
-        if not hats.is_whole(self.catalog, partition):
+        if not hats.is_complete(self.catalog, partition):
             return False
         said = hats.sidecar(self.catalog, partition)
         return all(said.get(key) == value for key, value in {"input": input_hash, **self.made}.items())

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from zmill.catalog.files import Damaged, read_json, whole
+from zmill.catalog.files import Damaged, atomic_write, read_json
 from zmill.release import store
 from zmill.release.repair import repair
 from zmill.release.store import RECORD, VERIFIED, ReleaseError
@@ -81,7 +81,7 @@ def _records(results: Path) -> list[str]:
         except ReleaseError as error:
             why = str(error) if path.is_file() else f"{path}: missing"
         if _names(results / RECORD, release):
-            with whole(path, check=False) as temporary:
+            with atomic_write(path, check=False) as temporary:
                 shutil.copyfile(results / RECORD, temporary)
             said.append(f"{why}; put back from {results / RECORD}")
         elif path.is_file():

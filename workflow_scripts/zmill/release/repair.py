@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from zmill.catalog.files import beside, file_hash, sync_folder
+from zmill.catalog.files import file_hash, sync_folder, temporary_path
 from zmill.release import store
 from zmill.release.store import ReleaseError
 from zmill.release.verify import Fault
@@ -39,7 +39,7 @@ def repair(results: Path, release: str, found: Iterable[Fault], say: Callable[[s
 
 def put(source: Path, target: Path) -> None:
     """A file of a release as a copy of another one, shared where both are files of partitions."""
-    temporary = beside(target)
+    temporary = temporary_path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         if source.suffix == ".parquet":

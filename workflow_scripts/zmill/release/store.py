@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zmill.catalog.files import MEND, Damaged, read_json, sync_folder, whole, write_json
+from zmill.catalog.files import MEND, Damaged, atomic_write, read_json, sync_folder, write_json
 from zmill.catalog.lock import Locked, NoLocks, hold
 from zmill.workflow.job import log
 
@@ -167,7 +167,7 @@ def switch(results: Path, release: str) -> None:
 
 def copy_record(results: Path, release: str) -> None:
     """Put a copy of a release's record where the workflow looks for it."""
-    with whole(results / RECORD, check=False) as temporary:
+    with atomic_write(results / RECORD, check=False) as temporary:
         shutil.copyfile(folder(results, release) / RECORD, temporary)
 
 

@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from zmill.catalog.files import whole
+from zmill.catalog.files import atomic_write
 from zmill.redact import redact
 from zmill.release.provenance import public
 from zmill.report.accuracy import (
@@ -87,7 +87,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
         "warnings": [(stage, _without_places(text)) for stage, text in collect(results)],
     }
     page = render(head, [section for section in sections if section])
-    with whole(out) as temporary:
+    with atomic_write(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from zmill.catalog.files import whole, write_json
+from zmill.catalog.files import atomic_write, write_json
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN, HEALPIX_ORDER, at_order
 from zmill.config import Split
@@ -195,7 +195,7 @@ def write(
         rows = table.filter(pc.equal(side, name))
         if rows.num_rows != counts["splits"][name]:
             raise SampleError(f"{name}: {rows.num_rows:,} rows, but split.json counts {counts['splits'][name]:,}")
-        with whole(out / f"{name}.parquet") as temporary:
+        with atomic_write(out / f"{name}.parquet") as temporary:
             pq.write_table(rows, temporary, compression="zstd")
         written[name] = describe(rows)
     report = {"steps": counts["steps"], "splits": written, "warnings": warnings or []}

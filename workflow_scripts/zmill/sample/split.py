@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from zmill.catalog import hats
-from zmill.catalog.files import whole, write_json
+from zmill.catalog.files import atomic_write, write_json
 from zmill.clean import cuts
 from zmill.config import Cut, Split, Survey
 from zmill.inputs.photometry.impute import ColorSums, MeanColors
@@ -54,7 +54,7 @@ def split_matches(
     warnings = report["warnings"] = Warnings()
     warn_of_redshifts(redshift, rows.column("label_source").to_pylist(), survey.redshift_grid, {}, warnings)
     check_counts(report["splits"], split, rows.num_rows, report["excluded"])
-    with whole(out) as temporary:
+    with atomic_write(out) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     write_json(counts, report)
     tell(report)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from zmill.catalog.files import whole, write_json
+from zmill.catalog.files import atomic_write, write_json
 from zmill.clean import cuts
 from zmill.clean.partition import Recipe, clean_rows
 from zmill.config import Labels, Split, Survey
@@ -169,7 +169,7 @@ def _write_set_aside(
             "reason": pa.array(reason.tolist(), pa.string()),
         }
     )
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         pq.write_table(table.filter(pa.array(those)), temporary)
 
 

@@ -12,7 +12,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from zmill.catalog.files import whole
+from zmill.catalog.files import atomic_write
 from zmill.simulate import deep, ned, sdss, sky, survey
 from zmill.simulate.field import Field
 from zmill.simulate.galaxies import BANDS
@@ -73,16 +73,16 @@ def simulate(seed: int, area: float, faintest_i: float = FAINTEST_I) -> Demo:
 def write(demo: Demo, tracts: list[Path], sdss_file: Path, ned_file: Path, deep_file: Path, truth: list[Path]) -> None:
     """Write each part to its file; the bytes depend on the content alone."""
     for path, rows in zip(tracts, demo.tracts, strict=True):
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             pq.write_table(rows, temporary, compression="zstd")
-    with whole(sdss_file) as temporary:
+    with atomic_write(sdss_file) as temporary:
         demo.sdss.write(temporary, format="fits", overwrite=True)
-    with whole(ned_file) as temporary:
+    with atomic_write(ned_file) as temporary:
         demo.ned.write(temporary, format="votable", tabledata_format="binary2")
-    with whole(deep_file) as temporary:
+    with atomic_write(deep_file) as temporary:
         csv.write_csv(demo.deep, temporary)
     for path, rows in zip(truth, (demo.objects, demo.entries), strict=True):
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             pq.write_table(rows, temporary, compression="zstd")
 
 

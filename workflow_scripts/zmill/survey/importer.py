@@ -27,7 +27,7 @@ import xxhash
 
 from zmill import __version__
 from zmill.catalog import hats, shards, sources
-from zmill.catalog.files import Damaged, read_json, whole, write_json
+from zmill.catalog.files import Damaged, atomic_write, read_json, write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Partitions, Survey
 from zmill.survey import duplicates, night, pieces
@@ -276,7 +276,7 @@ def _plan(
     key = [[p.identity for p in found], [[c.order, c.pixel] for c in chosen]]
     plan = xxhash.xxh3_64_hexdigest(json.dumps(key).encode())
     starts, owners = work.scratch / f"{plan}.starts.npy", work.scratch / f"{plan}.owners.json"
-    with whole(starts, check=False, durable=False) as path, open(path, "wb") as file:
+    with atomic_write(starts, check=False, durable=False) as path, open(path, "wb") as file:
         np.save(file, np.array([c.interval()[0] for c in chosen], np.int64))
     write_json(owners, {"object_ids": list(first_piece), "pieces": list(first_piece.values())}, durable=False)
     kept_by = {value: found[number].identity for value, number in first_piece.items()}
@@ -360,14 +360,14 @@ def _write(
 def _is_written(catalog: Path, partition: Partition, marker: Path) -> bool:
     """Whether this plan has written the partition, and nobody else since."""
     try:
-        return hats.is_whole(catalog, partition) and bool(read_json(marker) == hats.sidecar(catalog, partition))
+        return hats.is_complete(catalog, partition) and bool(read_json(marker) == hats.sidecar(catalog, partition))
     except (FileNotFoundError, Damaged):
         return False
 
 
 def _write_rejected(found: list[Piece], work: Work, path: Path) -> None:
     """One table of the bad rows of all pieces, in the order of the files."""
-    with whole(path) as temporary, pq.ParquetWriter(temporary, REJECTED, compression="zstd") as writer:
+    with atomic_write(path) as temporary, pq.ParquetWriter(temporary, REJECTED, compression="zstd") as writer:
         for piece in found:
             table = pq.read_table(work.rejected(piece))
             if table.num_rows:

@@ -145,7 +145,7 @@ def _stands(partition: Partition, before: Before, catalog: Path) -> bool:
     told = before.partitions.get(partition)
     if told is None or partition in before.unfinished:
         return False
-    return hats.is_whole(catalog, partition) and bool(hats.sidecar(catalog, partition)["xxh3_128"] == told)
+    return hats.is_complete(catalog, partition) and bool(hats.sidecar(catalog, partition)["xxh3_128"] == told)
 
 
 def _other_owners(found: Sequence[Piece], now: dict[str, str], owners: Owners, before: Before, work: Work) -> set[str]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from zmill.catalog.files import read_json, whole, write_json
+from zmill.catalog.files import atomic_write, read_json, write_json
 from zmill.catalog.hats import ROW_GROUP_ROWS, Partition, write_partition
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.config import Survey
@@ -154,9 +154,9 @@ def count(piece: Piece, work: Work) -> int:
     empty = np.empty(0, np.int64)
     pixels, counts = merge(histograms) if histograms else (empty, empty)
     if named:
-        with whole(work.hashes(piece), durable=False) as path, open(path, "wb") as file:
+        with atomic_write(work.hashes(piece), durable=False) as path, open(path, "wb") as file:
             np.save(file, np.sort(np.concatenate(hashed)) if hashed else np.empty(0, np.uint64))
-    with whole(work.counted(piece), durable=False) as path, open(path, "wb") as file:
+    with atomic_write(work.counted(piece), durable=False) as path, open(path, "wb") as file:
         np.savez(file, rows=np.int64(rows), pixels=pixels, counts=counts)
     return rows
 
@@ -204,8 +204,8 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
     written = 0
     offset = piece.span[0] if piece.span else 0
     with (
-        whole(work.grouped(piece, plan), check=False, durable=False) as path,
-        whole(work.rejected(piece), durable=False) as rejected_path,
+        atomic_write(work.grouped(piece, plan), check=False, durable=False) as path,
+        atomic_write(work.rejected(piece), durable=False) as rejected_path,
         pa.OSFile(str(path), "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
         pq.ParquetWriter(rejected_path, REJECTED) as rejected_writer,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from zmill.catalog.files import whole
+from zmill.catalog.files import atomic_write
 from zmill.config import Survey
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
@@ -90,7 +90,7 @@ def _read(
     for line in counts.lines():
         log.warning("%s: %s", names, line)
     if rejected is not None:
-        with whole(rejected) as temporary:
+        with atomic_write(rejected) as temporary:
             pq.write_table(pa.concat_tables(bad), temporary)
     if total is not None:
         total.add(counts)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from zmill import metrics
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order
-from zmill.chunks import slices
+from zmill.chunks import row_chunks
 from zmill.inputs.base import Labelled
 from zmill.inputs.photometry import missing_bands
 from zmill.inputs.photometry.missing_bands import Gaps
@@ -66,7 +66,7 @@ def predict_rows(trained: TrainedModel, rows: Labelled) -> Predicted:
     total = np.zeros(grid.size)
     seconds = 0.0
     size = BATCH_CPU if trained.model.device.type == "cpu" else BATCH_GPU
-    for part in slices(max(len(rows), 1), size):
+    for part in row_chunks(max(len(rows), 1), size):
         batch = rows.photometry[part]
         started = time.perf_counter()
         density, levels, ood = trained.answer(batch)

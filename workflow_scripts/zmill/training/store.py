@@ -21,7 +21,7 @@ from safetensors.torch import save as serialized  # its `save_file` leaves tempo
 from torch import Tensor
 
 import zmill
-from zmill.catalog.files import MEND, Damaged, file_hash, read_json, whole, write_json
+from zmill.catalog.files import MEND, Damaged, atomic_write, file_hash, read_json, write_json
 from zmill.inputs.base import Context, Labelled
 from zmill.models.registry import model_class
 from zmill.networks.callbacks import State, Watch
@@ -51,7 +51,7 @@ def save(folder: Path, trained: TrainedModel) -> None:
     named |= {f"domain.{key}": value for key, value in domain_tensors.items()}
     named |= {f"prior.{key}": value for key, value in prior_tensors.items()}
     stored = {key: _storable(value) for key, value in named.items()}
-    with whole(folder / TENSORS, check=False) as temporary:
+    with atomic_write(folder / TENSORS, check=False) as temporary:
         temporary.write_bytes(serialized(stored))
     context = trained.context
     description = {
@@ -210,7 +210,7 @@ class Checkpoint(Watch):
             "seconds": self.earlier_seconds + time.monotonic() - self._started,
             "phases": {phase: facts for phase, (_, facts) in self._phases.items()},
         }
-        with whole(self.path, check=False) as temporary:
+        with atomic_write(self.path, check=False) as temporary:
             temporary.write_bytes(serialized(named, {ABOUT: json.dumps(about)}))
         self._written = time.monotonic()
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zmill import metrics
-from zmill.chunks import slices
+from zmill.chunks import row_chunks
 from zmill.inputs.base import Context, Labelled
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.missing_bands import Fill, Gaps
@@ -228,7 +228,7 @@ def _scores(model: Model, calibration: Calibration, rows: Labelled) -> dict[str,
     """Metrics of densities `before` and `after` calibration, and how many PITs are in each of 20 bins."""
     grid = model.context.grid
     parts: dict[str, list[metrics.PdfScores]] = {"before": [], "after": []}
-    for part in slices(len(rows), BATCH):
+    for part in row_chunks(len(rows), BATCH):
         plain = model.predict(rows.photometry[part])
         for when, density in (("before", plain), ("after", calibration(plain, grid))):
             parts[when].append(metrics.pdf_scores(density, grid, rows.z[part]))

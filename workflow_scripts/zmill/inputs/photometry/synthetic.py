@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmill import sed
-from zmill.chunks import slices
+from zmill.chunks import row_chunks
 from zmill.inputs.base import Context, Labelled
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry, bits, mask_of
 
@@ -97,7 +97,7 @@ def _fitted(
     types = np.linspace(0, last, last * TYPES_PER_STEP + 1)
     type_, ebv = (x.ravel() for x in np.meshgrid(types, np.arange(0, sed.DUST[-1] + 1e-9, DUST_STEP), indexing="ij"))
     chosen, model = np.empty(len(rows), np.int64), np.empty(flux.shape)
-    for part in slices(len(rows), AT_ONCE):
+    for part in row_chunks(len(rows), AT_ONCE):
         z = rows.z[part]
         one = colors.fluxes(np.repeat(z, len(type_)), np.tile(type_, len(z)), np.tile(ebv, len(z)))
         one = one.reshape(len(z), len(type_), -1)
