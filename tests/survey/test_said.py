@@ -198,6 +198,18 @@ def test_a_value_that_a_votable_cannot_hold_is_refused_with_its_line(
     assert len(found) == nulls + 3 and str(found[0]).startswith(good)
 
 
+@pytest.mark.parametrize(
+    "line", [" 1234567     2.50", "       1   12345.50", "     1     2.50 7", "12345678 2.50     "]
+)
+def test_a_value_that_is_wider_than_its_column_of_ipac_is_refused(tmp_path: Path, line: str) -> None:
+    lines = ["|   id|      ra|", "|  int|  double|", "     1     1.50 ", " 12345 12345.75 "]
+    (tmp_path / "t.tbl").write_text("\n".join([*lines, ""]))
+    assert read(tmp_path / "t.tbl", "id", "ra") == {"id": [1, 12345], "ra": [1.5, 12345.75]}
+    (tmp_path / "t.tbl").write_text("\n".join([*lines, line, *lines[2:], ""]))
+    with pytest.raises(ReadError, match=r"t\.tbl: line 5: .* has a value that reaches below a bar"):
+        open_table(tmp_path / "t.tbl")
+
+
 def test_tables_between_bars_are_read_or_named(tmp_path: Path) -> None:
     """Not taken for headers of IPAC, which begin with a bar, too."""
     (tmp_path / "t.csv").write_text("| id | ra |\n| 1 | 10.5 |\n| 2 | 11.5 |\n| 3 | 12.5 |\n| 4 | 13.5 |\n")

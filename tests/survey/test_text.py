@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zmill.survey.readers import ReadError, open_table, text
+from zmill.survey.readers import ReadError, open_table, streams, text
 
 ROWS = [f"N{n},{n}.5,{n}" for n in range(1, 40)]
 
@@ -148,6 +148,54 @@ def test_compression_is_found_by_content(tmp_path: Path, kind: str) -> None:
     (tmp_path / "cut.csv").write_bytes(packed[: len(packed) * 2 // 3])
     with pytest.raises(ReadError, match=r"cut\.csv"):
         read(tmp_path / "cut.csv")
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
+def test_every_stream_of_a_compressed_file_is_read_or_refused(tmp_path: Path, kind: str) -> None:
+    """Parallel programs write many streams; a damaged one in the middle does not end the file."""
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd}[kind]
+    parts = [pack(("\n".join(rows) + "\n").encode()) for rows in (["id,ra,n", *ROWS[:20]], ROWS[20:30], ROWS[30:])]
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"".join(parts))
+    assert read(path, ["n"])["n"] == [str(n) for n in range(1, 40)]
+    for damaged in (parts[1][:-9], b"\7" + parts[1][1:], parts[1][:8], b"garbage" * 9):
+        path.write_bytes(parts[0] + damaged + parts[2])
+        with pytest.raises(ReadError, match=r"t\.csv: "):
+            read(path, ["n"])
+        path.write_bytes(parts[0] + damaged)
+        with pytest.raises(ReadError, match=r"t\.csv: "):
+            read(path, ["n"])
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
+def test_damage_deep_in_a_compressed_file_names_the_file(tmp_path: Path, kind: str) -> None:
+    """Behind what its header is taken from."""
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd}[kind]
+    rng = np.random.default_rng(1)
+    rows = [f"{n},{x!r}" for n, x in enumerate(rng.random(40_000).tolist())]
+    packed = bytearray(pack("\n".join(["id,ra", *rows]).encode()))
+    for place in (len(packed) // 2, len(packed) - 300):
+        damaged = bytes([*packed[:place], packed[place] ^ 255, *packed[place + 1 :]])
+        (tmp_path / "t.csv").write_bytes(damaged)
+        with pytest.raises(ReadError, match=r"t\.csv: "):
+            read(tmp_path / "t.csv", ["id"])
+
+
+@pytest.mark.parametrize("kind", ["bz2", "xz"])
+@given(places=st.lists(st.integers(0, 5000), max_size=6), sizes=st.lists(st.integers(1, 3000), min_size=6, max_size=6))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+def test_compressed_files_are_read_from_any_place(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, places: list[int], sizes: list[int]
+) -> None:
+    pack = {"bz2": bz2.compress, "xz": lzma.compress}[kind]
+    plain = np.random.default_rng(1).bytes(4500)
+    path = tmp_path_factory.mktemp("t") / "t"
+    path.write_bytes(pack(plain[:1000]) + bytes(8) + pack(plain[1000:1001]) + pack(plain[1001:]) + bytes(4))
+    with streams.opened(path) as file:
+        assert file.read() == plain
+        for place, size in zip(places, sizes, strict=False):
+            file.seek(place)
+            assert file.read(size) == plain[place : place + size]
 
 
 def zstd(plain: bytes) -> bytes:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from zmill.catalog.files import ReadError
 from zmill.config import nearest
+from zmill.survey.readers.streams import BROKEN
 
 Span = tuple[int, int] | None
 """First row and first row behind a piece of a table; None for the whole of it."""
@@ -156,7 +157,7 @@ class Table(ABC):
                         array = exact_text(array)
                     arrays.append(array)
                 yield pa.RecordBatch.from_arrays(arrays, names=columns)
-        except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+        except (pa.ArrowException, ValueError, *BROKEN) as error:
             raise ReadError(f"{self.path}: cannot be read: {error}") from error
 
     def _has_mask(self, column: str) -> bool:

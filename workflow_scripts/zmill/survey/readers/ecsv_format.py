@@ -25,6 +25,8 @@ class Reader(Held):
         with opened(path) as file:
             text = decoded(bytes(file.read())) or ""
         refuse_repeated(path, self.header(text))
+        if fault := self.fault(text):
+            raise ReadError(f"{path}: {fault}")
         with ALONE, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             table = Table.read(text.splitlines(), format=self.astropy)
@@ -45,6 +47,11 @@ class Reader(Held):
         """Names of the columns."""
         line = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
         return line.split("," if "," in line else None)
+
+    @staticmethod
+    def fault(text: str) -> str:
+        """Why the text is no such table, where astropy would read it as one."""
+        return ""
 
     @staticmethod
     def lines(text: str) -> int:

@@ -19,6 +19,22 @@ class Reader(ecsv_format.Reader):
         return [name.strip() for name in line.strip().strip("|").split("|")]
 
     @staticmethod
+    def fault(text: str) -> str:
+        """The first line of which a value reaches below a bar of the header or behind the last: it would be cut in two."""
+        bars: list[int] = []
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.startswith("|"):
+                bars = bars or [place for place, sign in enumerate(line) if sign == "|"]
+            elif bars and line.strip() and not line.startswith("\\"):
+                crossed = [place for place in bars if line[place : place + 1].strip()]
+                if crossed or line[bars[-1] :].strip():
+                    return (
+                        f"line {number}: {line.strip()[:60]!r} has a value that reaches below a bar of the header: columns of IPAC "
+                        "have a fixed width, and the value would be cut; mend the line, or write the table as CSV or Parquet"
+                    )
+        return ""
+
+    @staticmethod
     def lines(text: str) -> int:
         """Number of lines that hold a row."""
         return sum(bool(line.strip()) and line[0] not in "\\|" for line in text.split("\n"))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,10 @@ import pyarrow as pa
 from zmill.catalog.files import ReadError
 
 HEAD_BYTES = 4096
+BROKEN = (OSError, EOFError, lzma.LZMAError, zlib.error)
+"""What reading a damaged file raises."""
+BLOCK_BYTES = 1 << 16
+"""Compressed bytes that are read at a time."""
 COMPRESSIONS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 COMPRESSED_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
 REFUSED = {
@@ -43,8 +50,10 @@ def opened(path: Path) -> Any:
     kind = compression(path)
     if kind == "zst":
         return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+    if kind == "gz":
+        return gzip.GzipFile(path, "rb")
     if kind is not None:
-        return {"gz": gzip.GzipFile, "bz2": bz2.BZ2File, "xz": lzma.LZMAFile}[kind](path, "rb")
+        return io.BufferedReader(_Streams(path, {"bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}[kind]))
     file = open(path, "rb")  # noqa: SIM115 - the caller closes it
     first = file.read(8)
     for magic, what in REFUSED.items():
@@ -53,6 +62,68 @@ def opened(path: Path) -> Any:
             raise ReadError(f"{path}: is {what}")
     file.seek(0)
     return file
+
+
+class _Streams(io.RawIOBase):
+    """All the streams that a file of bz2 or xz holds, one behind the other, as parallel programs write them.
+
+    Python's own classes end where a stream behind the first is damaged, as if the file ended there.
+
+    Parameters
+    ----------
+    new : makes a decompressor of one stream.
+    """
+
+    def __init__(self, path: Path, new: Callable[[], Any]) -> None:
+        self._file, self._new = open(path, "rb"), new  # noqa: SIM115 - closed with this
+        self._engine, self._place = new(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._next(len(buffer))
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+    def _next(self, size: int) -> bytes:
+        data = b""
+        while not data:
+            raw = b""
+            if self._engine.eof:
+                raw = self._engine.unused_data.lstrip(b"\0")  # what streams may be filled up with
+                while not raw and (more := self._file.read(BLOCK_BYTES)):
+                    raw = more.lstrip(b"\0")
+                if not raw:
+                    return b""
+                self._engine = self._new()
+            elif self._engine.needs_input:
+                raw = self._file.read(BLOCK_BYTES)
+                if not raw:
+                    raise EOFError("it ends in the middle of a compressed stream")
+            data = self._engine.decompress(raw, size)
+        return data
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        if whence != io.SEEK_SET:
+            raise io.UnsupportedOperation("seek from elsewhere than the start")
+        if place < self._place:
+            self._file.seek(0)
+            self._engine, self._place = self._new(), 0
+        while self._place < place and (data := self._next(min(place - self._place, BLOCK_BYTES))):
+            self._place += len(data)
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def head(path: Path, size: int = HEAD_BYTES) -> bytes:
@@ -66,7 +137,7 @@ def head(path: Path, size: int = HEAD_BYTES) -> bytes:
     try:
         with opened(path) as file:
             return bytes(file.read(size))
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except BROKEN as error:
         raise ReadError(f"{path}: cannot be read: {error}") from error
 
 
