@@ -9,21 +9,24 @@ snakemake --list-target-rules                what can be asked for
 from importlib import import_module
 from pathlib import Path
 
-from snakemake import common, rules as snakemake_rules
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from zmill.config import ConfigError, check_files, dump, load
 from zmill.workflow.input_files import find
 from zmill.workflow.job import failed
-from zmill.workflow.many_jobs import take_in_stride
-from zmill.workflow.planning import decide_by_records
+from zmill.workflow.patches import (
+    allow_outputs_older_than_inputs,
+    collect_garbage_less_often,
+    decide_by_records,
+)
 from zmill.workflow.waiting import sleep_while_waiting
 from zmill.workflow.warning import collect
 
 min_version("9.20")
 sleep_while_waiting()
-take_in_stride(common, snakemake_rules)
+collect_garbage_less_often()
+allow_outputs_older_than_inputs(warn=workflow.is_main_process)
 
 
 try:

@@ -47,7 +47,7 @@ def plan(capfd: pytest.CaptureFixture[str]) -> Plan:
         here = Path.cwd()
         if not notes:
             shutil.rmtree(folder / ".snakemake", ignore_errors=True)
-        planning._folders.clear()
+        planning.folders.clear()
         before = state(folder)
         place = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
         capfd.readouterr()

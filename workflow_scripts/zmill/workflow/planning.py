@@ -3,7 +3,7 @@
 Snakemake keeps what it knows of earlier runs in `.snakemake` of the working folder and compares times of change. Both may be lost or
 wrong: another clone, a cleaned cache, a copy without times, a wrong clock. Here a job is due where its record says so, where a job
 whose outputs it reads is due (unless these are `ancient`), or where it is forced. Jobs of other workflows that use zmill
-as a module are left to Snakemake.
+as a module are left to Snakemake. `zmill.workflow.patches` puts this into Snakemake's place.
 
 Before it decides, a run takes the lock of the results, and holds it for as long as its process lives.
 """
@@ -11,14 +11,12 @@ Before it decides, a run takes the lock of the results, and holds it for as long
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from snakemake.dag import DAG
+from snakemake import jobs
 from snakemake.exceptions import WorkflowError
-from snakemake.jobs import Reason
 from snakemake.logging import logger
 
 from zmill.catalog.lock import Locked, NoLocks, hold
@@ -29,11 +27,14 @@ BESIDE = {"verify", "rollback", "resume"}
 """Targets that may run beside a night: releases have a lock of their own."""
 SHOWN = 5
 """Names that a reason lists at most."""
-_folders: dict[str, Callable[[Path], list[str]]] = {}
+folders: dict[str, Callable[[Path], list[str]]] = {}
 """Folders of results that this process makes -> what a run does there before it decides."""
 
 
-class Due(Reason):
+Reason: Any = getattr(jobs, "Reason", object)
+
+
+class Due(Reason):  # type: ignore[misc]
     """Why a job runs: what its record says, beside Snakemake's own reasons."""
 
     __slots__ = ("changes",)
@@ -57,58 +58,15 @@ class Due(Reason):
         return "; ".join([*said, *filter(None, [super().__str__()])])
 
 
-def decide_by_records(results: str, mend: Callable[[Path], list[str]]) -> None:
-    """From now on in this process, records decide which jobs are due that make the results in a folder.
-
-    Parameters
-    ----------
-    results : folder of a survey's results.
-    mend : called with the folder once a run holds its lock; it sets damaged files aside, so that jobs find them missing, and
-        gives sentences for the user.
-    """
-    _folders[results] = mend
-    if getattr(DAG, "zmill", False):
+def begin(dag: Any) -> None:
+    """Where jobs are to run: take the locks of the results, forget the errors of earlier runs and mend what is damaged."""
+    if not executes(dag.workflow) or _beside(dag):
         return
-    init, update, check_incomplete, check_mtime = (
-        DAG.init,
-        DAG.update_needrun,
-        DAG.check_incomplete,
-        DAG.check_output_mtime,
-    )
-
-    async def locked_init(self: Any, progress: bool = False) -> None:
-        if executes(self.workflow) and not _beside(self):
-            self.zmill_locks = [_lock(folder) for folder in sorted(_folders)]
-            for folder, mend in _folders.items():
-                forget(Path(folder, "logs"))
-                for sentence in mend(Path(folder)):
-                    logger.warning(sentence)
-        await init(self, progress)
-
-    async def update_needrun(self: Any, create_inventory: bool = False) -> None:
-        if not self.workflow.is_main_process:
-            await update(self, create_inventory)
-            return
-        if self._reason.default_factory is not Due:
-            self._reason = defaultdict(Due)
-            _tell_of_older_versions(self)
-        if _foreign(self):
-            await update(self, create_inventory)
-        elif create_inventory:
-            await self.workflow.iocache.mtime_inventory(self.jobs)
-        _plan(self)
-
-    async def incomplete_where_foreign(self: Any) -> None:
-        if not self.workflow.is_main_process or _foreign(self):
-            await check_incomplete(self)
-
-    async def mtime_where_foreign(self: Any, job: Any, outputs: list[Any]) -> None:
-        if not is_ours(job):
-            await check_mtime(self, job, outputs)
-
-    DAG.init, DAG.update_needrun = locked_init, update_needrun
-    DAG.check_incomplete, DAG.check_output_mtime = incomplete_where_foreign, mtime_where_foreign
-    DAG.zmill = True
+    dag.zmill_locks = [_lock(folder) for folder in sorted(folders)]
+    for folder, mend in folders.items():
+        forget(Path(folder, "logs"))
+        for sentence in mend(Path(folder)):
+            logger.warning(sentence)
 
 
 def is_ours(job: Any) -> bool:
@@ -126,12 +84,12 @@ def due(job: Any) -> list[tuple[str, list[str]]]:
     return records.changes(home, outputs, counted, dict(job.params.items()), order_only)
 
 
-def _foreign(dag: Any) -> list[Any]:
+def foreign(dag: Any) -> list[Any]:
     """Jobs with outputs that have no records."""
     return [job for job in dag.jobs if job.output and not is_ours(job)]
 
 
-def _plan(dag: Any) -> None:
+def plan(dag: Any) -> None:
     """Fill what Snakemake reads of its decision: which jobs are due, why, and how many others each waits for."""
     needrun, dependencies = dag._needrun, dag._dependencies
     needrun.clear()
@@ -197,8 +155,8 @@ def _lock(results: str) -> Any:
         raise WorkflowError(str(error)) from None
 
 
-def _tell_of_older_versions(dag: Any) -> None:
-    for folder in sorted(_folders):
+def warn_of_older_versions() -> None:
+    for folder in sorted(folders):
         if Path(folder, "sample", "sample.json").exists() and not Path(folder, "progress", "records").is_dir():
             logger.warning(
                 f"{folder}: made by a version of zmill that kept no records of what each result was made from: "
