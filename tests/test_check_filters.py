@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from zmill.check import check_filters
-from zmill.config import ConfigError, Survey, load_survey
+from zmill.config import ConfigError, load_survey
+from zmill.survey_definition import Survey
 
 SURVEYS = Path(__file__).resolve().parents[1] / "surveys"
 

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from zmill import config
-from zmill.config import Config, ConfigError, Survey, load, parse
+from zmill.config import Config, ConfigError, load, parse
 from zmill.strict_yaml import read_yaml
+from zmill.survey_definition import Survey
 
 SURVEY = {
     "files": ["photometry.csv"],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from zmill.catalog import shards
 from zmill.clean.shard import clean_shard, recipe
-from zmill.config import Survey
+from zmill.survey_definition import Survey
 from zmill.workflow.job import job
 
 if __name__ == "__main__":  # processes of `zmill.workflow.processes` import this file again: they must not do its work

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from zmill.config import Partitions, Survey
+from zmill.config import Partitions
 from zmill.survey.importer import import_survey
+from zmill.survey_definition import Survey
 from zmill.workflow.job import job
 
 if __name__ == "__main__":  # worker processes import this file again: they must not do its work

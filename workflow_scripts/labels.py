@@ -4,8 +4,9 @@ from pathlib import Path
 
 from zmill.catalog import sources
 from zmill.catalog.files import write_json
-from zmill.config import Labels, LabelSource, Partitions
+from zmill.config import Labels, Partitions
 from zmill.labels.build import build
+from zmill.survey_definition import LabelSource
 from zmill.workflow.job import job
 
 with job(snakemake):

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from zmill.catalog import sources
-from zmill.config import Labels, Split, Survey
+from zmill.config import Labels, Split
 from zmill.sample.tables import sample_tables
+from zmill.survey_definition import Survey
 from zmill.workflow.job import job
 
 with job(snakemake):

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from zmill.config import Split, Survey
+from zmill.config import Split
 from zmill.sample.split import split_matches
+from zmill.survey_definition import Survey
 from zmill.workflow.job import job
 
 with job(snakemake):

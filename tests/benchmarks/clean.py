@@ -30,9 +30,9 @@ from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.clean.partition import BATCH_ROWS, Recipe
 from zmill.clean.shard import clean_shard
-from zmill.config import Cut
 from zmill.inputs.photometry.batch import mask_of
 from zmill.inputs.photometry.impute import MeanColors
+from zmill.survey_definition import Cut
 from zmill.workflow.processes import Run, processes
 
 BANDS = ("u", "g", "r", "i", "z", "y")

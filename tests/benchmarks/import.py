@@ -30,7 +30,8 @@ BANDS = "ugrizy"
 IMPORT = """
 import sys
 from pathlib import Path
-from zmill.config import Partitions, Survey
+from zmill.config import Partitions
+from zmill.survey_definition import Survey
 from zmill.survey.importer import import_survey
 if __name__ == "__main__":
     folder, threads = Path(sys.argv[1]), int(sys.argv[2])

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
-from zmill.config import Survey
 from zmill.inputs.photometry.batch import mask_of
+from zmill.survey_definition import Survey
 
 BANDS = ("g", "r", "i", "z")
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from clean.small import survey
 from zmill.clean.cuts import check_cuts, columns, failed, first_failed
-from zmill.config import ConfigError, Cut
+from zmill.config import ConfigError
+from zmill.survey_definition import Cut
 
 
 def cut(**values: object) -> Cut:

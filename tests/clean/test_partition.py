@@ -14,9 +14,9 @@ from zmill.catalog import hats
 from zmill.catalog.hats import CatalogError
 from zmill.clean import partition as module
 from zmill.clean.partition import Recipe, clean_partition, whole_already
-from zmill.config import Cut
 from zmill.inputs.photometry.batch import Photometry, bits
 from zmill.inputs.photometry.impute import MeanColors
+from zmill.survey_definition import Cut
 
 COLORS = MeanColors(BANDS, (0.4, 0.4, 0.4), (10, 10, 10))
 RECIPE = Recipe(BANDS, {"faint": Cut(column="mag_r", max=22)}, COLORS)

@@ -21,10 +21,11 @@ import pyarrow.csv
 import pytest
 
 from zmill.check import check
-from zmill.config import Config, ConfigError, LabelSource, Survey, parse
+from zmill.config import Config, ConfigError, parse
 from zmill.labels.base import source_of, sources
 from zmill.models.registry import check_models, model_class, types
 from zmill.sections import Section
+from zmill.survey_definition import LabelSource, Survey
 from zmill.workflow.input_files import find
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from zmill.catalog import hats
 from zmill.catalog.files import read_json
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
-from zmill.config import Labels, Partitions, Survey
+from zmill.config import Labels, Partitions
 from zmill.labels.base import LabelsError
 from zmill.labels.build import SPECZ, build
 from zmill.labels.quality import SCHEMES
+from zmill.survey_definition import Survey
 
 ORDER = 5
 

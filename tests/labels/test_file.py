@@ -11,9 +11,10 @@ import pytest
 from astropy.table import Table
 
 from zmill.catalog.footprint import Footprint
-from zmill.config import ConfigError, LabelSource, Survey
+from zmill.config import ConfigError
 from zmill.labels.base import ENTRY, LabelsError, Request, check, source_of
 from zmill.strict_yaml import read_yaml
+from zmill.survey_definition import LabelSource, Survey
 
 COLUMNS = {"ra": "ra", "dec": "dec", "redshift": "z"}
 

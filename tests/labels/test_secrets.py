@@ -15,12 +15,13 @@ from servers.skyserver import SkyServer
 from test_services import DEC, RA, SIZE, write_survey
 
 from zmill.catalog.files import write_json
-from zmill.config import Labels, LabelSource, Partitions, dump
+from zmill.config import Labels, Partitions, dump
 from zmill.labels import sdss
 from zmill.labels.build import build
 from zmill.release.provenance import public
 from zmill.report.page import _without_places
 from zmill.report.river import _pretty
+from zmill.survey_definition import LabelSource
 from zmill.workflow.job import job
 from zmill.workflow.warning import collect
 

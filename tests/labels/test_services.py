@@ -18,9 +18,10 @@ from zmill.catalog import hats
 from zmill.catalog.files import read_json
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN, HEALPIX_ORDER
-from zmill.config import ConfigError, Labels, LabelSource, Partitions
+from zmill.config import ConfigError, Labels, Partitions
 from zmill.labels.base import source_of
 from zmill.labels.build import build
+from zmill.survey_definition import LabelSource
 
 RA, DEC, SIZE = 150.0, 2.0, 0.8
 SDSS = {"id": "specObjID", "ra": "ra", "dec": "dec", "redshift": "z", "redshift_err": "zErr", "flag": "zWarning", "class": "class", "primary": "sciencePrimary"}  # fmt: skip

@@ -23,8 +23,9 @@ from pydantic import BaseModel
 from snakemake.cli import main
 
 from tiny import ROOT, prepare
-from zmill.config import Config, Survey, load
+from zmill.config import Config, load
 from zmill.survey.importer import import_settings
+from zmill.survey_definition import Survey
 from zmill.workflow import planning, records
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from zmill.catalog.files import read_json
-from zmill.config import Split, Survey
+from zmill.config import Split
 from zmill.sample.sample import LABEL_COLUMNS, SPLITS, SampleError
 from zmill.sample.tables import TABLE_LABELS, sample_tables
+from zmill.survey_definition import Survey
 from zmill.workflow.warning import collect
 
 BANDS = ("u", "g", "r")

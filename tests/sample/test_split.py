@@ -15,10 +15,11 @@ from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.clean.partition import Recipe
 from zmill.clean.shard import clean_shard, finish_catalog
-from zmill.config import Split, Survey, Weights
+from zmill.config import Split, Weights
 from zmill.sample.labelled import build_sample
 from zmill.sample.sample import LABEL_COLUMNS, SPLITS, SampleError
 from zmill.sample.split import learn_colors, split_matches
+from zmill.survey_definition import Survey
 from zmill.workflow.warning import collect
 
 CUTS = {"faint": {"column": "mag_r", "max": 22.5}, "galaxy": {"column": "kind", "equals": ["galaxy"]}}

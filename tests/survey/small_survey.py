@@ -15,7 +15,7 @@ from astropy.table import Table
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
-from zmill.config import Survey
+from zmill.survey_definition import Survey
 
 BANDS = ["g", "r", "i"]
 

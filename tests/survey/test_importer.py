@@ -16,11 +16,12 @@ from inputs.photometry.test_extinction import write_map
 from zmill.catalog import hats, shards
 from zmill.catalog.files import read_json
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
-from zmill.config import Partitions, Survey
+from zmill.config import Partitions
 from zmill.survey import importer, pieces
 from zmill.survey.counts import Counts
 from zmill.survey.importer import ImportFailed, import_survey
 from zmill.survey.readers import ReadError
+from zmill.survey_definition import Survey
 
 SMALL = Partitions(max_rows=200, shard_rows=1000)
 

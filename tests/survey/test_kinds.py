@@ -12,11 +12,12 @@ import pytest
 from small_survey import survey, table, write
 
 from zmill.catalog import hats
-from zmill.config import ConfigError, Partitions, Survey
+from zmill.config import ConfigError, Partitions
 from zmill.survey import importer, pieces
 from zmill.survey.check import check_columns
 from zmill.survey.importer import import_survey
 from zmill.survey.readers import ReadError, text
+from zmill.survey_definition import Survey
 
 BIG = 9_007_199_254_740_993
 """The first integer that a float64 does not hold."""

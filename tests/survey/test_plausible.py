@@ -13,9 +13,10 @@ import yaml
 from small_survey import BANDS, survey
 
 from zmill.catalog.files import read_json
-from zmill.config import Partitions, Survey
+from zmill.config import Partitions
 from zmill.survey.importer import import_survey
 from zmill.survey.plausible import Look, look
+from zmill.survey_definition import Survey
 
 ROWS = 2000
 COLUMNS = {"extra": []}

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from zmill.catalog import hats
-from zmill.config import Partitions, Survey, load_survey
+from zmill.config import Partitions, load_survey
 from zmill.survey.counts import Counts
 from zmill.survey.importer import import_survey
 from zmill.survey.tables import read_tables
+from zmill.survey_definition import Survey
 from zmill.workflow.input_files import find
 
 

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_survey import BANDS, survey, table
 
-from zmill.config import ConfigError, Survey
+from zmill.config import ConfigError
 from zmill.inputs.photometry.batch import ZERO_POINTS
 from zmill.survey.check import check_columns
 from zmill.survey.units import understand, unit_faults
+from zmill.survey_definition import Survey
 
 FLUXES = {
     31.4: ["nJy", "nanoJy", "nanojansky", "NJY", "1e-9 Jy", "10**-9 Jy", "10^-9 Jy", "10-9Jy"],

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from survey.small_survey import survey, table, write
-from zmill.config import ConfigError, LabelSource, Survey
+from zmill.config import ConfigError
+from zmill.survey_definition import LabelSource, Survey
 from zmill.workflow.input_files import find
 
 

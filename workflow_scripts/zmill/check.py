@@ -10,7 +10,7 @@ import pyarrow as pa
 from zmill.catalog.footprint import Footprint
 from zmill.catalog.sky import healpix
 from zmill.clean.cuts import check_cuts
-from zmill.config import Config, ConfigError, Survey, nearest
+from zmill.config import Config, ConfigError, nearest
 from zmill.inputs.photometry.features import check_extra
 from zmill.labels import base as labels
 from zmill.labels.base import LabelsError
@@ -22,6 +22,7 @@ from zmill.survey.check import check_columns
 from zmill.survey.plausible import look
 from zmill.survey.readers import ReadError, open_table
 from zmill.survey.rows import positions
+from zmill.survey_definition import Survey
 from zmill.tune.space import check_searches
 from zmill.workflow.input_files import Inputs
 from zmill.workflow.job import log

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from zmill.config import ConfigError, Cut, Survey, nearest
+from zmill.config import ConfigError, nearest
 from zmill.inputs.photometry.batch import MaskArray
+from zmill.survey_definition import Cut, Survey
 
 MAX_CUTS = 31
 """Bits of an int32 that are not its sign."""

@@ -18,8 +18,8 @@ from zmill.catalog import hats
 from zmill.catalog.files import file_hash
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.clean import cuts
-from zmill.config import Cut
 from zmill.inputs.photometry.impute import MeanColors, fill
+from zmill.survey_definition import Cut
 
 BATCH_ROWS = hats.ROW_GROUP_ROWS
 """Rows in memory at a time: a row group in, a row group out."""

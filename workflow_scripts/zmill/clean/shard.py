@@ -11,8 +11,8 @@ from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.clean.partition import Recipe, clean_partition, tally, whole_already
-from zmill.config import Survey
 from zmill.inputs.photometry.impute import MeanColors
+from zmill.survey_definition import Survey
 from zmill.workflow.job import Progress, log
 from zmill.workflow.processes import Run, workers
 

@@ -21,8 +21,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from zmill.catalog.footprint import Footprint
-from zmill.config import ConfigError, LabelSource, Name, Radius, Section, Survey, nearest, parse
+from zmill.config import ConfigError, Name, Radius, Section, nearest, parse
 from zmill.redact import redact
+from zmill.survey_definition import LabelSource, Survey
 from zmill.workflow.warning import Warnings
 
 ENTRY = pa.schema(

@@ -19,10 +19,11 @@ from zmill.catalog import hats
 from zmill.catalog.files import atomic_write, write_json
 from zmill.catalog.footprint import Footprint, describe_positions
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order, healpix
-from zmill.config import Labels, LabelSource, Partitions
+from zmill.config import Labels, Partitions
 from zmill.labels.base import ENTRY, LabelsError, Request, source_of
 from zmill.labels.merge import Merged, groups, resolve
 from zmill.survey.partitioning import choose, histogram, partition_numbers
+from zmill.survey_definition import LabelSource
 from zmill.workflow.dates import term
 from zmill.workflow.job import Progress, log
 

@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from zmill.config import RedshiftGrid
 from zmill.labels.redshifts import without_redshift
+from zmill.survey_definition import RedshiftGrid
 from zmill.workflow.warning import Warnings
 
 Floats = NDArray[np.float64]

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from zmill.catalog import hats
 from zmill.catalog.files import atomic_write, write_json
 from zmill.clean import cuts
-from zmill.config import Cut, Split, Survey
+from zmill.config import Split
 from zmill.inputs.photometry.impute import ColorSums, MeanColors
 from zmill.sample.redshifts import beyond_grid, warn_of_redshifts
 from zmill.sample.sample import SPLITS, assign, by_partition, check_counts, key_column, take
+from zmill.survey_definition import Cut, Survey
 from zmill.workflow.job import log
 from zmill.workflow.warning import Warnings
 

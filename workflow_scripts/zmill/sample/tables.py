@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zmill.catalog.files import atomic_write, write_json
 from zmill.clean import cuts
 from zmill.clean.partition import Recipe, clean_rows
-from zmill.config import Labels, Split, Survey
+from zmill.config import Labels, Split
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.impute import ColorSums
 from zmill.sample.constant import warn_of_constants
@@ -25,6 +25,7 @@ from zmill.sample.split import divide, save_colors, tell, without_photometry
 from zmill.survey.counts import Counts
 from zmill.survey.plausible import look
 from zmill.survey.tables import read_tables
+from zmill.survey_definition import Survey
 from zmill.workflow.warning import Warnings
 
 FEWEST_ALIKE = 3

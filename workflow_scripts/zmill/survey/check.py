@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from zmill.config import ConfigError, Survey
+from zmill.config import ConfigError
 from zmill.survey import kinds
 from zmill.survey.readers import ReadError, Span, Table, format_of, open_table
 from zmill.survey.readers.text import TextTable
 from zmill.survey.rows import input_columns, numeric_columns, typed_columns
 from zmill.survey.units import unit_faults
+from zmill.survey_definition import Survey
 from zmill.workflow.job import log
 
 THREADS = 8

@@ -29,7 +29,7 @@ from zmill import __version__
 from zmill.catalog import hats, shards, sources
 from zmill.catalog.files import Damaged, atomic_write, read_json, write_json
 from zmill.catalog.hats import Partition
-from zmill.config import Partitions, Survey
+from zmill.config import Partitions
 from zmill.survey import duplicates, night, pieces
 from zmill.survey.check import Header, read_headers, types_over
 from zmill.survey.copies import warn_of_copies
@@ -40,6 +40,7 @@ from zmill.survey.pieces import REJECTED, Piece, Work
 from zmill.survey.plausible import look
 from zmill.survey.readers import ReadError
 from zmill.survey.rows import Layout, layout_of
+from zmill.survey_definition import Survey
 from zmill.workflow.job import Progress, log
 from zmill.workflow.processes import workers
 from zmill.workflow.warning import Warnings

@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 from zmill.catalog.files import atomic_write, read_json, write_json
 from zmill.catalog.hats import ROW_GROUP_ROWS, Partition, write_partition
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
-from zmill.config import Survey
 from zmill.survey import duplicates
 from zmill.survey.copies import COPIES, copies
 from zmill.survey.counts import Counts
@@ -29,6 +28,7 @@ from zmill.survey.kinds import TypeChanged
 from zmill.survey.partitioning import histogram, merge, partition_numbers
 from zmill.survey.readers import ReadError, Span, open_table
 from zmill.survey.rows import REASONS, Layout, arrow, convert, input_columns, numeric_columns, object_ids, positions
+from zmill.survey_definition import Survey
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from zmill.config import Extinction, Range, Survey
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINTS
 from zmill.inputs.photometry.states import BRIGHTEST, FAINTEST, is_any
 from zmill.survey.counts import Counts
 from zmill.survey.readers import open_table
 from zmill.survey.rows import convert, floats, input_columns, layout_of, positions
+from zmill.survey_definition import Extinction, Range, Survey
 
 LOOK_FILES, LOOK_ROWS = 20, 200_000
 """So many files, spread over all of them, are looked into, and so many of their first rows together."""

@@ -12,12 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
-from zmill.config import Survey
 from zmill.inputs.photometry.batch import mask_of
 from zmill.inputs.photometry.states import BandState, band_state
 from zmill.survey import kinds
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
+from zmill.survey_definition import Survey
 
 REASONS = (
     "",

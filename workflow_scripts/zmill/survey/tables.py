@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from zmill.catalog.files import atomic_write
-from zmill.config import Survey
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.readers import ReadError, open_table
@@ -25,6 +24,7 @@ from zmill.survey.rows import (
     numeric_columns,
     typed_columns,
 )
+from zmill.survey_definition import Survey
 from zmill.workflow.job import log
 
 BATCH_ROWS = 131_072

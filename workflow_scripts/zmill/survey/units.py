@@ -14,8 +14,8 @@ from functools import lru_cache
 from math import log10
 from typing import Any, Literal
 
-from zmill.config import Survey
 from zmill.inputs.photometry.batch import ZERO_POINTS
+from zmill.survey_definition import Survey
 
 ALIKE = 0.02
 """Zero points in magnitudes that differ by less are one: 31.4 is 3630.78 Jy, where AB says 3631 Jy."""

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zmill.config import ConfigError, Survey, nearest
+from zmill.config import ConfigError, nearest
 from zmill.sections import refuse_braces, same_file
+from zmill.survey_definition import Survey
 
 
 @dataclass(frozen=True)

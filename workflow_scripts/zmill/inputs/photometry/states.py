@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from zmill.config import Range, Sentinels
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINTS
+from zmill.survey_definition import Range, Sentinels
 
 DETECTION_SIGMA = 1.0
 """A flux below this many times its error is no detection, and the flux of this many errors is the limit."""

@@ -1,0 +1,413 @@
+"""The survey definition: what a survey's files, columns, bands and labels are, as in `surveys/<name>.yaml`.
+
+Every key that exists is declared here, with its meaning, its default and its bounds (`zmill.config` reads and validates the file).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from zmill.sections import (
+    Name,
+    Place,
+    Radius,
+    Section,
+    Text,
+    shown,
+)
+
+RESERVED = {
+    *("_healpix_29", "object_id", "ra", "dec", "undetected", "unobserved", "ebv", "imputed", "cut"),
+    *("redshift", "redshift_err", "quality", "label_source", "separation_arcsec", "weight"),
+}
+"""Columns of the catalogues and samples that zmill writes, beside those of each band."""
+
+
+class Columns(Section):
+    """Which column of the survey's files holds what; `{band}` stands for each band in turn."""
+
+    object_id: Text | None = None
+    """The survey's own identifier, unique; without one, the row number over all files is used."""
+    ra: Text | None = None
+    """Right ascension (see `angle_unit`). Left out, together with dec, for tables without positions."""
+    dec: Text | None = None
+    flux: Text
+    """Magnitude, flux or luptitude column, for example `mag_{band}`; which of them `photometry` says."""
+    error: Text | None = None
+    """Its error column; left out, errors are unknown (NaN)."""
+    ebv: Text | None = None
+    """E(B-V) in magnitudes, for the extinction."""
+    redshift: Text | None = None
+    """Spectroscopic redshift; only for tables that are given as training and test sample."""
+    extra: list[Text] = []
+    """Further columns to carry along, for cuts and as inputs of models (sizes, classes)."""
+    overrides: dict[str, Text | None] = {}
+    """A single band's column where it breaks the template, as `flux_<band>` or `error_<band>`; null: there is none.
+
+    A band without a flux column was never observed; one without an error column has unknown errors.
+    """
+    angle_unit: Literal["degree", "hour", "radian"] = "degree"
+    """Unit of ra (`hour` holds for ra alone; dec is then in degrees)."""
+
+    @model_validator(mode="after")
+    def _templates(self) -> Columns:
+        for key in ("flux", "error"):
+            value = getattr(self, key)
+            if value is not None and "{band}" not in value:
+                raise ValueError(
+                    f"{key}: expected a template with {{band}} such as 'mag_{{band}}', found {shown(value)}"
+                )
+        if (self.ra is None) != (self.dec is None):
+            raise ValueError("ra and dec are given together or not at all")
+        return self
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Range(Section):
+    """All values from `min` to `max`, both included; one of them may be left out."""
+
+    min: Finite | None = None
+    max: Finite | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.min is None and self.max is None:
+            raise ValueError("a range needs min, max or both")
+        if self.min is not None and self.max is not None and self.max < self.min:
+            raise ValueError(f"max ({self.max:g}) must not be below min ({self.min:g})")
+        return self
+
+
+def _as_sentinel(value: Any) -> Any:
+    """A number or a range, with one plain sentence for all else."""
+    value = _as_number(value)
+    if not isinstance(value, float | dict | Range):
+        raise ValueError(f"expected a number such as -99 or a range such as {{max: -1.0e+9}}, found {shown(value)}")
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError("NaN needs no sentinel: sentinels.nonfinite says what NaN and null mean")
+    return value
+
+
+def _as_number(value: Any) -> Any:
+    """A number as float, also one that YAML reads as text (-1e9); all else as it is."""
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            return float(value)
+    return value
+
+
+def _one_of(kinds: dict[type, str]) -> Discriminator:
+    """Chooses the alternative of a key that may hold several types, so that a fault is told of that one alone."""
+    return Discriminator(lambda value: next((tag for kind, tag in kinds.items() if isinstance(value, kind)), None))
+
+
+Sentinel = Annotated[
+    Annotated[Range, Tag("is-range")] | Annotated[float, Field(allow_inf_nan=True), Tag("is-number")],
+    _one_of({float: "is-number", dict: "is-range", Range: "is-range"}),
+    BeforeValidator(_as_sentinel),
+]
+ErrorSentinel = Annotated[
+    Sentinel | None, BeforeValidator(lambda value: value if value is None else _as_sentinel(value))
+]
+
+
+class ErrorSentinels(Section):
+    """Numbers in the error column that state something of the band: numbers, ranges, or `null` for NaN and null."""
+
+    upper_limit: list[ErrorSentinel] = []
+    """The band is undetected, and its value is the upper limit (CIGALE: `[{max: 0}]`; LePHARE: `[-1]`; WISE: `[null]`)."""
+    unobserved: list[ErrorSentinel] = []
+    """The band was never observed, whatever stands in the flux column."""
+
+
+class Sentinels(Section):
+    """How the survey's files write a missing measurement. Every one of them becomes NaN and a bit of a mask.
+
+    A sentinel is a number or a range `{min: ..., max: ...}`, both ends included. One of `undetected` or `unobserved` in the
+    error column means that the error is unknown.
+    """
+
+    undetected: list[Sentinel] = []
+    """Values that mean: looked at, below the limit (RAIL: 99)."""
+    unobserved: list[Sentinel] = []
+    """Values that mean: never looked at (RAIL, LePHARE: -99; SDSS: -9999; values around -9.999e9: `{max: -9.0e+9}`)."""
+    nonfinite: Literal["undetected", "unobserved"] = "unobserved"
+    """What NaN and null mean in the flux column. An infinity makes the band unobserved, unless listed above as `.inf`."""
+    limit_in_error: bool = False
+    """The error column of an undetected band holds its limiting magnitude or flux (RAIL's DC2 sample)."""
+    error: ErrorSentinels = ErrorSentinels()
+
+
+class Extinction(Section):
+    """Galactic extinction: `mag -= coefficient * E(B-V)`."""
+
+    coefficients: dict[Name, Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)]] = {}
+    """A_band / E(B-V) of each band; empty: magnitudes are taken as they are."""
+    map: Place | None = None
+    """A HEALPix FITS map of E(B-V) (RING or NESTED by its header, Galactic or equatorial) where no column has it."""
+
+
+class LabelSource(Section):
+    """One source of spectroscopic redshifts; the keys beside these belong to the source's own file."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Name
+    """What `label_source` says in every later table."""
+    source: Name = "file"
+    """The file in `zmill/labels/`."""
+    radius_arcsec: Radius | None = None
+    """Match radius of this source where it differs from `crossmatch.radius_arcsec`."""
+    files: list[Place] | None = None
+    """Of a source that reads files: paths or glob patterns, below `data_dir` unless absolute."""
+
+
+class Cut(Section):
+    """A condition that a row must meet to train a model; rows that fail are predicted all the same and flagged."""
+
+    column: Text
+    """A column of the imported survey: `mag_<band>`, `magerr_<band>`, `ebv` or one of `columns.extra`."""
+    min: Annotated[float, Field(ge=-1e30, le=1e30)] | None = None
+    """Lowest value kept."""
+    max: Annotated[float, Field(ge=-1e30, le=1e30)] | None = None
+    """Highest value kept."""
+    equals: Annotated[list[float | str], Field(min_length=1)] | None = None
+    """Values kept."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Cut:
+        if self.min is None and self.max is None and self.equals is None:
+            raise ValueError("a cut needs min, max or equals")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min ({self.min:g}) is above max ({self.max:g}): no row could pass")
+        return self
+
+
+NARROWEST_GRID = 0.01
+"""Range in redshift below which densities would be all but one number."""
+
+
+class RedshiftGrid(Section):
+    """The grid of redshifts on which probability densities live."""
+
+    min: Annotated[float, Field(ge=0, le=20)] = 0.0
+    max: Annotated[float, Field(gt=0, le=20)] = 3.0
+    points: Annotated[int, Field(ge=11, le=4001)] = 301
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RedshiftGrid:
+        if self.max <= self.min:
+            raise ValueError(f"max ({self.max:g}) must be above min ({self.min:g})")
+        if self.max - self.min < NARROWEST_GRID:
+            raise ValueError(f"expected max at least {NARROWEST_GRID} above min, found {self.min} and {self.max}")
+        return self
+
+
+class Tables(Section):
+    """Training and test tables for data without positions: they take the place of survey, labels and cross-match."""
+
+    train: Annotated[list[Place], Field(min_length=1)]
+    """Files that training, validation and calibration rows are drawn from."""
+    test: Annotated[list[Place], Field(min_length=1)]
+    """Files that are only tested on."""
+
+
+ZeroPoint = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+
+
+def _number_or_column(value: Any) -> Any:
+    value = _as_number(value)
+    if not isinstance(value, float | str | dict):
+        raise ValueError(f"expected a number, a number per band or the name of a column, found {shown(value)}")
+    return value
+
+
+ZeroPoints = Annotated[
+    Annotated[ZeroPoint, Tag("is-number")]
+    | Annotated[dict[Name, ZeroPoint], Tag("is-per-band")]
+    | Annotated[str, Tag("is-column")],
+    _one_of({float: "is-number", dict: "is-per-band", str: "is-column"}),
+    BeforeValidator(_number_or_column),
+]
+
+
+class Survey(Section):
+    """`surveys/<name>.yaml`: what a survey's files look like and which spectroscopic redshifts go with it."""
+
+    PROSE = frozenset({"description"})
+
+    description: str = ""
+    files: list[Place] = []
+    """Paths or glob patterns, below `data_dir` unless absolute; a folder is a HATS catalogue or collection."""
+    format: Literal["fits", "votable", "csv", "ecsv", "ipac", "parquet", "hdf5", "hats", "ascii"] | None = None
+    """Read from the file's ending when left out."""
+    group: Text | None = None
+    """The group of an HDF5 file or the extension of a FITS file that holds the table."""
+    tables: Tables | None = None
+    columns: Columns
+    bands: Annotated[list[Name], Field(min_length=1, max_length=31)]
+    """Names of the bands from blue to red: the order of imputation, colors and bit masks, which have 31 bits."""
+    filters: dict[Name, Text] = {}
+    """speclite's name of each band's filter curve (`lsst2023-r`), for template fits and for the galaxies that the flagship learns from first."""
+    photometry: Literal[
+        "ab_magnitude",
+        "vega_magnitude",
+        "luptitude",
+        "flux",
+        "nanojansky",
+        "microjansky",
+        "millijansky",
+        "jansky",
+        "nanomaggy",
+        "maggy",
+    ] = "ab_magnitude"
+    """What the flux columns hold: magnitudes, luptitudes (asinh magnitudes), or fluxes per frequency in a unit of this name;
+    `flux` is a flux or count rate in any other linear unit, with its `zero_point`."""
+    zero_point: ZeroPoints | None = None
+    """AB magnitude of a flux of 1, for `photometry: flux`: a number, a number per band, or the name of a column that holds it
+    row by row (`zp_{band}`). Fluxes in erg/s/cm2/Hz have -48.6."""
+    errors: Literal["sigma", "inverse_variance", "signal_to_noise"] = "sigma"
+    """What the error columns hold: standard deviations, inverse variances (0: the band is unobserved), or signal-to-noise
+    ratios, of the numbers in the flux columns."""
+    check_units: bool = True
+    """Refuse files whose own units, or names of error columns, contradict `photometry`, `errors` or `angle_unit`. `false`
+    only where the files are wrong about themselves."""
+    vega_to_ab: dict[Name, Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]] = {}
+    """Added to Vega magnitudes, per band."""
+    softening: dict[Name, Annotated[float, Field(gt=0, le=1e-6, allow_inf_nan=False)]] = {}
+    """Softening parameter b of luptitudes, per band, in maggies (Lupton et al. 1999)."""
+    reference_band: Name | None = None
+    """The band that magnitude bins and priors refer to; the middle band when left out."""
+    sentinels: Sentinels = Sentinels()
+    extinction: Extinction = Extinction()
+    cuts: dict[Name, Cut] = {}
+    labels: list[LabelSource] = []
+    redshift_grid: RedshiftGrid = RedshiftGrid()
+
+    @field_validator("bands")
+    @classmethod
+    def _bands_once(cls, bands: list[str]) -> list[str]:
+        twice = sorted({band for band in bands if bands.count(band) > 1})
+        if twice:
+            raise ValueError(f"band {', '.join(twice)} is named twice; name each band once, from blue to red")
+        return bands
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Survey:
+        if bool(self.files) == bool(self.tables):
+            raise ValueError("give either files (a survey with positions) or tables (training and test tables)")
+        if self.tables and not self.columns.redshift:
+            raise ValueError("tables need columns.redshift")
+        if self.files and not self.columns.ra:
+            raise ValueError("files need columns.ra and columns.dec; tables without positions go under tables")
+        known = set(self.bands)
+        for key in ("filters", "vega_to_ab", "softening"):
+            self._only_bands(key, getattr(self, key), known)
+        self._only_bands("extinction.coefficients", self.extinction.coefficients, known)
+        for key in self.columns.overrides:
+            kind, _, band = key.partition("_")
+            if kind not in ("flux", "error") or band not in known:
+                raise ValueError(f"columns.overrides: expected flux_<band> or error_<band>, found {shown(key)}")
+        if self.reference_band is not None and self.reference_band not in known:
+            raise ValueError(f"reference_band {self.reference_band!r} is none of the bands {', '.join(self.bands)}")
+        if self.column_of("flux", self.reference) is None:
+            raise ValueError(
+                f"columns.overrides: flux_{self.reference}: {self.reference} is the reference band and must have a column; "
+                "name another reference_band"
+            )
+        if self.extinction.coefficients:
+            missing = known - set(self.extinction.coefficients)
+            if missing:
+                raise ValueError(f"extinction.coefficients: none for band {', '.join(sorted(missing))}")
+            if bool(self.columns.ebv) == bool(self.extinction.map):
+                raise ValueError("extinction.coefficients need E(B-V) from either columns.ebv or extinction.map")
+        if self.photometry == "vega_magnitude" and set(self.vega_to_ab) != known:
+            raise ValueError("vega_magnitude needs vega_to_ab for every band")
+        if self.photometry == "luptitude" and set(self.softening) != known:
+            raise ValueError(
+                "luptitude needs softening for every band: the b of the survey's asinh magnitudes, in maggies, which no file "
+                "states; SDSS has {u: 1.4e-10, g: 0.9e-10, r: 1.2e-10, i: 1.8e-10, z: 7.4e-10}"
+            )
+        self._check_fluxes(known)
+        self._check_extra()
+        names = [source.name for source in self.labels]
+        if len(set(names)) < len(names):
+            raise ValueError(f"labels: every source needs a name of its own, found {', '.join(names)}")
+        return self
+
+    def _check_fluxes(self, known: set[str]) -> None:
+        """Zero points and errors fit the photometry."""
+        if (self.photometry == "flux") != (self.zero_point is not None):
+            raise ValueError(
+                "photometry: flux needs zero_point, the AB magnitude of a flux of 1"
+                if self.photometry == "flux"
+                else f"zero_point is for photometry: flux; {self.photometry} has its own"
+            )
+        if isinstance(self.zero_point, dict):
+            self._only_bands("zero_point", self.zero_point, known)
+            if missing := known - set(self.zero_point):
+                raise ValueError(f"zero_point: none for band {', '.join(sorted(missing))}")
+        if self.columns.error is None and not any(key.startswith("error_") for key in self.columns.overrides):
+            if self.errors != "sigma":
+                raise ValueError(f"errors: {self.errors} needs columns.error")
+            if self.sentinels.error != ErrorSentinels() or self.sentinels.limit_in_error:
+                raise ValueError("sentinels.error and sentinels.limit_in_error need columns.error")
+        if self.sentinels.limit_in_error and self.errors != "sigma":
+            raise ValueError(
+                f"sentinels.limit_in_error: a column of {self.errors} holds no limit; it needs errors: sigma"
+            )
+
+    def _check_extra(self) -> None:
+        """Every column of the later tables has a name of its own."""
+        extra = self.columns.extra
+        taken = {f"{kind}_{band}" for kind in ("mag", "magerr", "maglim") for band in self.bands} | RESERVED
+        clash = [name for name in dict.fromkeys(extra) if name in taken or extra.count(name) > 1]
+        if clash:
+            raise ValueError(
+                f"columns.extra: {', '.join(clash)} is named twice, or is a column that zmill writes itself; leave out "
+                "what is carried along anyway (position, identifier, magnitudes, E(B-V)), rename the others in the files"
+            )
+
+    @staticmethod
+    def _only_bands(key: str, value: dict[str, Any], known: set[str]) -> None:
+        strange = sorted(set(value) - known)
+        if strange:
+            raise ValueError(f"{key}: {', '.join(strange)} is not among the bands {', '.join(sorted(known))}")
+
+    @property
+    def reference(self) -> str:
+        """The reference band's name."""
+        return self.reference_band or self.bands[len(self.bands) // 2]
+
+    def column_of(self, kind: Literal["flux", "error"], band: str) -> str | None:
+        """The input column that holds a band's flux or error, or None where the survey has none.
+
+        A band without a flux column was never observed, and has no error either.
+        """
+        own = self.columns.overrides
+        if own.get(f"flux_{band}", "") is None:
+            return None
+        template = own.get(f"{kind}_{band}", getattr(self.columns, kind))
+        return template.replace("{band}", band) if template else None
+
+    def zero_point_of(self, band: str) -> float | str | None:
+        """A band's zero point, for `photometry: flux`: a number, or the name of the column that holds it."""
+        if self.column_of("flux", band) is None:
+            return None
+        if isinstance(self.zero_point, dict):
+            return self.zero_point[band]
+        return self.zero_point.replace("{band}", band) if isinstance(self.zero_point, str) else self.zero_point
