@@ -1,4 +1,4 @@
-"""A trained model and the labelled rows in; its predictions of them and every metric out."""
+"""Predict the labelled rows with a trained model, and write the predictions and all metrics."""
 
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from zmill.catalog.files import atomic_write, read_json, write_json
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.impute import MeanColors, fill
-from zmill.inputs.photometry.missing_bands import Gaps
+from zmill.inputs.photometry.missing_bands import BandRemoval
 from zmill.networks.device import choose
 from zmill.training import store
 from zmill.training.evaluate import evaluate
@@ -23,8 +23,10 @@ with job(snakemake) as log:
     samples = {split: pq.read_table(snakemake.input[split]) for split in ("valid", "calib", "test")}
     colors = MeanColors.from_json(read_json(snakemake.input.imputation))
     train = Photometry.from_arrow(pq.read_table(snakemake.input.train), bands)
-    gaps = Gaps.of(train, partial(fill, colors=colors) if snakemake.params.impute == "mean_color" else None)
-    predictions, found = evaluate(trained, held_out, samples, snakemake.params.block_order, snakemake.params.seed, gaps)
+    removal = BandRemoval.of(train, partial(fill, colors=colors) if snakemake.params.impute == "mean_color" else None)
+    predictions, found = evaluate(
+        trained, held_out, samples, snakemake.params.block_order, snakemake.params.seed, removal
+    )
     with atomic_write(snakemake.output.predictions) as temporary:
         pq.write_table(predictions, temporary, compression="zstd")
     found["model_hash"] = store.model_hash(Path(snakemake.input.model).parent)

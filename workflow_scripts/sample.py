@@ -1,4 +1,4 @@
-"""The split and the clean photometry go in; the tables that models train, choose, calibrate and test on come out."""
+"""Join the split and the clean photometry, and write the training, validation, calibration and test tables."""
 
 from pathlib import Path
 

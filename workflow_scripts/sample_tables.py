@@ -1,4 +1,4 @@
-"""Training and test tables without positions go in; the same sample tables come out as a survey on the sky gives."""
+"""Write the sample tables of a survey without positions from its training and test tables."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The metrics of all models in; the leaderboards, in all and by pattern of bands, and the chosen model out."""
+"""Select the best model by its metrics, and write the leaderboards of all rows and by pattern of missing bands."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Matches and the survey's photometry go in; which labelled row is used for what (split.parquet) comes out."""
+"""Assign each labelled row to a split, or exclude it with a reason, and write `split.parquet`."""
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""Training, validation and calibration rows in; a trained and calibrated model of one type out, and as it was before it was
-fitted again on all of them."""
+"""Train and calibrate a model, save it as `held_out`, then refit it on all labelled rows but the test rows and save it again."""
 
 from functools import partial
 from pathlib import Path

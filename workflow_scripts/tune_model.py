@@ -1,4 +1,4 @@
-"""All trials of a search in; its winner as an entry of `models:`, a table of the trials, and what the report tells out."""
+"""Collect the trials of a search: write the best settings as an entry of `models:`, a table of the trials, and a summary."""
 
 from zmill.catalog.files import atomic_write, read_json, write_json
 from zmill.config import Search, parse

@@ -1,4 +1,4 @@
-"""Training, validation and calibration rows in; one trial of a search for the settings of a model out."""
+"""Run one trial of a search for the settings of a model."""
 
 from pathlib import Path
 

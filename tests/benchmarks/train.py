@@ -37,7 +37,7 @@ from peers import rail
 
 from zmill.config import ModelSettings
 from zmill.inputs.base import Context, Labelled
-from zmill.inputs.photometry.synthetic import moved
+from zmill.inputs.photometry.synthetic import synthetic_galaxies
 from zmill.models import registry
 from zmill.training.trained import fit_and_calibrate, refit
 
@@ -85,7 +85,7 @@ class Clock:
 def labelled(train: Labelled, number: int, context: Context) -> Labelled:
     """At most so many training rows or, where these are too few, galaxies made of them beside them."""
     more = number - len(train)
-    return joined(train, moved(train, context, more, 7)) if more > 0 else first(train, number)
+    return joined(train, synthetic_galaxies(train, context, more, 7)) if more > 0 else first(train, number)
 
 
 def _quiet(line: str) -> None:

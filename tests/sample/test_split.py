@@ -18,7 +18,7 @@ from zmill.clean.shard import clean_shard, finish_catalog
 from zmill.config import Split, Weights
 from zmill.sample.labelled import build_sample
 from zmill.sample.sample import LABEL_COLUMNS, SPLITS, SampleError
-from zmill.sample.split import learn_colors, split_matches
+from zmill.sample.split import fit_colors, split_matches
 from zmill.survey_definition import Survey
 from zmill.workflow.warning import collect
 
@@ -42,12 +42,12 @@ class Sky:
         )  # fmt: skip
 
     def colors(self) -> bytes:
-        learn_colors(self.folder / "split.parquet", self.folder / "survey", BANDS, self.folder / "imputation.json")
+        fit_colors(self.folder / "split.parquet", self.folder / "survey", BANDS, self.folder / "imputation.json")
         return (self.folder / "imputation.json").read_bytes()
 
     def clean(self, definition: Survey) -> None:
         folder = self.folder
-        colors = learn_colors(folder / "split.parquet", folder / "survey", BANDS, folder / "imputation.json")
+        colors = fit_colors(folder / "split.parquet", folder / "survey", BANDS, folder / "imputation.json")
         recipe = Recipe(BANDS, definition.cuts, colors)
         clean_shard(folder / "survey", folder / "clean", self.parts, recipe, folder / "progress.json")
         finish_catalog(folder / "survey", folder / "clean", "small")

@@ -12,7 +12,7 @@ from clean.small import BANDS, write_rows, write_survey
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.colors import places
+from zmill.inputs.photometry.colors import color_space
 from zmill.sample.target import Target, draw
 
 
@@ -29,7 +29,7 @@ def write_clean(folder: Path, sizes: list[int], cut: int = 10) -> pa.Table:
 
 
 def references(target: Target) -> set[float]:
-    return set(target.places[:, 0][np.isfinite(target.places[:, 0])].tolist())
+    return set(target.values[:, 0][np.isfinite(target.values[:, 0])].tolist())
 
 
 def test_all_rows_that_pass_where_they_are_few(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_all_rows_that_pass_where_they_are_few(tmp_path: Path) -> None:
     mag = np.stack([rows.column(f"mag_{band}").to_numpy() for band in BANDS], axis=1)
     wanted = (rows.column("cut").to_numpy() == 0) & (np.isfinite(mag).sum(1) >= 2)
     assert (target.survey_rows, target.read, target.wanted) == (800, 800, wanted.sum())
-    assert len(target.places) == wanted.sum() < 800
+    assert len(target.values) == wanted.sum() < 800
     known = mag[wanted][np.isfinite(mag[wanted][:, 1]), 1].astype(np.float64)
     assert references(target) >= set(known.tolist())
 
@@ -49,10 +49,10 @@ def test_the_draw_does_not_depend_on_partitions(tmp_path: Path) -> None:
     write_rows(tmp_path / "other", everything, rows)
     hats.finish(tmp_path / "other", "other", [everything])
     one, other = (draw(tmp_path / name, BANDS, 1, 1, most_rows=700) for name in ("one", "other"))
-    assert np.array_equal(one.places, other.places, equal_nan=True)
-    assert len(one.places) == 700
+    assert np.array_equal(one.values, other.values, equal_nan=True)
+    assert len(one.values) == 700
     again = draw(tmp_path / "one", BANDS, 1, 2, most_rows=700)
-    assert not np.array_equal(one.places, again.places, equal_nan=True)
+    assert not np.array_equal(one.values, again.values, equal_nan=True)
 
 
 def test_the_draw_is_uniform_over_the_sky(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_few_row_groups_are_read_of_a_large_survey(tmp_path: Path) -> None:
     rows = write_clean(tmp_path, [900] * 12)
     target = draw(tmp_path, BANDS, 1, 1, most_groups=4)
     assert (target.survey_rows, target.read) == (10_800, 3600)
-    everything = places(Photometry.from_arrow(rows, BANDS), 1)
+    everything = color_space(Photometry.from_arrow(rows, BANDS), 1)
     number = {row.tobytes(): place // 900 for place, row in enumerate(everything)}
-    known = target.places[np.isfinite(target.places).all(1)]
+    known = target.values[np.isfinite(target.values).all(1)]
     assert {number[row.tobytes()] for row in known} == {0, 4, 7, 11}
 
 

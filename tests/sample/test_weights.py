@@ -122,8 +122,8 @@ def test_every_split_stands_for_the_survey_by_itself() -> None:
         mine = side == name
         assert weight[mine].mean() == pytest.approx(1)
         assert told["splits"][name]["effective_rows"] == pytest.approx(effective_rows(weight[mine]), abs=0.1)
-        plain = distance(labelled[mine, 0], np.ones(mine.sum()), target.places[:, 0])
-        assert distance(labelled[mine, 0], weight[mine], target.places[:, 0]) < plain / 2
+        plain = distance(labelled[mine, 0], np.ones(mine.sum()), target.values[:, 0])
+        assert distance(labelled[mine, 0], weight[mine], target.values[:, 0]) < plain / 2
     # rows of other splits, however strange, do not reach the training rows' weights
     strange = np.where((side == "train")[:, None], labelled, labelled - 3)
     again, _ = weigh_splits(strange, side, target, Weights())
@@ -139,7 +139,7 @@ def test_fewer_labels_than_neighbors() -> None:
 
 def test_a_survey_of_which_no_row_passes_is_refused() -> None:
     labelled, side, target = split_rows()
-    empty = Target(target.places[:0], 20_000, 20_000, 0)
+    empty = Target(target.values[:0], 20_000, 20_000, 0)
     with pytest.raises(SampleError, match=r"none of the 20,000 rows.*weights.method to none"):
         weigh_splits(labelled, side, empty, Weights())
 
@@ -147,5 +147,5 @@ def test_a_survey_of_which_no_row_passes_is_refused() -> None:
 def test_what_is_told_is_json() -> None:
     labelled, side, target = split_rows()
     weight, told = weigh_splits(labelled, side, target, Weights())
-    axes = compare(labelled, weight, target.places, ["a", "b", "c"])
+    axes = compare(labelled, weight, target.values, ["a", "b", "c"])
     assert json.loads(json.dumps(told | {"axes": axes}, allow_nan=False))["rows"]["drawn"] == 20_000

@@ -11,13 +11,13 @@ import torch
 
 from models.toy_survey import BANDS, CONTEXT, GRID, labelled, sample_table
 from zmill import metrics
-from zmill.inputs.photometry.missing_bands import AS_OBSERVED, Gaps
+from zmill.inputs.photometry.missing_bands import AS_OBSERVED, BandRemoval
 from zmill.models import registry
 from zmill.pdf import conformal, points
 from zmill.training import evaluate
 from zmill.training.trained import TrainedModel, fit_and_calibrate
 
-GAPS = Gaps.of(labelled(50, 1).photometry, None)
+REMOVAL = BandRemoval.of(labelled(50, 1).photometry, None)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def trained() -> TrainedModel:
 @pytest.fixture(scope="module")
 def evaluation(trained: TrainedModel) -> tuple[pa.Table, dict, dict[str, pa.Table]]:
     samples = {"valid": sample_table(300, 5), "calib": sample_table(200, 6), "test": sample_table(400, 7)}
-    return *evaluate.evaluate(trained, trained, samples, 1, 1, GAPS), samples
+    return *evaluate.evaluate(trained, trained, samples, 1, 1, REMOVAL), samples
 
 
 def test_every_labelled_row_is_predicted_in_its_order(evaluation: tuple) -> None:
@@ -118,10 +118,10 @@ def test_bands_are_taken_away_from_a_bounded_number_of_rows(
 ) -> None:
     monkeypatch.setattr(evaluate, "MADE_ROWS", 50)
     sample = sample_table(120, 12)
-    one, other = (evaluate.evaluate_made(trained, sample, GAPS, 1) for _ in range(2))
+    one, other = (evaluate.evaluate_made(trained, sample, REMOVAL, 1) for _ in range(2))
     assert one == other
     assert max(entry["n"] for entry in one) == 50
-    assert evaluate.evaluate_made(trained, sample, GAPS, 2) != one
+    assert evaluate.evaluate_made(trained, sample, REMOVAL, 2) != one
 
 
 def test_the_json_holds_no_nan(evaluation: tuple) -> None:
@@ -136,7 +136,7 @@ def test_the_json_holds_no_nan(evaluation: tuple) -> None:
 
 def test_the_same_rows_give_the_same_metrics(trained: TrainedModel, evaluation: tuple) -> None:
     _, found, samples = evaluation
-    again = evaluate.evaluate(trained, trained, samples, 1, 1, GAPS)[1]
+    again = evaluate.evaluate(trained, trained, samples, 1, 1, REMOVAL)[1]
     assert again["splits"] == found["splits"]
 
 
@@ -149,7 +149,7 @@ def test_few_blocks_of_sky_give_no_intervals(trained: TrainedModel) -> None:
     sample = sample_table(300, 5)
     sky = pa.array(np.sort(np.arange(300) % 3) << 58)
     sample = sample.set_column(sample.schema.get_field_index("_healpix_29"), "_healpix_29", sky)
-    found = evaluate.evaluate(trained, trained, {"valid": sample, "test": sample}, 1, 1, GAPS)[1]["splits"]["test"]
+    found = evaluate.evaluate(trained, trained, {"valid": sample, "test": sample}, 1, 1, REMOVAL)[1]["splits"]["test"]
     assert found["intervals"]["blocks"] == 3
     assert found["intervals"]["metrics"]["crps"] == [None, None]
     for bin_ in found["binned"]["mag_reference"]:
@@ -159,7 +159,7 @@ def test_few_blocks_of_sky_give_no_intervals(trained: TrainedModel) -> None:
 def test_weights_give_metrics_of_their_own(trained: TrainedModel) -> None:
     weight = np.where(np.arange(200) < 100, 1.0, 3.0)
     samples = {split: sample_table(200, 9, weight=weight) for split in ("valid", "test")}
-    found = evaluate.evaluate(trained, trained, samples, 4, 1, GAPS)[1]["splits"]["test"]
+    found = evaluate.evaluate(trained, trained, samples, 4, 1, REMOVAL)[1]["splits"]["test"]
     assert found["weighted"]["effective_rows"] == pytest.approx(160)
     assert found["weighted"]["board"]["crps"] != found["board"]["crps"]
     intervals = found["weighted"]["intervals"]
@@ -171,6 +171,6 @@ def test_weights_give_metrics_of_their_own(trained: TrainedModel) -> None:
 
 def test_a_split_of_one_row(trained: TrainedModel) -> None:
     samples = {"valid": sample_table(40, 10), "test": sample_table(1, 11)}
-    found = evaluate.evaluate(trained, trained, samples, 4, 1, GAPS)[1]["splits"]["test"]
+    found = evaluate.evaluate(trained, trained, samples, 4, 1, REMOVAL)[1]["splits"]["test"]
     assert found["n"] == 1
     assert found["board"]["r2"] is None

@@ -16,14 +16,14 @@ from models.contract import CPU, QUICK
 from models.toy_survey import BANDS, CONTEXT, GRID, labelled
 from zmill.inputs.base import Labelled, n_of_z
 from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.missing_bands import Gaps, Pattern
+from zmill.inputs.photometry.missing_bands import BandRemoval, MissingPattern
 from zmill.models.registry import model_class, types
 from zmill.pdf import arrow, compact, points
 from zmill.predict import infer
 from zmill.predict.infer import Inference
 from zmill.training.trained import TrainedModel, fit_and_calibrate
 
-GAPS = Gaps(np.full(3, 25.0, np.float32), None)
+REMOVAL = BandRemoval(np.full(3, 25.0, np.float32), None)
 TRAIN = labelled(500, 1)
 
 
@@ -81,8 +81,8 @@ def test_rows_without_a_measured_band_have_the_n_of_z_and_are_out_of_distributio
 def test_intervals_of_rows_with_one_band_hold_the_true_redshift_as_often_as_is_stated(type_: str) -> None:
     model, test = trained(type_), labelled(1500, 5)
     for band, name in enumerate(BANDS):
-        lost = Pattern(f"only {name}", tuple(b for b in range(3) if b != band))
-        rows = Labelled(GAPS.apply(test.photometry, lost), test.z, test.weight)
+        lost = MissingPattern(f"only {name}", tuple(b for b in range(3) if b != band))
+        rows = Labelled(REMOVAL.apply(test.photometry, lost), test.z, test.weight)
         density, levels, _ = model.answer(rows.photometry)
         for coverage, (own, stated) in covered(density, levels, test.z).items():
             assert stated > coverage - 0.06, (name, coverage, stated)

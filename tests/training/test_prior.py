@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from models.toy_survey import BANDS, GRID, labelled, photometry
 from zmill.inputs.base import Labelled
 from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.missing_bands import Gaps, Pattern
+from zmill.inputs.photometry.missing_bands import BandRemoval, MissingPattern
 from zmill.pdf import conformal, points
 from zmill.training import prior
 from zmill.training.prior import USUAL
 
-NONE = Gaps(np.full(3, np.nan, np.float32), None)
+NONE = BandRemoval(np.full(3, np.nan, np.float32), None)
 
 
 def n_of(train: Labelled) -> torch.Tensor:
@@ -75,7 +75,7 @@ def test_a_model_that_is_sure_of_what_it_cannot_know_is_given_the_n_of_z_until_i
     found = prior.fit(certain, GRID, train, calib, far, NONE)
     assert min(found.shares) > 0.9
     for band in range(3):
-        lost = NONE.apply(test.photometry, Pattern("", tuple(b for b in range(3) if b != band)))
+        lost = NONE.apply(test.photometry, MissingPattern("", tuple(b for b in range(3) if b != band)))
         kinds = torch.as_tensor(found.kinds(lost, np.zeros(len(test), bool)))
         assert (kinds == band).all()
         density = found.mixed(certain(lost), kinds)

@@ -1,4 +1,4 @@
-"""No NaN reaches a model, an imputed value is no observation, and learned numbers come from training rows alone."""
+"""Features have no NaN, imputed bands are not observed, and fitted numbers come from training rows alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zmill.inputs.photometry.features import Columns, Fluxes, Luptitudes, check_
 from zmill.models.knn import KNNSettings
 
 
-def with_gaps(seed: int, n: int = 60) -> Photometry:
+def with_missing_bands(seed: int, n: int = 60) -> Photometry:
     """Rows with undetected (with and without a limit), unobserved and imputed bands and unknown errors."""
     rng = np.random.default_rng(seed)
     batch = labelled(n, seed).photometry
@@ -40,7 +40,7 @@ def with_gaps(seed: int, n: int = 60) -> Photometry:
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 40))
 def test_no_nan_leaves(seed: int, n: int) -> None:
-    train, batch = with_gaps(seed + 1), with_gaps(seed, n)
+    train, batch = with_missing_bands(seed + 1), with_missing_bands(seed, n)
     columns = Columns.fit(train, ("ebv",), colors=True)
     luptitudes = Luptitudes(len(BANDS), 1)
     luptitudes.fit(Fluxes.of(train, ("ebv",)))
@@ -54,7 +54,7 @@ def test_no_nan_leaves(seed: int, n: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(0, 40), extra=st.sampled_from([(), ("ebv",)]), colors=st.booleans())
 def test_the_compiled_pass_gives_the_same_columns(seed: int, n: int, extra: tuple[str, ...], colors: bool) -> None:
-    train, batch = with_gaps(seed + 1), with_gaps(seed, n)
+    train, batch = with_missing_bands(seed + 1), with_missing_bands(seed, n)
     columns = Columns.fit(train, extra, colors)
     scaler = scaling.fit("standard", columns(train))
     inputs, magnitude = columns.scaled(batch, scaler, reference=2)
@@ -66,8 +66,8 @@ def test_the_compiled_pass_gives_the_same_columns(seed: int, n: int, extra: tupl
 @given(seed=st.integers(0, 10_000), n=st.integers(0, 40), extra=st.sampled_from([(), ("ebv",)]))
 def test_the_compiled_pass_gives_the_same_inputs(seed: int, n: int, extra: tuple[str, ...]) -> None:
     luptitudes = Luptitudes(len(BANDS), len(extra))
-    luptitudes.fit(Fluxes.of(with_gaps(seed + 1), extra))
-    batch = with_gaps(seed, n)
+    luptitudes.fit(Fluxes.of(with_missing_bands(seed + 1), extra))
+    batch = with_missing_bands(seed, n)
     torch.testing.assert_close(luptitudes.of(batch, extra), luptitudes(Fluxes.of(batch, extra)), rtol=0, atol=2e-5)
 
 
@@ -135,7 +135,7 @@ def test_noise_has_the_size_of_the_errors_and_leaves_non_detections_alone() -> N
 
 
 def test_dropped_bands_look_unobserved_or_undetected_to_a_usual_limit() -> None:
-    train = with_gaps(1, 6000)
+    train = with_missing_bands(1, 6000)
     fluxes = Fluxes.of(train, ())
     limits = fluxes.limits()
     assert torch.isfinite(limits).any()

@@ -14,12 +14,12 @@ from zmill.inputs.photometry.impute import ColorSums, MeanColors, fill
 
 @st.composite
 def photometry(draw: st.DrawFn, rows: int = 30) -> np.ndarray:
-    """(n, bands) magnitudes with gaps; now and then a band that never exists."""
+    """(n, bands) magnitudes with missing bands; some bands are missing in every row."""
     bands, n = draw(st.integers(1, 7)), draw(st.integers(0, rows))
     mag = draw(arrays(np.float32, (n, bands), elements=st.floats(10, 30, width=16)))
-    gaps = draw(arrays(bool, (n, bands)))
+    missing = draw(arrays(bool, (n, bands)))
     never = draw(st.integers(-3, bands - 1))
-    mag[gaps] = np.nan
+    mag[missing] = np.nan
     if never >= 0:
         mag[:, never] = np.nan
     return mag

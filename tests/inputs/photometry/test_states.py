@@ -1,4 +1,4 @@
-"""Raw values into states: no sentinel survives, and every band of every row has exactly one state."""
+"""Conversion of raw values to states: no sentinel survives, and every band of every row has exactly one state."""
 
 from __future__ import annotations
 

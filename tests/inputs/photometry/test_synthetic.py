@@ -1,4 +1,4 @@
-"""Galaxies made of training rows: like them in color, error and what was observed, and where they are said to be."""
+"""Synthetic galaxies: colors, errors and observed bands like those of the training rows, at the redshifts that they are given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zmill import sed
 from zmill.inputs.base import Context, Labelled
 from zmill.inputs.photometry import synthetic as module
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry
-from zmill.inputs.photometry.synthetic import moved, seen
+from zmill.inputs.photometry.synthetic import synthetic_galaxies, template_colors
 from zmill.pdf.grid import Grid
 
 GRID = Grid(0.0, 2.0, 201)
@@ -24,7 +24,7 @@ CONTEXT = Context(BANDS, 2, GRID, seed=3, filters={band: f"sdss2010-{band}" for 
 
 @cache
 def colors() -> sed.Colors:
-    return seen(list(sed.load_filters([CONTEXT.filters[band] for band in BANDS])), GRID.z_max)  # type: ignore[index]
+    return template_colors(list(sed.load_filters([CONTEXT.filters[band] for band in BANDS])), GRID.z_max)  # type: ignore[index]
 
 
 def galaxies(n: int, seed: int, error: float = 0.02) -> Labelled:
@@ -42,11 +42,11 @@ def galaxies(n: int, seed: int, error: float = 0.02) -> Labelled:
     return Labelled(photometry, z, np.ones(n))
 
 
-def test_one_that_is_not_moved_looks_as_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_galaxy_without_shift_keeps_its_photometry(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REDSHIFT", "BRIGHTNESS", "TYPE", "REDDENING"):
         monkeypatch.setattr(module, name, 0.0)
     rows = galaxies(50, 1, error=0.001)
-    made = moved(rows, CONTEXT, 500, 1)
+    made = synthetic_galaxies(rows, CONTEXT, 500, 1)
     own = np.abs(made.z[:, None] - rows.z).argmin(1)
     np.testing.assert_allclose(made.z, rows.z[own])
     np.testing.assert_allclose(made.photometry.ebv, rows.photometry.ebv[own])
@@ -55,7 +55,7 @@ def test_one_that_is_not_moved_looks_as_it_did(monkeypatch: pytest.MonkeyPatch) 
 
 def test_colors_follow_redshift_as_those_of_the_training_rows_do() -> None:
     rows, other = galaxies(1500, 1), galaxies(4000, 2)
-    made = moved(rows, CONTEXT, 4000, 1)
+    made = synthetic_galaxies(rows, CONTEXT, 4000, 1)
     for low, high in ((0.1, 0.3), (0.3, 0.5), (0.5, 0.8)):
         for band in range(4):
             one, two = (
@@ -67,9 +67,9 @@ def test_colors_follow_redshift_as_those_of_the_training_rows_do() -> None:
 
 @given(st.integers(0, 1000), st.integers(1, 60))
 @settings(max_examples=15, deadline=None)
-def test_they_are_whole_and_on_the_grid(seed: int, number: int) -> None:
+def test_they_are_complete_and_on_the_grid(seed: int, number: int) -> None:
     rows = galaxies(30, seed)
-    made = moved(rows, CONTEXT, number, seed)
+    made = synthetic_galaxies(rows, CONTEXT, number, seed)
     assert len(made) == len(made.photometry) == number
     assert ((made.z >= GRID.z_min) & (made.z <= GRID.z_max)).all()
     assert (made.weight == 1).all()
@@ -78,16 +78,16 @@ def test_they_are_whole_and_on_the_grid(seed: int, number: int) -> None:
 
 
 def test_the_same_seed_makes_the_same_galaxies() -> None:
-    one, two, other = (moved(galaxies(40, 1), CONTEXT, 100, seed) for seed in (1, 1, 2))
+    one, two, other = (synthetic_galaxies(galaxies(40, 1), CONTEXT, 100, seed) for seed in (1, 1, 2))
     assert one.content_hash == two.content_hash != other.content_hash
 
 
-def test_rows_are_moved_as_often_as_they_weigh(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_drawn_in_proportion_to_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REDSHIFT", 0.001)
     rows = galaxies(400, 1)
     near = rows.z < 0.4
     rows = replace(rows, weight=np.select([rows.z > 0.8, near], [0.0, 3.0], 1.0))
-    made = moved(rows, CONTEXT, 20_000, 1)
+    made = synthetic_galaxies(rows, CONTEXT, 20_000, 1)
     assert made.z.max() < 0.82
     expected = 3 * near.sum() / rows.weight.sum()
     assert np.mean(made.z < 0.4) == pytest.approx(expected, abs=0.015)
@@ -97,7 +97,7 @@ def test_bands_are_observed_where_the_galaxy_s_own_row_has_them() -> None:
     rows = galaxies(40, 1)
     odd = np.arange(40) % 2
     photometry = replace(rows.photometry, unobserved=odd.astype(np.int32), imputed=(8 * (1 - odd)).astype(np.int32))
-    made = moved(replace(rows, photometry=photometry), CONTEXT, 1000, 1).photometry
+    made = synthetic_galaxies(replace(rows, photometry=photometry), CONTEXT, 1000, 1).photometry
     assert set(np.unique(made.unobserved)) == {1, 8}
     assert not made.imputed.any()
     np.testing.assert_array_equal(np.isnan(made.mag), made.unobserved[:, None] & 2 ** np.arange(5) > 0)
@@ -114,7 +114,7 @@ def test_what_is_fainter_than_all_detections_is_undetected() -> None:
     photometry = replace(
         rows.photometry, mag=mag, magerr=magerr, maglim=maglim, undetected=faint.astype(np.int32)
     )  # fmt: skip
-    made = moved(replace(rows, photometry=photometry), CONTEXT, 3000, 1).photometry
+    made = synthetic_galaxies(replace(rows, photometry=photometry), CONTEXT, 3000, 1).photometry
     lost = made.undetected == 1
     assert 0.15 < lost.mean() < 0.45
     assert (made.maglim[lost, 0] == 25).all()
@@ -127,7 +127,7 @@ def test_errors_are_those_of_rows_as_bright() -> None:
     rows = galaxies(2000, 1)
     magerr = (0.01 * 10 ** (0.2 * (rows.photometry.mag - 18))).astype(np.float32)
     rows = replace(rows, photometry=replace(rows.photometry, magerr=magerr))
-    made = moved(rows, CONTEXT, 2000, 1).photometry
+    made = synthetic_galaxies(rows, CONTEXT, 2000, 1).photometry
     inside = (made.mag[:, 2] > 18.2) & (made.mag[:, 2] < 20.8)
     ratio = made.magerr[inside, 2] / (0.01 * 10 ** (0.2 * (made.mag[inside, 2] - 18)))
     np.testing.assert_allclose(np.median(ratio), 1, atol=0.02)
@@ -137,6 +137,6 @@ def test_errors_are_those_of_rows_as_bright() -> None:
 def test_of_unknown_errors_none_are_made_up() -> None:
     rows = galaxies(40, 1)
     rows = replace(rows, photometry=replace(rows.photometry, magerr=np.full_like(rows.photometry.mag, np.nan)))
-    made = moved(rows, CONTEXT, 200, 1).photometry
+    made = synthetic_galaxies(rows, CONTEXT, 200, 1).photometry
     assert np.isnan(made.magerr).all()
     assert np.isfinite(made.mag).all()

@@ -14,7 +14,7 @@ from zmill.chunks import cache_sized_chunks
 from zmill.inputs.base import Labelled
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
-from zmill.inputs.photometry.synthetic import moved
+from zmill.inputs.photometry.synthetic import synthetic_galaxies
 from zmill.models.base import Model
 from zmill.networks.inference import Applied
 from zmill.networks.losses import density_loss, mean_crps
@@ -108,7 +108,7 @@ class ResidualEnsemble(Model):
             say(f"no galaxies are made by moving training rows: the survey's `filters` lack {', '.join(unknown)}")
             return None
         say(f"making {s.moved:,} galaxies of {len(rows):,} by moving them in redshift")
-        made = moved(rows, self.context, s.moved + self.spare, self.context.seed)
+        made = synthetic_galaxies(rows, self.context, s.moved + self.spare, self.context.seed)
         self.made, made = made.photometry[s.moved :], made.rows(np.arange(s.moved))
         schedule = s.model_copy(update={"epochs": s.passes})
         self._train(made, Fluxes.of(made.photometry, s.extra, device), schedule, None, say, "networks, moved galaxies")

@@ -1,4 +1,4 @@
-"""The sample of a survey on the sky: labelled rows with clean photometry, weighed to stand for the survey."""
+"""The sample of a survey with positions: labelled rows with clean photometry, weighted to represent the survey."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from zmill.catalog.files import read_json, write_json
 from zmill.config import Weights
 from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.colors import FloatArray, names, places
+from zmill.inputs.photometry.colors import FloatArray, color_space, names
 from zmill.sample.constant import warn_of_constants
 from zmill.sample.sample import LABEL_COLUMNS, SPLITS, SampleError, by_partition, take, write
 from zmill.sample.target import Target, draw
@@ -39,27 +39,27 @@ def build_sample(
     ----------
     split : `split.parquet`.
     clean : the clean catalogue.
-    counts : `split.json`, what each cut removed.
+    counts : `split.json`, the number of rows that each cut removed.
     out : folder of the tables.
     reference : name of the reference band.
     """
     table, side = read_sample(split, clean)
     weight = np.ones(table.num_rows)
-    told: dict[str, Any] = {"method": settings.method}
+    facts: dict[str, Any] = {"method": settings.method}
     if settings.method == "lima":
         axis = bands.index(reference)
         target = draw(clean, bands, axis, seed)
-        here = places(Photometry.from_arrow(table, bands), axis)
-        weight, found = weigh_splits(here, np.array(side.to_pylist()), target, settings, threads)
-        told |= found | {"axes": compare_training(here, weight, side, target, names(bands, axis))}
-    write_json(out / "weights.json", told)
+        position = color_space(Photometry.from_arrow(table, bands), axis)
+        weight, found = weigh_splits(position, np.array(side.to_pylist()), target, settings, threads)
+        facts |= found | {"axes": compare_training(position, weight, side, target, names(bands, axis))}
+    write_json(out / "weights.json", facts)
     warnings = Warnings()
     warn_of_constants(Photometry.from_arrow(table.filter(pc.equal(side, "train")), bands), warnings)
     return write(table, side, read_json(counts), out, weight, warnings)
 
 
 def read_sample(split: Path, clean: Path) -> tuple[pa.Table, pa.ChunkedArray]:
-    """Clean photometry and label of every row that is used, in the order of the sky, and the split of each."""
+    """Clean photometry and labels of the rows that are used, in order on the sky, and the split of each."""
     rows = pq.read_table(split)
     rows = rows.filter(pc.equal(rows.column("excluded"), ""))
     pieces = []
@@ -76,28 +76,29 @@ def read_sample(split: Path, clean: Path) -> tuple[pa.Table, pa.ChunkedArray]:
 
 
 def weigh_splits(
-    here: FloatArray, side: np.ndarray, target: Target, settings: Weights, threads: int = 1
+    position: FloatArray, side: np.ndarray, target: Target, settings: Weights, threads: int = 1
 ) -> tuple[FloatArray, dict[str, Any]]:
-    """Weights of labelled rows, each split by itself: what other splits hold has no part in them.
+    """Weights of labelled rows, computed in each split separately, so that they do not depend on other splits.
 
     Parameters
     ----------
-    here : (n, bands) `places` of the labelled rows. side : (n,) the split of each.
+    position : (n, bands) the labelled rows in color space (`colors.color_space`).
+    side : (n,) the split of each.
 
     Returns
     -------
-    (n,) weights of mean 1 in each split, and what `weights.json` says of them.
+    (n,) weights of mean 1 in each split, and their facts for `weights.json`.
     """
-    if not len(target.places):
+    if not len(target.values):
         raise SampleError(
             f"none of the {target.read:,} rows of the survey that were read passes its cuts with measured bands: there is "
-            "nothing to weigh labelled rows to; relax the survey's cuts, or set weights.method to none"
+            "no distribution to weight the labelled rows to; relax the survey's cuts, or set weights.method to none"
         )
-    survey = SurveyDensity(target.places, threads)
-    weight, splits = np.ones(len(here)), {}
+    survey = SurveyDensity(target.values, threads)
+    weight, splits = np.ones(len(position)), {}
     for name in SPLITS:
         mine = side == name
-        weight[mine] = survey.weigh(here[mine], settings.neighbors, settings.clip)
+        weight[mine] = survey.weigh(position[mine], settings.neighbors, settings.clip)
         splits[name] = {
             "rows": int(mine.sum()),
             "effective_rows": round(effective_rows(weight[mine]), 1),
@@ -105,16 +106,16 @@ def weigh_splits(
             "clipped": int((weight[mine] >= settings.clip).sum()),
         }
         log.info("weights of %s: %s rows count as %.0f", name, f"{mine.sum():,}", splits[name]["effective_rows"])
-    far = survey.far(here[side == "train"], settings.neighbors)
+    far = survey.far(position[side == "train"], settings.neighbors)
     log.info("%.1f %% of the survey's rows are far from every training row", 100 * far)
-    rows = {"survey": target.survey_rows, "read": target.read, "wanted": target.wanted, "drawn": len(target.places)}
-    told = {"neighbors": settings.neighbors, "clip": settings.clip, "rows": rows, "far": round(far, 6)}
-    return weight, told | {"splits": splits}
+    rows = {"survey": target.survey_rows, "read": target.read, "wanted": target.wanted, "drawn": len(target.values)}
+    facts = {"neighbors": settings.neighbors, "clip": settings.clip, "rows": rows, "far": round(far, 6)}
+    return weight, facts | {"splits": splits}
 
 
 def compare_training(
-    here: FloatArray, weight: FloatArray, side: pa.ChunkedArray, target: Target, axes: list[str]
+    position: FloatArray, weight: FloatArray, side: pa.ChunkedArray, target: Target, axes: list[str]
 ) -> list[dict[str, Any]]:
-    """How near the training rows come to the survey's with their weights; see `weights.compare`."""
+    """Compare the distributions of weighted training rows and of the survey; see `weights.compare`."""
     train = np.asarray(pc.equal(side, "train"))
-    return compare(here[train], weight[train], target.places, axes)
+    return compare(position[train], weight[train], target.values, axes)

@@ -1,4 +1,4 @@
-"""Which redshifts of labelled rows can be used, and what must be known of them before the results are used."""
+"""Checks of the redshifts of labelled rows: which can be used, and warnings of suspect ones."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 FEW = 0.001
-"""Share of the labelled rows beyond the grid that is counted and not warned of."""
+"""Fraction of the labelled rows up to which redshifts beyond the grid are counted without a warning."""
 SHARE, FEWEST = 0.05, 20
-"""Share and number of labelled rows with one and the same redshift from which it may be a value that marks a missing one."""
+"""Fraction and number of labelled rows with the same redshift from which that value is suspected to mark a missing redshift."""
 
 
 def beyond_grid(redshift: Floats, grid: RedshiftGrid) -> Bools:
-    """(n,) redshifts that no density on the grid can describe; NaN is none of them."""
+    """(n,) whether the redshift is outside the grid, where no density can describe it; False for NaN."""
     return (redshift < grid.min) | (redshift > grid.max)
 
 
 def unusable(redshift: Floats, min_redshift: float, grid: RedshiftGrid) -> dict[str, Bools]:
-    """Reason -> (n,) redshifts that are none, those of stars and failures, and those beyond the grid.
+    """Reason -> (n,) whether the redshift cannot be used: missing, out of range, of a star or a failure, or beyond the grid.
 
-    The reasons are those by which labels of surveys on the sky are judged (`zmill.labels`).
+    The reasons are the same as for the labels of surveys with positions (`zmill.labels`).
     """
     missing, out_of_range = without_redshift(redshift)
     return {
@@ -42,13 +42,13 @@ def unusable(redshift: Floats, min_redshift: float, grid: RedshiftGrid) -> dict[
 def warn_of_redshifts(
     redshift: Floats, source: list[str], grid: RedshiftGrid, lost: dict[str, int], warnings: Warnings
 ) -> None:
-    """Warn of labels that are not used because of their redshift, and of one redshift that very many rows have.
+    """Warn of labels that are not used because of their redshift, and of a redshift that very many rows share.
 
     Parameters
     ----------
-    redshift : (n,) of all labelled rows; NaN where there is none.
-    source : (n,) `label_source` of each.
-    lost : rows that are not used, by the reasons of `unusable`.
+    redshift : (n,) redshifts of all labelled rows; NaN where missing.
+    source : (n,) `label_source` of each row.
+    lost : number of rows that are not used, by the reasons of `unusable`.
     """
     beyond = beyond_grid(redshift, grid) & ~np.logical_or.reduce(without_redshift(redshift))
     if beyond.sum() > FEW * len(redshift):

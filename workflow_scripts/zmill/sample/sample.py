@@ -1,4 +1,4 @@
-"""The labelled rows: which of them train, choose, calibrate and test, and their tables."""
+"""The sample: the split of the labelled rows into train, valid, calib and test, and their tables."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from zmill.workflow.warning import Warnings
 
 SPLITS = ("train", "valid", "calib", "test")
 MIN_ROWS = {"train": 20, "valid": 5, "calib": 5, "test": 5}
-"""Fewest labelled rows of a split with which anything can be said; a model may ask for more."""
+"""Fewest labelled rows of each split; a model may require more."""
 LABEL_COLUMNS = ("redshift", "redshift_err", "quality", "label_source", "separation_arcsec")
 WEIGHT = pa.field("weight", pa.float64())
 
 
 class SampleError(Exception):
-    """Labelled rows that cannot make a sample."""
+    """The labelled rows do not make a sample."""
 
 
 # ------------------------------------------------------------------------------------------------- assignment
 
 
 def key_column(split: Split) -> str:
-    """The column that `assign` goes by."""
+    """The column that determines the split of a row in `assign`."""
     return HEALPIX_COLUMN if split.by == "sky" else "object_id"
 
 
 def assign(keys: pa.Array | pa.ChunkedArray, split: Split, seed: int, tested: bool = True) -> NDArray[np.str_]:
-    """The split of each row, by nothing but its own key and the seed.
+    """The split of each row, determined by its key and the seed alone.
 
-    A sky block (or a row) keeps its side whatever other rows there are, so that test rows stay test rows when labels
-    arrive; the test and calibration parts also stay when train and valid are shared out differently.
+    A sky block (or a row) keeps its split when other rows come or go, so that test rows stay test rows when labels
+    arrive. The test and calibration rows also stay the same when the fractions of train and valid change.
 
     Parameters
     ----------
     keys : `_healpix_29` for `split.by` sky, `object_id` (integer or text) for row.
-    tested : False shares all rows out to train, valid and calib in their proportion: the test rows come from elsewhere.
+    tested : False assigns all rows to train, valid and calib in their proportion, because the test rows are given apart.
 
     Returns
     -------
@@ -57,13 +57,13 @@ def assign(keys: pa.Array | pa.ChunkedArray, split: Split, seed: int, tested: bo
     if split.by == "sky":
         values = at_order(values, split.block_order)
     names = ["test", "calib", "valid", "train"] if tested else ["calib", "valid", "train"]
-    shares = np.array([getattr(split, name) for name in names])
-    bounds = np.cumsum(shares / shares.sum())[:-1]
+    fractions = np.array([getattr(split, name) for name in names])
+    bounds = np.cumsum(fractions / fractions.sum())[:-1]
     return np.array(names)[np.searchsorted(bounds, uniform(values, seed), side="right")]
 
 
 def uniform(keys: NDArray[Any], seed: int) -> NDArray[np.float64]:
-    """A number in [0, 1) for each key, integer or text: the same key and seed give the same number, always."""
+    """(n,) numbers in [0, 1), determined by each key (integer or text) and the seed alone."""
     if keys.dtype.kind in "iu":
         hashed = _splitmix64(keys.astype(np.uint64) ^ _splitmix64(np.array([seed], np.uint64)))
     else:
@@ -86,8 +86,8 @@ def check_counts(counts: dict[str, int], split: Split, labelled: int, removed: d
     Parameters
     ----------
     counts : rows per split.
-    labelled : rows with a label, before anything was taken away.
-    removed : rows taken away, by reason.
+    labelled : rows with a label, before any was removed.
+    removed : rows removed, by reason.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def check_counts(counts: dict[str, int], split: Split, labelled: int, removed: d
 
 
 def by_partition(rows: pa.Table) -> Iterator[tuple[Partition, NDArray[np.int64]]]:
-    """The partitions that rows lie in, in the order of the sky, each with the positions of its rows in `rows`.
+    """The partitions of the rows, in order on the sky, each with the positions of its rows in `rows`.
 
     Parameters
     ----------
@@ -128,11 +128,11 @@ def by_partition(rows: pa.Table) -> Iterator[tuple[Partition, NDArray[np.int64]]
 
 
 def take(catalog: Path, partition: Partition, rows: pa.Table, names: Sequence[str] | None = None) -> pa.Table:
-    """Some rows of one partition, by row number; only the row groups that hold any of them are read.
+    """Read rows of one partition by row number; only the row groups that have any of them are read.
 
     Parameters
     ----------
-    rows : `row`, ascending, and `object_id`, which must be what the partition has there.
+    rows : `row`, ascending, and `object_id`, which is compared with that of the partition.
     names : columns; all of them by default.
 
     Raises
@@ -157,7 +157,7 @@ def take(catalog: Path, partition: Partition, rows: pa.Table, names: Sequence[st
     found = pa.concat_tables(pieces) if pieces else None
     if found is None or not _same(found.column("object_id"), rows.column("object_id")):
         raise SampleError(
-            f"{path}: its rows are not the objects that were matched: it was written anew since the cross-match; "
+            f"{path}: its rows are not the objects that were matched: it was rewritten after the cross-match; "
             "run the stages from crossmatch again"
         )
     return found.select(columns)
@@ -184,10 +184,10 @@ def write(
     ----------
     table : clean photometry and `LABEL_COLUMNS`.
     side : the split of each row.
-    counts : what `split.json` says.
+    counts : content of `split.json`.
     out : folder of the tables.
     weight : (n,), 1 if None.
-    warnings : what a person must know of the sample.
+    warnings : warnings for `sample.json`.
     """
     table = table.append_column(WEIGHT, pa.array(np.ones(table.num_rows) if weight is None else weight))
     written: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Which labelled rows are used and for what, and the mean colors of those that train."""
+"""The split of the labelled rows, and the mean colors of the training rows."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def split_matches(
     Parameters
     ----------
     matches : `matches.parquet`.
-    survey_catalog : the imported survey, read where it has matches: magnitudes and the columns that are cut on.
-    survey : labels beyond its `redshift_grid` are not used: no PDF can describe them.
+    survey_catalog : the imported survey; magnitudes and the columns of the cuts are read for rows with matches.
+    survey : survey definition; labels beyond its `redshift_grid` are not used, because no PDF can describe them.
     ambiguous : `crossmatch.ambiguous`, `exclude` or `keep`.
     """
     rows = pq.read_table(matches)
@@ -58,7 +58,7 @@ def split_matches(
     with atomic_write(out) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     write_json(counts, report)
-    tell(report)
+    log_counts(report)
     return report
 
 
@@ -69,17 +69,17 @@ def divide(
     set_aside: dict[str, NDArray[np.bool_]],
     named_cuts: dict[str, Cut],
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Labelled rows with `cut`, `split` and `excluded`, and the counts of what was removed and what is left.
+    """Labelled rows with the columns `cut`, `split` and `excluded`, and the numbers of rows removed and left.
 
     Parameters
     ----------
     side : (n,) the split that each row belongs to if it is used.
-    mask : (n,) cuts failed.
-    set_aside : reason -> (n,) rows that are not used whatever the cuts say.
+    mask : (n,) bit mask of the cuts that the row fails.
+    set_aside : reason -> (n,) rows that are not used, whether or not they pass the cuts.
 
     Returns
     -------
-    The table and `steps` (rows left after each step), `excluded` (rows by reason; a row counts for the first one),
+    The table and `steps` (rows left after each step), `excluded` (rows by reason; a row counts for its first reason),
     `splits` (rows used) and `fractions`.
     """
     failed = cuts.first_failed(mask, named_cuts)
@@ -105,8 +105,8 @@ def divide(
     return table, {"steps": steps, "excluded": excluded, "splits": splits, "fractions": fractions}
 
 
-def learn_colors(split: Path, survey_catalog: Path, bands: tuple[str, ...], out: Path) -> MeanColors:
-    """Write `imputation.json`: the mean colors of the training rows that are used, from measured magnitudes alone."""
+def fit_colors(split: Path, survey_catalog: Path, bands: tuple[str, ...], out: Path) -> MeanColors:
+    """Write `imputation.json`: the mean colors of the training rows, computed from measured magnitudes alone."""
     rows = pq.read_table(split, columns=["norder", "npix", "row", "object_id", "split"])
     rows = rows.filter(pc.equal(rows.column("split"), "train"))
     names = [f"mag_{band}" for band in bands]
@@ -118,7 +118,7 @@ def learn_colors(split: Path, survey_catalog: Path, bands: tuple[str, ...], out:
 
 
 def save_colors(colors: MeanColors, rows: int, out: Path) -> MeanColors:
-    """Write `imputation.json` and log what it says."""
+    """Write `imputation.json` and log its content."""
     write_json(out, {**colors.to_json(), "training_rows": rows})
     for name, color, pairs in zip(colors.names, colors.color, colors.pairs, strict=True):
         if pairs:
@@ -128,8 +128,8 @@ def save_colors(colors: MeanColors, rows: int, out: Path) -> MeanColors:
     return colors
 
 
-def tell(report: dict[str, Any]) -> None:
-    """Log the counts."""
+def log_counts(report: dict[str, Any]) -> None:
+    """Log the numbers of rows after each step and in each split."""
     for step in report["steps"]:
         removed = report["excluded"].get(step["step"])
         note = "" if removed is None else f" left, {removed:,} removed"
@@ -139,12 +139,12 @@ def tell(report: dict[str, Any]) -> None:
 
 
 def without_photometry(rows: pa.Table, bands: Sequence[str]) -> NDArray[np.bool_]:
-    """(n,) rows without a measured magnitude in any band: they have nothing to learn from."""
+    """(n,) whether the row has no measured magnitude in any band."""
     return np.logical_and.reduce([np.isnan(rows.column(f"mag_{band}").to_numpy()) for band in bands])
 
 
 def _photometry_of(rows: pa.Table, survey_catalog: Path, survey: Survey) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Of the survey rows that the labels belong to: (n,) cuts failed and (n,) `without_photometry`."""
+    """(n,) bit mask of the cuts that the survey rows of the labels fail, and (n,) `without_photometry`."""
     mask, empty = np.zeros(rows.num_rows, np.int32), np.zeros(rows.num_rows, bool)
     names = list(dict.fromkeys([*(f"mag_{band}" for band in survey.bands), *cuts.columns(survey.cuts)]))
     for partition, positions in by_partition(rows):

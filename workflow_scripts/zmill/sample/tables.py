@@ -1,4 +1,4 @@
-"""The sample of a survey without positions: its training and test tables, through the same cuts and imputation."""
+"""The sample of a survey without positions, made from its training and test tables with the same cuts and imputation."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from zmill.inputs.photometry.impute import ColorSums
 from zmill.sample.constant import warn_of_constants
 from zmill.sample.redshifts import unusable, warn_of_redshifts
 from zmill.sample.sample import assign, check_counts, write
-from zmill.sample.split import divide, save_colors, tell, without_photometry
+from zmill.sample.split import divide, log_counts, save_colors, without_photometry
 from zmill.survey.counts import Counts
 from zmill.survey.plausible import look
 from zmill.survey.tables import read_tables
 from zmill.survey_definition import Survey
 from zmill.workflow.warning import Warnings
 
-FEWEST_ALIKE = 3
-"""Measured magnitudes that two rows must have in common, with errors and redshift, to be one object without an identifier."""
+FEWEST_EQUAL = 3
+"""Fewest measured magnitudes for which two rows with equal magnitudes, errors and redshift count as the same object."""
 SAME_REDSHIFT = 0.005
-"""Largest difference of the redshifts of one object, times (1 + z)."""
+"""Largest difference in redshift of two rows of the same object, in units of 1 + z."""
 TABLE_LABELS: dict[str, tuple[pa.DataType, Any]] = {
     "redshift": (pa.float64(), None),
     "redshift_err": (pa.float32(), np.nan),
@@ -39,7 +39,7 @@ TABLE_LABELS: dict[str, tuple[pa.DataType, Any]] = {
     "label_source": (pa.string(), "table"),
     "separation_arcsec": (pa.float32(), np.nan),
 }
-"""Label columns of a sample and what they hold where the table does not say: who gives a training table vouches for it."""
+"""Label columns of a sample, and their default values where the table lacks them; redshifts of a training table count as secure."""
 
 
 def sample_tables(
@@ -54,16 +54,16 @@ def sample_tables(
 ) -> dict[str, Any]:
     """Write `import.json`, `imputation.json`, `split.json` and the sample of a survey that is given as tables.
 
-    Training rows are shared out to train, valid and calib row by row in their proportion (`split.test` has no part in
-    it); test rows are the test tables'. Redshifts are judged as those of labels on the sky are, and training rows that are
-    also test rows are not used: what is set aside for either is counted in `split.json` and listed in
+    Training rows are assigned to train, valid and calib row by row in their proportion; `split.test` is not used, because
+    the test rows are those of the test tables. Redshifts are checked like those of labels on the sky, and training rows that
+    are also test rows are excluded. Rows excluded for either reason are counted in `split.json` and listed in
     `rejected/labels.parquet`.
 
     Parameters
     ----------
     train, test : files.
     out : the survey's folder of results; the tables go to its `sample/`.
-    labels : `min_redshift` is used of it.
+    labels : its `min_redshift` is used.
     """
     by_row = split.model_copy(update={"by": "row"})
     counts = Counts()
@@ -81,13 +81,15 @@ def sample_tables(
     without = unusable(redshift, (labels or Labels()).min_redshift, survey.redshift_grid)
     copies = repeated(given, tested, survey)
     without |= copies
-    judged = list(without)
+    label_reasons = list(without)
     without["no_photometry"] = without_photometry(rows, survey.bands)
     divided, report = divide(rows, side, cuts.failed(rows, survey.cuts), without, survey.cuts)
     excluded = divided.column("excluded").to_numpy()
-    _write_set_aside(rows, np.isin(excluded, judged), excluded, given.num_rows, out / "rejected" / "labels.parquet")
+    _write_set_aside(
+        rows, np.isin(excluded, label_reasons), excluded, given.num_rows, out / "rejected" / "labels.parquet"
+    )
     warnings = report["warnings"] = Warnings()
-    lost = {reason: report["excluded"][reason] for reason in judged if reason not in copies}
+    lost = {reason: report["excluded"][reason] for reason in label_reasons if reason not in copies}
     warn_of_redshifts(redshift, rows.column("label_source").to_pylist(), survey.redshift_grid, lost, warnings)
     _warn_of_copies(report["excluded"], given.num_rows, tested.num_rows, warnings)
     if survey.columns.object_id is not None:
@@ -100,7 +102,7 @@ def sample_tables(
     sums.add([training.column(name).to_numpy() for name in names])
     colors = save_colors(sums.colors(), training.num_rows, out / "imputation.json")
     write_json(out / "split.json", report)
-    tell(report)
+    log_counts(report)
 
     used = pc.not_equal(divided.column("split"), "")
     recipe = Recipe(tuple(survey.bands), survey.cuts, colors if impute == "mean_color" else None)
@@ -115,18 +117,20 @@ def sample_tables(
 
 
 def repeated(given: pa.Table, tested: pa.Table, survey: Survey) -> dict[str, NDArray[np.bool_]]:
-    """Reason -> (n,) rows of training and test tables together that stand for an object a second time.
+    """Reason -> (n,) rows, of training and test tables joined, that repeat an object of another row.
 
-    Two rows are of one object where they have the same `columns.object_id` and redshift (to 0.005 (1 + z)), or where all
-    their magnitudes, errors and redshifts are alike. `in_test_table` are training rows of an object that a test row has,
-    `duplicate` later rows with the values of an earlier one of the same side.
+    Two rows are of the same object if they have the same `columns.object_id` and redshift (to 0.005 (1 + z)), or if all
+    their magnitudes, errors and redshifts are equal. `in_test_table` marks training rows of an object that is also in a test
+    table, `duplicate` later rows with the values of an earlier row of the same table.
     """
     mine, theirs = _values(given, survey.bands), _values(tested, survey.bands)
     in_test = np.isin(mine, theirs) & (mine != b"")
     if survey.columns.object_id is not None:
         test_z = dict(zip(tested["object_id"].to_pylist(), tested["redshift"].to_pylist(), strict=True))
         ids, z = given["object_id"].to_pylist(), given["redshift"].to_pylist()
-        in_test |= np.array([one in test_z and _alike(z[row], test_z[one]) for row, one in enumerate(ids)], bool)
+        in_test |= np.array(
+            [one in test_z and _same_redshift(z[row], test_z[one]) for row, one in enumerate(ids)], bool
+        )
     later = [_later(mine), _later(theirs)]
     return {
         "in_test_table": np.concatenate([in_test, np.zeros(tested.num_rows, bool)]),
@@ -139,21 +143,21 @@ def _values(rows: pa.Table, bands: Sequence[str]) -> NDArray[np.bytes_]:
     names = [f"{kind}_{band}" for band in bands for kind in ("mag", "magerr")]
     numbers = np.stack([rows[name].to_numpy().astype(np.float64) for name in [*names, "redshift"]], axis=1) + 0.0
     measured = np.isfinite(numbers[:, : 2 * len(bands) : 2]).sum(axis=1)
-    numbers = np.where(np.isnan(numbers), np.nan, numbers)  # one NaN, of the many that there are
-    # A byte at the end, as trailing zero bytes of fixed-length strings do not count.
-    text = [row.tobytes() + b"." if many >= FEWEST_ALIKE else b"" for row, many in zip(numbers, measured, strict=True)]
+    numbers = np.where(np.isnan(numbers), np.nan, numbers)  # NaN has many bit patterns
+    # The last byte is not zero, because NumPy drops trailing zero bytes of fixed-length strings.
+    text = [row.tobytes() + b"." if many >= FEWEST_EQUAL else b"" for row, many in zip(numbers, measured, strict=True)]
     return np.array(text, dtype=f"S{8 * numbers.shape[1] + 1}")
 
 
 def _later(values: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-    """(n,) values that came before; empty ones did not."""
+    """(n,) whether an earlier row has the same value; False for empty values."""
     later = np.ones(len(values), bool)
     later[np.unique(values, return_index=True)[1]] = False
     return later & (values != b"")
 
 
-def _alike(one: float | None, other: float | None) -> bool:
-    """Whether two redshifts may be of one object; an unknown one may be any."""
+def _same_redshift(one: float | None, other: float | None) -> bool:
+    """Whether two redshifts agree within `SAME_REDSHIFT`; an unknown redshift agrees with any."""
     if one is None or other is None or not np.isfinite([one, other]).all():
         return True
     return abs(one - other) <= SAME_REDSHIFT * (1 + abs(other))
@@ -188,7 +192,10 @@ def _warn_of_copies(excluded: dict[str, int], training: int, tested: int, warnin
 
 
 def _warn_of_identifiers(given: pa.Table, tested: pa.Table, same: NDArray[np.bool_], warnings: Warnings) -> None:
-    """same : (n,) training rows that are of an object that a test row has."""
+    """Warn of identifiers that training and test rows share though their redshifts differ.
+
+    same : (n,) training rows of an object that is also in a test table.
+    """
     shared = pc.is_in(given["object_id"], value_set=tested["object_id"].combine_chunks()).to_numpy() & ~same
     if many := int(shared.sum()):
         warnings.add(
@@ -198,7 +205,7 @@ def _warn_of_identifiers(given: pa.Table, tested: pa.Table, same: NDArray[np.boo
 
 
 def with_labels(rows: pa.Table) -> pa.Table:
-    """Rows whose label columns are all there, of the types of a sample, behind the photometry."""
+    """Rows with all label columns, of the types of a sample, after the photometry."""
     photometry = [name for name in rows.column_names if name not in TABLE_LABELS]
     table = rows.select(photometry)
     for name, (kind, value) in TABLE_LABELS.items():

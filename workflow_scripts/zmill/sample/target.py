@@ -1,4 +1,4 @@
-"""The rows that redshifts are wanted of: a uniform draw from the clean catalogue that fits in memory."""
+"""The target distribution of the weights: rows drawn uniformly from the clean catalogue, few enough for memory."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from zmill.catalog import hats
 from zmill.catalog.sky import HEALPIX_COLUMN
 from zmill.inputs.photometry import batch as photometry
 from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.colors import FloatArray, places
+from zmill.inputs.photometry.colors import FloatArray, color_space
 from zmill.sample.sample import uniform
 from zmill.workflow.job import Progress
 
 MOST_ROWS = 200_000
-"""Rows that are kept: a density is told to a few per cent wherever it matters, and the work stays a matter of seconds."""
+"""Most rows that are kept: enough for densities with errors of a few per cent, and for a computation of seconds."""
 MOST_GROUPS = 256
-"""Row groups that are read, spread evenly over the sky; smaller surveys are read whole."""
+"""Most row groups that are read, spread evenly over the sky; all of them in smaller surveys."""
 FEWEST_BANDS = 2
-"""Measured bands of a row that has a place in magnitude and color; with fewer, its redshift is little more than a guess."""
+"""Fewest measured bands of a row in the draw; with fewer, a row has no color and its redshift is almost unconstrained."""
 SALT = 0x7A6D696C6C
-"""Keeps the draw from having anything to do with the split, which hashes with the same seed."""
+"""Makes the draw independent of the split, which hashes with the same seed."""
 
 
 @dataclass(frozen=True)
 class Target:
     """Rows drawn from the survey.
 
-    places : (n, bands) reference magnitude and adjacent colors, see `places`; NaN where unknown.
-    survey_rows, read, wanted : rows of the survey; of the row groups that were read; of these, rows that pass the
-        survey's cuts and have enough measured bands, of which `places` are a uniform draw.
+    values : (n, bands) rows in color space (`colors.color_space`); NaN where unknown.
+    survey_rows, read, wanted : number of rows of the survey; of the row groups that were read; and, of these, of rows that
+        pass the cuts of the survey and have enough measured bands. `values` is a uniform draw of the last.
     """
 
-    places: FloatArray
+    values: FloatArray
     survey_rows: int
     read: int
     wanted: int
@@ -52,8 +52,8 @@ def draw(
 ) -> Target:
     """Draw rows uniformly from the clean catalogue; one row group is in memory at a time.
 
-    A row's own position and the seed give it a number in [0, 1); those with the smallest are kept, so that the draw
-    depends neither on how the sky is cut into partitions nor on their order.
+    Each row has a number in [0, 1) that depends on its position and the seed alone; rows with the smallest numbers are
+    kept, so that the draw does not depend on the partitions of the sky or their order.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def draw(
         read, wanted = read + rows.num_rows, wanted + int(passes.sum())
         progress.add(rows.num_rows)
         keys = np.concatenate([keys, key[passes]])
-        found = np.concatenate([found, places(batch[passes], reference)])
+        found = np.concatenate([found, color_space(batch[passes], reference)])
         if len(keys) > most_rows:
             least = np.argpartition(keys, most_rows)[:most_rows]
             keys, found = keys[least], found[least]
@@ -85,7 +85,7 @@ def draw(
 
 
 def _spread(clean: Path, most: int) -> Iterator[tuple[Path, int]]:
-    """Row groups of a catalogue, all or so many, at even steps along the sky: every row is as likely to be in one."""
+    """At most `most` row groups of a catalogue, evenly spaced on the sky, so that every row is equally likely to be in one."""
     groups = []
     for partition in hats.partitions(clean):
         path = partition.file(clean)

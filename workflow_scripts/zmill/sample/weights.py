@@ -1,8 +1,8 @@
-"""Weights with which labelled rows stand for the survey's rows: Lima et al. 2008, MNRAS 390, 118.
+"""Weights with which labelled rows represent the rows of the survey: Lima et al. 2008, MNRAS 390, 118.
 
-Labelled rows are chosen by magnitude and color, so their densities in these differ from the survey's. A row's weight is
-the ratio of the two densities where it lies: w_i ∝ N_survey(r_i) / (N_survey k), with r_i the distance from the row to its
-k-th nearest labelled neighbor and N_survey(r_i) the survey's rows within it. Redshifts take no part.
+Labelled rows are selected by magnitude and color, so that their density in color space differs from that of the survey. The
+weight of a row is the ratio of the two densities at its position: w_i ∝ N_survey(r_i) / (N_survey k), with r_i the distance from the row to its
+k-th nearest labelled neighbor and N_survey(r_i) the number of survey rows within it. Redshifts are not used.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ BINS = 40
 
 
 class SurveyDensity:
-    """The survey's rows, to weigh labelled rows against.
+    """The density of the survey rows in color space, from which weights of labelled rows are computed.
 
     Parameters
     ----------
-    rows : (m, bands) `places` of a uniform draw of the survey's rows.
-    threads : that search neighbors.
+    rows : (m, bands) a uniform draw of the survey rows in color space.
+    threads : number of threads of the neighbor search.
     """
 
     def __init__(self, rows: FloatArray, threads: int = 1) -> None:
         self.threads = threads
         known = np.isfinite(rows)
-        self._axes = np.flatnonzero(known.any(0))  # a band that is nowhere seen has no part
+        self._axes = np.flatnonzero(known.any(0))  # an axis without any value is left out
         self._center = np.array([np.median(rows[known[:, axis], axis]) for axis in self._axes])
         self._there = self._complete(rows)
         self._tree = _tree(self._there)
@@ -40,19 +40,19 @@ class SurveyDensity:
 
         Parameters
         ----------
-        labelled : (n, bands) their `places`.
+        labelled : (n, bands) labelled rows in color space.
         neighbors : k; all other rows where there are fewer.
         """
         here = self._complete(labelled)
         radius = self._radius(_tree(here), here, neighbors)
         count = self._tree.query_ball_point(here, radius, return_length=True, workers=self.threads)
-        # the row itself is one of the survey's, drawn or not: no weight is zero
+        # the labelled row is itself a survey row, drawn or not, so that no weight is zero
         return limited(np.maximum(count, 1).astype(np.float64), clip)
 
     def far(self, labelled: FloatArray, neighbors: int) -> float:
-        """Share of the survey's rows that no labelled row speaks for, whatever the weights.
+        """Fraction of the survey rows that no labelled row represents, whatever the weights.
 
-        They are farther from their nearest labelled row than that row's k-th labelled neighbor is.
+        Such a row is farther from its nearest labelled row than the k-th labelled neighbor of that row is.
         """
         here = self._complete(labelled)
         tree = _tree(here)
@@ -60,22 +60,22 @@ class SurveyDensity:
         return float(np.mean(away > self._radius(tree, here, neighbors)[nearest]))
 
     def _complete(self, rows: FloatArray) -> FloatArray:
-        """Places without NaN: what is unknown of a row, labelled or not, is taken to be the survey's median."""
+        """Rows without NaN: unknown values, of labelled and survey rows, are replaced by the median of the survey."""
         known = rows[:, self._axes]
         return np.where(np.isfinite(known), known, self._center)
 
     def _radius(self, tree: cKDTree, here: FloatArray, neighbors: int) -> FloatArray:
-        """(n,) distance of each labelled row to its k-th nearest other one."""
+        """(n,) distance of each labelled row to its k-th nearest other labelled row."""
         k = min(neighbors, len(here) - 1)
         return np.asarray(tree.query(here, [k + 1], workers=self.threads)[0][:, 0])  # the nearest is the row itself
 
 
-def _tree(places: FloatArray) -> cKDTree:
-    return cKDTree(places, leafsize=32, balanced_tree=False)
+def _tree(rows: FloatArray) -> cKDTree:
+    return cKDTree(rows, leafsize=32, balanced_tree=False)
 
 
 def limited(weight: FloatArray, most: float) -> FloatArray:
-    """Positive weights times one factor, those above `most` lowered to it, so that the mean is 1."""
+    """Positive weights, scaled by one factor and clipped at `most`, so that their mean is 1."""
     order = np.argsort(-weight, kind="stable")
     rest = np.cumsum(weight[order][::-1])[::-1]  # sum of the weights from here on
     clipped = np.arange(len(weight))
@@ -85,12 +85,12 @@ def limited(weight: FloatArray, most: float) -> FloatArray:
 
 
 def effective_rows(weight: FloatArray) -> float:
-    """(Σw)² / Σw²: equally weighted rows that a mean over these is as certain as."""
+    """(Σw)² / Σw²: the number of equally weighted rows whose mean has the same variance."""
     return float(weight.sum() ** 2 / (weight**2).sum())
 
 
 def distance(values: FloatArray, weight: FloatArray, survey: FloatArray) -> float:
-    """Largest difference of the cumulative distributions of weighted values and of the survey's (Kolmogorov–Smirnov)."""
+    """Kolmogorov–Smirnov distance: the largest difference of the cumulative distributions of weighted values and of the survey."""
     order = np.argsort(values, kind="stable")
     reached = np.concatenate([[0.0], np.cumsum(weight[order])]) / weight.sum()
     values, survey = values[order], np.sort(survey)
@@ -104,9 +104,9 @@ def compare(labelled: FloatArray, weight: FloatArray, survey: FloatArray, names:
 
     Returns
     -------
-    name, edges of the bins, share of rows in each for `survey`, `labelled` and `weighted` (what lies beyond the edges is
-    in the outermost bins), and the distances `ks` and `ks_weighted` of labelled rows from the survey's. Axes of which
-    nothing is known on either side are left out.
+    Name, edges of the bins, the fraction of rows in each bin for `survey`, `labelled` and `weighted` (values beyond the edges
+    count in the outermost bins), and the distances `ks` and `ks_weighted` of the labelled rows from the survey. Axes without
+    values in the labelled rows or in the survey are left out.
     """
     found = []
     for axis, name in enumerate(names):
@@ -117,7 +117,7 @@ def compare(labelled: FloatArray, weight: FloatArray, survey: FloatArray, names:
         low, high = np.quantile(np.concatenate([mine, others]), (0.002, 0.998))
         edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
 
-        def share(values: FloatArray, weights: FloatArray | None = None, edges: FloatArray = edges) -> list[float]:
+        def fractions(values: FloatArray, weights: FloatArray | None = None, edges: FloatArray = edges) -> list[float]:
             counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges, weights=weights)
             return [round(float(value), 6) for value in counts / counts.sum()]
 
@@ -125,9 +125,9 @@ def compare(labelled: FloatArray, weight: FloatArray, survey: FloatArray, names:
             {
                 "name": name,
                 "edges": [round(float(edge), 4) for edge in edges],
-                "survey": share(others),
-                "labelled": share(mine),
-                "weighted": share(mine, w),
+                "survey": fractions(others),
+                "labelled": fractions(mine),
+                "weighted": fractions(mine, w),
                 "ks": round(distance(mine, np.ones(len(mine)), others), 4),
                 "ks_weighted": round(distance(mine, w, others), 4),
             }

@@ -20,7 +20,7 @@ from zmill.catalog.sky import HEALPIX_COLUMN, at_order
 from zmill.chunks import row_chunks
 from zmill.inputs.base import Labelled
 from zmill.inputs.photometry import missing_bands
-from zmill.inputs.photometry.missing_bands import Gaps
+from zmill.inputs.photometry.missing_bands import BandRemoval
 from zmill.metrics import FloatArray, Metrics, PdfScores
 from zmill.pdf import conformal, points
 from zmill.pdf.conformal import Conformal
@@ -289,7 +289,7 @@ def _patterns(rows: Rows, bands: tuple[str, ...]) -> list[dict[str, Any]]:
     return found
 
 
-def evaluate_made(trained: TrainedModel, sample: pa.Table, gaps: Gaps, seed: int) -> list[dict[str, Any]]:
+def evaluate_made(trained: TrainedModel, sample: pa.Table, removal: BandRemoval, seed: int) -> list[dict[str, Any]]:
     """Metrics of rows from which bands are taken away, pattern by pattern; patterns that concern no row are left out.
 
     sample : rows of `sample/<split>.parquet`, of which at most `MADE_ROWS` are drawn, the same for every model.
@@ -298,11 +298,11 @@ def evaluate_made(trained: TrainedModel, sample: pa.Table, gaps: Gaps, seed: int
     drawn = np.sort(np.random.default_rng(seed).permutation(len(sample))[:MADE_ROWS])
     rows = Labelled.from_arrow(sample.take(pa.array(drawn)), context.bands, context.extra_names)
     found = []
-    for pattern in missing_bands.made(context.bands, context.reference):
-        mask = gaps.concerns(rows.photometry, pattern)
+    for pattern in missing_bands.missing_band_tests(context.bands, context.reference):
+        mask = removal.concerns(rows.photometry, pattern)
         if not mask.any():
             continue
-        lost = Labelled(gaps.apply(rows.photometry[mask], pattern), rows.z[mask], rows.weight[mask])
+        lost = Labelled(removal.apply(rows.photometry[mask], pattern), rows.z[mask], rows.weight[mask])
         said = predict_rows(trained, lost)
         column = {name: said.columns[name] for name in ("z_mean", "z_median")}
         column |= {name: getattr(said.scores, name) for name in SCORES}
@@ -331,12 +331,12 @@ def evaluate(
     samples: dict[str, pa.Table],
     block_order: int,
     seed: int,
-    gaps: Gaps,
+    removal: BandRemoval,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Predict the samples of every split and measure.
 
     trained : the model that is applied to the survey, which has seen no test row. held_out : the same as it was fitted on
-    the training rows alone; judges itself on validation and calibration rows. samples : split -> rows of `sample/<split>.parquet`. gaps : how rows of this survey lose bands.
+    the training rows alone; judges itself on validation and calibration rows. samples : split -> rows of `sample/<split>.parquet`. removal : how rows of this survey lose bands.
 
     Returns
     -------
@@ -356,7 +356,7 @@ def evaluate(
     }
     for split in missing_bands.SPLITS:
         if split in samples:
-            splits[split]["made"] = evaluate_made(judged[split], samples[split], gaps, seed)
+            splits[split]["made"] = evaluate_made(judged[split], samples[split], removal, seed)
     grid = trained.context.grid
     about = {
         "model": trained.name,

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from zmill.inputs.base import Labelled, evenly, n_of_z
 from zmill.inputs.photometry.batch import MASKS, Photometry
-from zmill.inputs.photometry.missing_bands import Gaps, Pattern
+from zmill.inputs.photometry.missing_bands import BandRemoval, MissingPattern
 from zmill.kernels.simd import INTS, Code, Compiled, Shape, Value, a_block_at_least
 from zmill.pdf import conformal
 from zmill.pdf.grid import Grid
@@ -104,7 +104,7 @@ def fit(
     train: Labelled,
     calib: Labelled,
     far: NDArray[np.bool_],
-    gaps: Gaps,
+    removal: BandRemoval,
 ) -> Prior:
     """Learn n(z) on training rows, shares and intervals on calibration rows.
 
@@ -112,7 +112,7 @@ def fit(
     ----------
     densities : calibrated densities (n, grid.size) of a batch.
     far : (n,) calibration rows that no training row is near to.
-    gaps : how rows of this survey lose bands.
+    removal : how rows of this survey lose bands.
     """
     density = n_of_z(train, grid)
     bands = range(len(train.photometry.bands))
@@ -121,8 +121,8 @@ def fit(
     for band in bands:
         rows = np.flatnonzero(measured[:, band])
         some = calib.rows(rows[evenly(len(rows), MADE_ROWS)] if len(rows) else rows)
-        lost = Pattern(f"only {band}", tuple(other for other in bands if other != band))
-        found.append(_fitted(densities, grid, density, replace(some, photometry=gaps.apply(some.photometry, lost))))
+        lost = MissingPattern(f"only {band}", tuple(other for other in bands if other != band))
+        found.append(_fitted(densities, grid, density, replace(some, photometry=removal.apply(some.photometry, lost))))
     few = kinds_of(only_band(calib.photometry), far, len(bands))
     found.append(_fitted(densities, grid, density, calib.rows(few == len(bands))))
     found.append((1.0, _contents(_of_prior(density, grid, calib.z)[1], calib.weight)))

@@ -16,7 +16,7 @@ from zmill import metrics
 from zmill.chunks import row_chunks
 from zmill.inputs.base import Context, Labelled
 from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.missing_bands import Fill, Gaps
+from zmill.inputs.photometry.missing_bands import BandRemoval, Fill
 from zmill.models.base import Model
 from zmill.models.registry import model_class
 from zmill.networks.callbacks import Watch
@@ -177,7 +177,7 @@ def fit_and_calibrate(
     with torch.inference_mode():
         little = prior.fit(
             lambda batch: found(model.predict(batch).float(), grid),
-            *(grid, train, calib, domain(calib.photometry), Gaps.of(train.photometry, fill)),
+            *(grid, train, calib, domain(calib.photometry), BandRemoval.of(train.photometry, fill)),
         )
     shares = ", ".join(f"{band} {share:.2g}" for band, share in zip(context.bands, little.shares, strict=False))
     say(

@@ -1,1 +1,1 @@
-"""All that knows what a magnitude is: conversion, states, extinction, imputation, colors, features, synthetic galaxies."""
+"""Everything that depends on photometry: conversion, states, extinction, imputation, colors, features, synthetic galaxies."""

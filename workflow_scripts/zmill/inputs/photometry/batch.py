@@ -1,4 +1,4 @@
-"""Rows of photometry in memory, as every model sees them, and the names of their columns."""
+"""Batches of photometry in memory, the input of every model, and the names of their columns."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ ZERO_POINTS = {
     "nanomaggy": 22.5,
     "maggy": 0.0,
 }
-"""AB magnitude of a flux of 1 in each unit that `photometry` names (Oke & Gunn 1983: 3631 Jy is magnitude 0)."""
+"""AB magnitude of a flux of 1 in each unit of the survey key `photometry` (Oke & Gunn 1983: 3631 Jy is magnitude 0)."""
 ZERO_POINT = ZERO_POINTS["nanojansky"]
 """AB magnitude of 1 nJy, the unit of fluxes inside zmill."""
 MAGNITUDES = 2.5 / np.log(10)
-"""Magnitudes in a factor e of flux."""
+"""The change in magnitude for a factor e in flux."""
 MASKS = ("undetected", "unobserved", "imputed")
-"""Bit masks per row, bit b for the survey's band number b (from 0, blue to red)."""
+"""Columns of bit masks: bit b is band number b of the survey (from 0, blue to red)."""
 
 
 @dataclass(frozen=True)
 class Photometry:
     """A batch of rows.
 
-    mag : (n, bands) AB magnitudes, dereddened where configured; NaN where neither measured nor imputed.
+    mag : (n, bands) AB magnitudes, dereddened where configured; NaN where the band is neither measured nor imputed.
     magerr : (n, bands) magnitudes; NaN where not measured or unknown.
     maglim : (n, bands) limiting magnitude of an undetected band; NaN where unknown or detected.
     undetected, unobserved, imputed : (n,) bit masks.
@@ -57,13 +57,13 @@ class Photometry:
         return len(self.mag)
 
     def __getitem__(self, rows: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Photometry:
-        """Some of the rows."""
+        """A subset of the rows."""
         arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("bands", "extra_names")}
         return replace(self, **arrays)
 
     @classmethod
     def join(cls, parts: Sequence[Photometry]) -> Photometry:
-        """Rows of the same bands, one part after another."""
+        """Concatenate batches that have the same bands."""
         names = [f.name for f in fields(cls) if f.name not in ("bands", "extra_names")]
         arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         return replace(parts[0], **arrays)
@@ -77,7 +77,7 @@ class Photometry:
     def from_arrow(
         cls, table: pa.Table | pa.RecordBatch, bands: tuple[str, ...], extra_names: tuple[str, ...] = ()
     ) -> Photometry:
-        """Rows of a survey or clean catalogue, or of a sample table; columns that are absent are NaN or 0."""
+        """Read rows of a survey or clean catalogue or of a sample table; absent columns become NaN or 0."""
         n, names = table.num_rows, set(table.schema.names)
 
         def matrix(columns: list[str]) -> FloatArray:

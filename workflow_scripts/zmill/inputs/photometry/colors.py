@@ -1,7 +1,7 @@
-"""Where a row is in magnitude and color.
+"""The color space of a survey: the reference magnitude and the adjacent colors.
 
-All axes are in magnitudes, as Lima et al. (2008) take them: a step is as long along each. On the demo sky, axes scaled to
-one width made weighed labelled rows less like the survey (docs/sample.md).
+All axes are in magnitudes, without scaling, as in Lima et al. (2008). On the demo sky, scaled axes made the weighted labelled
+rows less similar to the survey (docs/sample.md).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from zmill.inputs.photometry.batch import Photometry
 FloatArray = NDArray[np.float64]
 
 
-def places(rows: Photometry, reference: int) -> FloatArray:
+def color_space(rows: Photometry, reference: int) -> FloatArray:
     """(n, bands) the reference magnitude and the adjacent colors, blue minus red; NaN where unknown.
 
-    A band that was not measured counts with its imputed value, or else with its limit where that is known, as it does
-    for the models that take magnitudes.
+    A band without a measurement has its imputed value, or else its limiting magnitude where that is known. Models that
+    take magnitudes use the same rule.
     """
     mag = np.where(np.isfinite(rows.mag), rows.mag, rows.maglim).astype(np.float64)
     return np.concatenate([mag[:, [reference]], mag[:, :-1] - mag[:, 1:]], axis=1)
 
 
 def names(bands: tuple[str, ...], reference: int) -> list[str]:
-    """What the columns of `places` are: `i`, `u-g`, `g-r`…"""
+    """Names of the columns of `color_space`: `i`, `u-g`, `g-r`…"""
     return [bands[reference], *(f"{blue}-{red}" for blue, red in pairwise(bands))]

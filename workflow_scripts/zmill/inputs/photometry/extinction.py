@@ -26,18 +26,18 @@ class EbvMap:
     Parameters
     ----------
     values : (12 nside²,) E(B-V) per pixel, NaN where unknown.
-    ordering : of the pixels.
-    frame : of the map: `G` Galactic or `C` equatorial (ICRS).
+    ordering : order of the pixels.
+    frame : coordinate frame of the map: `G` Galactic or `C` equatorial (ICRS).
     """
 
     def __init__(self, values: NDArray[np.float32], ordering: Literal["RING", "NESTED"], frame: str) -> None:
         self.nside = round((len(values) / 12) ** 0.5)
         if 12 * self.nside**2 != len(values):
-            raise ValueError(f"{len(values)} values are no HEALPix map of the whole sky (12 nside²)")
+            raise ValueError(f"{len(values)} values are no full-sky HEALPix map (12 nside²)")
         self.values, self.ordering, self.frame = values, ordering, frame
 
     def at(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.float32]:
-        """E(B-V) of the pixel that each position is in.
+        """E(B-V) of the pixel that contains each position.
 
         Parameters
         ----------
@@ -71,7 +71,7 @@ def read_map(path: Path) -> EbvMap:
             ordering = str(hdu.header.get("ORDERING", "RING")).strip().upper()
             frame = str(hdu.header.get("COORDSYS", "C")).strip().upper()[:1]
             if str(hdu.header.get("INDXSCHM", "IMPLICIT")).strip().upper() == "EXPLICIT":
-                raise ReadError(f"{path}: holds a part of the sky (INDXSCHM = EXPLICIT); give a map of the whole sky")
+                raise ReadError(f"{path}: holds a part of the sky (INDXSCHM = EXPLICIT); give a full-sky map")
             values = np.asarray(hdu.data.field(0), np.float32).ravel()
     except OSError as error:
         raise ReadError(f"{path}: cannot be read as FITS: {error}") from error

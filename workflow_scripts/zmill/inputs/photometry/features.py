@@ -1,7 +1,7 @@
-"""From photometry to the numbers a model takes. No NaN leaves this file, and nothing in it loops over rows or bands.
+"""Features: photometry as the numbers that a model takes as input. Features have no NaN.
 
-Two forms. `Columns`: magnitudes as they are (imputed where imputed), for the published models. `Luptitudes`: fluxes with
-their errors compressed by asinh, colors, noise and masks, for networks that are to know what was measured and how well.
+There are two forms. `Columns` has the magnitudes, measured or imputed, for the published models. `Luptitudes` has asinh-compressed
+fluxes, colors, errors and masks, so that a network knows which bands were measured and how well.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from zmill.networks.device import sent
 
 CPU = torch.device("cpu")
 MOST = 60.0
-"""Fluxes of 2 to the power of more or less than this, in nJy, are not told apart."""
+"""Exponents of 2 are clipped to ± this value when a magnitude is converted to a flux in nJy."""
 
 
 def check_extra(settings: BaseModel, known: Sequence[str], model: str, texts: Collection[str] = ()) -> tuple[str, ...]:
-    """Refuse an input column that the survey does not carry, or that holds text.
+    """Refuse an input column that the survey does not have, or that holds text.
 
     Parameters
     ----------
-    settings : of a model, with `extra` where its type takes further inputs.
+    settings : settings of a model, with `extra` where its type takes further inputs.
     known : the survey's `columns.extra`; `texts` : those of them that hold text in the files.
 
     Returns
     -------
-    The columns of `columns.extra` that the model takes: all of its further inputs but `ebv`.
+    The columns of `columns.extra` that the model takes, that is all further inputs except `ebv`.
 
     Raises
     ------
     ConfigError
-        Naming the column and what there is.
+        With the name of the column and the columns that exist.
     """
     wanted = tuple(name for name in getattr(settings, "extra", ()) if name != "ebv")
     for name in wanted:
@@ -77,8 +77,8 @@ def other_inputs(batch: Photometry, names: Sequence[str]) -> NDArray[np.float32]
 class Columns:
     """Magnitudes, adjacent colors and further columns as a matrix without NaN.
 
-    fill : (bands + len(extra),) float32, what stands for a value that was neither measured nor imputed: the median of
-        the training rows. An undetected band with a known limit takes the limit.
+    fill : (bands + len(extra),) float32, medians of the training rows; they replace values that are neither measured nor
+        imputed. An undetected band with a known limit takes the limit instead.
     """
 
     extra: tuple[str, ...]
@@ -87,13 +87,13 @@ class Columns:
 
     @classmethod
     def fit(cls, train: Photometry, extra: Sequence[str], colors: bool) -> Columns:
-        """Learn the medians of the training rows."""
+        """Compute the medians of the training rows."""
         known = torch.from_numpy(_magnitudes_and_extra(train, extra))
         fill = known.nanmedian(0).values
         return cls(tuple(extra), colors, torch.nan_to_num(fill, nan=0.0))
 
     def __call__(self, batch: Photometry) -> Tensor:
-        """(n, inputs) float32: magnitudes, extra columns, then the adjacent colors if asked for."""
+        """(n, inputs) float32: magnitudes, extra columns, then the adjacent colors if `colors` is set."""
         values = torch.from_numpy(_magnitudes_and_extra(batch, self.extra))
         values = torch.where(torch.isfinite(values), values, self.fill)
         if not self.colors:
@@ -102,7 +102,7 @@ class Columns:
         return torch.cat([values, mag[:, :-1] - mag[:, 1:]], dim=1)
 
     def scaled(self, batch: Photometry, scaler: Scaler, reference: int) -> tuple[Tensor, Tensor]:
-        """(n, inputs) all of them scaled and (n,) the magnitude of the reference band, in one compiled pass."""
+        """(n, inputs) scaled inputs and (n,) magnitudes of the reference band, in one compiled pass."""
         learned = self.fill, scaler.offset, 1 / scaler.scale
         given = [a_block_at_least(array) for array in (batch.mag, batch.maglim, other_inputs(batch, self.extra))]
         count = len(given[0])
@@ -120,7 +120,7 @@ def _magnitudes_and_extra(batch: Photometry, extra: Sequence[str]) -> NDArray[np
 
 @lru_cache(maxsize=8)
 def _compiled_columns(bands: int, others: int, colors: bool, reference: int) -> Compiled:
-    """`Columns` and a scaler, which define it, sixteen rows at a time: column after column, then the reference magnitude."""
+    """The compiled form of `Columns` and `Scaler`, sixteen rows at a time: scaled columns, then the reference magnitude."""
     inputs = bands + others + (bands - 1) * colors
     shapes: dict[str, Shape] = {"fill": (bands + others,), "offset": (inputs,), "per_scale": (inputs,)}
     shapes |= {
@@ -133,7 +133,7 @@ def _compiled_columns(bands: int, others: int, colors: bool, reference: int) -> 
 
     def block(row: Value) -> None:
         def known(number: int, *numbers: Value) -> Value:
-            """The first that is a number, else what stands for the column."""
+            """The first finite value, or else the fill value of the column."""
             found = code.spread(code.fill, number)
             for one in reversed(numbers):
                 found = one.finite().where(one, found)
@@ -158,11 +158,11 @@ def _compiled_columns(bands: int, others: int, colors: bool, reference: int) -> 
 
 
 class Fluxes(NamedTuple):
-    """Photometry as fluxes, which may be added noise to.
+    """Photometry as fluxes, the form in which noise can be added.
 
     flux : (n, bands) nJy; 0 where undetected or unobserved.
-    error : (n, bands) nJy; of an undetected band the flux of its limit; NaN where unknown.
-    observed : (n, bands) bool; measured or undetected. An imputed value is no observation.
+    error : (n, bands) nJy; for an undetected band the flux of its limit; NaN where unknown.
+    observed : (n, bands) bool; measured or undetected. An imputed band is not observed.
     undetected : (n, bands) bool.
     other : (n, k) further inputs, NaN where unknown.
     """
@@ -184,19 +184,19 @@ class Fluxes(NamedTuple):
         return cls(flux, error, measured | undetected, undetected, sent(other_inputs(batch, extra), device))
 
     def rows(self, rows: Tensor | slice) -> Fluxes:
-        """Some of the rows; an index of any shape adds its axes in front."""
+        """A subset of the rows; an index of any shape puts its axes in front."""
         return Fluxes(*(field[rows] for field in tuple(self)))
 
     def resampled(self, scale: float, generator: torch.Generator) -> Fluxes:
-        """Fluxes drawn again from their errors, times `scale`; a band of unknown error stays as it is."""
+        """Fluxes with Gaussian noise of `scale` times their errors added; a band of unknown error is unchanged."""
         noise = torch.randn(self.flux.shape, generator=generator, device=self.flux.device)
         known = self.observed & ~self.undetected & (self.error > 0)
         return self._replace(flux=torch.where(known, self.flux + scale * self.error * noise, self.flux))
 
     def blended(self, others: Fluxes, most: float, generator: torch.Generator) -> Fluxes:
-        """Each row with a random part of its light, up to `most`, replaced by as much light of the other row's spectrum.
+        """Each row with a random fraction of its light, up to `most`, replaced by as much light with the colors of the other row.
 
-        Rows of nearly the same redshift make a galaxy that could exist, whose photometry no network has seen.
+        A blend of two rows of nearly the same redshift is a plausible galaxy that is not in the training sample.
         """
         part = most * torch.rand((*self.flux.shape[:-1], 1), generator=generator, device=self.flux.device)
         both = self.observed & others.observed
@@ -205,14 +205,16 @@ class Fluxes(NamedTuple):
         return self._replace(flux=torch.where(both, torch.lerp(self.flux, others.flux * light, part), self.flux))
 
     def limits(self) -> Tensor:
-        """(bands,) typical error of an undetected band, nJy; NaN where the rows tell none."""
+        """(bands,) typical error of an undetected band, nJy; NaN where no row has one."""
         return torch.where(self.undetected, self.error, torch.nan).nanmedian(0).values
 
-    def dropped(self, share: float, limits: Tensor, generator: torch.Generator) -> Fluxes:
-        """In a share of the rows each band is lost with probability 1/4: as if never observed or, one time in three, as if
-        looked at in vain, to `limits` (bands,)."""
+    def dropped(self, fraction: float, limits: Tensor, generator: torch.Generator) -> Fluxes:
+        """Drop each band with probability 1/4 in a random fraction of the rows.
+
+        Two thirds of the dropped bands become unobserved, one third undetected with the errors `limits` (bands,).
+        """
         shape, device = self.flux.shape, self.flux.device
-        row = torch.rand((*shape[:-1], 1), generator=generator, device=device) < share
+        row = torch.rand((*shape[:-1], 1), generator=generator, device=device) < fraction
         fate = torch.rand(shape, generator=generator, device=device)
         lost = row & (fate < 0.25)
         observed = self.observed & ~(lost & (fate >= 0.25 / 3))
@@ -226,11 +228,11 @@ class Fluxes(NamedTuple):
 
 
 class Luptitudes(nn.Module):
-    """Fluxes to standardised inputs: luptitudes, adjacent colors, noise, masks, further columns.
+    """Fluxes to standardized inputs: luptitudes, adjacent colors, noise, masks, further columns.
 
-    The luptitude is asinh(f / 2s) (Lupton, Gunn & Szalay 1999, eq. 3, up to sign and zero point) with the softening s
-    the typical noise of the band: linear in flux below it, a magnitude above it, and defined for no detection at all.
-    Offsets, scales and softening are learned from training rows.
+    The luptitude is asinh(f / 2s) (Lupton, Gunn & Szalay 1999, eq. 3, up to sign and zero point). The softening s is the
+    typical noise of the band: the luptitude is linear in flux below it and a magnitude above it, and is also defined for
+    undetected bands. Offsets, scales and softening are fitted on training rows.
     """
 
     softening: Tensor
@@ -248,10 +250,10 @@ class Luptitudes(nn.Module):
         self.register_buffer("scale", torch.ones(self.size))
 
     def fit(self, train: Fluxes) -> None:
-        """Learn softening, offsets and scales. Values that are missing take no part."""
+        """Fit softening, offsets and scales. Missing values are left out."""
         detected = train.observed & ~train.undetected
         noise = torch.where(detected & (train.error > 0), train.error, torch.nan).nanmedian(0).values
-        # without errors: a fifth of the faint end's flux, i.e. the faintest tenth is taken for 5 sigma detections
+        # Without errors, the 0.1-quantile of the fluxes is assumed to be a 5 sigma detection.
         faint = 0.2 * torch.nanquantile(torch.where(detected, train.flux, torch.nan)[:200_000], 0.1, dim=0)
         softening = torch.where(torch.isfinite(noise), noise, faint)
         self.softening.copy_(torch.where(torch.isfinite(softening) & (softening > 0), softening, 1.0))
@@ -263,12 +265,12 @@ class Luptitudes(nn.Module):
         self.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
 
     def forward(self, fluxes: Fluxes) -> Tensor:
-        """(..., size) float32: standardised, 0 where missing, at most 8 standard deviations out."""
+        """(..., size) float32: standardized, 0 where missing, clipped to ±8 standard deviations."""
         values, valid = self._raw(fluxes)
         return torch.where(valid, (values - self.offset) / self.scale, 0.0).clamp(-8, 8)
 
     def of(self, batch: Photometry, extra: Sequence[str]) -> Tensor:
-        """`forward` of a batch's fluxes: (n, size) float32; on a CPU in one compiled pass."""
+        """`forward` of the fluxes of a batch: (n, size) float32; on a CPU in one compiled pass."""
         if self.offset.device.type != "cpu":
             return self(Fluxes.of(batch, extra, self.offset.device))
         learned = self.softening, self.offset, 1 / self.scale
@@ -305,7 +307,7 @@ def _multiple(size: int) -> int:
 
 @lru_cache(maxsize=8)
 def _compiled(bands: int, others: int) -> Compiled:
-    """`Luptitudes.forward` of `Fluxes.of`, which define it, sixteen rows at a time."""
+    """The compiled form of `Luptitudes.forward` of `Fluxes.of`, sixteen rows at a time."""
     size = 5 * bands - 1 + others
     arrays: dict[str, tuple[Any, Shape]] = {"softening": (np.float32, (bands,))}
     arrays |= dict.fromkeys(("offset", "per_scale"), (np.float32, (size,)))

@@ -1,8 +1,8 @@
-"""Mean-color imputation: bands without a measurement, filled from their neighbors (Deng et al., arXiv 2402.10337).
+"""Mean-color imputation: missing bands are filled from neighboring bands (Deng et al., arXiv 2402.10337).
 
 d_b = mean(m_b - m_{b+1}) over rows in which both bands are measured. A missing m_b is m_{b-1} - d_{b-1} from the blue
-side or m_{b+1} + d_b from the red side, the mean of the two where both are there; runs of missing bands are filled
-outward, step by step. A filled value says nothing new about the redshift: the `imputed` mask tells models which it is.
+side or m_{b+1} + d_b from the red side, the mean of the two where both exist; runs of missing bands are filled
+step by step from their ends. A filled value has no new information on the redshift, so the `imputed` mask marks it for the models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class MeanColors:
 
     bands : from blue to red.
     color : (bands - 1) magnitudes; NaN where the two bands were never measured together.
-    pairs : (bands - 1) rows that each mean is made of.
+    pairs : (bands - 1) numbers of rows that each mean is computed from.
     """
 
     bands: tuple[str, ...]
@@ -37,11 +37,11 @@ class MeanColors:
 
     @property
     def unknown(self) -> list[str]:
-        """The pairs of bands that were never measured together: nothing is filled across them."""
+        """The pairs of bands that were never measured together; nothing is filled across them."""
         return [name for name, pairs in zip(self.names, self.pairs, strict=True) if pairs == 0]
 
     def to_json(self) -> dict[str, Any]:
-        """As written to `imputation.json`; an unknown color is null."""
+        """The content of `imputation.json`; an unknown color is null."""
         colors = [
             {"pair": name, "mean": color if pairs else None, "rows": pairs}
             for name, color, pairs in zip(self.names, self.color, self.pairs, strict=True)
@@ -50,7 +50,7 @@ class MeanColors:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> MeanColors:
-        """Back from `to_json`."""
+        """The inverse of `to_json`."""
         colors = content["colors"]
         return cls(
             bands=tuple(content["bands"]),
@@ -60,7 +60,7 @@ class MeanColors:
 
 
 class ColorSums:
-    """Sums from which the mean colors are made, batch by batch; the order of rows and batches does not matter."""
+    """Sums for the mean colors, added batch by batch; the order of rows and batches does not matter."""
 
     def __init__(self, bands: Sequence[str]) -> None:
         self.bands = tuple(bands)
@@ -68,11 +68,11 @@ class ColorSums:
         self._pairs = np.zeros(len(self.bands) - 1, np.int64)
 
     def add(self, mag: Sequence[FloatArray]) -> None:
-        """Take in rows.
+        """Add rows to the sums.
 
         Parameters
         ----------
-        mag : one (n,) float32 array of measured magnitudes per band, NaN where there is none.
+        mag : one (n,) float32 array of magnitudes per band, NaN where the band is not measured.
         """
         for pair, (blue, red) in enumerate(pairwise(mag)):
             color = blue.astype(np.float64) - red
@@ -81,26 +81,26 @@ class ColorSums:
             self._pairs[pair] += np.count_nonzero(both)
 
     def colors(self) -> MeanColors:
-        """The mean colors of all rows taken in."""
+        """The mean colors of all rows added so far."""
         mean = np.divide(self._sum, self._pairs, out=np.full(len(self._sum), np.nan), where=self._pairs > 0)
         return MeanColors(self.bands, tuple(mean.tolist()), tuple(self._pairs.tolist()))
 
 
 def fill(mag: Sequence[FloatArray], colors: MeanColors) -> tuple[list[FloatArray], MaskArray]:
-    """Fill every band that has no magnitude, undetected and unobserved ones alike, where the colors allow it.
+    """Fill every band without a magnitude, undetected or unobserved, from its neighbors.
 
-    A step fills every missing band that has a neighbor, measured or filled in an earlier step, to which the mean color
-    is known. A band stays NaN where no such chain leads to a measured one, so a row without any band stays empty.
+    Each step fills the missing bands that have a neighbor, measured or filled in an earlier step, with a known mean color
+    to it. A band stays NaN where no chain of known colors leads to a measured band; a row without any band stays empty.
 
     Parameters
     ----------
-    mag : one (n,) float32 array per band of `colors.bands`; NaN where missing. They are not changed.
-    colors : what `ColorSums.colors` gave on the training rows.
+    mag : one (n,) float32 array per band of `colors.bands`; NaN where missing. The arrays are not changed.
+    colors : mean colors of the training rows.
 
     Returns
     -------
-    One (n,) float32 array per band, the given one itself where nothing was filled, and the (n,) int32 mask of the bands
-    that were filled (bit = band number).
+    One (n,) float32 array per band, the input array itself where nothing was filled, and the (n,) int32 mask of the filled
+    bands (bit = band number).
     """
     filled = list(mag)
     imputed = np.zeros(len(mag[0]), np.int32)
@@ -126,7 +126,7 @@ def fill(mag: Sequence[FloatArray], colors: MeanColors) -> tuple[list[FloatArray
 
 
 def _from_neighbors(mag: Sequence[FloatArray], band: int, rows: np.ndarray, color: Sequence[float]) -> FloatArray:
-    """The estimate of one band in some rows: from the blue side, the red side or the mean of the two; else NaN."""
+    """Estimates of one band in some rows: from the blue side, the red side or the mean of the two; else NaN."""
     sides = []
     if band > 0:
         sides.append(mag[band - 1][rows] - np.float32(color[band - 1]))

@@ -1,7 +1,7 @@
-"""What becomes of a model where bands are missing, for every subset that matters and not only those in the sample.
+"""Missing-band tests: how well a model predicts rows without some of the bands.
 
-Nature's patterns are those of the labelled rows' own states. Where nature gives none, bands are taken away from rows that
-have them, as the survey would have written such rows and as the clean stage would have filled them.
+A natural pattern is the set of missing bands of the labelled rows as they were observed. Other patterns are made: bands are
+removed from rows that have them, and the rows are then written and imputed as the survey and the clean stage would do it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zmill import metrics
 from zmill.inputs.photometry.batch import FloatArray, MaskArray, Photometry, bits, mask_of
 
 Fill = Callable[[Sequence[FloatArray]], tuple[list[FloatArray], MaskArray]]
-"""Fills bands of NaN: (n,) magnitudes per band to the same filled, and the (n,) mask of the bands that were filled."""
+"""Imputation: takes (n,) magnitudes per band with NaN; returns them filled, and the (n,) bit mask of the filled bands."""
 STATES = ("undetected", "unobserved", "imputed")
 COLUMNS = ("model", "split", "kind", "pattern", "n", *metrics.ALL)
 SPLITS = ("valid", "test")
@@ -27,65 +27,68 @@ AS_OBSERVED = "as observed"
 
 
 @dataclass(frozen=True)
-class Pattern:
-    """Bands (by number) that are taken away: never looked at, or looked at in vain."""
+class MissingPattern:
+    """A set of bands (by number) that are removed: made unobserved, or made undetected."""
 
     name: str
     unobserved: tuple[int, ...] = ()
     undetected: tuple[int, ...] = ()
 
 
-def made(bands: tuple[str, ...], reference: int) -> list[Pattern]:
-    """The patterns that are made, each once: rows as they are, each band lost, ends of the spectrum lost, few bands left.
+def missing_band_tests(bands: tuple[str, ...], reference: int) -> list[MissingPattern]:
+    """The patterns of the missing-band tests, without duplicates.
 
-    reference : index of the reference band; the band beside it, on the blue side where there is one, makes its pair.
+    They are: rows as observed, without each band, without the two bluest or reddest bands, with the reference band and its
+    neighbor only, with the reference band only, and with each band undetected.
+
+    reference : index of the reference band; its neighbor is the next bluer band, or the next redder one of the bluest band.
     """
     every = range(len(bands))
 
-    def only(kept: Sequence[int]) -> Pattern:
-        return Pattern("only " + " ".join(bands[b] for b in kept), tuple(b for b in every if b not in kept))
+    def only(kept: Sequence[int]) -> MissingPattern:
+        return MissingPattern("only " + " ".join(bands[b] for b in kept), tuple(b for b in every if b not in kept))
 
-    def without(lost: Sequence[int]) -> Pattern:
-        return Pattern("without " + " ".join(bands[b] for b in lost), tuple(lost))
+    def without(lost: Sequence[int]) -> MissingPattern:
+        return MissingPattern("without " + " ".join(bands[b] for b in lost), tuple(lost))
 
-    beside = reference - 1 if reference else min(1, len(bands) - 1)
+    neighbor = reference - 1 if reference else min(1, len(bands) - 1)
     found = [
-        Pattern(AS_OBSERVED),
+        MissingPattern(AS_OBSERVED),
         *(without([band]) for band in every),
         without(every[:2]),
         without(every[-2:]),
-        only(sorted({beside, reference})),
+        only(sorted({neighbor, reference})),
         only([reference]),
-        *(Pattern(f"{bands[band]} undetected", undetected=(band,)) for band in every),
+        *(MissingPattern(f"{bands[band]} undetected", undetected=(band,)) for band in every),
     ]
-    once: dict[Any, Pattern] = {}
+    once: dict[Any, MissingPattern] = {}
     for pattern in found:
         once.setdefault((pattern.unobserved, pattern.undetected), pattern)
     return list(once.values())
 
 
 @dataclass(frozen=True)
-class Gaps:
-    """How rows of a survey lose bands.
+class BandRemoval:
+    """Removal of bands from rows, as the survey would have written rows without them.
 
-    limits : (bands,) limiting magnitude of a band that is made undetected; NaN where the survey gives none.
-    fill : what fills missing bands, or None where they stay empty.
+    limits : (bands,) limiting magnitude of a band that is made undetected; NaN where the survey has none.
+    fill : imputation of missing bands, or None where they stay empty.
     """
 
     limits: FloatArray
     fill: Fill | None
 
     @classmethod
-    def of(cls, train: Photometry, fill: Fill | None) -> Gaps:
-        """Limits are the medians of the training rows that are undetected in the band."""
+    def of(cls, train: Photometry, fill: Fill | None) -> BandRemoval:
+        """Take as limits the medians over training rows that are undetected in the band."""
         limits = np.full(len(train.bands), np.nan, np.float32)
         for band, values in enumerate(train.maglim.T):
             known = values[np.isfinite(values)]
             limits[band] = np.median(known) if len(known) else np.nan
         return cls(limits, fill)
 
-    def concerns(self, rows: Photometry, pattern: Pattern) -> NDArray[np.bool_]:
-        """(n,) rows that the pattern changes and that keep a measured band; as they are, all."""
+    def concerns(self, rows: Photometry, pattern: MissingPattern) -> NDArray[np.bool_]:
+        """(n,) whether the pattern changes the row and leaves a measured band; True for all rows of the pattern as observed."""
         bands = len(rows.bands)
         if pattern.name == AS_OBSERVED:
             return np.ones(len(rows), bool)
@@ -95,10 +98,10 @@ class Gaps:
         kept[:, [*pattern.unobserved, *pattern.undetected]] = False
         return np.asarray(changed & kept.any(1))
 
-    def apply(self, rows: Photometry, pattern: Pattern) -> Photometry:
-        """The rows as they would have come out of the clean stage had the bands been lost.
+    def apply(self, rows: Photometry, pattern: MissingPattern) -> Photometry:
+        """The rows as the clean stage would have written them without the bands.
 
-        A band to be undetected that a row has no measurement in stays as it is.
+        A band that is to become undetected is unchanged in rows without a measurement of it.
         """
         bands = len(rows.bands)
         unobserved = bits(rows.unobserved, bands)
@@ -126,13 +129,13 @@ class Gaps:
 
 
 def name_of(states: dict[str, list[str]]) -> str:
-    """What a pattern of nature is called: the bands in each state; those that are not named are measured."""
-    told = "; ".join(f"{state} {' '.join(states[state])}" for state in STATES if states[state])
-    return told or "all bands measured"
+    """Name of a natural pattern: the bands in each state; bands that are not named are measured."""
+    name = "; ".join(f"{state} {' '.join(states[state])}" for state in STATES if states[state])
+    return name or "all bands measured"
 
 
 def table(evaluations: dict[str, dict[str, Any]]) -> str:
-    """`patterns.csv`: a row per split, pattern and model; empty where undefined.
+    """The content of `patterns.csv`: a row per split, pattern and model; values are empty where undefined.
 
     evaluations : model -> content of its `metrics.json`.
     """

@@ -1,4 +1,4 @@
-"""Scalers of input columns, as tensors that are saved with the model; always fitted on training rows alone."""
+"""Scalers of input columns. They are fitted on training rows alone and saved with the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal["none", "minmax", "standard", "robust"]
 class Scaler:
     """x -> (x - offset) / scale, column by column.
 
-    offset, scale : (columns,) float32. A column without spread has scale 1.
+    offset, scale : (columns,) float32. A constant column has scale 1.
     """
 
     offset: Tensor
@@ -52,7 +52,7 @@ def fit(kind: Kind, x: Tensor) -> Scaler:
 
 
 def _quantile(ordered: Tensor, q: float) -> Tensor:
-    place = q * (len(ordered) - 1)
-    low = int(place)
+    position = q * (len(ordered) - 1)
+    low = int(position)
     high = min(low + 1, len(ordered) - 1)
-    return torch.lerp(ordered[low], ordered[high], place - low)
+    return torch.lerp(ordered[low], ordered[high], position - low)

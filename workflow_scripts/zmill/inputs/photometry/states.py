@@ -1,7 +1,7 @@
-"""One band's raw values into magnitude, error, limit and state: the place where every sentinel ends.
+"""Conversion of one band's raw values and sentinels to magnitude, error, limit and state.
 
-A band of a row is measured, undetected (observed, below the limit) or unobserved (never observed, or measured without
-meaning). Only measured bands have a magnitude. A fault of one band (`FAULTS`) costs that band at most, never the row.
+A band of a row is measured, undetected (observed, below the limit) or unobserved (not observed, or the measurement is
+invalid). Only measured bands have a magnitude. A fault of one band (`FAULTS`) affects that band alone, never the row.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINTS
 from zmill.survey_definition import Range, Sentinels
 
 DETECTION_SIGMA = 1.0
-"""A flux below this many times its error is no detection, and the flux of this many errors is the limit."""
+"""A flux below this many times its error is undetected; the limit is this many times the error."""
 FAILED_SIGMA = 5.0
-"""A flux this many errors below zero is no noise around zero but a failed measurement: it says nothing."""
+"""A flux more than this many errors below zero cannot be noise: the measurement failed and the band is unobserved."""
 BRIGHTEST, FAINTEST = 0.0, 50.0
-"""AB magnitudes of galaxies, dereddened, lie between these; 0 itself, 99 and -9999 are sentinels that nobody declared."""
+"""Valid dereddened AB magnitudes lie between these; 0 itself, 99 and -9999 are undeclared sentinels."""
 LARGEST_ERROR = 1000.0
-"""A magnitude with a larger error is no detection: its signal-to-noise ratio is below 0.001, or the error is a sentinel that
-nobody declared. The flux of one error is the limit, as for fluxes."""
+"""A magnitude with a larger error is undetected: its signal-to-noise ratio is below 0.001, or the error is an undeclared
+sentinel. The limit is the flux of one error, as for fluxes."""
 
 FAULTS = {
     "value_infinite": "an infinite magnitude or flux; the band is unobserved",
     "magnitude_out_of_range": f"an AB magnitude that is not between {BRIGHTEST:g} and {FAINTEST:g}; the band is unobserved, or "
-    "undetected where it is a flux of next to nothing",
+    "undetected where it is a flux that is almost zero",
     "zero_point_not_finite": "the zero point is NaN, null or infinite; the band is unobserved",
     "flux_far_below_zero": f"a flux more than {FAILED_SIGMA:g} errors below zero; the band is unobserved",
     "error_negative": "the error is negative; the band is unobserved",
@@ -37,7 +37,7 @@ FAULTS = {
     "error_out_of_range": f"the error is above {LARGEST_ERROR:g} magnitudes; the band is undetected",
     "limit_out_of_range": f"a limit that is not between magnitude {BRIGHTEST:g} and {FAINTEST:g}; the limit is unknown",
 }
-"""What may be wrong with one band of a row, and what becomes of the band."""
+"""Faults of one band of a row, and the state that each gives the band."""
 
 Floats = NDArray[np.floating]
 Booleans = NDArray[np.bool_]
@@ -47,10 +47,10 @@ Booleans = NDArray[np.bool_]
 class BandState:
     """A band of n rows; all arrays (n,).
 
-    mag, magerr, maglim : AB magnitudes; NaN where there is none. `magerr` is NaN too where a measured band's error is
-        unknown, `maglim` wherever the band is not undetected or its limit is unknown.
-    undetected, unobserved : the state, never both; measured where neither.
-    faults : rows with each of `FAULTS` that occurs.
+    mag, magerr, maglim : AB magnitudes; NaN where missing. `magerr` is also NaN where the error of a measured band is
+        unknown; `maglim` is NaN where the band is not undetected or its limit is unknown.
+    undetected, unobserved : the state, never both; the band is measured where both are False.
+    faults : fault name (of `FAULTS`) -> rows that have it.
     """
 
     mag: Floats
@@ -78,20 +78,20 @@ def band_state(
     errors: str = "sigma",
     absorbed: float | Floats = 0.0,
 ) -> BandState:
-    """Values and errors as the survey writes them into AB magnitudes and states.
+    """Convert values and errors as the survey writes them to AB magnitudes and states.
 
     Parameters
     ----------
-    value : (n,) magnitudes, luptitudes or fluxes, as `photometry` says; null is NaN.
-    error : (n,) their errors, as `errors` says, or None where the survey has none.
+    value : (n,) magnitudes, luptitudes or fluxes, according to `photometry`; null is NaN.
+    error : (n,) their errors, in the form `errors`, or None where the survey has none.
     vega_to_ab : added to Vega magnitudes.
     softening : b of luptitudes, in maggies.
-    zero_point : of `photometry` flux: AB magnitude of a flux of 1, one number or (n,).
-    absorbed : Galactic extinction in magnitudes, taken off magnitudes and limits; one number or (n,).
+    zero_point : for `photometry` flux: AB magnitude of a flux of 1, one number or (n,).
+    absorbed : Galactic extinction in magnitudes, subtracted from magnitudes and limits; one number or (n,).
 
     Notes
     -----
-    A sentinel in the error column means that the error is unknown, unless `sentinels.error` says more. Fluxes below
+    A sentinel in the error column means that the error is unknown, unless `sentinels.error` gives it another meaning. Fluxes below
     `DETECTION_SIGMA` errors are undetected, with the magnitude of `DETECTION_SIGMA` errors as the limit; fluxes more than
     `FAILED_SIGMA` errors below zero are unobserved. An inverse variance of 0 is an unobserved band.
     """
@@ -105,11 +105,11 @@ def band_state(
     faults: dict[str, Booleans] = {}
 
     def fault(name: str, where: Booleans) -> None:
-        """Keep a fault, where it occurs."""
+        """Record a fault where it occurs."""
         if where.any():
             faults[name] = where
 
-    # Most rows are plain: what is rare is looked for with few passes and sorted out only where it occurs.
+    # Most rows have no fault: faults are detected with few passes and handled only where they occur.
     limited = known = np.zeros(len(value), np.bool_)
     sigma: Floats = np.full(len(value), np.nan, value.dtype)
     if error is not None:
@@ -146,7 +146,7 @@ def band_state(
     limit: Floats = np.full(len(value), np.nan, value.dtype)
     if sentinels.limit_in_error and error is not None:
         limit = np.where(undetected & known, error, np.nan)
-    # Luptitudes beyond this range overflow, and magnitudes could be brought into it by offset and extinction.
+    # Luptitudes beyond this range overflow; offset and extinction could shift invalid magnitudes into the valid range.
     most = np.inf if photometry in ZERO_POINTS or photometry == "flux" else FAINTEST
     odd = ~(np.abs(value) <= most) if most == FAINTEST else np.isinf(value)
     if most == FAINTEST:
@@ -249,7 +249,7 @@ def luptitude_to_flux(luptitude: Floats, softening: float) -> NDArray[np.float64
 
 
 def _of_inverse_variance(ivar: Floats) -> Floats:
-    """Standard deviations of inverse variances; those of negative ones are negative, of 0 infinite."""
+    """Standard deviations of inverse variances: negative where the inverse variance is negative, infinite where it is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(ivar < 0, -1, 1 / np.sqrt(np.abs(ivar)))
 
@@ -257,7 +257,7 @@ def _of_inverse_variance(ivar: Floats) -> Floats:
 def _of_signal_to_noise(ratio: Floats, flux: Floats | None) -> Floats:
     """Standard deviations, in magnitudes where `flux` is None; negative where the ratio and the flux differ in sign.
 
-    A flux of 0 has no signal whatever its noise: its error is unknown.
+    The error of a flux of 0 is unknown: its signal-to-noise ratio is 0 for any error.
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if flux is None:
@@ -267,7 +267,7 @@ def _of_signal_to_noise(ratio: Floats, flux: Floats | None) -> Floats:
 
 
 def is_any(values: Floats, sentinels: Sequence[float | Range | None]) -> Booleans:
-    """Whether a value is one of the sentinels, each rounded as the file's own type rounds it."""
+    """Whether a value is one of the sentinels, each rounded to the type of the file."""
     found = np.zeros(len(values), np.bool_)
     for sentinel in sentinels:
         if sentinel is None:

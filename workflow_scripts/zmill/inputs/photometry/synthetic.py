@@ -1,8 +1,8 @@
-"""Galaxies that could have been in the training sample: its own, a little elsewhere in redshift, brightness, type and dust.
+"""Synthetic training galaxies: training galaxies at slightly different redshift, brightness, type and dust.
 
-A few thousand spectroscopic redshifts leave gaps between them. What a galaxy would look like there is known from spectra: each
-training galaxy is fitted at its redshift by a type and dust, what the fit leaves of each band is kept as a property of its spectrum,
-and the galaxy is seen again from where it might as well have been, through the same filters and with errors like those of the sample.
+A few thousand spectroscopic redshifts sample the redshift range sparsely. Template spectra predict what a galaxy would look like in
+between: each training galaxy is fitted at its redshift by a type and dust, and the residuals of the fit are kept as a property of its
+spectrum. Its fluxes are then computed at the new redshift, in the same filters and with errors drawn from the sample.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry, bi
 Array = NDArray[np.float64]
 
 SOURCES = 20_000
-"""Training galaxies that are moved, at most."""
+"""Most training galaxies that synthetic galaxies are made from."""
 REDSHIFT, BRIGHTNESS, TYPE, REDDENING = 0.03, 0.5, 0.1, 0.03
-"""Standard deviations of what galaxies are moved by: in ln(1 + z), magnitudes, steps from one spectrum to the next, E(B-V)."""
+"""Standard deviations of the random shifts: in ln(1 + z), magnitudes, steps from one spectrum to the next, E(B-V)."""
 TYPES_PER_STEP, DUST_STEP = 10, 0.05
-"""Grid of types and dust that training galaxies are fitted with."""
+"""Grid of types and dust of the fit."""
 RARELY = 0.15
-"""E(B-V) within which the prior for dust falls by a factor e."""
+"""E(B-V) over which the prior of dust falls by a factor e."""
 FLOOR = 0.05
 """Relative error of a spectrum's fluxes, added to those measured when it is fitted."""
 REAL, MOST = 0.1, 0.5
-"""Deviation of a spectrum's real departures (in ln flux) from the noise in them, and the largest that is believed."""
+"""Standard deviation of the intrinsic residuals (in ln flux), and the largest residual that is kept."""
 AT_ONCE = 200
 """Training galaxies fitted at a time."""
 ALIKE = 500
-"""One in so many training rows, on either side in flux, lends its error."""
+"""The error of a flux is drawn from the training rows nearest in flux: 1 / ALIKE of all rows to either side."""
 
 
-def seen(filters: list[sed.Filter], z_max: float) -> sed.Colors:
+def template_colors(filters: list[sed.Filter], z_max: float) -> sed.Colors:
     """Fluxes of BPZ's spectra with and without dust through filters, at redshifts up to `z_max`."""
     (blue,) = sed.load_filters(["bessell-B"])
     plain = sed.normalized(sed.load_templates(), blue)
@@ -48,37 +48,35 @@ def seen(filters: list[sed.Filter], z_max: float) -> sed.Colors:
     return sed.Colors(z, table.transpose(0, 2, 1, 3))
 
 
-def moved(rows: Labelled, context: Context, number: int, seed: int) -> Labelled:
-    """Galaxies of the kinds that training rows are of, at redshifts and magnitudes near theirs.
+def synthetic_galaxies(rows: Labelled, context: Context, number: int, seed: int) -> Labelled:
+    """Make synthetic galaxies from training rows, at redshifts and magnitudes near theirs.
 
     Parameters
     ----------
-    rows : the training rows, on the grid; a row of twice the weight is moved twice as often.
-    context : with the filter of every band.
-    number : of galaxies that are made.
+    rows : the training rows, on the grid; a row is drawn with probability proportional to its weight.
+    context : the survey, with the filter of every band.
+    number : number of galaxies to make.
 
     Returns
     -------
-    `number` rows on the grid, of weight 1. A band is observed where the galaxy's own row has it, undetected where its flux is
-    below what the training rows were detected at; ebv and further columns are the galaxy's own.
+    `number` rows on the grid, of weight 1. A band is observed where the source row has it, and undetected where its flux is
+    below the detection limit of the training rows; ebv and further columns are those of the source row.
     """
-    assert context.filters is not None, "spectra are seen through filters"
+    assert context.filters is not None, "synthetic galaxies need the filter of every band"
     rng, grid = np.random.default_rng(seed), context.grid
     filters = list(sed.load_filters([context.filters[band] for band in context.bands]))
-    colors = seen(filters, grid.z_max)
+    colors = template_colors(filters, grid.z_max)
     last = colors.flux.shape[1] - 1
     known = np.flatnonzero(rows.photometry.measured.any(1) & (rows.weight > 0))
     sources = rows.rows(np.sort(rng.permutation(known)[:SOURCES]))
-    type_, ebv, bright, departures = _fitted(sources, context.reference, colors, rng)
+    type_, ebv, bright, residuals = _fitted(sources, context.reference, colors, rng)
     chosen = rng.choice(len(sources), number, p=sources.weight / sources.weight.sum())
     own = sources.z[chosen]
     z = _reflected(np.expm1(np.log1p(own) + REDSHIFT * rng.normal(size=number)), grid.z_min, grid.z_max)
     type_ = np.clip(type_[chosen] + TYPE * rng.normal(size=number), 0, last)
     ebv = np.clip(ebv[chosen] + REDDENING * rng.normal(size=number), 0, sed.DUST[-1])
     flux = colors.fluxes(z, type_, ebv)
-    flux *= np.exp(
-        _seen_from(departures[chosen], np.log([band.pivot for band in filters]), np.log1p(z) - np.log1p(own))
-    )
+    flux *= np.exp(_shifted(residuals[chosen], np.log([band.pivot for band in filters]), np.log1p(z) - np.log1p(own)))
     flux *= (bright[chosen] * 10 ** (-0.4 * BRIGHTNESS * rng.normal(size=number)) / flux[:, context.reference])[:, None]
     return Labelled(_observed(flux, sources.photometry[chosen], rows.photometry, rng), z, np.ones(number))
 
@@ -86,8 +84,10 @@ def moved(rows: Labelled, context: Context, number: int, seed: int) -> Labelled:
 def _fitted(
     rows: Labelled, reference: int, colors: sed.Colors, rng: np.random.Generator
 ) -> tuple[Array, Array, Array, Array]:
-    """Type, dust and flux in the reference band (n,) of rows, drawn from what fits them at their redshifts, and (n, bands) departures
-    of ln flux from the spectrum, shrunk by the noise that is in them; 0 where not measured."""
+    """Fit rows at their redshifts: (n,) types, dust and fluxes in the reference band, and (n, bands) residuals in ln flux.
+
+    Type and dust are drawn from their posterior. Residuals are shrunk according to their noise; they are 0 where not measured.
+    """
     p = rows.photometry
     there = p.measured
     flux = np.where(there, _flux(p.mag), 0.0)
@@ -104,22 +104,24 @@ def _fitted(
         w, f = weight[part, None], flux[part, None]
         scale = (one * f * w).sum(2) / np.maximum((one * one * w).sum(2), 1e-300)
         chi2 = (w * (f - scale[:, :, None] * one) ** 2).sum(2)
-        gumbel = rng.gumbel(size=chi2.shape)  # the largest of sums with it is a draw
+        gumbel = rng.gumbel(size=chi2.shape)  # Gumbel-max trick: the argmax is a draw from the posterior
         best = (-0.5 * chi2 - ebv / RARELY + gumbel).argmax(1)
         at = np.arange(len(z))
         chosen[part], model[part] = best, one[at, best] * scale[at, best][:, None]
-    departures = np.log(np.maximum(flux, 1e-30) / np.maximum(model, 1e-30)) * (REAL**2 / (REAL**2 + noise**2))
-    departures = np.where(there, departures.clip(-MOST, MOST), 0.0)
-    return type_[chosen], ebv[chosen], model[:, reference] * np.exp(departures[:, reference]), departures
+    residuals = np.log(np.maximum(flux, 1e-30) / np.maximum(model, 1e-30)) * (REAL**2 / (REAL**2 + noise**2))
+    residuals = np.where(there, residuals.clip(-MOST, MOST), 0.0)
+    return type_[chosen], ebv[chosen], model[:, reference] * np.exp(residuals[:, reference]), residuals
 
 
-def _seen_from(departures: Array, wavelength: Array, shift: Array) -> Array:
-    """(n, bands) departures of spectra that are seen at a further `shift` (n,) in ln(1 + z), linear between the ln wavelengths (bands,)
-    of the bands that they are known at, constant beyond."""
+def _shifted(residuals: Array, wavelength: Array, shift: Array) -> Array:
+    """(n, bands) residuals of spectra shifted by `shift` (n,) in ln(1 + z).
+
+    They are interpolated linearly between the ln wavelengths (bands,) of the bands, and constant beyond.
+    """
     order = np.argsort(wavelength)
-    known, values = wavelength[order], departures[:, order]
+    known, values = wavelength[order], residuals[:, order]
     if len(known) < 2:
-        return departures
+        return residuals
     at = wavelength - shift[:, None]
     low = (np.searchsorted(known, at) - 1).clip(0, len(known) - 2)
     part = ((at - known[low]) / (known[low + 1] - known[low])).clip(0, 1)
@@ -128,7 +130,7 @@ def _seen_from(departures: Array, wavelength: Array, shift: Array) -> Array:
 
 
 def _observed(flux: Array, own: Photometry, like: Photometry, rng: np.random.Generator) -> Photometry:
-    """Photometry of true fluxes (n, bands) in nJy: observed in the bands that the rows `own` have, with errors and limits of `like`."""
+    """Photometry of true fluxes (n, bands) in nJy: the bands of the rows `own` are observed, with errors and limits of `like`."""
     count = len(like.bands)
     seen = ~bits(own.unobserved | own.imputed, count)
     failed = bits(like.undetected, count)
@@ -152,8 +154,7 @@ def _observed(flux: Array, own: Photometry, like: Photometry, rng: np.random.Gen
 
 
 def _errors(flux: Array, like: Photometry, band: int, rng: np.random.Generator) -> tuple[Array, float]:
-    """Errors (n,) of training rows that are as bright in a band, and the ratio of flux to error of the faintest of them; NaN where no
-    error is known."""
+    """(n,) errors of training rows of similar flux in a band, and their lowest flux-to-error ratio; NaN where no error is known."""
     known = like.measured[:, band] & (like.magerr[:, band] > 0)
     if not known.any():
         return np.full(len(flux), np.nan), np.nan
@@ -161,12 +162,12 @@ def _errors(flux: Array, like: Photometry, band: int, rng: np.random.Generator) 
     errors = theirs * like.magerr[known, band] / MAGNITUDES
     order = np.argsort(theirs)
     reach = max(1, len(order) // ALIKE)
-    place = np.searchsorted(theirs[order], flux) + rng.integers(-reach, reach + 1, len(flux))
-    return errors[order[place.clip(0, len(order) - 1)]], float(np.quantile(theirs / errors, 1e-3))
+    index = np.searchsorted(theirs[order], flux) + rng.integers(-reach, reach + 1, len(flux))
+    return errors[order[index.clip(0, len(order) - 1)]], float(np.quantile(theirs / errors, 1e-3))
 
 
 def _reflected(value: Array, low: float, high: float) -> Array:
-    """Values beyond the ends of a range, as far inside of it."""
+    """Values, with those outside the range reflected at its ends."""
     value = np.where(value < low, 2 * low - value, value)
     return np.where(value > high, 2 * high - value, value).clip(low, high)
 

@@ -1,5 +1,7 @@
-"""What decision trees are given: luptitudes, every color, noise and masks. A tree splits one input at a time, so that
-colors which a network forms by itself must be there."""
+"""Inputs of decision trees: luptitudes, all colors, errors and masks.
+
+A tree splits one input at a time, so that all colors must be inputs; a network can form them itself.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from zmill.inputs.photometry.features import Fluxes
 
 @dataclass(frozen=True)
 class TreeInputs:
-    """Photometry as a matrix of which each column is centered on the training rows' median; what is missing is 0.
+    """Photometry as a matrix. Each column is centered on its median over the training rows; missing values are 0.
 
     softening : (bands,) nJy of the luptitudes.
     center : (columns,) medians.
@@ -26,7 +28,7 @@ class TreeInputs:
 
     @classmethod
     def fit(cls, train: Photometry, extra: tuple[str, ...]) -> TreeInputs:
-        """Learn softening and medians from training rows."""
+        """Fit softening and medians on training rows."""
         fluxes = Fluxes.of(train, extra)
         detected = fluxes.observed & ~fluxes.undetected
         noise = torch.where(detected & (fluxes.error > 0), fluxes.error, torch.nan).nanmedian(0).values
