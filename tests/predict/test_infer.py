@@ -116,7 +116,7 @@ def with_few_bands(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def numbers(model: TrainedModel, rows: Photometry) -> tuple[dict[str, Tensor], Tensor, NDArray[np.bool_]]:
     """Point estimates and ends of intervals, densities, and whether rows are out of distribution, one row after another."""
-    density, levels, far = model.answer(rows)
+    density, levels, far = model.predict_all(rows)
     found, z = points.summarize_with(density, GRID, points.LEVELS, levels)
     return found | dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True)), density, far
 
@@ -226,7 +226,7 @@ def test_what_is_looked_up_in_a_table_is_what_the_density_says(
     line: TrainedModel, pool: ThreadPoolExecutor, calibration: Calibration
 ) -> None:
     model = TrainedModel(
-        "bell", "bell", Bell(base.Settings(), line.context), calibration, INTERVALS, line.domain, PRIOR
+        "bell", "bell", Bell(base.Settings(), line.context), calibration, INTERVALS, line.detector, PRIOR
     )
     batch = with_few_bands(batch_of(5000))
     rows = Photometry.from_arrow(batch, BANDS)

@@ -23,7 +23,7 @@ from models.toy_survey import BANDS, labelled
 from models.toy_survey import CONTEXT as WITHOUT_FILTERS
 from zmill.inputs.base import Context
 from zmill.models.registry import model_class
-from zmill.networks.callbacks import Watch
+from zmill.networks.callbacks import Callback
 from zmill.training import store
 
 CPU = torch.device("cpu")
@@ -52,8 +52,8 @@ class Stopping(store.Checkpoint):
     """A checkpoint that writes every epoch and stops the job in one of them, before it is written."""
 
     def __init__(self, path: Path, identity: str, at: tuple[str, int] | None, every: float = 0.0) -> None:
-        self.said: list[str] = []
-        super().__init__(path, identity, self.said.append, every)
+        self.lines: list[str] = []
+        super().__init__(path, identity, self.lines.append, every)
         self.at = at
 
     def look(self, phase: str, epoch: int, score: float) -> None:
@@ -61,12 +61,12 @@ class Stopping(store.Checkpoint):
             raise Stopped
 
 
-def fit(type_: str, changes: dict[str, Any], watch: Callable[[str], Watch], context: Context = CONTEXT) -> tuple:
-    """Weights and facts; `watch` is made of the training's identity."""
+def fit(type_: str, changes: dict[str, Any], callback: Callable[[str], Callback], context: Context = CONTEXT) -> tuple:
+    """Weights and facts; `callback` makes the callback from the identity of the training."""
     cls = model_class(type_)
     settings = cls.Settings.model_validate({**MODELS[type_], **changes})
     model = cls(settings, context)
-    model.watch = watch(store.identity(type_, settings, context, ROWS, CPU))
+    model.watch = callback(store.identity(type_, settings, context, ROWS, CPU))
     facts = model.fit(*ROWS, CPU, lambda line: None)
     return model.state()[0], facts
 
@@ -87,7 +87,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 )
 def test_a_stopped_training_ends_like_one_that_was_not(tmp_path: Path, type_: str, stops: list) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    weights, facts = fit(type_, {}, lambda identity: Watch())
+    weights, facts = fit(type_, {}, lambda identity: Callback())
     for stop in stops:
         with pytest.raises(Stopped):
             fit(type_, {}, lambda identity, stop=stop: Stopping(path, identity, stop))
@@ -99,7 +99,7 @@ def test_a_stopped_training_ends_like_one_that_was_not(tmp_path: Path, type_: st
 def test_early_stopping_counts_on(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     settings = {"epochs": 200, "patience": 3, "lr": 0.05}
-    weights, facts = fit("cnn", settings, lambda identity: Watch())
+    weights, facts = fit("cnn", settings, lambda identity: Callback())
     last = facts["history"][-1]["epoch"]
     assert facts["best_epoch"] + 3 == last < 200
     with pytest.raises(Stopped):
@@ -139,24 +139,24 @@ def test_what_was_left_by_another_training_is_not_used(
         other = ROWS[0].z.copy()
         other[7] += 1e-9
         monkeypatch.setattr(sys.modules[__name__], "ROWS", (replace(ROWS[0], z=other), ROWS[1]))
-    weights, _ = fit("cnn", changes, lambda identity: Watch(), context)
+    weights, _ = fit("cnn", changes, lambda identity: Callback(), context)
     used: list[Stopping] = []
 
-    def watch(identity: str) -> Watch:
+    def callback(identity: str) -> Callback:
         used.append(Stopping(path, identity, None))
         return used[0]
 
-    assert same(fit("cnn", changes, watch, context)[0], weights)
-    assert "left by a training with other settings, rows or version: starting afresh" in used[0].said[0]
+    assert same(fit("cnn", changes, callback, context)[0], weights)
+    assert "left by a training with other settings, rows or version: starting from the beginning" in used[0].lines[0]
 
 
-def test_a_damaged_checkpoint_is_said_and_not_used(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_logged_and_not_used(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Stopped):
         fit("cnn", {}, lambda identity: Stopping(path, identity, ("network", 3)))
     path.write_bytes(path.read_bytes()[:-100])
     checkpoint = Stopping(path, "any", None)
-    assert "cannot be read" in checkpoint.said[0]
+    assert "cannot be read" in checkpoint.lines[0]
     assert checkpoint.kept("network") is None
 
 

@@ -116,12 +116,12 @@ def test_bands_are_taken_away_from_the_rows_of_valid_and_test(trained: TrainedMo
 def test_bands_are_taken_away_from_a_bounded_number_of_rows(
     trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "MADE_ROWS", 50)
+    monkeypatch.setattr(evaluate, "TEST_ROWS", 50)
     sample = sample_table(120, 12)
-    one, other = (evaluate.evaluate_made(trained, sample, REMOVAL, 1) for _ in range(2))
+    one, other = (evaluate.missing_band_metrics(trained, sample, REMOVAL, 1) for _ in range(2))
     assert one == other
     assert max(entry["n"] for entry in one) == 50
-    assert evaluate.evaluate_made(trained, sample, REMOVAL, 2) != one
+    assert evaluate.missing_band_metrics(trained, sample, REMOVAL, 2) != one
 
 
 def test_the_json_holds_no_nan(evaluation: tuple) -> None:

@@ -12,34 +12,34 @@ from zmill.training import out_of_distribution
 
 
 @pytest.fixture(scope="module")
-def domain() -> out_of_distribution.Domain:
+def detector() -> out_of_distribution.Detector:
     return out_of_distribution.fit(labelled(8000, 1).photometry, reference=1, seed=1)
 
 
-def test_rows_like_the_training_rows_are_flagged_at_the_stated_rate(domain: out_of_distribution.Domain) -> None:
-    assert domain(labelled(20_000, 2).photometry).mean() == pytest.approx(0.01, abs=0.006)
+def test_rows_like_the_training_rows_are_flagged_at_the_stated_rate(detector: out_of_distribution.Detector) -> None:
+    assert detector(labelled(20_000, 2).photometry).mean() == pytest.approx(0.01, abs=0.006)
 
 
 @pytest.mark.parametrize("shift", [(0, 0, 12), (0, 12, 0), (6, 6, 6), (-14, -14, -14)])
-def test_rows_unlike_them_are_flagged(domain: out_of_distribution.Domain, shift: tuple[float, ...]) -> None:
+def test_rows_unlike_them_are_flagged(detector: out_of_distribution.Detector, shift: tuple[float, ...]) -> None:
     batch = labelled(500, 3).photometry
-    assert domain(photometry(batch.mag + np.array(shift))).mean() > 0.99
+    assert detector(photometry(batch.mag + np.array(shift))).mean() > 0.99
 
 
-def test_the_compiled_pass_flags_the_same_rows(domain: out_of_distribution.Domain) -> None:
+def test_the_compiled_pass_flags_the_same_rows(detector: out_of_distribution.Detector) -> None:
     for rows in (0, 3, 5000):
         mag = labelled(rows, 11).photometry.mag * np.float32(1.02)
         mag[::7, 0], mag[::11, 1] = np.nan, np.inf
-        distance2 = domain.distance2(photometry(mag)).numpy()
-        clear = np.abs(distance2 / domain.threshold - 1) > 1e-3
-        assert (domain(photometry(mag)) == (distance2 > domain.threshold))[clear].all()
+        distance2 = detector.distance2(photometry(mag)).numpy()
+        clear = np.abs(distance2 / detector.threshold - 1) > 1e-3
+        assert (detector(photometry(mag)) == (distance2 > detector.threshold))[clear].all()
         assert not rows or clear.mean() > 0.9
 
 
-def test_a_missing_color_alone_is_not_out_of_the_world(domain: out_of_distribution.Domain) -> None:
+def test_a_missing_color_alone_is_not_out_of_distribution(detector: out_of_distribution.Detector) -> None:
     mag = labelled(2000, 4).photometry.mag.copy()
     mag[:, 0] = np.nan
-    assert domain(photometry(mag)).mean() < 0.15
+    assert detector(photometry(mag)).mean() < 0.15
 
 
 def test_a_band_that_never_exists_is_no_dimension() -> None:

@@ -1,4 +1,4 @@
-"""What is said of rows of which the photometry says little: n(z), shares that are fitted, and intervals that hold what they state."""
+"""Densities of rows with little photometry: n(z), fitted prior weights, and intervals with the stated coverage."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_model_that_is_sure_of_what_it_cannot_know_is_given_the_n_of_z_until_i
     train, calib, test = labelled(3000, 1), labelled(1000, 2), labelled(2000, 3)
     far = np.arange(1000) % 5 == 0
     found = prior.fit(certain, GRID, train, calib, far, NONE)
-    assert min(found.shares) > 0.9
+    assert min(found.weights) > 0.9
     for band in range(3):
         lost = NONE.apply(test.photometry, MissingPattern("", tuple(b for b in range(3) if b != band)))
         kinds = torch.as_tensor(found.kinds(lost, np.zeros(len(test), bool)))
@@ -86,7 +86,7 @@ def test_a_model_that_is_sure_of_what_it_cannot_know_is_given_the_n_of_z_until_i
 
 def test_a_model_that_knows_what_it_does_not_know_is_left_alone() -> None:
     found = prior.fit(honest, GRID, labelled(3000, 1), labelled(1000, 2), np.arange(1000) % 5 == 0, NONE)
-    assert found.shares[3] < 0.1, "out of distribution"
+    assert found.weights[3] < 0.1, "out of distribution"
     batch = labelled(20, 4).photometry
     mixed = found.mixed(honest(batch), torch.full((20,), 3))
     assert (mixed - honest(batch)).abs().max() < 0.1 * honest(batch).max()
@@ -104,7 +104,7 @@ def test_where_rows_are_too_few_to_promise_anything_the_interval_is_the_whole_gr
     contents = found.contents[3]
     assert tuple(content == 1 for content in contents) == whole
     if not rows:
-        assert found.shares[3] == pytest.approx(0.5, abs=1e-3), (
+        assert found.weights[3] == pytest.approx(0.5, abs=1e-3), (
             "half of what the model says and half of what all rows say"
         )
     assert all(content >= coverage for content, coverage in zip(contents, conformal.COVERAGES, strict=True))
@@ -113,7 +113,7 @@ def test_where_rows_are_too_few_to_promise_anything_the_interval_is_the_whole_gr
 def test_it_comes_back_from_what_is_saved() -> None:
     found = prior.fit(honest, GRID, labelled(300, 1), labelled(100, 2), np.zeros(100, bool), NONE)
     again = prior.Prior.restore(*found.state())
-    assert again.shares == found.shares and again.contents == found.contents
+    assert again.weights == found.weights and again.contents == found.contents
     assert torch.equal(again.density, found.density) and again.nothing == len(BANDS) + 1
 
 

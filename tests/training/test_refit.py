@@ -49,11 +49,11 @@ def test_what_was_calibrated_stays_and_the_domain_is_that_of_all_rows() -> None:
     train, valid, calib = labelled(300, 1), labelled(150, 2), labelled(400, 3)
     settings = cls.Settings.model_validate({"k": [5]})
     trained = fit_and_calibrate("knn", "knn", settings, CONTEXT, train, valid, calib, contract.CPU, lambda line: None)
-    calibration, domain = trained.calibration, trained.domain
-    said: list[str] = []
-    refit(trained, Labelled.join([train, valid, calib]), said.append)
+    calibration, detector = trained.calibration, trained.detector
+    lines: list[str] = []
+    refit(trained, Labelled.join([train, valid, calib]), lines.append)
     assert trained.calibration == calibration
-    assert not torch.equal(trained.domain.centers, domain.centers)
+    assert not torch.equal(trained.detector.centers, detector.centers)
     assert trained.facts["rows"]["refit"] == 850
     assert len(trained.model.state()[0]["z"]) == 850
-    assert "850" in said[0]
+    assert "850" in lines[0]

@@ -53,19 +53,19 @@ def test_test_rows_choose_nothing() -> None:
     assert choose(evaluations, "crps")["model"] == "a"
 
 
-def test_a_tie_goes_to_the_first_name_and_a_near_tie_is_said() -> None:
+def test_a_tie_goes_to_the_first_name_and_a_near_tie_is_stated() -> None:
     evaluations = {"b": evaluation({"crps": 0.005}), "a": evaluation({"crps": 0.005})}
     found = choose(evaluations, "crps")
     assert found["model"] == "a"
     assert "within the 68 % interval" in found["why"]
 
 
-def test_too_few_blocks_of_sky_are_said() -> None:
+def test_too_few_blocks_of_sky_are_stated() -> None:
     evaluations = {name: evaluation({"crps": 0.005}, blocks=3) for name in "ab"}
     found = choose(evaluations, "crps")
     assert found["interval"] == [None, None] and found["blocks"] == 3
     assert "within" not in found["why"]
-    assert found["why"].endswith("; 3 block(s) of sky are too few to say how certain that is")
+    assert found["why"].endswith("; 3 block(s) of sky are too few to estimate the uncertainty")
     certain = choose({"a": evaluation({"crps": 0.005})}, "crps")
     assert certain["interval"] == [0.0, 0.01] and "blocks" not in certain["why"]
 

@@ -64,7 +64,7 @@ def test_an_unfinished_folder_is_refused(tmp_path: Path, trained: TrainedModel, 
 
 def test_other_bands_are_refused(tmp_path: Path, trained: TrainedModel) -> None:
     store.save(tmp_path, trained)
-    with pytest.raises(ModelError, match="trained on the bands g, r, i, asked to predict from u, g, r"):
+    with pytest.raises(ModelError, match="trained on the bands g, r, i, but the photometry has u, g, r"):
         store.load(tmp_path, bands=("u", "g", "r"))
 
 

@@ -21,9 +21,9 @@ CPU = torch.device("cpu")
 
 
 def fitted(
-    train: Labelled, calib: Labelled, said: list[str] | None = None, valid: Labelled | None = None
+    train: Labelled, calib: Labelled, log: list[str] | None = None, valid: Labelled | None = None
 ) -> TrainedModel:
-    lines = said if said is not None else []
+    lines = log if log is not None else []
     settings = registry.model_class("trainz").Settings()
     valid = valid or labelled(150, 2)
     return fit_and_calibrate("floor", "trainz", settings, CONTEXT, train, valid, calib, CPU, lines.append)
@@ -66,11 +66,11 @@ def test_intervals_have_levels_by_the_reference_magnitude() -> None:
 
 
 def test_the_facts_and_the_log_say_what_was_done() -> None:
-    said: list[str] = []
-    trained = fitted(labelled(300, 1), labelled(200, 3), said)
+    log: list[str] = []
+    trained = fitted(labelled(300, 1), labelled(200, 3), log)
     assert trained.facts["rows"] == {"train": 300, "valid": 150, "calib": 200}
     assert trained.facts["train_seconds"] >= 0
-    assert any("fitting trainz on 300 rows" in line for line in said)
+    assert any("fitting trainz on 300 rows" in line for line in log)
     for scores in (trained.facts["calibration"][when] for when in ("before", "after")):
         assert sum(scores["pit_histogram"]) == 150 and scores["crps"] > 0
     assert trained.ood(labelled(20, 5).photometry).dtype == np.bool_
@@ -125,7 +125,7 @@ def test_redshifts_beyond_the_grid_are_refused_where_too_few_are_left_and_said_w
         ModelError, match=r"redshift_grid goes from .* of 300 training, .* only 0, 150 and 50 are on it"
     ):
         fitted(far, calib)
-    said: list[str] = []
+    log: list[str] = []
     train.z[:7] = GRID.z_max + 1
-    fitted(train, calib, said)
-    assert any("7 training redshifts are beyond redshift_grid" in line for line in said)
+    fitted(train, calib, log)
+    assert any("7 training redshifts are beyond redshift_grid" in line for line in log)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zmill.inputs.base import Context, Labelled
 from zmill.inputs.photometry.batch import Photometry
-from zmill.networks.callbacks import Watch
+from zmill.networks.callbacks import Callback
 from zmill.sections import Section
 
 Settings = Section
@@ -36,8 +36,8 @@ class Model(ABC):
         self.settings = settings
         self.context = context
         self.device = torch.device("cpu")
-        self.watch = Watch()
-        """Looks on while `fit` trains networks."""
+        self.watch = Callback()
+        """Callback of the training of networks."""
 
     @abstractmethod
     def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:

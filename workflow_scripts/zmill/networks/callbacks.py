@@ -1,4 +1,4 @@
-"""What looks on while networks are trained: it may keep what a killed job goes on from, or end a training early."""
+"""The callback of a training: it may save checkpoints, from which a killed job resumes, or end the training early."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 from torch import Tensor
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
-"""Something as it is saved: named tensors, and a JSON-ready dictionary."""
+"""A state to save: named tensors, and a JSON-ready dictionary."""
 
 
-class Watch:
-    """Looks on, epoch by epoch; this one does nothing.
+class Callback:
+    """Called after every epoch of a training; this base class does nothing.
 
-    A model trains in one phase or in several, one after the other (networks, then the network that it is distilled
-    into); each has a name of its own.
+    A model is trained in one phase or in several in sequence (networks, then the network that they are distilled into);
+    each phase has a name.
     """
 
     earlier_seconds: float = 0.0
-    """Seconds that killed jobs trained before this one went on."""
+    """Training time in seconds of the killed jobs that this one resumes."""
 
     def look(self, phase: str, epoch: int, score: float) -> None:
-        """Take the score on the validation rows after an epoch, smaller is better. Raising ends the training."""
+        """Receive the score on the validation rows after an epoch; smaller is better. An exception ends the training."""
 
     def keep(self, phase: str, state: Callable[[], State], ended: bool = False) -> None:
-        """Take what the rest of a phase depends on, after every epoch and, as its result, at its end."""
+        """Save the state of a phase, after every epoch and at its end, from which it can be resumed."""
 
     def kept(self, phase: str) -> State | None:
-        """What was last kept of a phase, to go on from; None where it starts afresh."""
+        """The last saved state of a phase; None if the phase starts from the beginning."""
         return None

@@ -1,4 +1,4 @@
-"""Which device a job computes on."""
+"""The choice of the device that a job computes on."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from zmill.catalog.lock import Locked, hold
 from zmill.workflow.gpus import VISIBLE
 
 TRAINING_THREADS = 2
-"""Threads of a training, whatever `--cores`: a model's bits depend on it. The rules `train_model` and `tune_trial` ask for as many."""
+"""Number of threads of a training, fixed because the rounding of sums depends on it. The rules `train_model` and `tune_trial` reserve as
+many."""
 
 _held: list[IO[str]] = []
-"""Locked files of the GPUs that this process has taken: they stay locked until it ends, however it ends."""
+"""Lock files of the GPUs that this process has taken; the locks are released when the process ends."""
 
 
 def choose() -> torch.device:
-    """A GPU of those that the job may see, one that no other job of this machine has taken if there is one; else the CPU.
+    """Choose a visible GPU that no other job of this machine has taken, a shared one if all are taken, or the CPU if there is none.
 
-    SLURM gives a job its own GPU. Snakemake on one machine counts GPUs but hands none out: jobs side by side would all take
-    the first. From here on the process takes numbers below 1e-38, which the tails of densities are full of, for zero: many
-    processors multiply them fifty times slower than others.
+    SLURM assigns a GPU to each job. Snakemake on one machine only counts GPUs, so that concurrent jobs would all take the
+    first. Denormal numbers (below 1e-38), which are frequent in the tails of densities, are also flushed to zero from here
+    on, because many processors multiply them fifty times slower than others.
     """
     torch.set_flush_denormal(True)
     if not _held:
         given = os.environ.get(VISIBLE)
-        # Counted without a word to the driver, which reads the variable once.
+        # Counted without initializing the driver, which reads the variable only once.
         names = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
         if len(names) > 1:
             os.environ[VISIBLE] = take(names, own_folder())
@@ -43,9 +44,9 @@ def choose() -> torch.device:
 
 
 def own_folder() -> Path | None:
-    """A folder of the temporary one that this user alone can write to; None where somebody else made it first.
+    """A folder in the temporary folder that only this user can write to; None if another user made it first.
 
-    In the temporary folder itself anyone may put a link in the place of a file that is locked, written and cut.
+    In the temporary folder itself, any user could replace a lock file by a link to another file.
     """
     folder = Path(tempfile.gettempdir(), f"zmill-{os.getuid()}")
     try:
@@ -58,9 +59,9 @@ def own_folder() -> Path | None:
 
 
 def take(names: Sequence[str], folder: Path | None) -> str:
-    """The first of several GPUs that is free, now taken by this process; one that is shared if none is.
+    """Take the first of several GPUs that is free; share one if none is.
 
-    folder : where the files are that jobs of this machine lock; without one, no GPU is taken and any is shared.
+    folder : folder of the lock files of this machine; None: no GPU is locked and one is shared.
     """
     for name in map(str.strip, names if folder else ()):
         assert folder is not None
@@ -81,23 +82,23 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def multiplies_int8(device: torch.device) -> bool:
-    """Whether products of 8-bit integers are several times as fast as those of float32: on a CPU with instructions for them."""
+    """Whether the device is a CPU with instructions for 8-bit integer products, which are several times as fast as float32."""
     there = torch.cpu.get_capabilities()
     fast = there.get("avx512_vnni") or there.get("avx_vnni")
     return device.type == "cpu" and bool(fast) and torch.backends.mkldnn.is_available()
 
 
 def sent(values: Tensor | NDArray[Any], device: torch.device) -> Tensor:
-    """On a device; to a GPU by way of pinned memory, so that nobody waits for it."""
+    """Copy values to a device; to a GPU asynchronously, from pinned memory."""
     values = torch.as_tensor(values)
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Same seed, same kind of device, same bits: deterministic algorithms wherever there are any, on a fixed number of threads.
+    """Make results bit-identical for the same seed and kind of device: deterministic algorithms on a fixed number of threads.
 
-    Sums that threads share are rounded otherwise for each number of them, so that it may not be what Snakemake has left.
+    The number of threads is fixed, not the one that Snakemake assigns, because the rounding of sums depends on it.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Trained networks as they predict: in few passes, and residual ones in the narrowest numbers that the processor multiplies fast."""
+"""Inference of trained networks, in few passes; residual networks use the narrowest numbers that the device multiplies fast."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from zmill.networks.device import multiplies_bfloat16, multiplies_int8
 from zmill.networks.network import FullyConnected, Linear, ResidualMLP, Waves
 
 Range: TypeAlias = tuple[float, float]
-"""Lowest and highest number that training rows bring to a layer, but for very few."""
+"""Lowest and highest input of a layer over training rows, without the most extreme values."""
 BEYOND = 1e-5
-"""Share of the numbers that lie below a range, and above it."""
+"""Fraction of the inputs below a range, and above it."""
 Layer: TypeAlias = tuple[Tensor, Tensor]
 """Weights (outputs, inputs) and biases (outputs,)."""
 
 
 class Applied:
-    """A trained `ResidualMLP` member by member: only predicts.
+    """A trained `ResidualMLP` for inference, member by member.
 
-    Where the ranges of a network of one member are known and the processor has instructions for it, in products of 8-bit
-    integers behind a stem in float32. Else in bfloat16 where the device multiplies it: the stem, which sees the colors, is
-    then given them twice, rounded and what the rounding left; phases stay in float32. Else in float32.
+    A network of one member with known ranges uses 8-bit integer products after a float32 stem, if the processor has
+    instructions for them. Otherwise it uses bfloat16 if the device supports it: the stem then receives its inputs twice, as
+    rounded values and as rounding errors, and phases stay in float32. Otherwise it uses float32.
 
     Parameters
     ----------
-    ranges : what `ranges_of` gives of training rows.
+    ranges : ranges of the layers on training rows (`ranges_of`).
     """
 
     def __init__(self, network: ResidualMLP, ranges: Sequence[Range] | None = None) -> None:
@@ -48,7 +48,9 @@ class Applied:
             weight, bias = linear.weight.detach().to(self.dtype), linear.bias.detach().to(self.dtype)
             return [(w.T.contiguous(), b[0]) for w, b in zip(weight, bias, strict=True)]
 
-        waves = [None] * network.members if network.waves is None else _wave_products(network.waves, self.dtype)
+        embeddings = (
+            [None] * network.members if network.waves is None else _embedding_products(network.waves, self.dtype)
+        )
         mixed = 0 if network.waves is None else network.waves.bias.shape[-1]
         stem = layers(network.stem)
         if self.dtype == torch.bfloat16:
@@ -56,25 +58,25 @@ class Applied:
         pairs = zip(network.first, network.second, strict=True)
         blocks = [(layers(a), layers(b)) for a, b in pairs]
         self.members = [
-            (waves[m], stem[m], [(first[m], second[m]) for first, second in blocks], head)
+            (embeddings[m], stem[m], [(first[m], second[m]) for first, second in blocks], head)
             for m, head in enumerate(_widened(*layer) for layer in layers(network.head))
         ]
-        self._whole = None if ranges is None else _Whole(*self.members[0][2:], ranges)
+        self._quantized = None if ranges is None else _Quantized(*self.members[0][2:], ranges)
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """(n, inputs) -> (n, outputs) of each member."""
         rounded = x.to(self.dtype)
         given = [x] if self.dtype == torch.float32 else [rounded, (x - rounded).to(self.dtype)]
-        for waves, stem, blocks, head in self.members:
+        for embedding, stem, blocks, head in self.members:
             inputs = list(given)
-            if waves is not None:
-                frequency, mix = waves
+            if embedding is not None:
+                frequency, mix = embedding
                 phase = x[:, : self.waved] @ frequency
                 both = torch.cat([phase.sin(), phase.cos_()], 1).to(self.dtype)
                 inputs.append(rectified(both, *mix))
             h = rectified(torch.cat(inputs, 1) if len(inputs) > 1 else x, *stem)
-            if self._whole is not None:
-                yield self._whole(h)[:, : self.size]
+            if self._quantized is not None:
+                yield self._quantized(h)[:, : self.size]
                 continue
             for first, second in blocks:
                 h = h.add_(functional.linear(rectified(h, *first), *second))
@@ -95,7 +97,7 @@ class Applied:
 
 
 class AppliedLayers:
-    """A trained `FullyConnected` of one member: only predicts."""
+    """A trained `FullyConnected` of one member, for inference."""
 
     def __init__(self, network: FullyConnected) -> None:
         layers = [layer for layer in (*network.layers, network.head) if isinstance(layer, Linear)]
@@ -111,66 +113,67 @@ class AppliedLayers:
 
 
 def rectified(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A layer with ReLU behind it; of float32 on a CPU in one pass of oneDNN."""
+    """A linear layer followed by ReLU; for float32 on a CPU one fused operation of oneDNN."""
     if x.dtype != torch.float32 or x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return functional.linear(x, weight, bias).relu_()
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
 
 
-class _Whole:
-    """Blocks and head of a network in products of 8-bit integers, sums in float32.
+class _Quantized:
+    """Blocks and head of a network in 8-bit integer products, with sums in float32.
 
-    Each layer's inputs are counted in 255 steps of the range that training rows gave them and end at its ends, each output's
-    weights in 127 steps to either side: the same for every row, whatever rows it is predicted with.
+    The inputs of each layer are quantized in 255 steps over their range on training rows and clipped to it; the weights of
+    each output are quantized in 127 steps to either side. The steps are fixed, so that the result of a row does not depend
+    on the other rows of its batch.
     """
 
     def __init__(self, blocks: list[tuple[Layer, Layer]], head: Layer, ranges: Sequence[Range]) -> None:
         layers = [*(layer for pair in blocks for layer in pair), head]
-        *hidden, self._head = (_WholeLayer(*layer, *own) for layer, own in zip(layers, ranges, strict=True))
+        *hidden, self._head = (_QuantizedLayer(*layer, *own) for layer, own in zip(layers, ranges, strict=True))
         self._pairs = list(zip(hidden[::2], hidden[1::2], strict=True))
 
     def __call__(self, h: Tensor) -> Tensor:
         """(n, width) behind the stem -> (n, outputs)."""
         for number, (first, second) in enumerate(self._pairs, 1):
-            inner = first(first.counted(h), following=second)
+            inner = first(first.quantized(h), following=second)
             h = second(inner, to=h, following=self._head if number == len(self._pairs) else None)
-        return self._head(h if self._pairs else self._head.counted(h))
+        return self._head(h if self._pairs else self._head.quantized(h))
 
 
-class _WholeLayer:
-    """A linear layer whose inputs, of a range, are integers of 8 bits without sign."""
+class _QuantizedLayer:
+    """A linear layer whose inputs, in a given range, are quantized to unsigned 8-bit integers."""
 
     def __init__(self, weight: Tensor, bias: Tensor, low: float, high: float) -> None:
         low, high = min(low, 0.0), max(high, 1e-6)
         self.step = (high - low) / 255
         self.zero = round(-low / self.step)
         steps = weight.abs().amax(1).clamp_min(1e-9) / 127
-        whole = torch.ops.onednn.qlinear_prepack((weight / steps[:, None]).round().to(torch.int8), None)
-        self._given: tuple[Any, ...] = self.step, self.zero, whole, steps, torch.zeros(len(steps), dtype=torch.int32)
-        self._bias, self._count = bias, _count()
+        packed = torch.ops.onednn.qlinear_prepack((weight / steps[:, None]).round().to(torch.int8), None)
+        self._given: tuple[Any, ...] = self.step, self.zero, packed, steps, torch.zeros(len(steps), dtype=torch.int32)
+        self._bias, self._quantize = bias, _quantizer()
 
-    def counted(self, x: Tensor) -> Tensor:
+    def quantized(self, x: Tensor) -> Tensor:
         """(n, inputs) float32 -> uint8."""
         flat = a_block_at_least(x.contiguous().numpy().reshape(-1))
         out = np.empty(len(flat), np.uint8)
-        self._count(flat, np.array([1 / self.step, self.zero + 0.5], np.float32), out, len(flat))
+        self._quantize(flat, np.array([1 / self.step, self.zero + 0.5], np.float32), out, len(flat))
         return torch.from_numpy(out)[: x.numel()].view(x.shape)
 
-    def __call__(self, counted: Tensor, *, to: Tensor | None = None, following: _WholeLayer | None = None) -> Tensor:
-        """(n, inputs) uint8 -> (n, outputs) float32, added to `to`; uint8 where a following layer takes what is above zero."""
+    def __call__(self, inputs: Tensor, *, to: Tensor | None = None, following: _QuantizedLayer | None = None) -> Tensor:
+        """(n, inputs) uint8 -> (n, outputs) float32, added to `to`; uint8 after ReLU if a layer follows."""
         form: tuple[Any, ...] = 1.0, 0, torch.float32
         then: tuple[Any, ...] = "none", [], ""
         if following is not None:
             form, then = (following.step, following.zero, torch.uint8), ("relu", [], "")
         product = torch.ops.onednn.qlinear_pointwise
         if to is None:
-            return product(counted, *self._given, self._bias, *form, *then)
-        return product.binary(counted, *self._given, to, self._bias, *form, 1.0, 0, "add", 1.0, *then)
+            return product(inputs, *self._given, self._bias, *form, *then)
+        return product.binary(inputs, *self._given, to, self._bias, *form, 1.0, 0, "add", 1.0, *then)
 
 
 @lru_cache(maxsize=1)
-def _count() -> Compiled:
-    """Float32 numbers to integers of 8 bits, with a factor and what is added before fractions are cut off."""
+def _quantizer() -> Compiled:
+    """Quantize float32 numbers to 8-bit integers: multiply by a factor, add an offset and truncate."""
     code = Code(
         {"x": (np.float32, ("numbers",)), "line": (np.float32, (2,)), "out": (np.uint8, ("numbers",))}, ("numbers",)
     )
@@ -185,9 +188,9 @@ def _count() -> Compiled:
 
 @torch.inference_mode()
 def ranges_of(network: ResidualMLP, x: Tensor) -> list[Range]:
-    """Ranges of what the layers behind the stem are given, in their order, of inputs (members, n, inputs).
+    """Ranges of the inputs of the layers after the stem, in their order, for network inputs (members, n, inputs).
 
-    They leave `BEYOND` of the numbers out to either side, which would have all others told apart less finely.
+    A fraction `BEYOND` of the values is left out on either side, because extreme values would make the quantization coarser.
     """
     found: list[Range] = []
 
@@ -207,13 +210,13 @@ def ranges_of(network: ResidualMLP, x: Tensor) -> list[Range]:
 
 
 def _widened(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer with outputs of zero more, up to a multiple of 16: a fifth less time on a CPU for 301."""
+    """A layer padded with zero outputs to a multiple of 16, which takes a fifth less time on a CPU for 301 outputs."""
     more = -len(weight) % 16
     return functional.pad(weight, (0, 0, 0, more)), functional.pad(bias, (0, more))
 
 
-def _wave_products(waves: Waves, dtype: torch.dtype) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
-    """Each member's waves as two plain products: inputs to phases, and sines and cosines to numbers, with its bias."""
+def _embedding_products(waves: Waves, dtype: torch.dtype) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
+    """The periodic embedding of each member as two matrix products: inputs to phases, and sines and cosines to outputs, with bias."""
     found = []
     for frequency, weight, bias in zip(
         waves.frequency.detach(), waves.weight.detach(), waves.bias.detach(), strict=True

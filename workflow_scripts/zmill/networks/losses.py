@@ -1,4 +1,4 @@
-"""What networks that answer with probabilities on the points of the redshift grid are trained and judged by."""
+"""Losses and scores of networks whose outputs are probabilities on the points of the redshift grid."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn import functional
 from zmill.pdf.grid import Grid, running_sum
 
 FARTHEST = -80.0
-"""Exponent below which a label counts as this far off: processors take ten times as long for what underflows."""
+"""Lowest exponent of a label: smaller ones would give denormal numbers, with which processors are ten times slower."""
 
 
 def soft_labels(z: Tensor, grid: Grid, width: float) -> Tensor:
     """(..., size) probabilities of the grid points for redshifts (...,).
 
-    width : standard deviation in 1 + z of the Gaussian a label is spread over; 0: shared by the two nearest points.
+    width : standard deviation in 1 + z of the Gaussian of a label; 0: the label is interpolated between the two nearest points.
     """
     distance = grid.tensor(z.device) - z[..., None]
     if width:
@@ -34,13 +34,13 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def crps_of_probabilities(probability: Tensor, z: Tensor, grid: Grid) -> Tensor:
-    """(...,) CRPS of probabilities of the grid points (..., size) at redshifts (...,): half a point's share lies below it."""
+    """(...,) CRPS of probabilities of the grid points (..., size) at redshifts (...,): half the probability of a point lies below it."""
     below = (grid.tensor(probability.device) >= z[..., None]).to(probability.dtype)
     return (running_sum(probability) - 0.5 * probability - below).square().sum(-1) * grid.step
 
 
 class _DensityLoss(torch.autograd.Function):
-    """`density_loss`. Its gradient is written out: few passes over (..., size) numbers in place of some thirty."""
+    """`density_loss` with an explicit gradient, which takes a few passes over (..., size) numbers instead of some thirty."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, z: Tensor, grid: Grid, width: float, crps: float) -> Tensor:
@@ -52,7 +52,7 @@ class _DensityLoss(torch.autograd.Function):
         if crps:
             off = running_sum(p).sub_(p, alpha=0.5).sub_((grid.tensor(z.device) >= z[..., None]).to(p.dtype))
             value.add_(torch.linalg.vecdot(off, off), alpha=crps * grid.step)
-            # A probability is in the sums of all points above its own, and half of it in its own.
+            # A probability counts in the cumulative sums of all later points, and half in its own.
             slope = off.sub_(running_sum(off), alpha=2.0).mul_(p)
             gradient.add_(slope, alpha=crps * grid.step)
             gradient.addcmul_(p, slope.sum(-1, keepdim=True), value=-crps * grid.step)

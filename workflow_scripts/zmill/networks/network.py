@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zmill.networks.callbacks import State, Watch
+from zmill.networks.callbacks import Callback, State
 from zmill.networks.device import multiplies_bfloat16
 from zmill.networks.parallel import CPU_LANES, lanes
 from zmill.sections import Section
@@ -242,7 +242,7 @@ def train(
     seed: int,
     say: Callable[[str], None],
     optimizer_of: Callable[[list[nn.Parameter], Schedule], torch.optim.Optimizer] = adamw,
-    watch: Watch | None = None,
+    watch: Callback | None = None,
     phase: str = "network",
     until: int | None = None,
     parallel: bool = False,
@@ -275,7 +275,7 @@ def train(
     TrainingError
         If the loss is not finite.
     """
-    watch = watch or Watch()
+    watch = watch or Callback()
     device = next(network.parameters()).device
     batch = min(schedule.batch, rows)
     steps = rows // batch

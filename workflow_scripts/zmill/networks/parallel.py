@@ -1,7 +1,7 @@
-"""Training and asking in lanes: threads that each do a large part of the work on their own and rarely wait for one another.
+"""Lanes: threads that each do a large part of the work of training or inference and rarely synchronize.
 
-Inside a lane torch computes on one thread. Threads that share every operation would meet thousands of times a second, and a
-processor that is busy with other work makes all of them wait for the one that it has put aside.
+Within a lane torch uses one thread. Threads that share every operation synchronize thousands of times a second, and on a busy
+processor all of them wait whenever one is descheduled.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import TypeVar
 import torch
 
 CPU_LANES = 2
-"""Lanes on a CPU, whatever number of cores a job may use: the sums of a training, and so its last bits, depend on it."""
+"""Number of lanes on a CPU, independent of the cores of the job, because the rounding of sums in a training depends on it."""
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
 class Lanes:
-    """A number of lanes, to give parts of the work to.
+    """A pool of lanes, among which parts of the work are distributed.
 
-    count : of lanes; 1: the calling thread does all of it.
+    count : number of lanes; 1: the calling thread does all of the work.
     """
 
     def __init__(self, pool: ThreadPoolExecutor | None, count: int) -> None:
@@ -32,7 +32,7 @@ class Lanes:
     def map(self, work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
         """Results of `work` for each of the parts, in their order.
 
-        What a thread is set to (inference mode, autocast) `work` has to set itself.
+        `work` must set thread-local modes (inference mode, autocast) itself.
         """
         if self._pool is None or len(parts) < 2:
             return [work(part) for part in parts]
@@ -41,8 +41,10 @@ class Lanes:
 
 @contextmanager
 def lanes(device: torch.device, most: int = CPU_LANES) -> Iterator[Lanes]:
-    """Lanes for work on a device: on a CPU at most `most`, with torch on one thread in each of them until the block ends; on a
-    GPU, which is one queue of large operations, a single one."""
+    """Lanes for work on a device, until the block ends.
+
+    On a CPU there are at most `most`, each with one torch thread. On a GPU, which runs one queue of large operations, there is one.
+    """
     if device.type != "cpu":
         yield Lanes(None, 1)
         return

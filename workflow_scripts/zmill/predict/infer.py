@@ -285,7 +285,7 @@ class _Few:
 
     @classmethod
     def of(cls, model: TrainedModel, rows: Photometry) -> _Few:
-        far, only = model.domain(rows), only_band(rows)
+        far, only = model.detector(rows), only_band(rows)
         return cls(far, kinds_of(only, far, model.prior.bands), only != USUAL)
 
 

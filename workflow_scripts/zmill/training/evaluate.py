@@ -1,4 +1,4 @@
-"""A trained model held against labelled rows: its predictions row by row, and every metric of them."""
+"""Evaluation of a trained model on labelled rows: its predictions and all metrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from zmill.pdf.grid import Grid
 from zmill.training.trained import TrainedModel
 
 BATCH_CPU, BATCH_GPU = 4096, 65_536
-"""Rows predicted at a time: few enough for the processor's cache, many enough to fill a GPU."""
+"""Rows predicted at a time: few enough for the cache of a CPU, many enough to occupy a GPU."""
 BINS = 10
 DRAWS = 100
 INTERVAL = 0.68
@@ -36,9 +36,9 @@ PATTERNS = 20
 POINTS = ("z_mode", "z_best", "z_mean", "z_median")
 SCORES = ("pit", "crps", "log_score", "cde_loss")
 BINNED = ("bias", "sigma_mad", "eta_015", "crps")
-"""Metrics that have an interval in every bin."""
-MADE_ROWS = 2_000
-"""Rows of a split, at most, that bands are taken away from: each pattern is a prediction of all of them."""
+"""Metrics with a confidence interval in every bin."""
+TEST_ROWS = 2_000
+"""Most rows of a split in the missing-band tests, which predict all of them once for each pattern."""
 
 
 # ------------------------------------------------------------------------------------------------ predictions
@@ -46,10 +46,12 @@ MADE_ROWS = 2_000
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a model says of labelled rows.
+    """Predictions of a model for labelled rows.
 
-    columns : name -> (n,) point estimates, odds, ends of stated intervals and `ood`; density : (grid.size,) sum of all densities; seconds : that
-    densities and point estimates took.
+    columns : name -> (n,) point estimates, odds, ends of conformal intervals and `ood`.
+    scores : scores of the densities.
+    density : (grid.size,) sum of all densities.
+    seconds : time that densities and point estimates took.
     """
 
     columns: dict[str, NDArray[Any]]
@@ -69,7 +71,7 @@ def predict_rows(trained: TrainedModel, rows: Labelled) -> Predicted:
     for part in row_chunks(max(len(rows), 1), size):
         batch = rows.photometry[part]
         started = time.perf_counter()
-        density, levels, ood = trained.answer(batch)
+        density, levels, ood = trained.predict_all(batch)
         found, z = points.summarize_with(density, grid, points.LEVELS, levels)
         found |= dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True))
         estimates = {name: value.cpu().numpy() for name, value in found.items()}
@@ -94,8 +96,8 @@ def predict_sample(
 
     Returns
     -------
-    Predictions (see docs/columns.md, `evaluation/<model>/predictions.parquet`), the stacked n(z) on the model's grid, and the seconds
-    that densities and point estimates took.
+    Predictions (see docs/columns.md, `evaluation/<model>/predictions.parquet`), the stacked n(z) on the model's grid, and the time
+    in seconds that densities and point estimates took.
     """
     context = trained.context
     labelled = Labelled.from_arrow(sample, context.bands, context.extra_names)
@@ -118,7 +120,7 @@ def predict_sample(
 
 
 def _blocks(sample: pa.Table, order: int) -> NDArray[np.int64]:
-    """(n,) HEALPix pixel of each row's sky block; without positions each row is a block of its own."""
+    """(n,) HEALPix pixel of the sky block of each row; without positions each row is its own block."""
     if HEALPIX_COLUMN not in sample.schema.names:
         return np.arange(len(sample), dtype=np.int64)
     return np.asarray(at_order(sample.column(HEALPIX_COLUMN).to_numpy(), order), np.int64)
@@ -128,11 +130,11 @@ def _blocks(sample: pa.Table, order: int) -> NDArray[np.int64]:
 
 
 class Rows:
-    """Predictions of labelled rows as arrays, with the metrics of any of them.
+    """Predictions of labelled rows as arrays, and the metrics of any subset of them.
 
     Parameters
     ----------
-    column : name -> (n,) the columns of `predictions.parquet` that metrics are made of.
+    column : name -> (n,) the columns of `predictions.parquet` that metrics are computed from.
     """
 
     def __init__(self, column: dict[str, NDArray[Any]]) -> None:
@@ -162,7 +164,7 @@ class Rows:
         return found | metrics.pdf_metrics(self.scores[rows], weight)
 
     def binned(self, rows: NDArray[Any]) -> Metrics:
-        """The metrics that every bin has an interval of."""
+        """The metrics that have an interval in every bin."""
         found = metrics.delta_metrics(self.column["z_median"][rows], self.z_spec[rows])
         return {**found, "crps": float(self.scores.crps[rows].mean())}
 
@@ -190,7 +192,7 @@ def evaluate_split(
         "intervals": intervals(),
         "binned": {name: _binned(rows, name, edges[name], seed) for name in edges},
         "patterns": _patterns(rows, bands),
-        "ood": {name: _some(rows, mask) for name, mask in _domains(rows).items()},
+        "ood": {name: _some(rows, mask) for name, mask in _by_ood(rows).items()},
     }
     if rows.weight.min() != rows.weight.max():
         found["weighted"] = {
@@ -202,14 +204,14 @@ def evaluate_split(
 
 
 def stated_coverage(predictions: pa.Table, intervals: Conformal) -> list[dict[str, Any]]:
-    """How often the intervals of stated coverage hold the true redshift: of all rows, by bin of magnitude, of those out of distribution.
+    """Coverage of the conformal intervals: of all rows, by bin of magnitude, and of rows that are out of distribution.
 
     Each entry has `rows` (`all`, `bin`, `no magnitude` or `out of distribution`), `low` and `high` in reference magnitude (None: open), `n`, and by
-    coverage the share of rows `found`, its binomial standard `error` and the median `width` of the intervals in redshift.
+    coverage the fraction `found` of rows whose interval has the true redshift, its binomial standard `error` and the median `width` of the intervals in redshift.
     """
     column = {name: predictions.column(name).to_numpy() for name in ("redshift", "weight", "mag_reference")}
     end = {name: predictions.column(name).to_numpy() for name in conformal.COLUMNS}
-    # Rounded as the ends are: a redshift at the end of the grid is within an interval that reaches to it.
+    # Rounded like the ends, so that a redshift at the end of the grid is within an interval that reaches to it.
     z = column["redshift"].astype(np.float32)
     number = intervals.bin_of(torch.from_numpy(column["mag_reference"].copy())).numpy()
     edges = [None, *intervals.edges, None]
@@ -223,15 +225,15 @@ def stated_coverage(predictions: pa.Table, intervals: Conformal) -> list[dict[st
         weight = column["weight"][rows]
         for coverage in conformal.COVERAGES if weight.sum() > 0 else ():
             left, right = (end[name][rows] for name in conformal.ends(coverage))
-            share = np.average((left <= z[rows]) & (z[rows] <= right), weights=weight)
-            error = np.sqrt(share * (1 - share) / conformal.effective(weight))
-            entry[f"{coverage:.0%}"] = {"found": share, "error": error, "width": np.median(right - left)}
+            fraction = np.average((left <= z[rows]) & (z[rows] <= right), weights=weight)
+            error = np.sqrt(fraction * (1 - fraction) / conformal.effective(weight))
+            entry[f"{coverage:.0%}"] = {"found": fraction, "error": error, "width": np.median(right - left)}
         found.append(entry)
     return found
 
 
 def bin_edges(predictions: pa.Table, grid: Grid) -> dict[str, FloatArray]:
-    """Edges of the bins, from the labelled rows alone, so that all models share them."""
+    """Edges of the bins, computed from the labelled rows alone, so that they are the same for all models."""
     found = {}
     for name in ("mag_reference", "redshift"):
         values = predictions.column(name).to_numpy().astype(np.float64)
@@ -252,7 +254,7 @@ def _binned(rows: Rows, name: str, edges: FloatArray, seed: int) -> list[dict[st
 
 
 def _intervals(rows: Rows, mask: NDArray[np.bool_], seed: int) -> dict[str, Any]:
-    """Blocks of sky in a bin, and intervals of `BINNED` from them as for the whole split."""
+    """The number of sky blocks in a bin and the intervals of `BINNED`, computed as for all rows of the split."""
     inside = np.flatnonzero(mask)
     blocks = rows.column["block"][inside]
     if not len(inside):
@@ -272,13 +274,13 @@ def _some(rows: Rows, mask: NDArray[np.bool_]) -> dict[str, Any]:
     return {"n": int(mask.sum()), "board": rows.board(mask) if mask.any() else None}
 
 
-def _domains(rows: Rows) -> dict[str, NDArray[np.bool_]]:
+def _by_ood(rows: Rows) -> dict[str, NDArray[np.bool_]]:
     outside = rows.column["ood"].astype(bool)
     return {"inside": ~outside, "outside": outside}
 
 
 def _patterns(rows: Rows, bands: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Metrics by the states of the bands, the commonest first; the bands that are not named are measured."""
+    """Metrics by natural pattern of missing bands, the most frequent first; bands that are not named are measured."""
     keys = list(zip(*(rows.column[state].tolist() for state in missing_bands.STATES), strict=True))
     found = []
     for key, _ in Counter(keys).most_common(PATTERNS):
@@ -289,13 +291,15 @@ def _patterns(rows: Rows, bands: tuple[str, ...]) -> list[dict[str, Any]]:
     return found
 
 
-def evaluate_made(trained: TrainedModel, sample: pa.Table, removal: BandRemoval, seed: int) -> list[dict[str, Any]]:
-    """Metrics of rows from which bands are taken away, pattern by pattern; patterns that concern no row are left out.
+def missing_band_metrics(
+    trained: TrainedModel, sample: pa.Table, removal: BandRemoval, seed: int
+) -> list[dict[str, Any]]:
+    """Metrics of the missing-band tests by pattern; patterns that change no row are left out.
 
-    sample : rows of `sample/<split>.parquet`, of which at most `MADE_ROWS` are drawn, the same for every model.
+    sample : rows of `sample/<split>.parquet`; at most `TEST_ROWS` of them are drawn, the same for every model.
     """
     context = trained.context
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(sample))[:MADE_ROWS])
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(sample))[:TEST_ROWS])
     rows = Labelled.from_arrow(sample.take(pa.array(drawn)), context.bands, context.extra_names)
     found = []
     for pattern in missing_bands.missing_band_tests(context.bands, context.reference):
@@ -303,16 +307,16 @@ def evaluate_made(trained: TrainedModel, sample: pa.Table, removal: BandRemoval,
         if not mask.any():
             continue
         lost = Labelled(removal.apply(rows.photometry[mask], pattern), rows.z[mask], rows.weight[mask])
-        said = predict_rows(trained, lost)
-        column = {name: said.columns[name] for name in ("z_mean", "z_median")}
-        column |= {name: getattr(said.scores, name) for name in SCORES}
+        predicted = predict_rows(trained, lost)
+        column = {name: predicted.columns[name] for name in ("z_mean", "z_median")}
+        column |= {name: getattr(predicted.scores, name) for name in SCORES}
         board = Rows({**column, "redshift": lost.z, "weight": lost.weight}).board()
         found.append({"pattern": pattern.name, "n": len(lost), "board": board})
     return found
 
 
 def jsonable(content: Any) -> Any:
-    """The same with null for every number that is not finite, lists for arrays and tuples."""
+    """The content for JSON: null for numbers that are not finite, lists for arrays and tuples."""
     if isinstance(content, dict):
         return {str(key): jsonable(value) for key, value in content.items()}
     if isinstance(content, list | tuple | np.ndarray):
@@ -333,10 +337,12 @@ def evaluate(
     seed: int,
     removal: BandRemoval,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Predict the samples of every split and measure.
+    """Predict the samples of all splits and compute their metrics.
 
-    trained : the model that is applied to the survey, which has seen no test row. held_out : the same as it was fitted on
-    the training rows alone; judges itself on validation and calibration rows. samples : split -> rows of `sample/<split>.parquet`. removal : how rows of this survey lose bands.
+    trained : the model that is applied to the survey, evaluated on the test rows, on which it was not trained.
+    held_out : the model fitted on the training rows alone, evaluated on validation and calibration rows.
+    samples : split -> rows of `sample/<split>.parquet`.
+    removal : removal of bands, for the missing-band tests.
 
     Returns
     -------
@@ -356,7 +362,7 @@ def evaluate(
     }
     for split in missing_bands.SPLITS:
         if split in samples:
-            splits[split]["made"] = evaluate_made(judged[split], samples[split], removal, seed)
+            splits[split]["made"] = missing_band_metrics(judged[split], samples[split], removal, seed)
     grid = trained.context.grid
     about = {
         "model": trained.name,

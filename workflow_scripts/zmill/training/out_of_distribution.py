@@ -1,8 +1,8 @@
-"""Out-of-distribution flag: is there any training row like this one?
+"""Out-of-distribution detector: whether there is a training row similar to a given row.
 
-The measure is the distance to the nearest of a few hundred centers of the training rows in whitened feature space
-(the reference magnitude and the adjacent colors, imputed values included), held against the 99th percentile of
-training rows that the centers were not made from. One matrix product per batch: cheap enough for every row.
+The measure is the distance to the nearest of up to 128 k-means centers of the training rows in whitened color space (the
+reference magnitude and the adjacent colors, imputed values included). The threshold is the 99th percentile of the distances of
+training rows that were held out from the centers. The cost is one matrix product per batch.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ PERCENTILE = 99.0
 
 
 @dataclass
-class Domain:
-    """Where the training rows lie.
+class Detector:
+    """The out-of-distribution detector of a set of training rows.
 
-    fill : (features,) value of a feature that a row does not have; scale : (features, k) whitening after centering on
-    `fill`; centers : (k + 1, centers) rows 0…k−1: −2 × center, row k: its squared length; threshold : squared distance.
+    reference : index of the reference band.
+    fill : (features,) median features, which replace missing ones.
+    scale : (features, k) whitening matrix, applied after subtraction of `fill`.
+    centers : (k + 1, centers) rows 0…k−1: −2 × center, row k: squared length of the center.
+    threshold : squared distance above which a row is out of distribution.
     """
 
     reference: int
@@ -44,13 +47,13 @@ class Domain:
     threshold: float
 
     def distance2(self, batch: Photometry) -> Tensor:
-        """(n,) squared distance to the nearest center, in units of the training rows' standard deviation."""
+        """(n,) squared distance to the nearest center, in whitened space."""
         white = self._white(_features(batch, self.reference))
         nearest = torch.addmm(self.centers[-1], white, self.centers[:-1]).amin(1)
         return (nearest + (white * white).sum(1)).clamp_min(0)
 
     def __call__(self, batch: Photometry) -> NDArray[np.bool_]:
-        """(n,) True where no training row is near."""
+        """(n,) whether the row is out of distribution."""
         mag, centers = a_block_at_least(batch.mag), self.centers.T.contiguous().numpy()
         far = np.empty(len(mag), np.bool_)
         self._far(mag, centers, far, len(mag))
@@ -58,7 +61,7 @@ class Domain:
 
     @cached_property
     def _far(self) -> Compiled:
-        """`distance2` against the threshold, compiled."""
+        """The compiled comparison of `distance2` with the threshold."""
         features, size = self.scale.shape
         arrays: dict[str, tuple[Any, Shape]] = {
             "mag": (np.float32, ("rows", features)),
@@ -99,15 +102,15 @@ class Domain:
         return tensors, {"reference": self.reference, "threshold": self.threshold}
 
     @classmethod
-    def restore(cls, tensors: dict[str, Tensor], facts: dict[str, float]) -> Domain:
+    def restore(cls, tensors: dict[str, Tensor], facts: dict[str, float]) -> Detector:
         """The reverse of `state`."""
         return cls(
             int(facts["reference"]), tensors["fill"], tensors["scale"], tensors["centers"], float(facts["threshold"])
         )
 
 
-def fit(train: Photometry, reference: int, seed: int) -> Domain:
-    """Learn where training rows lie; every fifth of them is kept from the centers and sets the threshold.
+def fit(train: Photometry, reference: int, seed: int) -> Detector:
+    """Fit the detector on training rows; one fifth of them is held out from the centers and sets the threshold.
 
     reference : index of the reference band.
     """
@@ -123,16 +126,16 @@ def fit(train: Photometry, reference: int, seed: int) -> Domain:
     count = max(1, min(CENTERS, int((~held_out).sum()) // ROWS_PER_CENTER))
     with threadpool_limits(1):
         found = KMeans(count, n_init=1, random_state=seed, max_iter=50).fit(white[~held_out]).cluster_centers_
-    domain = Domain(
+    detector = Detector(
         reference,
         torch.as_tensor(fill, dtype=torch.float32),
         torch.as_tensor(scale, dtype=torch.float32),
         torch.as_tensor(np.vstack([-2 * found.T, (found**2).sum(1)]), dtype=torch.float32),
         np.inf,
     )
-    distances = domain.distance2(train[order[held_out]]).double().numpy()
-    domain.threshold = float(np.percentile(distances, PERCENTILE))
-    return domain
+    distances = detector.distance2(train[order[held_out]]).double().numpy()
+    detector.threshold = float(np.percentile(distances, PERCENTILE))
+    return detector
 
 
 def _features(batch: Photometry, reference: int) -> NDArray[np.float32]:
@@ -141,9 +144,9 @@ def _features(batch: Photometry, reference: int) -> NDArray[np.float32]:
 
 
 def _whitening(centered: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(features, k) rotation and scaling to unit variance; directions in which the rows do not vary are dropped.
+    """(features, k) rotation and scaling to unit variance; directions without variance are dropped.
 
-    Values beyond 5 robust standard deviations are pulled in first, so that a few wild rows do not hide the others.
+    Values beyond 5 robust standard deviations are clipped first, so that a few outliers do not dominate the covariance.
     """
     spread = 1.4826 * np.median(np.abs(centered), axis=0)
     spread = np.where(spread > 0, spread, centered.std(0) + 1e-12)

@@ -1,4 +1,4 @@
-"""Which model is applied to every row: the best on validation rows by one metric."""
+"""Selection of the model that is applied to every row: the best on validation rows by one metric."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from zmill import metrics
 
-CHOOSES = "valid"
-"""The split that chooses; test rows are reported and choose nothing."""
+SELECTION_SPLIT = "valid"
+"""The split that models are selected on; test rows are reported and not used for selection."""
 COLUMNS = (
     *(
         "model",
@@ -30,13 +30,13 @@ ORDER = ("valid", "calib", "test")
 
 
 class SelectionError(Exception):
-    """No model can be chosen."""
+    """No model can be selected."""
 
 
 def leaderboard(evaluations: dict[str, dict[str, Any]], metric: str) -> str:
     """The leaderboard as CSV: a row per model and split, the best on validation rows first; empty where undefined.
 
-    Where labelled rows have weights there is a second row, of the metrics with them.
+    Where labelled rows have weights, a second row has the weighted metrics.
 
     evaluations : model -> content of its `metrics.json`.
     """
@@ -60,7 +60,7 @@ def leaderboard(evaluations: dict[str, dict[str, Any]], metric: str) -> str:
 
 
 def _measured(part: dict[str, Any]) -> dict[str, Any]:
-    """Metrics, their intervals and from how many blocks of sky these are, as the leaderboard writes them."""
+    """Metrics, their intervals and the number of sky blocks of the intervals, formatted for the leaderboard."""
     if "board" not in part:  # a split without rows
         return {}
     intervals = part["intervals"]
@@ -78,18 +78,18 @@ def choose(evaluations: dict[str, dict[str, Any]], metric: str) -> dict[str, Any
     Raises
     ------
     SelectionError
-        If the metric has a value for no model.
+        If the metric has no value for any model.
     """
     order = _ranked(evaluations, metric)
     if not order:
         raise SelectionError(
-            f"{metric} has no finite value on the {CHOOSES} rows for any of {', '.join(sorted(evaluations))}: "
+            f"{metric} has no finite value on the {SELECTION_SPLIT} rows for any of {', '.join(sorted(evaluations))}: "
             "there are too few rows; give more spectroscopic redshifts or choose another select.metric"
         )
     best, *others = order
     value = _value(evaluations[best], metric)
     direction = {1: "highest", -1: "lowest", 0: "nearest to zero"}[metrics.check_metric(metric)]
-    why = f"{metric} {value:.5g} on {_split(evaluations[best])['n']:,} {CHOOSES} rows, the {direction} of {len(order)} model(s)"
+    why = f"{metric} {value:.5g} on {_split(evaluations[best])['n']:,} {SELECTION_SPLIT} rows, the {direction} of {len(order)} model(s)"
     intervals = _split(evaluations[best])["intervals"]
     low, high = intervals["metrics"][metric]
     second = others[0] if others else None
@@ -99,13 +99,13 @@ def choose(evaluations: dict[str, dict[str, Any]], metric: str) -> dict[str, Any
         if low is not None and low <= other <= high:
             why += ", within the 68 % interval of the best"
     if intervals["blocks"] < metrics.FEWEST_BLOCKS:
-        why += f"; {intervals['blocks']} block(s) of sky are too few to say how certain that is"
+        why += f"; {intervals['blocks']} block(s) of sky are too few to estimate the uncertainty"
     return {
         "model": best,
         "type": evaluations[best]["type"],
         "model_hash": evaluations[best]["model_hash"],
         "metric": metric,
-        "split": CHOOSES,
+        "split": SELECTION_SPLIT,
         "value": value,
         "interval": [low, high],
         "blocks": intervals["blocks"],
@@ -117,13 +117,13 @@ def choose(evaluations: dict[str, dict[str, Any]], metric: str) -> dict[str, Any
 
 
 def _ranked(evaluations: dict[str, dict[str, Any]], metric: str) -> list[str]:
-    """Models that have the metric, best first; equals in the order of their names."""
+    """Models that have the metric, best first; equal ones in the order of their names."""
     having = [model for model in sorted(evaluations) if _value(evaluations[model], metric) is not None]
     return sorted(having, key=lambda model: metrics.badness(metric, _value(evaluations[model], metric)))
 
 
 def _split(evaluation: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = evaluation["splits"][CHOOSES]
+    found: dict[str, Any] = evaluation["splits"][SELECTION_SPLIT]
     return found
 
 
@@ -133,7 +133,7 @@ def _board(evaluation: dict[str, Any], split: str) -> dict[str, Any]:
 
 
 def _value(evaluation: dict[str, Any], metric: str) -> Any:
-    return _board(evaluation, CHOOSES).get(metric)
+    return _board(evaluation, SELECTION_SPLIT).get(metric)
 
 
 def _text(value: float | None) -> str:

@@ -1,6 +1,6 @@
-"""A trained model as a folder: `tensors.safetensors`, and `model.json`, which is written last. No pickle.
+"""Storage of trained models: a folder with `tensors.safetensors` and, written last, `model.json`. No pickle.
 
-A training that may be killed is one file, `Checkpoint`.
+A checkpoint of a training is one file, `Checkpoint`.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ import zmill
 from zmill.catalog.files import MEND, Damaged, atomic_write, file_hash, read_json, write_json
 from zmill.inputs.base import Context, Labelled
 from zmill.models.registry import model_class
-from zmill.networks.callbacks import State, Watch
+from zmill.networks.callbacks import Callback, State
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
-from zmill.training.out_of_distribution import Domain
+from zmill.training.out_of_distribution import Detector
 from zmill.training.prior import Prior
 from zmill.training.trained import ModelError, TrainedModel
 
 FORMAT = 3
-"""Raised when a folder written before can no longer be read."""
+"""Version of the format of a model folder; increased when older folders can no longer be read."""
 TENSORS, DESCRIPTION = "tensors.safetensors", "model.json"
 CHECKPOINT_FORMAT = 1
-"""Raised when a checkpoint written before can no longer be gone on from."""
+"""Version of the format of a checkpoint; increased when older checkpoints can no longer be resumed."""
 ABOUT = "zmill"
-"""Where a checkpoint's JSON is in the metadata of its file."""
+"""Key of the JSON of a checkpoint in the metadata of its file."""
 
 
 def save(folder: Path, trained: TrainedModel) -> None:
-    """Write a trained model; a folder that has a `model.json` is whole."""
+    """Write a trained model; a folder with a `model.json` is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)
     tensors, facts = trained.model.state()
-    domain_tensors, domain_facts = trained.domain.state()
+    detector_tensors, detector_facts = trained.detector.state()
     named = {f"model.{key}": value for key, value in tensors.items()}
     prior_tensors, prior_facts = trained.prior.state()
-    named |= {f"domain.{key}": value for key, value in domain_tensors.items()}
+    named |= {f"domain.{key}": value for key, value in detector_tensors.items()}
     named |= {f"prior.{key}": value for key, value in prior_tensors.items()}
     stored = {key: _storable(value) for key, value in named.items()}
     with atomic_write(folder / TENSORS, check=False) as temporary:
@@ -68,7 +68,7 @@ def save(folder: Path, trained: TrainedModel) -> None:
         "settings": trained.model.settings.model_dump(mode="json"),
         "state": facts,
         "calibration": {**trained.calibration.state(), "conformal": trained.conformal.state()},
-        "domain": domain_facts,
+        "domain": detector_facts,
         "prior": prior_facts,
         "facts": trained.facts,
         "versions": {"zmill": zmill.__version__, "torch": torch.__version__},
@@ -81,19 +81,19 @@ def save(folder: Path, trained: TrainedModel) -> None:
 def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...] | None = None) -> TrainedModel:
     """Read a trained model onto a device (the CPU by default).
 
-    bands : the bands of the photometry it is to be applied to; checked where given.
+    bands : bands of the photometry that the model is applied to; compared with those of the model if given.
 
     Raises
     ------
     ModelError
-        If the folder is not whole, was changed, was written in another format, or was trained on other bands; or if its
-        tensors are not those of its description or do not fit the model type.
+        If the folder is incomplete or was changed, has another format, or its model was trained on other bands; or if its
+        tensors do not match its description or the model type.
     """
     description = describe(folder)
     if bands is not None and tuple(description["bands"]) != bands:
         raise ModelError(
-            f"{folder}: trained on the bands {', '.join(description['bands'])}, asked to predict from "
-            f"{', '.join(bands)}: train it again on this survey"
+            f"{folder}: trained on the bands {', '.join(description['bands'])}, but the photometry has "
+            f"{', '.join(bands)}: train the model on this survey"
         )
     tensors = _tensors(folder, description["tensors"])
     cls = model_class(description["type"])
@@ -109,23 +109,23 @@ def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...
     model = cls(settings, context)
     try:
         model.restore(_part(tensors, "model."), description["state"])
-        domain = Domain.restore(_part(tensors, "domain."), description["domain"])
+        detector = Detector.restore(_part(tensors, "domain."), description["domain"])
         prior = Prior.restore(_part(tensors, "prior."), description["prior"])
         calibration = Calibration.restore(description["calibration"])
         intervals = Conformal.restore(description["calibration"]["conformal"])
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"{folder}: what is in it does not make a model of type {description['type']} ({type(error).__name__}: {error}): "
+            f"{folder}: its content does not make a model of type {description['type']} ({type(error).__name__}: {error}): "
             "train it again"
         ) from error
     trained = TrainedModel(
-        description["name"], description["type"], model, calibration, intervals, domain, prior, description["facts"]
+        description["name"], description["type"], model, calibration, intervals, detector, prior, description["facts"]
     )
     return trained.to(device or torch.device("cpu"))
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """The checked `model.json` of a folder, without its tensors in memory.
+    """Read and check the `model.json` of a folder, without loading its tensors.
 
     Raises
     ------
@@ -156,40 +156,40 @@ def describe(folder: Path) -> dict[str, Any]:
     return description
 
 
-class Checkpoint(Watch):
-    """A training on disk, for a job to go on from where a killed one stopped: one safetensors file, replaced whole.
+class Checkpoint(Callback):
+    """The checkpoint of a training, from which a job resumes a killed one: a safetensors file, written atomically.
 
-    Used as a context: the file is removed when the block ends well, that is, once the model is saved.
+    As a context manager, it removes the file when the block ends without an exception, that is, once the model is saved.
 
     Parameters
     ----------
-    path : the file; it must be no output of the job, or Snakemake removes it with what a killed job left.
-    identity : of what is trained (`identity`); what is on disk of anything else is not used.
-    say : takes a line for the log.
-    every : seconds between two writings, at least.
+    path : the file; it must not be an output of the job, because Snakemake removes the outputs of a killed job.
+    identity : hash of the training (`identity`); a file with another hash is not used.
+    log : function that logs a line.
+    every : least time in seconds between two writes.
     """
 
-    def __init__(self, path: Path, identity: str, say: Callable[[str], None], every: float = 60.0) -> None:
-        self.path, self.identity, self.say, self.every = path, identity, say, every
+    def __init__(self, path: Path, identity: str, log: Callable[[str], None], every: float = 60.0) -> None:
+        self.path, self.identity, self.log, self.every = path, identity, log, every
         self._phases: dict[str, State] = {}
         self._started = self._written = time.monotonic()
         if path.is_file():
             self._read()
 
     def keep(self, phase: str, state: Callable[[], State], ended: bool = False) -> None:
-        due = time.monotonic() - self._written >= self.every
-        if not due and not ended:
+        overdue = time.monotonic() - self._written >= self.every
+        if not overdue and not ended:
             return
         tensors, facts = state()
         self._phases[phase] = {name: _storable(value) for name, value in tensors.items()}, facts
-        if due:
+        if overdue:
             self._write()
 
     def kept(self, phase: str) -> State | None:
         return self._phases.get(phase)
 
     def remove(self) -> None:
-        """Leave nothing behind, neither of this job nor of killed ones."""
+        """Remove the file, and temporary files of killed jobs."""
         for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.tmp")):
             path.unlink(missing_ok=True)
 
@@ -219,18 +219,20 @@ class Checkpoint(Watch):
             with safe_open(self.path, "pt") as file:
                 about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
                 if (about.get("format"), about.get("identity")) != (CHECKPOINT_FORMAT, self.identity):
-                    self.say(f"{self.path}: left by a training with other settings, rows or version: starting afresh")
+                    self.log(
+                        f"{self.path}: left by a training with other settings, rows or version: starting from the beginning"
+                    )
                     return
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            self.say(f"{self.path}: cannot be read ({error}): starting afresh")
+            self.log(f"{self.path}: cannot be read ({error}): starting from the beginning")
             return
         self._phases = {phase: (_part(tensors, f"{phase}/"), facts) for phase, facts in about["phases"].items()}
         self.earlier_seconds = about["seconds"]
 
 
 def identity(type_: str, settings: BaseModel, context: Context, rows: Iterable[Labelled], device: torch.device) -> str:
-    """Hash of all that a training depends on: settings, seed, bands, grid, every row, the versions, the kind of device."""
+    """Hash of everything that a training depends on: settings, seed, bands, grid, all rows, versions, kind of device."""
     about = {
         "type": type_,
         "settings": settings.model_dump(mode="json"),
@@ -243,23 +245,23 @@ def identity(type_: str, settings: BaseModel, context: Context, rows: Iterable[L
 
 
 def _shape(tensor: Tensor) -> dict[str, Any]:
-    """What `model.json` says of a tensor."""
+    """The entry of a tensor in `model.json`."""
     finite = bool(torch.isfinite(tensor).all()) if tensor.is_floating_point() else True
     return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape), "finite": finite}
 
 
-def _tensors(folder: Path, told: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a folder, each of the type and shape that `model.json` says, and finite where it says so."""
+def _tensors(folder: Path, expected: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a folder, checked against type, shape and finiteness in `model.json`."""
     try:
         tensors = load_file(folder / TENSORS)
     except SafetensorError as error:
         raise ModelError(f"{folder / TENSORS}: cannot be read ({error}): train the model again") from None
     found = {name: _shape(tensor) for name, tensor in tensors.items()}
-    for name in sorted(found.keys() | told.keys()):
-        if found.get(name) != told.get(name):
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
             raise ModelError(
-                f"{folder / TENSORS}: tensor {name} is {found.get(name, 'missing')}, {DESCRIPTION} says "
-                f"{told.get(name, 'nothing of it')}: train the model again or copy it again"
+                f"{folder / TENSORS}: tensor {name} is {found.get(name, 'missing')}, {DESCRIPTION} has "
+                f"{expected.get(name, 'no such tensor')}: train the model again or copy it again"
             )
     return tensors
 
@@ -274,6 +276,6 @@ def _storable(tensor: Tensor) -> Tensor:
 
 
 def model_hash(folder: Path) -> str:
-    """Hash of all that a model's densities depend on, and of nothing else: training it again the same way keeps it."""
-    deciding = {key: value for key, value in describe(folder).items() if key not in ("facts", "versions", "filters")}
-    return xxhash.xxh3_128_hexdigest(json.dumps(deciding, sort_keys=True).encode())
+    """Hash of everything that the densities of a model depend on, and of nothing else; retraining it unchanged keeps the hash."""
+    relevant = {key: value for key, value in describe(folder).items() if key not in ("facts", "versions", "filters")}
+    return xxhash.xxh3_128_hexdigest(json.dumps(relevant, sort_keys=True).encode())

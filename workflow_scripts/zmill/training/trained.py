@@ -1,4 +1,4 @@
-"""A model that is ready to be applied: fitted, calibrated, and knowing where its training rows lie and what their n(z) is."""
+"""A model ready for inference: fitted and calibrated, with its out-of-distribution detector and prior."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.missing_bands import BandRemoval, Fill
 from zmill.models.base import Model
 from zmill.models.registry import model_class
-from zmill.networks.callbacks import Watch
+from zmill.networks.callbacks import Callback
 from zmill.networks.device import sent
 from zmill.pdf import calibration_fit, conformal
 from zmill.pdf.calibration import Calibration
@@ -33,14 +33,16 @@ PIT_BINS = 20
 
 
 class ModelError(Exception):
-    """A model cannot be trained, saved or loaded as asked; the message says why and what to do."""
+    """A model cannot be trained, saved or loaded; the message gives the cause and the remedy."""
 
 
 @dataclass
 class TrainedModel:
-    """A fitted model with its calibration, its intervals of stated coverage, its domain and what is said where it knows little.
+    """A fitted model with its calibration, conformal intervals, out-of-distribution detector and prior.
 
-    name : the entry of `models:`; type : its file in `zmill/models/`; facts : JSON-ready facts of the training.
+    name : name of the entry of `models:`.
+    type : model type, the name of its file in `zmill/models/`.
+    facts : JSON-ready facts of the training.
     """
 
     name: str
@@ -48,27 +50,27 @@ class TrainedModel:
     model: Model
     calibration: Calibration
     conformal: Conformal
-    domain: out_of_distribution.Domain
+    detector: out_of_distribution.Detector
     prior: Prior
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def context(self) -> Context:
-        """Bands, grid, seed."""
+        """The context of the model: bands, grid, seed."""
         return self.model.context
 
     def predict(self, batch: Photometry) -> Tensor:
         """Calibrated densities, (n, grid.size) float32 on the model's device, each integrating to 1."""
-        return self.answer(batch)[0]
+        return self.predict_all(batch)[0]
 
     @torch.inference_mode()
-    def answer(self, batch: Photometry) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
-        """What is said of a batch; `zmill.predict.infer` says the same in another order of steps.
+    def predict_all(self, batch: Photometry) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
+        """Predict a batch; `zmill.predict.infer` computes the same in another order of steps.
 
         Returns
         -------
-        (n, grid.size) float32 densities on the model's device, each integrating to 1; (n, 4) levels of the ends of
-        intervals of stated coverage; (n,) whether the row is out of distribution.
+        (n, grid.size) float32 densities on the model's device, each integrating to 1; (n, 4) cumulative probabilities
+        of the ends of the conformal intervals; (n,) whether the row is out of distribution.
         """
         device = self.model.device
         density = self.calibrated(self.model.predict(batch))
@@ -84,26 +86,26 @@ class TrainedModel:
         return density, levels, far | (kinds == self.prior.nothing)
 
     def calibrated(self, density: Tensor) -> Tensor:
-        """Calibrated densities of the model's own, (n, grid.size)."""
+        """(n, grid.size) calibrated densities, without the prior."""
         return self.calibration(density.float(), self.context.grid)
 
     def interval_bins(self, batch: Photometry) -> Tensor:
-        """(n,) number of each row's bin of `conformal`, on the model's device."""
+        """(n,) number of the bin of `conformal` of each row, on the model's device."""
         magnitude = torch.from_numpy(batch.mag[:, self.context.reference])
         return sent(self.conformal.bin_of(magnitude), self.model.device)
 
     def kinds(self, batch: Photometry) -> tuple[NDArray[np.bool_], Kinds]:
-        """(n,) True where no training row is near, and (n,) kinds of `prior`."""
-        far = self.domain(batch)
+        """(n,) whether the detector flags the row, and (n,) kinds of `prior`."""
+        far = self.detector(batch)
         return far, self.prior.kinds(batch, far)
 
     def ood(self, batch: Photometry) -> NDArray[np.bool_]:
-        """(n,) True where no training row is near, which no row without a measured band has: the density is an extrapolation."""
+        """(n,) whether the row is out of distribution, which includes all rows without a measured band."""
         far, kinds = self.kinds(batch)
         return far | (kinds == self.prior.nothing)
 
     def to(self, device: torch.device) -> TrainedModel:
-        """Move what computes densities to a device."""
+        """Move the model to a device."""
         self.model.to(device)
         return self
 
@@ -117,18 +119,18 @@ def fit_and_calibrate(
     valid: Labelled,
     calib: Labelled,
     device: torch.device,
-    say: Callable[[str], None],
-    watch: Watch | None = None,
+    log: Callable[[str], None],
+    callback: Callback | None = None,
     fill: Fill | None = None,
 ) -> TrainedModel:
-    """Fit a model on `train` (choosing on `valid`), calibrate its densities on `calib`, learn its domain on `train`.
+    """Fit a model on `train` with early stopping and selection on `valid`, calibrate it on `calib`, fit its detector on `train`.
 
     Parameters
     ----------
     settings : the model type's own `Settings`.
-    say : takes a line for the log.
-    watch : looks on while networks are trained.
-    fill : what fills missing bands in the rows that the model is applied to; None where they stay empty.
+    log : function that logs a line.
+    callback : callback of the training of networks.
+    fill : imputation of missing bands in the rows that the model is applied to; None where they stay empty.
 
     Raises
     ------
@@ -143,22 +145,22 @@ def fit_and_calibrate(
             "widen crossmatch.radius_arcsec, give more spectroscopic redshifts, or leave this model out"
         )
     grid = context.grid
-    there = [len(rows.inside(grid)) for rows in (train, valid, calib)]
-    if there[0] < cls.min_train or not all(there):
+    on_grid = [len(rows.inside(grid)) for rows in (train, valid, calib)]
+    if on_grid[0] < cls.min_train or not all(on_grid):
         raise ModelError(
             f"model {name} ({type_}): the survey's redshift_grid goes from {grid.z_min:g} to {grid.z_max:g}, and of "
-            f"{len(train)} training, {len(valid)} validation and {len(calib)} calibration redshifts only {there[0]}, "
-            f"{there[1]} and {there[2]} are on it; at least {cls.min_train}, 1 and 1 are needed: set redshift_grid to the "
+            f"{len(train)} training, {len(valid)} validation and {len(calib)} calibration redshifts only {on_grid[0]}, "
+            f"{on_grid[1]} and {on_grid[2]} are on it; at least {cls.min_train}, 1 and 1 are needed: set redshift_grid to the "
             f"redshifts of the labels (training rows: {train.z.min():.4g} to {train.z.max():.4g})"
         )
     _check_varies(name, train)
-    if (beyond := len(train) - there[0]) > 0:
-        say(f"{name}: {beyond:,} training redshifts are beyond redshift_grid ({grid.z_min:g} to {grid.z_max:g})")
-    say(f"{name}: fitting {type_} on {len(train):,} rows, choosing on {len(valid):,}, on {device}")
+    if (beyond := len(train) - on_grid[0]) > 0:
+        log(f"{name}: {beyond:,} training redshifts are beyond redshift_grid ({grid.z_min:g} to {grid.z_max:g})")
+    log(f"{name}: fitting {type_} on {len(train):,} rows, selecting on {len(valid):,}, on {device}")
     started = time.monotonic()
     model = cls(settings, context)
-    model.watch = watch or model.watch
-    fitted = model.fit(train, valid, device, say)
+    model.watch = callback or model.watch
+    fitted = model.fit(train, valid, device, log)
     model.to(device)
     seconds = time.monotonic() - started + model.watch.earlier_seconds
     with torch.inference_mode():
@@ -168,20 +170,22 @@ def fit_and_calibrate(
         magnitude = calib.photometry.mag[:, context.reference].astype(np.float64)
         intervals = conformal.fit(pit, magnitude, calib.weight)
         scores = _scores(model, found, valid)
-    say(
+    log(
         f"{name}: fitted in {seconds:.1f} s; calibration: power {found.power:g}, remap of degree "
         f"{max(len(found.remap) - 1, 0)}, {'by row' if found.local else 'the same for all rows'}; "
         f"intervals in {intervals.bins - 1} bins of magnitude"
     )
-    domain = out_of_distribution.fit(train.photometry, context.reference, context.seed)
+    detector = out_of_distribution.fit(train.photometry, context.reference, context.seed)
     with torch.inference_mode():
-        little = prior.fit(
+        fitted_prior = prior.fit(
             lambda batch: found(model.predict(batch).float(), grid),
-            *(grid, train, calib, domain(calib.photometry), BandRemoval.of(train.photometry, fill)),
+            *(grid, train, calib, detector(calib.photometry), BandRemoval.of(train.photometry, fill)),
         )
-    shares = ", ".join(f"{band} {share:.2g}" for band, share in zip(context.bands, little.shares, strict=False))
-    say(
-        f"{name}: share of the training rows' n(z): with one band measured: {shares}; out of distribution: {little.shares[-2]:.2g}"
+    weights = ", ".join(
+        f"{band} {weight:.2g}" for band, weight in zip(context.bands, fitted_prior.weights, strict=False)
+    )
+    log(
+        f"{name}: prior weight of the training rows' n(z): with one band measured: {weights}; out of distribution: {fitted_prior.weights[-2]:.2g}"
     )
     facts = {
         "fit": fitted,
@@ -190,11 +194,11 @@ def fit_and_calibrate(
         "calibration": {"measured_on": "valid", **scores},
         "rows": {"train": len(train), "valid": len(valid), "calib": len(calib)},
     }
-    return TrainedModel(name, type_, model, found, intervals, domain, little, facts)
+    return TrainedModel(name, type_, model, found, intervals, detector, fitted_prior, facts)
 
 
 def _check_varies(name: str, train: Labelled) -> None:
-    """Refuse photometry that is the same in every row; single bands that are have a warning in `sample.json`."""
+    """Refuse photometry that is constant over all rows; for single constant bands, `sample.json` has a warning."""
     bands, mag = train.photometry.bands, train.photometry.mag
     values = [np.unique(band[np.isfinite(band)]) for band in mag.T]
     if max(map(len, values)) > 1:
@@ -202,23 +206,22 @@ def _check_varies(name: str, train: Labelled) -> None:
     fixed = [f"mag_{band} is {found[0]:g}" for band, found in zip(bands, values, strict=True) if len(found) == 1]
     raise ModelError(
         f"model {name}: the photometry of the {len(train):,} training rows does not vary "
-        f"({', '.join(fixed) or 'no band is measured in any row'}), so that no redshift can be told from it: see that "
+        f"({', '.join(fixed) or 'no band is measured in any row'}), so that it has no information on redshift: check that "
         "columns.flux of the survey definition names the survey's magnitudes or fluxes, and not a constant"
     )
 
 
-def refit(trained: TrainedModel, rows: Labelled, say: Callable[[str], None]) -> None:
-    """Let a fitted and calibrated model learn again, from all of `rows`: those that chose and calibrated it, too.
+def refit(trained: TrainedModel, rows: Labelled, log: Callable[[str], None]) -> None:
+    """Refit a calibrated model on all of `rows`, which include the validation and calibration rows.
 
-    What validation rows chose and calibration rows corrected stays as it is, so that the model is judged and calibrated as
-    it was without them; what it knows of redshifts comes from every labelled row but the test rows.
+    The settings selected on validation rows and the calibration are kept.
     """
     model, context = trained.model, trained.context
-    say(f"{trained.name}: fitting again on all {len(rows):,} labelled rows that are not tested on")
+    log(f"{trained.name}: refitting on all {len(rows):,} labelled rows but the test rows")
     started = time.monotonic()
-    model.refit(rows, model.device, say)
+    model.refit(rows, model.device, log)
     model.to(model.device)
-    trained.domain = out_of_distribution.fit(rows.photometry, context.reference, context.seed)
+    trained.detector = out_of_distribution.fit(rows.photometry, context.reference, context.seed)
     trained.prior = trained.prior.of(rows, context.grid)
     trained.facts["rows"]["refit"] = len(rows)
     trained.facts["refit_seconds"] = round(time.monotonic() - started, 3)
