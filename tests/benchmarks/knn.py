@@ -20,19 +20,19 @@ from bench import context_of, cpu_seconds, first, lsst_dc2, parser, report
 from peers import rail
 
 from zmill.inputs.photometry.batch import Photometry
-from zmill.models.knn import KNNSettings, Neighbours
+from zmill.models.knn import KNNSettings, Neighbors
 from zmill.pdf import points
 
 BATCH = 4096
 
 
-def predict(model: Neighbours, rows: Photometry) -> None:
+def predict(model: Neighbors, rows: Photometry) -> None:
     """Densities and modes."""
     for start in range(0, len(rows), BATCH):
         points.mode(model.predict(rows[start : start + BATCH]), model.context.grid)
 
 
-def ours(models: dict[str, Neighbours], rows: Photometry, repeats: int) -> dict[str, float]:
+def ours(models: dict[str, Neighbors], rows: Photometry, repeats: int) -> dict[str, float]:
     """Processor seconds of each model for all rows."""
     return {name: cpu_seconds(partial(predict, model, rows), repeats) for name, model in models.items()}
 
@@ -47,8 +47,8 @@ def main() -> None:
     train, test = sample["train"], first(sample["test"], arguments.rows)
     figures: dict[str, float] = {"rows": len(test), "training_rows": len(train)}
     models = {
-        "": Neighbours(KNNSettings(), context),
-        "_colors": Neighbours(KNNSettings(colors=True, weights="distance"), context),
+        "": Neighbors(KNNSettings(), context),
+        "_colors": Neighbors(KNNSettings(colors=True, weights="distance"), context),
     }
     for name, model in models.items():
         model.fit(train, sample["valid"], torch.device("cpu"), lambda line: None)

@@ -1,6 +1,6 @@
 """Speed of the template fit beside RAIL's BPZ-lite: `python tests/benchmarks/template.py [--rows N] [--templates 8|22] [--peers ENV]`.
 
-Rows of six bands are fitted with 8 templates at 300 redshifts, from photometry in memory to normalised densities, on one thread of
+Rows of six bands are fitted with 8 templates at 300 redshifts, from photometry in memory to normalized densities, on one thread of
 the CPU and on the first GPU if there is one. BPZ-lite gets the first `--peer-rows` of them: its eight templates, the same redshifts, one
 thread.
 

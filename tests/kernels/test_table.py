@@ -16,13 +16,13 @@ GRID = Grid(0.0, 2.0, 101)
 BINS, SHARED = 3, 19
 
 
-def numbers(place: Tensor, log_width: Tensor, bins: Tensor | None) -> Tensor:
-    """A mode and places beside it, more than a register holds; then two ends that depend on the bin, or those of all bins."""
-    width = log_width.exp()
-    shared = torch.stack([place + 0.1 * k * width for k in range(SHARED)], 1)
-    ends = torch.stack([place - width * (1 + k // 2) * (-1) ** k for k in range(2 * BINS)], 1)
+def numbers(loc: Tensor, log_scale: Tensor, bins: Tensor | None) -> Tensor:
+    """A mode and locs beside it, more than a register holds; then two ends that depend on the bin, or those of all bins."""
+    width = log_scale.exp()
+    shared = torch.stack([loc + 0.1 * k * width for k in range(SHARED)], 1)
+    ends = torch.stack([loc - width * (1 + k // 2) * (-1) ** k for k in range(2 * BINS)], 1)
     if bins is not None:
-        ends = ends.reshape(-1, BINS, 2)[torch.arange(len(place)), bins]
+        ends = ends.reshape(-1, BINS, 2)[torch.arange(len(loc)), bins]
     return torch.cat([shared, ends], 1)
 
 
@@ -35,15 +35,15 @@ def table() -> Table:
 @pytest.mark.parametrize("rows", [0, 1, 15, 16, 1000])
 def test_compiled_it_is_the_same(table: Table, rows: int) -> None:
     generator = torch.Generator().manual_seed(rows)
-    place = 2.4 * torch.rand(rows, generator=generator) - 0.2
-    log_width = torch.linspace(math.log(GRID.step) - 1, 1, rows)
-    place[::17] = torch.nan
+    loc = 2.4 * torch.rand(rows, generator=generator) - 0.2
+    log_scale = torch.linspace(math.log(GRID.step) - 1, 1, rows)
+    loc[::17] = torch.nan
     bins = torch.randint(0, BINS, (rows,), generator=generator)
-    defined, compiled = table._look_up(place, log_width, bins), table._look_up_compiled(place, log_width, bins)
+    defined, compiled = table._look_up(loc, log_scale, bins), table._look_up_compiled(loc, log_scale, bins)
     assert compiled[0].shape == (SHARED + 2, rows)
     good = defined[1]
     assert torch.equal(good, compiled[1])
     assert rows < 16 or bool(good.any() and not good.all())
     torch.testing.assert_close(defined[0][:, good], compiled[0][:, good], rtol=0, atol=1e-4)
-    found = table(place, log_width, bins)
-    torch.testing.assert_close(found.T, numbers(place, log_width, bins), rtol=0, atol=2e-2, equal_nan=True)
+    found = table(loc, log_scale, bins)
+    torch.testing.assert_close(found.T, numbers(loc, log_scale, bins), rtol=0, atol=2e-2, equal_nan=True)

@@ -54,7 +54,7 @@ def median(density: torch.Tensor) -> np.ndarray:
 
 
 def is_accurate(type_: str, settings: dict[str, Any], sigma: float) -> None:
-    """The toy relation is learned, and densities are normalised and finite."""
+    """The toy relation is learned, and densities are normalized and finite."""
     model, _ = fitted(type_, settings, labelled(1500, 1), labelled(300, 2))
     test = labelled(500, 3)
     density = model.predict(test.photometry)

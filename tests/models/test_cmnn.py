@@ -1,4 +1,4 @@
-"""Color-matched neighbours: the distance of the paper, its threshold, and missing colors that count for nothing."""
+"""Color-matched neighbors: the distance of the paper, its threshold, and missing colors that count for nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PUBLISHED = {"weights": "uniform", "floor": 0.0, "magnitude": 0.0, "fewest": 1, 
 QUICK = {"floor": 0.02, "magnitude": 1.0}
 
 
-def test_neighbours_are_those_of_the_formula() -> None:
+def test_neighbors_are_those_of_the_formula() -> None:
     train, test = labelled(500, 1), labelled(40, 2)
     model, _ = contract.fitted("cmnn", PUBLISHED, train, labelled(100, 3))
     histogram = model._histogram(Fluxes.of(test.photometry, ())).double().numpy()
@@ -47,7 +47,7 @@ def test_a_color_that_is_missing_takes_no_part() -> None:
         assert (histogram[row] * GRID.z).sum() == pytest.approx(train.z[near[row]].mean(), abs=2e-3)
 
 
-def test_too_few_neighbours_are_filled_up() -> None:
+def test_too_few_neighbors_are_filled_up() -> None:
     model, _ = contract.fitted("cmnn", PUBLISHED | {"fewest": 25}, labelled(300, 1), labelled(100, 2))
     far = labelled(5, 3).photometry
     far = replace(far, mag=far.mag + np.array([9, 0, -9], np.float32))
@@ -56,7 +56,7 @@ def test_too_few_neighbours_are_filled_up() -> None:
     torch.testing.assert_close(histogram.sum(1), torch.ones(5))
 
 
-def test_rows_may_be_left_out_of_the_neighbours() -> None:
+def test_rows_may_be_left_out_of_the_neighbors() -> None:
     train = labelled(300, 1)
     model, _ = contract.fitted("cmnn", QUICK, train, labelled(100, 2))
     fluxes = Fluxes.of(train.photometry, ())

@@ -39,11 +39,11 @@ def test_predicts_with_the_weights_that_were_trained_last() -> None:
     for number in range(2):
         x, _ = model._inputs_of(rows)
         with torch.inference_mode():
-            torch.testing.assert_close(model.locate(rows)[0], model.network(x[None])[0, :, 0], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(model.loc_scale(rows)[0], model.network(x[None])[0, :, 0], rtol=1e-5, atol=1e-5)
         if number == 0:
-            before = model.locate(rows)[0]
+            before = model.loc_scale(rows)[0]
             model.refit(labelled(400, 5), torch.device("cpu"), lambda line: None)
-    assert not torch.equal(before, model.locate(rows)[0])
+    assert not torch.equal(before, model.loc_scale(rows)[0])
 
 
 def test_keeps_the_best_epoch_and_stops_early() -> None:

@@ -1,4 +1,4 @@
-"""Nearest neighbours: equal to scikit-learn's regression, K and width chosen on validation, saved and found again."""
+"""Nearest neighbors: equal to scikit-learn's regression, K and width chosen on validation, saved and found again."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ def test_tree_finds_what_comparing_with_every_row_finds() -> None:
     three = random.normal(size=(500, 3)).astype(np.float32)
     points = np.concatenate([three, three[:, :1] - three[:, 1:2], three[:, 1:2] - three[:, 2:]], axis=1)
     queries = points[:40] + random.normal(0, 0.3, (40, 5)).astype(np.float32)
-    distance, neighbour = knn.Tree(torch.from_numpy(points)).query(torch.from_numpy(queries), 7)
+    distance, neighbor = knn.Tree(torch.from_numpy(points)).query(torch.from_numpy(queries), 7)
     every = np.linalg.norm(queries[:, None].astype(float) - points, axis=2)
-    np.testing.assert_array_equal(neighbour.numpy(), every.argsort(1)[:, :7])
+    np.testing.assert_array_equal(neighbor.numpy(), every.argsort(1)[:, :7])
     np.testing.assert_allclose(distance.numpy(), np.sort(every, 1)[:, :7], rtol=1e-5)
 
 
 def test_tree_of_rows_that_are_all_alike() -> None:
-    distance, neighbour = knn.Tree(torch.ones(60, 3)).query(torch.full((2, 3), 2.0), 5)
+    distance, neighbor = knn.Tree(torch.ones(60, 3)).query(torch.full((2, 3), 2.0), 5)
     torch.testing.assert_close(distance, torch.full((2, 5), 3**0.5))
-    assert neighbour.shape == (2, 5)
+    assert neighbor.shape == (2, 5)
 
 
 def test_kernel_rows_are_densities() -> None:

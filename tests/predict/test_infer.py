@@ -65,18 +65,18 @@ class Line(base.Model):
         pass
 
 
-class Bell(Line, base.LocatedModel):
+class Bell(Line, base.LocationScaleModel):
     """The same as two numbers, far from the grid and very narrow for some rows."""
 
-    def locate(self, batch: Photometry) -> tuple[Tensor, Tensor]:
+    def loc_scale(self, batch: Photometry) -> tuple[Tensor, Tensor]:
         mean = torch.as_tensor((batch.mag @ np.array([1, -1, 1, -1, 1, -1])).astype(np.float32))
         return 1.5 + 0.5 * mean, torch.as_tensor(batch.mag[:, 3] - 26).clamp(-6, 2)
 
-    def density_at(self, place: Tensor, log_width: Tensor) -> Tensor:
+    def density_at(self, loc: Tensor, log_scale: Tensor) -> Tensor:
         z = self.context.grid.tensor()
-        return self.context.grid.normalize(torch.exp(-0.5 * ((z - place[:, None]) / log_width.exp()[:, None]) ** 2))
+        return self.context.grid.normalize(torch.exp(-0.5 * ((z - loc[:, None]) / log_scale.exp()[:, None]) ** 2))
 
-    predict = base.LocatedModel.predict
+    predict = base.LocationScaleModel.predict
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_a_catalogue_without_cuts_and_limits_is_enough(line: TrainedModel, pool:
         Calibration(0.75, (0.05, 0.4, 0.25, 0.3), Local(((0.2, 0.0, 0.0, -0.2),) * 2, (1.5, -2.0), (0.5, 1.0))),
     ],
 )
-def test_what_is_looked_up_in_a_table_is_what_the_density_says(
+def test_the_table_agrees_with_the_density(
     line: TrainedModel, pool: ThreadPoolExecutor, calibration: Calibration
 ) -> None:
     model = TrainedModel(
@@ -233,10 +233,10 @@ def test_what_is_looked_up_in_a_table_is_what_the_density_says(
     photoz, pdf = Inference(model, "compact", pool)(batch)()
     (alone,) = Inference(model, "none", pool)(batch)()
     expected, density, far = numbers(model, rows)
-    place, log_width = (value.numpy() for value in model.model.locate(rows))  # type: ignore[attr-defined]
-    sure = np.isfinite(place + log_width)
-    assert ((place[sure] < 0) | (place[sure] > 3)).mean() > 0.02
-    assert (log_width[sure] < np.log(0.01)).mean() > 0.02
+    loc, log_scale = (value.numpy() for value in model.model.loc_scale(rows))  # type: ignore[attr-defined]
+    sure = np.isfinite(loc + log_scale)
+    assert ((loc[sure] < 0) | (loc[sure] > 3)).mean() > 0.02
+    assert (log_scale[sure] < np.log(0.01)).mean() > 0.02
     codes = compact.encode(density, GRID)
     for name in infer.COLUMNS:
         np.testing.assert_allclose(values(photoz, name)[sure], expected[name].numpy()[sure], atol=2e-3, err_msg=name)

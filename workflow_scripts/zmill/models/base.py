@@ -40,11 +40,11 @@ class Model(ABC):
         """Callback of the training of networks."""
 
     @abstractmethod
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
         """Learn from `train`; `valid` only chooses. Returns facts for the report (history, chosen K, …), JSON-ready."""
 
     @abstractmethod
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
         """Learn again, from all of `rows`; what validation rows have chosen in `fit` stays as it is."""
 
     @abstractmethod
@@ -72,20 +72,20 @@ class Model(ABC):
         self.device = device
 
 
-class LocatedModel(Model):
-    """A model whose densities are one shape, put at a place and stretched to a width: two numbers say all of a row.
+class LocationScaleModel(Model):
+    """A model whose densities are a location-scale family: one shape, shifted by `loc` and stretched by a scale.
 
-    Point estimates and quantiles of so small a family can be tabulated once instead of computed row by row.
+    Point estimates and quantiles of a family of two parameters can be tabulated once instead of computed row by row.
     """
 
     @abstractmethod
-    def locate(self, batch: Photometry) -> tuple[Tensor, Tensor]:
-        """Place (redshift) and natural logarithm of the width of each row's density: (n,) each, on `self.device`."""
+    def loc_scale(self, batch: Photometry) -> tuple[Tensor, Tensor]:
+        """(n,) loc, a redshift, and (n,) natural logarithm of the scale of each density, on `self.device`."""
 
     @abstractmethod
-    def density_at(self, place: Tensor, log_width: Tensor) -> Tensor:
-        """(n, grid.size) normalised densities of given places and widths."""
+    def density_at(self, loc: Tensor, log_scale: Tensor) -> Tensor:
+        """(n, grid.size) normalized densities of given loc and log scale, (n,) each."""
 
     @torch.inference_mode()
     def predict(self, batch: Photometry) -> Tensor:
-        return self.density_at(*self.locate(batch))
+        return self.density_at(*self.loc_scale(batch))

@@ -1,4 +1,4 @@
-"""Color-matched nearest neighbours: the training galaxies whose colors a galaxy's errors do not tell from its own.
+"""Color-matched nearest neighbors: training galaxies whose colors agree with those of a galaxy within its errors.
 
 Graham et al. 2018 (CMNN): Mahalanobis distance in the colors, a threshold of chi-squared with as many degrees of freedom
 as the two galaxies have colors in common.
@@ -25,27 +25,27 @@ from zmill.models.knn import JUDGED, WIDTHS, kernel
 from zmill.networks.losses import mean_crps
 
 PAIRS = 1 << 20
-"""Distances held in memory at a time on a CPU: they stay in its cache."""
+"""Distances in memory at a time on a CPU: they stay in its cache."""
 PAIRS_GPU = 1 << 26
 UNKNOWN = 0.05
-"""Error in magnitudes of a measurement of unknown error."""
+"""Assumed error in magnitudes of a measurement of unknown error."""
 
 
 class CMNNSettings(base.Settings):
-    """Settings of the color-matched neighbours."""
+    """Settings of the color-matched neighbors."""
 
     ppf: float = Field(0.68, gt=0, lt=1)
-    """Share of galaxies of the same true colors that the threshold lets through."""
+    """Fraction of galaxies of the same true colors that pass the threshold."""
     fewest: int = Field(10, ge=1, le=2**20)
-    """Nearest galaxies that are taken where the threshold lets fewer through."""
+    """Least number of neighbors, taken where fewer galaxies pass the threshold."""
     most: int = Field(200, ge=1, le=2**20)
-    """Nearest galaxies that are taken where it lets more through."""
+    """Largest number of neighbors, taken where more galaxies pass the threshold."""
     weights: Literal["likelihood", "inverse", "uniform"] = "likelihood"
-    """What a neighbour at the squared distance D counts: exp(-D/2), 1/D, or 1."""
+    """Weight of a neighbor at the squared distance D: exp(-D/2), 1/D, or 1."""
     floor: tuple[Annotated[float, Field(ge=0, le=10)], ...] = (0.0, 0.01, 0.02, 0.03, 0.05)
-    """Magnitudes added in quadrature to the errors; validation rows choose."""
+    """Magnitudes added in quadrature to the errors; selected on validation rows."""
     magnitude: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (0.0, 0.5, 1.0, 2.0)
-    """Error in magnitudes of the reference magnitude as one more color; 0: it takes no part. Validation rows choose."""
+    """Error in magnitudes of the reference magnitude, used as one more color; 0: not used. Selected on validation rows."""
 
     @field_validator("floor", "magnitude", mode="before")
     @classmethod
@@ -68,13 +68,13 @@ class ColorNeighbours(Model):
 
     settings: CMNNSettings
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
         s, grid = self.settings, self.context.grid
         valid = valid.inside(grid)
-        self._learn(train, device)
-        judged = evenly(len(valid), JUDGED)
-        fluxes = Fluxes.of(valid.photometry[judged], ())
-        z = torch.as_tensor(valid.z[judged], dtype=torch.float32, device=device)
+        self._set_rows(train, device)
+        selected = evenly(len(valid), JUDGED)
+        fluxes = Fluxes.of(valid.photometry[selected], ())
+        z = torch.as_tensor(valid.z[selected], dtype=torch.float32, device=device)
         curve = []
         for floor in s.floor:
             for magnitude in s.magnitude:
@@ -86,14 +86,14 @@ class ColorNeighbours(Model):
         best = min(curve, key=lambda point: point["crps"])
         self.floor, self.magnitude, self.width = best["floor"], best["magnitude"], best["width"]
         self._kernel = kernel(grid, self.width, device)
-        say(f"error floor {self.floor:g} mag, magnitude weighed by {self.magnitude:g}, kernel {self.width:g} (1 + z)")
+        log(f"error floor {self.floor:g} mag, magnitude error {self.magnitude:g}, kernel {self.width:g} (1 + z)")
         return {"floor": self.floor, "magnitude": self.magnitude, "width": self.width, "curve": curve}
 
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
-        self._learn(rows, device)
+    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+        self._set_rows(rows, device)
 
-    def _learn(self, rows: Labelled, device: torch.device) -> None:
-        """Keep the colors of the rows."""
+    def _set_rows(self, rows: Labelled, device: torch.device) -> None:
+        """Store the colors of the rows."""
         rows = rows.inside(self.context.grid)
         colors, variance = self._colors(Fluxes.of(rows.photometry, ()), 0.0)
         known = torch.isfinite(variance)
@@ -106,7 +106,7 @@ class ColorNeighbours(Model):
         self.to(device)
 
     def _find_patterns(self) -> None:
-        """Which colors are known together (patterns, colors), and which training row is of which (patterns, rows)."""
+        """Find the patterns of known colors (patterns, colors), and the pattern of each training row (patterns, rows)."""
         patterns, own = torch.unique(self.known, dim=0, return_inverse=True)
         self._patterns = patterns.float()
         self._of_pattern = functional.one_hot(own, len(patterns)).float().T.contiguous()
@@ -116,9 +116,9 @@ class ColorNeighbours(Model):
         return self.densities(Fluxes.of(batch, (), self.device))
 
     def densities(self, fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
-        """(n, grid.size) normalised densities of fluxes on the model's device.
+        """(n, grid.size) normalized densities of fluxes on the model's device.
 
-        without : (n, r) training rows, by number among those inside the grid, that are no neighbours; -1 for none.
+        without : (n, r) training rows, by number among those inside the grid, that are excluded as neighbors; -1 for none.
         """
         return self._histogram(fluxes, without) @ self._kernel
 
@@ -133,7 +133,7 @@ class ColorNeighbours(Model):
         return colors, torch.cat([variance[:, :-1] + variance[:, 1:], variance[:, reference, None]], 1)
 
     def _histogram(self, fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
-        """(n, size) weights of the neighbours on the grid points, each row summing to 1."""
+        """(n, size) weights of the neighbors on the grid points, each row summing to 1."""
         s, size = self.settings, self.context.grid.size
         colors, variance = (t.to(self.device) for t in self._colors(fluxes, self.floor))
         known = torch.isfinite(variance)
@@ -146,9 +146,9 @@ class ColorNeighbours(Model):
         pairs = PAIRS if self.device.type == "cpu" else PAIRS_GPU
         for rows in torch.arange(len(colors), device=self.device).split(max(1, pairs // len(self.z))):
             w, c = weight[rows], colors[rows]
-            # sum_k w_k (c_k - t_k)^2 over the colors both have, as one product
+            # sum_k w_k (c_k - t_k)^2 over the colors that both have, as one product
             squared = torch.cat([w * c * c, -2 * w * c, w], 1) @ self._products
-            # fewer colors in common make any galaxy near: the distance is judged by its own chi-squared
+            # with few colors in common the distance is always small: it is compared with chi-squared of that many degrees of freedom
             free = counted[rows] @ self._patterns.T
             nearness = (1 / self._threshold)[free.long()] @ self._of_pattern
             nearness.mul_(squared.clamp_min_(0))
@@ -158,17 +158,17 @@ class ColorNeighbours(Model):
             near = nearness.topk(number, largest=False, sorted=True)
             distance = squared.gather(1, near.indices)
             kept = (near.values <= 1) | (torch.arange(number, device=self.device) < s.fewest)
-            share = self._share(distance) * self.weight[near.indices] * kept
-            share = share / share.sum(1, keepdim=True).clamp_min(1e-30)
-            right = share * self._fraction[near.indices]
+            contribution = self._weight_of(distance) * self.weight[near.indices] * kept
+            contribution = contribution / contribution.sum(1, keepdim=True).clamp_min(1e-30)
+            right = contribution * self._fraction[near.indices]
             cell = self._cell[near.indices]
             part = torch.zeros(len(rows), size, device=self.device)
-            part.scatter_add_(1, cell, share - right).scatter_add_(1, cell + 1, right)
+            part.scatter_add_(1, cell, contribution - right).scatter_add_(1, cell + 1, right)
             out[rows] = part
         return out
 
-    def _share(self, distance: Tensor) -> Tensor:
-        """What neighbours count by their squared distance, nearest first."""
+    def _weight_of(self, distance: Tensor) -> Tensor:
+        """Weights of neighbors from their squared distances, nearest first."""
         if self.settings.weights == "likelihood":
             return torch.exp(-0.5 * (distance - distance.amin(1, keepdim=True)))
         return 1 / distance.clamp_min(1e-3) if self.settings.weights == "inverse" else torch.ones_like(distance)

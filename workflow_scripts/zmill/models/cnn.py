@@ -23,13 +23,13 @@ class CNNSettings(PointSettings):
     ema: float = Field(0.0, ge=0, lt=1)
     optimizer: Literal["adam", "sgd", "rmsprop"] = "rmsprop"
     activation: Literal["none", "relu", "tanh", "elu"] = "none"
-    """After the convolution; with `none` only the pooling keeps the network from being a linear map."""
+    """Activation after the convolution; with `none` the pooling is the only nonlinearity."""
     channels: int = Field(16, ge=1, le=2**14)
-    """Filters of the convolution."""
+    """Number of filters of the convolution."""
 
 
 class Convolution(nn.Module):
-    """Conv1d(1 -> channels, 3, padding 1), MaxPool1d(2, 2), Linear: the bands are the places on the line."""
+    """Conv1d(1 -> channels, 3, padding 1), MaxPool1d(2, 2), Linear: the bands are the positions of the sequence."""
 
     def __init__(self, inputs: int, channels: int, activation: str) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Convolution(nn.Module):
 
 
 class CNN(PointNetwork):
-    """Inputs in the order of the bands; further columns are further places."""
+    """The network; inputs are the bands in their order, then further columns."""
 
     Settings = CNNSettings
 

@@ -1,7 +1,7 @@
-"""Random forest whose leaves keep their training galaxies: a density is the redshifts of those that share its leaves.
+"""Random forest whose leaves keep their training galaxies: a density is the distribution of redshifts in the leaves of a row.
 
-Quantile regression forests (Meinshausen 2006); TPZ (Carrasco Kind & Brunner 2013) is such a forest. Grown by
-scikit-learn, kept as plain arrays, followed in torch.
+Quantile regression forests (Meinshausen 2006); TPZ (Carrasco Kind & Brunner 2013) is such a forest. The trees are
+grown by scikit-learn, stored as plain arrays, and evaluated in torch.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class ForestSettings(base.Settings):
     leaf_rows: int = Field(3, ge=1, le=2**30)
     """Fewest training rows in a leaf."""
     features: float = Field(0.5, gt=0, le=1)
-    """Share of the inputs that a split may look at."""
+    """Fraction of the inputs considered at a split."""
     extra: tuple[Text, ...] = ()
-    """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
+    """Further inputs: `ebv` or names of the survey's columns.extra."""
 
 
 class Forest(Model):
-    """Each tree gives its leaf's training galaxies an equal share; each galaxy is a Gaussian of width `width` (1 + z)."""
+    """Each tree gives the training galaxies of its leaf equal weights; each galaxy is a Gaussian of width `width` (1 + z)."""
 
     Settings = ForestSettings
     min_train = 50
@@ -51,25 +51,25 @@ class Forest(Model):
 
     NAMES = ("roots", "feature", "threshold", "left", "right", "start", "count", "members", "z", "weight")
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
         grid, valid = self.context.grid, valid.inside(self.context.grid)
         self._grow(train, device)
-        judged = evenly(len(valid), JUDGED)
-        z = torch.as_tensor(valid.z[judged], dtype=torch.float32, device=device)
-        histogram = self._histogram(valid.photometry[judged])
+        selected = evenly(len(valid), JUDGED)
+        z = torch.as_tensor(valid.z[selected], dtype=torch.float32, device=device)
+        histogram = self._histogram(valid.photometry[selected])
         curve = [
             {"width": width, "crps": mean_crps(histogram @ kernel(grid, width, device), z, grid)} for width in WIDTHS
         ]
         self.width = min(curve, key=lambda point: point["crps"])["width"]
         self._kernel = kernel(grid, self.width, device)
-        say(f"{self.settings.trees} trees of {len(self.feature):,} nodes in all; kernel {self.width:g} (1 + z)")
+        log(f"{self.settings.trees} trees of {len(self.feature):,} nodes in all; kernel {self.width:g} (1 + z)")
         return {"nodes": len(self.feature), "width": self.width, "curve": curve}
 
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
         self._grow(rows, device)
 
     def _grow(self, rows: Labelled, device: torch.device) -> None:
-        """Grow the trees on rows and keep which of them is in which leaf."""
+        """Grow the trees on rows and store the rows of each leaf."""
         from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 
         s, rows = self.settings, rows.inside(self.context.grid)
@@ -83,17 +83,17 @@ class Forest(Model):
             random_state=self.context.seed,
             n_jobs=torch.get_num_threads(),
         ).fit(x, np.log1p(rows.z), sample_weight=rows.weight)
-        self._keep([tree.tree_ for tree in forest.estimators_])
+        self._store_nodes([tree.tree_ for tree in forest.estimators_])
         self.z = torch.as_tensor(rows.z, dtype=torch.float32)
         self.weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32)
         self.start, self.count = torch.zeros_like(self.feature), torch.zeros_like(self.feature)
         self.members = torch.zeros(1, dtype=torch.int64)
         self.to(device)
-        self._settle(self._leaves(torch.from_numpy(x).to(device)))
+        self._store_members(self._leaves(torch.from_numpy(x).to(device)))
         self.to(device)
 
-    def _keep(self, trees: list[Any]) -> None:
-        """All nodes in one array; a leaf is a node that leads to itself."""
+    def _store_nodes(self, trees: list[Any]) -> None:
+        """Store the nodes of all trees in one array; the children of a leaf are the leaf itself."""
         sizes = [tree.node_count for tree in trees]
         first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         own = np.arange(sum(sizes))
@@ -109,13 +109,13 @@ class Forest(Model):
         self.feature = torch.from_numpy(np.where(leaf, 0, feature).astype(np.int64))
         threshold = np.concatenate([tree.threshold for tree in trees])
         near = threshold.astype(np.float32)
-        # inputs are float32: rounded down, the threshold parts them as the float64 one does
+        # inputs are float32: a threshold rounded down splits them like the float64 threshold
         near = np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
         self.threshold = torch.from_numpy(near)
         self.roots = torch.from_numpy(first.astype(np.int64))
         self.depth = max(tree.max_depth for tree in trees)
 
-    def _settle(self, leaves: Tensor) -> None:
+    def _store_members(self, leaves: Tensor) -> None:
         """Sort the training rows (n, trees) into their leaves: `members[start[leaf] : start[leaf] + count[leaf]]`."""
         flat = leaves.flatten()
         order = flat.argsort(stable=True)
@@ -142,14 +142,14 @@ class Forest(Model):
             first, last = int(rows[0]), int(rows[-1]) + 1
             leaf = self._leaves(self.inputs(batch[first:last]).to(self.device)).flatten()
             count = self.count[leaf]
-            pair = torch.repeat_interleave(count)  # which (row, tree) each of the members to come belongs to
-            place = torch.arange(len(pair), device=self.device) - (count.cumsum(0) - count)[pair]
-            member = self.members[self.start[leaf][pair] + place]
-            share = self.weight[member] * (1 / self._mass[leaf])[pair] / trees
+            pair = torch.repeat_interleave(count)  # the (row, tree) of each member
+            position = torch.arange(len(pair), device=self.device) - (count.cumsum(0) - count)[pair]
+            member = self.members[self.start[leaf][pair] + position]
+            weight = self.weight[member] * (1 / self._mass[leaf])[pair] / trees
             at = (pair // trees) * size + self._cell[member]
-            right = share * self._fraction[member]
+            right = weight * self._fraction[member]
             flat = torch.zeros((last - first) * size, device=self.device)
-            flat.index_add_(0, at, share - right).index_add_(0, at + 1, right)
+            flat.index_add_(0, at, weight - right).index_add_(0, at + 1, right)
             out[first:last] = flat.view(-1, size)
         return out
 

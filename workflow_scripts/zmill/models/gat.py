@@ -10,7 +10,7 @@ from torch.nn import functional
 from zmill.models.regression import PointNetwork, PointSettings
 
 ROWS = 4096
-"""Graphs computed at a time when nothing is learned: the attention of all edges is in memory."""
+"""Graphs computed at a time in inference: the attention of all edges is in memory."""
 
 
 class GATSettings(PointSettings):
@@ -27,11 +27,11 @@ class GATSettings(PointSettings):
     heads: int = Field(4, ge=1, le=100)
     """Heads of the first layer; the second has one."""
     embedding: int = Field(0, ge=0, le=1000)
-    """Numbers learned for every band that its node carries beside its value; 0 as published: bands are then anonymous."""
+    """Size of a learned embedding of each band, an input of its node; 0 as published: the network does not know which band is which."""
 
 
 class GraphAttention(nn.Module):
-    """Two graph attention layers (Velickovic et al. 2018), the mean over the nodes, a linear answer."""
+    """Two graph attention layers (Velickovic et al. 2018), the mean over the nodes, and a linear output."""
 
     edges: Tensor
 
@@ -50,11 +50,11 @@ class GraphAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(1, n, inputs) -> (1, n, 1)."""
         if torch.is_grad_enabled():
-            return self._answer(x[0])[None]
-        return torch.cat([self._answer(part) for part in x[0].split(ROWS)])[None]
+            return self._output(x[0])[None]
+        return torch.cat([self._output(part) for part in x[0].split(ROWS)])[None]
 
-    def _answer(self, x: Tensor) -> Tensor:
-        """(n, inputs) -> (n, 1): n graphs as one, whose edges are those of the first shifted by whole graphs."""
+    def _output(self, x: Tensor) -> Tensor:
+        """(n, inputs) -> (n, 1): n graphs as one disconnected graph, whose edges are those of the first graph with shifted indices."""
         shift = torch.arange(len(x), device=x.device) * self.inputs
         edges = (self.edges[:, None, :] + shift[:, None]).flatten(1)
         nodes = x.reshape(-1, 1)
@@ -66,7 +66,7 @@ class GraphAttention(nn.Module):
 
 
 class GAT(PointNetwork):
-    """Nodes: the bands, then further columns."""
+    """The network; the nodes are the bands, then further columns."""
 
     Settings = GATSettings
 

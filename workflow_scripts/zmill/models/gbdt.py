@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     import lightgbm
 
 BUMPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
-"""Parts of a density's peak that validation rows choose to take off: a series never quite vanishes between its peaks."""
+"""Bump thresholds, as fractions of the peak, to select from: a truncated series does not vanish between its peaks."""
 SHARPEN = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
-"""Powers that validation rows choose to raise densities to: a series that ends is wider than what it stands for."""
+"""Powers of the density to select from: a truncated series is wider than the density that it approximates."""
 ROWS = 4096
-"""Validation rows whose densities are held at a time."""
+"""Validation rows whose densities are in memory at a time."""
 
 
 class GBDTSettings(base.Settings):
@@ -41,31 +41,31 @@ class GBDTSettings(base.Settings):
     bases: int = Field(40, ge=2, le=1000)
     """Terms of the cosine series in ln(1 + z)."""
     rounds: int = Field(300, ge=1, le=100_000)
-    """Most trees of one coefficient."""
+    """Largest number of trees of one coefficient."""
     patience: int = Field(30, ge=1, le=100_000)
-    """Trees without a better validation error before a coefficient is done."""
+    """Number of trees without a better validation error after which a coefficient stops."""
     lr: float = Field(0.05, gt=0, le=10)
     leaves: int = Field(31, ge=2, le=2**17)
     """Leaves of a tree."""
     leaf_rows: int = Field(10, ge=1, le=2**30)
     """Fewest training rows in a leaf."""
     features: float = Field(0.5, gt=0, le=1)
-    """Share of the inputs that a tree may look at."""
+    """Fraction of the inputs used by a tree."""
     rows: float = Field(0.8, gt=0, le=1)
-    """Share of the rows that a tree is grown on."""
+    """Fraction of the rows that a tree is grown on."""
     extra: tuple[Text, ...] = ()
-    """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
+    """Further inputs: `ebv` or names of the survey's columns.extra."""
 
 
 class BoostedDensity(Model):
-    """p(z) = (sum_k c_k(photometry) phi_k(z)), cut at a bump threshold, sharpened and normalised."""
+    """p(z) = (sum_k c_k(photometry) phi_k(z)), cut at a bump threshold, sharpened and normalized."""
 
     Settings = GBDTSettings
     min_train = 200
 
     settings: GBDTSettings
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
         valid = valid.inside(self.context.grid)
         self._boost(train, valid, [self.settings.rounds] * (self.settings.bases - 1))
         self.bump, self.sharpen = 0.0, 1.0
@@ -74,14 +74,14 @@ class BoostedDensity(Model):
         best = min(curve, key=lambda point: point["cde_loss"])
         self.bump, self.sharpen = best["bump"], best["sharpen"]
         trees = sum(booster.num_trees() for booster in self.boosters)
-        say(f"{trees:,} trees; densities cut at {self.bump:g} of their peak, to the power {self.sharpen:g}")
+        log(f"{trees:,} trees; densities cut at {self.bump:g} of their peak, to the power {self.sharpen:g}")
         return {"trees": trees, "bump": self.bump, "sharpen": self.sharpen, "curve": curve}
 
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
         self._boost(rows, None, [booster.num_trees() for booster in self.boosters])
 
     def _boost(self, rows: Labelled, valid: Labelled | None, rounds: list[int]) -> None:
-        """Grow the trees of every coefficient: at most so many, or just as many without validation rows to stop by."""
+        """Grow the trees of every coefficient: at most `rounds` with early stopping, or exactly `rounds` without validation rows."""
         import lightgbm
 
         s, grid = self.settings, self.context.grid
@@ -103,19 +103,19 @@ class BoostedDensity(Model):
             "verbose": -1,
         }
         data = lightgbm.Dataset(x, target[:, 0], weight=rows.weight, params=parameters, free_raw_data=False)
-        judges, judged = [], np.zeros((0, s.bases))
+        valid_sets, valid_target = [], np.zeros((0, s.bases))
         if valid is not None:
-            judged = basis(grid, valid.z, s.bases)
-            seen = self.inputs(valid.photometry).numpy()
-            judges = [lightgbm.Dataset(seen, judged[:, 0], reference=data, free_raw_data=False)]
+            valid_target = basis(grid, valid.z, s.bases)
+            valid_x = self.inputs(valid.photometry).numpy()
+            valid_sets = [lightgbm.Dataset(valid_x, valid_target[:, 0], reference=data, free_raw_data=False)]
         self.boosters: list[lightgbm.Booster] = []
         for number, most in enumerate(rounds, 1):
             data.set_label(target[:, number])
-            for judge in judges:
-                judge.set_label(judged[:, number])
-            stops: list[Callable[..., Any]] = [lightgbm.early_stopping(s.patience, verbose=False) for _ in judges]
-            booster = lightgbm.train(parameters, data, most, valid_sets=judges, callbacks=stops)
-            kept = booster.best_iteration if judges else most
+            for valid_set in valid_sets:
+                valid_set.set_label(valid_target[:, number])
+            stops: list[Callable[..., Any]] = [lightgbm.early_stopping(s.patience, verbose=False) for _ in valid_sets]
+            booster = lightgbm.train(parameters, data, most, valid_sets=valid_sets, callbacks=stops)
+            kept = booster.best_iteration if valid_sets else most
             self.boosters.append(_reloaded(booster.model_to_string(num_iteration=kept)))
 
     def _curve(self, coefficients: Tensor, z: Tensor) -> list[dict[str, float]]:
@@ -174,13 +174,13 @@ def basis(grid: Grid, z: NDArray[np.float64], number: int) -> NDArray[np.float64
     """(n, number) cosines 1, sqrt(2) cos(pi k u), orthonormal in u: ln(1 + z) from 0 to 1 over the grid."""
     low, high = np.log1p(grid.z_min), np.log1p(grid.z_max)
     u = (np.log1p(z) - low) / (high - low)
-    waves = np.sqrt(2) * np.cos(np.pi * np.arange(number) * u[:, None])
-    waves[:, 0] = 1.0
-    return waves
+    cosines = np.sqrt(2) * np.cos(np.pi * np.arange(number) * u[:, None])
+    cosines[:, 0] = 1.0
+    return cosines
 
 
 def _reloaded(text: str) -> lightgbm.Booster:
-    """A booster from LightGBM's own text: fitted and loaded models are then the same."""
+    """A booster from LightGBM's text format, so that fitted and loaded models are identical."""
     import lightgbm
 
     return lightgbm.Booster(model_str=text)

@@ -1,4 +1,4 @@
-"""K nearest neighbours: redshifts of the training galaxies that look alike, as a mean and as a density."""
+"""K nearest neighbors: the redshifts of the nearest training galaxies, as a mean and as a density."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from zmill.pdf.grid import Grid
 from zmill.sections import Text
 
 WIDTHS = (0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08)
-"""Kernel widths in 1 + z that validation rows choose from."""
+"""Kernel widths in 1 + z to select from on validation rows."""
 JUDGED = 5_000
-"""At most this many validation rows choose; more would only make the choice slower."""
+"""Most validation rows that are used for selection; more would only make it slower."""
 PAIRS = 1 << 26
-"""Distances held in memory at a time on a GPU."""
+"""Distances in memory at a time on a GPU."""
 
 
 class KNNSettings(base.Settings):
-    """Settings of the nearest neighbours."""
+    """Settings of the nearest neighbors."""
 
     k: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] = (3, 5, 7, 11, 15, 21, 31, 51, 71, 101)
-    """Numbers of neighbours that validation rows choose from; one number is taken as it is."""
+    """Numbers of neighbors to select from on validation rows, or a single number."""
     scaling: Literal["minmax", "standard", "robust"] = "standard"
-    """How columns are made comparable: by extremes, by mean and standard deviation, by median and quartiles."""
+    """Scaling of the columns: by extremes, by mean and standard deviation, or by median and quartiles."""
     weights: Literal["uniform", "distance"] = "uniform"
-    """What a neighbour counts: the same, or the inverse of its distance."""
+    """Weight of a neighbor: 1, or the inverse of its distance."""
     choose: Literal["crps", "mse"] = "crps"
-    """K is chosen by the CRPS of the density, or by the squared error of the mean as published."""
+    """Metric that selects K: the CRPS of the density, or the squared error of the mean as published."""
     colors: bool = False
-    """Adjacent colors beside the magnitudes."""
+    """Adjacent colors as further inputs."""
     extra: tuple[Text, ...] = ()
-    """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
+    """Further inputs: `ebv` or names of the survey's columns.extra."""
 
     @field_validator("k", mode="before")
     @classmethod
@@ -55,14 +55,14 @@ class KNNSettings(base.Settings):
     @classmethod
     def _some(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value:
-            raise ValueError("give at least one number of neighbours")
+            raise ValueError("give at least one number of neighbors")
         return tuple(sorted(set(value)))
 
 
-class Neighbours(Model):
-    """Euclidean neighbours in scaled magnitudes; each contributes a Gaussian of width `width` (1 + z) to the density.
+class Neighbors(Model):
+    """Euclidean neighbors in scaled magnitudes; each contributes a Gaussian of width `width` (1 + z) to the density.
 
-    The mean of the density is the (weighted) mean of the neighbours' redshifts: KNN regression.
+    The mean of the density is the (weighted) mean of the neighbors' redshifts: KNN regression.
     """
 
     Settings = KNNSettings
@@ -70,22 +70,22 @@ class Neighbours(Model):
 
     settings: KNNSettings
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
         s, valid = self.settings, valid.inside(self.context.grid)
-        self._learn(train, device)
-        judged = evenly(len(valid), JUDGED)
-        curve = self._curve(valid.photometry[judged], torch.as_tensor(valid.z[judged], dtype=torch.float32))
+        self._set_rows(train, device)
+        selected = evenly(len(valid), JUDGED)
+        curve = self._curve(valid.photometry[selected], torch.as_tensor(valid.z[selected], dtype=torch.float32))
         best = min(curve, key=lambda point: (point[s.choose], point["k"]))
         self.k, self.width = int(best["k"]), float(best["width"])
         self._prepare()
-        say(f"k = {self.k}, kernel width {self.width:g} (1 + z), chosen by {s.choose} on {len(judged):,} rows")
+        log(f"k = {self.k}, kernel width {self.width:g} (1 + z), selected by {s.choose} on {len(selected):,} rows")
         return {"k": self.k, "width": self.width, "curve": curve}
 
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
-        self._learn(rows, device)
+    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+        self._set_rows(rows, device)
 
-    def _learn(self, rows: Labelled, device: torch.device) -> None:
-        """Keep the rows, scaled, to be the neighbours."""
+    def _set_rows(self, rows: Labelled, device: torch.device) -> None:
+        """Store the scaled rows among which neighbors are searched."""
         rows = rows.inside(self.context.grid)
         self.columns = Columns.fit(rows.photometry, self.settings.extra, self.settings.colors)
         raw = self.columns(rows.photometry)
@@ -96,13 +96,13 @@ class Neighbours(Model):
         self.to(device)
 
     def _curve(self, batch: Photometry, z: Tensor) -> list[dict[str, float]]:
-        """Scores of every K on validation rows, each with its best kernel width (by CRPS)."""
+        """Scores of every K on validation rows, with the kernel width of the lowest CRPS for each."""
         grid, z = self.context.grid, z.to(self.device)
         usable = [k for k in self.settings.k if k < len(self.z)] or [len(self.z) - 1]
-        distance, neighbour = self._search(batch, usable[-1])
+        distance, neighbor = self._search(batch, usable[-1])
         curve = []
         for k in usable:
-            near, weight = neighbour[:, :k], self._weights(distance[:, :k], neighbour[:, :k])
+            near, weight = neighbor[:, :k], self._weights(distance[:, :k], neighbor[:, :k])
             scores = {
                 width: mean_crps(self._mixture(near, weight, kernel(grid, width, self.device)), z, grid)
                 for width in WIDTHS
@@ -114,8 +114,8 @@ class Neighbours(Model):
 
     @torch.inference_mode()
     def predict(self, batch: Photometry) -> Tensor:
-        distance, neighbour = self._search(batch, self.k)
-        return self._mixture(neighbour, self._weights(distance, neighbour), self._kernel)
+        distance, neighbor = self._search(batch, self.k)
+        return self._mixture(neighbor, self._weights(distance, neighbor), self._kernel)
 
     def _search(self, batch: Photometry, k: int) -> tuple[Tensor, Tensor]:
         """Distances (n, k), nearest first, and training row numbers (n, k)."""
@@ -126,26 +126,26 @@ class Neighbours(Model):
         parts = []
         for part in x.split(max(1, PAIRS // len(self.inputs))):
             near = torch.addmm(squared, part, self.inputs.T, alpha=-2).topk(k, largest=False).indices
-            # the product form loses digits for close pairs: the distances of the few that stay are taken again
+            # the product form loses digits for close pairs: the distances of the nearest few are computed again
             exact = (part[:, None] - self.inputs[near]).square().sum(2).sqrt()
             order = exact.argsort(1)
             parts.append((exact.gather(1, order), near.gather(1, order)))
-        distances, neighbours = zip(*parts, strict=True)
-        return torch.cat(distances), torch.cat(neighbours)
+        distances, neighbors = zip(*parts, strict=True)
+        return torch.cat(distances), torch.cat(neighbors)
 
-    def _weights(self, distance: Tensor, neighbour: Tensor) -> Tensor:
-        """(n, k) weights of the neighbours, each row summing to 1."""
-        weight = self.weight[neighbour]
+    def _weights(self, distance: Tensor, neighbor: Tensor) -> Tensor:
+        """(n, k) weights of the neighbors, each row summing to 1."""
+        weight = self.weight[neighbor]
         if self.settings.weights == "distance":
             weight = weight / distance.clamp_min(1e-6)
         return weight / weight.sum(1, keepdim=True)
 
-    def _mixture(self, neighbour: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
-        """(n, size) densities: rows of the kernel, those of the two grid points around each neighbour's redshift."""
-        right = weight * self._fraction[neighbour]
-        cell = self._cell[neighbour]
-        rows, shares = torch.cat([cell, cell + 1], 1), torch.cat([weight - right, right], 1)
-        return functional.embedding_bag(rows, kernel, per_sample_weights=shares, mode="sum")
+    def _mixture(self, neighbor: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
+        """(n, size) densities: rows of the kernel, interpolated between the two grid points around the redshift of each neighbor."""
+        right = weight * self._fraction[neighbor]
+        cell = self._cell[neighbor]
+        rows, weights = torch.cat([cell, cell + 1], 1), torch.cat([weight - right, right], 1)
+        return functional.embedding_bag(rows, kernel, per_sample_weights=weights, mode="sum")
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {
@@ -184,14 +184,14 @@ class Neighbours(Model):
 
 
 class Tree:
-    """Exact neighbours from a k-d tree along the principal axes of the points.
+    """Exact neighbors from a k-d tree along the principal axes of the points.
 
-    A rotation keeps distances and lets the tree look into fewer leaves. Directions in which the points do not differ (colors beside
-    their magnitudes) are left out: along these a query is equally far from all.
+    The rotation preserves distances and lets the tree search fewer leaves. Directions in which the points do not vary (as with colors
+    and their magnitudes together) are left out: along these a query is equally far from all points.
     """
 
     FLAT = 1e-5
-    """Directions with less than this part of the largest spread."""
+    """Directions with less than this fraction of the largest spread are left out."""
 
     def __init__(self, points: Tensor) -> None:
         values = points.double().numpy()
@@ -204,11 +204,11 @@ class Tree:
         """Distances (n, k) float32, nearest first, and row numbers (n, k) of the nearest to each of the points."""
         values = points.double().numpy() - self.center
         inside = values @ self.axes
-        distance, neighbour = self.tree.query(inside, np.arange(1, k + 1), workers=torch.get_num_threads())
+        distance, neighbor = self.tree.query(inside, np.arange(1, k + 1), workers=torch.get_num_threads())
         if self.axes.shape[1] < self.axes.shape[0]:
             outside = np.square(values).sum(1) - np.square(inside).sum(1)
             distance = np.sqrt(np.square(distance) + outside.clip(0)[:, None])
-        return torch.from_numpy(distance).float(), torch.from_numpy(neighbour)
+        return torch.from_numpy(distance).float(), torch.from_numpy(neighbor)
 
 
 def kernel(grid: Grid, width: float, device: torch.device) -> Tensor:
@@ -217,4 +217,4 @@ def kernel(grid: Grid, width: float, device: torch.device) -> Tensor:
     return grid.normalize(torch.exp(-0.5 * ((z - z[:, None]) / (width * (1 + z[:, None]))) ** 2))
 
 
-MODEL = Neighbours
+MODEL = Neighbors

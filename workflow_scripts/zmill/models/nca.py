@@ -1,7 +1,7 @@
-"""Neighbors under a learned metric: a network puts galaxies where near ones have the redshift of each other.
+"""Neighbors under a learned metric: a network maps galaxies to a space in which near ones have similar redshifts.
 
 Neighborhood component analysis (Goldberger et al. 2004) in its deep form with sampled neighbors (Ye et al. 2024,
-"ModernNCA"), for densities: each neighbor adds its label, spread by a Gaussian, in proportion to exp(-distance²).
+"ModernNCA"), for densities: the density is the mean of the labels of the neighbors, smoothed by a Gaussian, with weights exp(-distance²).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zmill.networks.network import Residual, ResidualMLP, load_tensors, tensors_
 ROWS = 1024
 """Rows compared with all neighbors at a time."""
 SMALLEST = 1e-5
-"""Probability of a grid point below which the cross-entropy no longer punishes: far neighbors alone are no evidence."""
+"""Lower bound of probabilities in the cross-entropy, so that the loss of a row without near neighbors is bounded."""
 
 
 class NCASettings(Residual, Augmented):
@@ -38,13 +38,13 @@ class NCASettings(Residual, Augmented):
     embedding: int = Field(4, ge=1, le=1000)
     frequency: float = Field(0.05, gt=0, le=1000)
     members: int = Field(2, ge=1, le=100)
-    """Networks whose densities are averaged, trained one after the other."""
+    """Number of networks, trained in sequence, whose densities are averaged."""
     dimensions: int = Field(32, ge=1, le=2**14)
-    """Of the space in which neighbors are near."""
+    """Number of dimensions of the learned space."""
     candidates: int = Field(4096, ge=2, le=2**20)
-    """Training rows, drawn anew in every step, among which a step looks for neighbors."""
+    """Number of training rows, drawn again in every step, among which a step searches neighbors."""
     bank: int = Field(20_000, ge=2, le=2**30)
-    """At most this many training rows are kept as the neighbors of what is predicted."""
+    """Largest number of training rows that are stored as neighbors for inference."""
 
 
 class MetricNeighbors(Model):
@@ -55,7 +55,7 @@ class MetricNeighbors(Model):
 
     settings: NCASettings
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
         grid = self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self._prepare(train, device)
@@ -67,19 +67,19 @@ class MetricNeighbors(Model):
             parts = [self._mixture(network(part[None])[0].float(), bank) for part in valid_inputs.split(ROWS)]
             return mean_crps(grid.normalize(torch.cat(parts)), valid_z, grid)
 
-        facts = [self._train(number, score, say) for number in range(self.settings.members)]
+        facts = [self._train(number, score, log) for number in range(self.settings.members)]
         self.epochs = [int(fact["best_epoch"]) for fact in facts]
         self.to(device)
         return facts[0] | {"best_epochs": self.epochs}
 
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
         self._prepare(rows.inside(self.context.grid), device)
         for number in range(self.settings.members):
-            self._train(number, None, say)
+            self._train(number, None, log)
         self.to(device)
 
     def _prepare(self, rows: Labelled, device: torch.device) -> None:
-        """Inputs scaled by the training rows, and those of them that are kept as neighbors."""
+        """Fit the scaling of the inputs on the training rows, and store a subset of the rows as neighbors."""
         s = self.settings
         self._fluxes = Fluxes.of(rows.photometry, s.extra, device)
         self.features = Luptitudes(len(self.context.bands), len(s.extra)).to(device)
@@ -93,7 +93,7 @@ class MetricNeighbors(Model):
         self.networks: list[ResidualMLP] = []
 
     def _train(
-        self, number: int, score: Callable[[nn.Module], float] | None, say: Callable[[str], None]
+        self, number: int, score: Callable[[nn.Module], float] | None, log: Callable[[str], None]
     ) -> dict[str, Any]:
         s, grid, device = self.settings, self.context.grid, self._z.device
         seed = self.context.seed + 1000 * (number + 1)
@@ -108,17 +108,17 @@ class MetricNeighbors(Model):
             rows = chosen[0]
             drawn = self._fluxes.rows(rows).resampled(s.noise, generator).dropped(s.drop, limits, generator)
             others = torch.randperm(len(inputs), generator=generator, device=device)[:among]
-            placed = network(torch.cat([self.features(drawn), inputs[others]])[None])[0]
-            nearness = near(placed[: len(rows)].float(), placed[len(rows) :].float()) + self._weight[others].log()
+            position = network(torch.cat([self.features(drawn), inputs[others]])[None])[0]
+            nearness = near(position[: len(rows)].float(), position[len(rows) :].float()) + self._weight[others].log()
             share = nearness.masked_fill(rows[:, None] == others, -torch.inf).softmax(1)
-            found = (share.to(placed.dtype) @ label[others].to(placed.dtype)).float()
+            found = (share.to(position.dtype) @ label[others].to(position.dtype)).float()
             value = -(label[rows] * found.clamp_min(SMALLEST).log()).sum(1)
             if s.crps:
                 value = value + s.crps * crps_of_probabilities(found, self._z[rows], grid)
             return (value * self._weight[rows]).mean()
 
         return train(
-            network, len(inputs), 1, loss, score, s, seed, say, watch=self.watch,
+            network, len(inputs), 1, loss, score, s, seed, log, watch=self.watch,
             phase=f"neighbors {number + 1}" + ("" if score else ", refitted"),
             until=None if score else self.epochs[number], parallel=True,
         )  # fmt: skip
@@ -126,12 +126,12 @@ class MetricNeighbors(Model):
     def _network(self) -> ResidualMLP:
         return ResidualMLP(1, self.features.size, self.features.plain, self.settings.dimensions, self.settings)
 
-    def _mixture(self, placed: Tensor, bank: Tensor, without: Tensor | None = None) -> Tensor:
-        """(n, size) probabilities of the grid points, from places in the learned space.
+    def _mixture(self, position: Tensor, bank: Tensor, without: Tensor | None = None) -> Tensor:
+        """(n, size) probabilities of the grid points, from positions in the learned space.
 
-        without : (n, r) places in the bank that are no neighbors of a row; -1 for none.
+        without : (n, r) indices in the bank of rows that are excluded as neighbors; -1 for none.
         """
-        nearness = near(placed, bank) + self.log_weight
+        nearness = near(position, bank) + self.log_weight
         if without is not None:
             row, column = (without >= 0).nonzero(as_tuple=True)
             nearness[row, without[row, column]] = -torch.inf
@@ -142,9 +142,9 @@ class MetricNeighbors(Model):
         return self.densities(Fluxes.of(batch, self.settings.extra, self.device))
 
     def densities(self, fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
-        """(n, grid.size) normalised densities of fluxes on the model's device.
+        """(n, grid.size) normalized densities of fluxes on the model's device.
 
-        without : (n, r) places in the bank whose rows are not to be neighbors; -1 for none.
+        without : (n, r) indices in the bank of rows that are excluded as neighbors; -1 for none.
         """
         rows, grid = len(fluxes.flux), self.context.grid
         density = torch.empty(rows, grid.size, device=self.device)
@@ -184,12 +184,12 @@ class MetricNeighbors(Model):
 
 
 def some_of(rows: int, most: int, seed: int) -> Tensor:
-    """Numbers of at most so many rows, in ascending order: all of them, or some drawn at random."""
+    """Indices of at most `most` rows in ascending order: all of them, or a random subset."""
     return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
 def near(one: Tensor, other: Tensor) -> Tensor:
-    """(n, m) negative squared distances of (n, d) and (m, d), up to a number for each of the n."""
+    """(n, m) negative squared distances of (n, d) and (m, d), up to a constant for each of the n rows."""
     return torch.addmm(-other.square().sum(1), one, other.T, alpha=2.0)
 
 

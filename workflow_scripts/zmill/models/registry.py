@@ -1,4 +1,4 @@
-"""Which model types there are: every file of this folder that names its class in `MODEL`."""
+"""The registry of model types: every file of this folder that names its class in `MODEL`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @cache
 def types() -> list[str]:
-    """Names of the model types. Files are read, not imported, so that nothing heavy starts."""
+    """Names of the model types. Files are read and not imported, because imports take seconds."""
     files = Path(__file__).parent.glob("*.py")
     return sorted(file.stem for file in files if re.search(r"^MODEL\b", file.read_text(encoding="utf-8"), re.MULTILINE))
 
@@ -28,7 +28,7 @@ def model_class(type_: str) -> type[Model]:
     Raises
     ------
     ConfigError
-        If there is no such type, naming the nearest.
+        If there is no such type, with the name of the nearest one.
     """
     if type_ not in types():
         raise ConfigError(
@@ -44,7 +44,7 @@ def check_models(models: Mapping[str, ModelSettings]) -> dict[str, tuple[type[Mo
     Raises
     ------
     ConfigError
-        For an unknown type, an unknown key or a wrong value, naming the entry.
+        For an unknown type, an unknown key or a wrong value, with the name of the entry.
     """
     checked: dict[str, tuple[type[Model], Settings]] = {}
     for name, entry in models.items():

@@ -1,4 +1,4 @@
-"""Networks that answer with one redshift, trained on its squared error; their density is that of the validation residuals."""
+"""Networks that predict one redshift, trained on its squared error; their density is that of the validation residuals."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from zmill.inputs.base import Context, Labelled
 from zmill.inputs.photometry import scaling as scalers
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Columns
-from zmill.models.base import LocatedModel
+from zmill.models.base import LocationScaleModel
 from zmill.networks.device import sent
 from zmill.networks.network import Schedule, adamw, train
 from zmill.pdf.residuals import ResidualKernel
 from zmill.sections import Text
 
 ROWS = 2048
-"""Rows that a CPU predicts at a time: what is between two layers stays in the cache of a core."""
+"""Rows that a CPU predicts at a time, so that the activations stay in the cache of a core."""
 
 
 class PointSettings(Schedule):
-    """What the settings of every network of this kind share."""
+    """Settings common to all networks of this kind."""
 
     epochs: int = Field(200, ge=1, le=100_000)
     batch: int = Field(64, ge=1, le=2**20)
@@ -35,15 +35,15 @@ class PointSettings(Schedule):
     ema: float = Field(0.99, ge=0, lt=1)
     amp: bool = False
     scaling: scalers.Kind = "standard"
-    """How columns are made comparable; fitted on training rows."""
+    """Scaling of the columns, fitted on training rows."""
     colors: bool = False
-    """Adjacent colors beside the magnitudes."""
+    """Adjacent colors as further inputs."""
     extra: tuple[Text, ...] = ()
-    """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
+    """Further inputs: `ebv` or names of the survey's columns.extra."""
 
 
-class PointNetwork(LocatedModel):
-    """Point regression, with Student's t of the validation residuals around the point as the density."""
+class PointNetwork(LocationScaleModel):
+    """Point regression; the density is a Student's t, fitted to the validation residuals, around the point."""
 
     min_train = 200
 
@@ -60,20 +60,20 @@ class PointNetwork(LocatedModel):
         """An untrained network: (1, n, self.inputs) -> (1, n, 1)."""
 
     def applied(self) -> Callable[[Tensor], Tensor]:
-        """The trained network as it predicts, on the model's device."""
+        """The trained network for inference, on the model's device."""
         return self.network
 
     def optimizer(self, parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
-        """What the network is trained with."""
+        """The optimizer of the training."""
         return adamw(parameters, schedule)
 
     def fit(
-        self, train_rows: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]
+        self, train_rows: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]
     ) -> dict[str, Any]:
         valid = valid.inside(self.context.grid)
         valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
         self.kernel = ResidualKernel(50.0, torch.zeros(6), torch.zeros(2), torch.ones(2))
-        facts = self._learn(train_rows, (valid.photometry, valid_z), device, say)
+        facts = self._train(train_rows, (valid.photometry, valid_z), device, log)
         self.epochs = int(facts["best_epoch"])
         valid_x, magnitude = self._inputs_of(valid.photometry)
         with torch.inference_mode():
@@ -82,14 +82,14 @@ class PointNetwork(LocatedModel):
         self.to(device)
         return facts | {"residuals": {"student_nu": self.kernel.nu}}
 
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
-        self._learn(rows, None, device, say)
+    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+        self._train(rows, None, device, log)
         self.to(device)
 
-    def _learn(
-        self, rows: Labelled, valid: tuple[Photometry, Tensor] | None, device: torch.device, say: Callable[[str], None]
+    def _train(
+        self, rows: Labelled, valid: tuple[Photometry, Tensor] | None, device: torch.device, log: Callable[[str], None]
     ) -> dict[str, Any]:
-        """Train from the start; without validation rows for as many epochs as they have chosen."""
+        """Train from the beginning; without validation rows, for the number of epochs that was selected with them."""
         s, seed, rows = self.settings, self.context.seed, rows.inside(self.context.grid)
         self.columns = Columns.fit(rows.photometry, s.extra, s.colors)
         self.scaler = scalers.fit(s.scaling, self.columns(rows.photometry))
@@ -107,25 +107,25 @@ class PointNetwork(LocatedModel):
         if valid is None:
             phase, until = "network, refitted", self.epochs
             return train(
-                self.network, len(rows), 1, loss, None, s, seed, say, self.optimizer, self.watch, phase, until=until
+                self.network, len(rows), 1, loss, None, s, seed, log, self.optimizer, self.watch, phase, until=until
             )
         valid_x, _ = self._inputs_of(valid[0])
 
         def score(network: nn.Module) -> float:
             return float((network(valid_x[None])[0, :, 0] - valid[1]).square().mean())
 
-        return train(self.network, len(rows), 1, loss, score, s, seed, say, self.optimizer, self.watch)
+        return train(self.network, len(rows), 1, loss, score, s, seed, log, self.optimizer, self.watch)
 
     @torch.inference_mode()
-    def locate(self, batch: Photometry) -> tuple[Tensor, Tensor]:
+    def loc_scale(self, batch: Photometry) -> tuple[Tensor, Tensor]:
         x, magnitude = self._inputs_of(batch)
         pieces = (x[rows].contiguous() for rows in cache_sized_chunks(len(x), ROWS, self.device))
         z_hat = torch.cat([self._applied(piece[None])[0, :, 0] for piece in pieces])
-        return z_hat, self.kernel.log_width(z_hat, magnitude)
+        return z_hat, self.kernel.log_scale(z_hat, magnitude)
 
     @torch.inference_mode()
-    def density_at(self, place: Tensor, log_width: Tensor) -> Tensor:
-        return self.kernel.density(place, log_width, self.context.grid)
+    def density_at(self, loc: Tensor, log_scale: Tensor) -> Tensor:
+        return self.kernel.density(loc, log_scale, self.context.grid)
 
     def _inputs_of(self, batch: Photometry) -> tuple[Tensor, Tensor]:
         """Scaled inputs (n, inputs) and reference magnitude (n,)."""

@@ -1,7 +1,7 @@
-"""Bayesian template fit: spectra through the survey's filters against the fluxes, with a prior on redshift and type.
+"""Bayesian template fit: spectra are fitted to the fluxes in the survey's filters, with a prior on redshift and type.
 
-Benitez 2000 (BPZ), written as two matrix products per batch: the fit of every template at every redshift costs no
-more than the exponential that turns it into a probability.
+Benitez 2000 (BPZ), written as two matrix products per batch, so that the fit of all templates at all redshifts costs no more
+than the exponential of its result.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from zmill.networks.losses import mean_crps
 from zmill.pdf.grid import Grid
 
 JUDGED = 3_000
-"""At most this many validation rows choose the error floor and the smoothing."""
+"""Most validation rows on which the error floor and the smoothing are selected."""
 FITTED = 20_000
-"""At most this many training rows fit the zero points."""
+"""Most training rows to which the zero points are fitted."""
 ENOUGH = 100
 """With fewer training rows the zero points stay 0."""
 ROUNDS = 10
-"""Rounds of fitting types and zero points in turn."""
+"""Iterations of the alternating fit of types and zero points."""
 CELLS = 1 << 17
-"""Redshifts times templates times rows worked on at a time, so that they stay in a processor's cache."""
+"""Redshifts times templates times rows computed at a time, so that they stay in the cache of a CPU."""
 CELLS_GPU = 1 << 27
 MAGNITUDE_STEP = 0.1
 """The prior is tabulated at reference magnitudes this far apart, as BPZ does."""
 TAIL = 0.01
-"""A class's prior below this part of a flat one counts as nothing, as in BPZ: tails so thin were never measured."""
+"""The prior of a class is set to zero below this fraction of a flat prior, as in BPZ: so low probabilities were never measured."""
 NOTHING = -60.0
-"""Natural logarithm, from the prior's peak, of what counts as nothing: photometry may still overrule it."""
+"""Natural logarithm of the lowest prior relative to its peak; it is finite so that the photometry can overrule it."""
 NORMALIZED_IN = "bessell-B"
 """Rest-frame filter in which all spectra have the same flux: mixtures and the marginal amplitude depend on it."""
 
@@ -55,13 +55,13 @@ class TemplateSettings(base.Settings):
     prior: Literal["ngvs", "hdfn", "flat"] = "ngvs"
     """p(z, type | reference magnitude): `hdfn` of Benitez 2000, `ngvs` of Raichoor et al. 2014, or none."""
     per_gap: int = Field(2, ge=0, le=100)
-    """Mixtures between each template and the next."""
+    """Number of mixtures between each template and the next."""
     amplitude: Literal["profile", "marginal"] = "profile"
-    """Take the best brightness of each template, as desc-bpz does, or integrate over it (factor F_TT^-1/2)."""
+    """Amplitude of each template: the best fit, as in desc-bpz, or integrated over (factor F_TT^-1/2)."""
     floor: tuple[Annotated[float, Field(ge=0, le=10)], ...] = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
-    """Error in magnitudes of the templates themselves, added in quadrature; validation rows choose."""
+    """Error in magnitudes of the templates themselves, added in quadrature; selected on validation rows."""
     smooth: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.01, 0.02, 0.04, 0.06)
-    """Standard deviation in redshift of the Gaussian that smooths the density; validation rows choose."""
+    """Standard deviation in redshift of the Gaussian that smooths the density; selected on validation rows."""
     zero_points: bool = True
     """Fit an offset per band on training rows at their spectroscopic redshifts."""
     igm: bool = True
@@ -85,9 +85,9 @@ class TemplateSettings(base.Settings):
 
 @dataclass(frozen=True)
 class PriorBin:
-    """Benitez 2000, eq. 22-24, from the reference magnitude `bright` on.
+    """Benitez 2000, eq. 22-24, for reference magnitudes from `bright`.
 
-    types : (fraction, decline with magnitude) of E and Sp at `bright`; Irr are the rest.
+    types : (fraction, decline with magnitude) of E and Sp at `bright`; the rest is Irr.
     redshifts : (alpha, z0, slope) of E, Sp, Irr.
     """
 
@@ -124,7 +124,7 @@ def log_prior(kind: str, z: np.ndarray, per_gap: int) -> np.ndarray:
 
     Returns
     -------
-    (m, templates, g) float32 at `prior_magnitudes()`. A class's fraction is shared equally by its templates; a
+    (m, templates, g) float32 at `prior_magnitudes()`. The fraction of a class is divided equally among its templates; a
     mixture of two templates has the mixture of their priors.
     """
     magnitudes = prior_magnitudes()
@@ -133,11 +133,11 @@ def log_prior(kind: str, z: np.ndarray, per_gap: int) -> np.ndarray:
         return np.zeros((len(magnitudes), templates, len(z)), np.float32)
     per_class = np.stack([_class_prior(HDFN if kind == "hdfn" else NGVS, m, z) for m in magnitudes])
     members = np.bincount(CLASSES)
-    shares = np.eye(3)[list(CLASSES)] / members
+    fractions = np.eye(3)[list(CLASSES)] / members
     position = np.arange(templates) / (per_gap + 1)
     low = np.minimum(position.astype(int), len(CLASSES) - 2)
     part = (position - low)[:, None]
-    mixed = (1 - part) * shares[low] + part * shares[low + 1]
+    mixed = (1 - part) * fractions[low] + part * fractions[low + 1]
     prior = np.einsum("tc,mcg->mtg", mixed, per_class)
     prior /= prior.max(axis=(1, 2), keepdims=True)
     return np.log(np.maximum(prior, np.exp(NOTHING))).astype(np.float32)
@@ -155,7 +155,7 @@ def _class_prior(bins: tuple[PriorBin, ...], magnitude: float, z: np.ndarray) ->
     alpha, z0, slope = (column[:, None] for column in np.array(chosen.redshifts).T)
     scale = np.clip(z0 + slope * dm, 0.01, 15.0)
     shape = z**alpha * np.exp(-((z / scale) ** alpha))
-    shape = np.maximum(shape, 1e-300)  # a scale far below the grid's step leaves nothing on the grid
+    shape = np.maximum(shape, 1e-300)  # with a scale far below the grid step, all values on the grid underflow
     shape /= shape.sum(1, keepdims=True)
     shape = np.where(shape * len(z) < TAIL, 0.0, shape)
     return np.array(fractions)[:, None] * shape / shape.sum(1, keepdims=True)
@@ -171,7 +171,7 @@ def template_fluxes(filters: tuple[sed.Filter, ...], z: np.ndarray, per_gap: int
 
 
 class TemplateFit(Model):
-    """p(z) = sum over templates of prior times likelihood; brightness is a free parameter of each."""
+    """p(z) = sum over templates of prior times likelihood; the amplitude of each template is free."""
 
     Settings = TemplateSettings
     min_train = 1
@@ -182,7 +182,7 @@ class TemplateFit(Model):
         super().__init__(settings, context)
         self._log_prior = torch.from_numpy(log_prior(settings.prior, context.grid.z, settings.per_gap))
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
         s, context = self.settings, self.context
         names = context.filters or {}
         absent = [band for band in context.bands if band not in names]
@@ -197,15 +197,15 @@ class TemplateFit(Model):
             raise ConfigError(f"the survey definition's filters: {error}") from None
         self.table = torch.from_numpy(template_fluxes(filters, context.grid.z, s.per_gap, s.igm)).float()
         self.floor, self.smooth = s.floor[len(s.floor) // 2], 0.0
-        self.refit(train, device, say)
+        self.refit(train, device, log)
         valid = valid.inside(context.grid)
-        judged = evenly(len(valid), JUDGED)
-        curve = self._curve(valid.photometry[judged], torch.as_tensor(valid.z[judged], dtype=torch.float32))
+        selected = evenly(len(valid), JUDGED)
+        curve = self._curve(valid.photometry[selected], torch.as_tensor(valid.z[selected], dtype=torch.float32))
         best = min(curve, key=lambda point: point["crps"])
         self.floor, self.smooth = best["floor"], best["smooth"]
         self.to(device)
         offsets = {band: round(float(zero), 4) for band, zero in zip(context.bands, self.zero_points, strict=True)}
-        say(f"zero points {offsets}; error floor {self.floor:g} mag, smoothing {self.smooth:g}")
+        log(f"zero points {offsets}; error floor {self.floor:g} mag, smoothing {self.smooth:g}")
         return {
             "templates": self.table.shape[1],
             "zero_points": offsets if self.zero_points.any() else None,
@@ -214,7 +214,7 @@ class TemplateFit(Model):
             "curve": curve,
         }
 
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
         self.columns = Columns.fit(rows.photometry, (), False)
         self.zero_points = torch.zeros(len(self.context.bands))
         self.to(device)
@@ -235,9 +235,9 @@ class TemplateFit(Model):
         return curve
 
     def _fit_zero_points(self, train: Labelled) -> Tensor:
-        """(bands,) magnitudes to take off: the median residual of the best template at the spectroscopic redshift.
+        """(bands,) magnitudes to subtract: the median residual of the best template at the spectroscopic redshift.
 
-        The reference band keeps its own: a change of all bands alike is a change of brightness.
+        The zero point of the reference band is 0, because an offset common to all bands is a change of amplitude.
         """
         rows = evenly(len(train), FITTED)
         grid = self.context.grid
@@ -277,7 +277,7 @@ class TemplateFit(Model):
         return posterior(weight * flux, weight, level, self._matrix, self._squares, self._prior, size, marginal)
 
     def _fluxes(self, batch: Photometry) -> tuple[Tensor, Tensor]:
-        """(n, bands) fluxes with the zero points off, and inverse variances: 0 where nothing is known.
+        """(n, bands) fluxes with the zero points applied, and inverse variances, 0 where the flux is unknown.
 
         A non-detection is the flux 0 with the limit as its standard deviation. A measurement of unknown error has the
         error floor alone.

@@ -1,4 +1,4 @@
-"""trainZ: the training rows' n(z) for every row. Knows no photometry: the floor that every model must beat.
+"""trainZ: the training rows' n(z) for every row. It uses no photometry and is the baseline that every model must beat.
 
 Schmidt et al. 2020 (LSST DESC PZ DC1, "trainZ").
 """
@@ -22,16 +22,16 @@ class Settings(base.Settings):
 
 
 class TrainZ(Model):
-    """n(z) of the training rows, as `zmill.training.prior` makes it."""
+    """n(z) of the training rows, the same as in `zmill.training.prior`."""
 
     Settings = Settings
     min_train = 1
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
-        self.refit(train, device, say)
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+        self.refit(train, device, log)
         return {}
 
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
         self.density = n_of_z(rows, self.context.grid)[None]
 
     def predict(self, batch: Photometry) -> Tensor:

@@ -19,7 +19,7 @@ from zmill.inputs.photometry.batch import MASKS, Photometry
 from zmill.kernels.fused import Fused
 from zmill.kernels.simd import INTS, Code, Compiled, Shape, Value, a_block_at_least
 from zmill.kernels.table import Table
-from zmill.models.base import LocatedModel
+from zmill.models.base import LocationScaleModel
 from zmill.networks.device import sent
 from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.calibration import Calibration
@@ -56,13 +56,13 @@ class Inference:
         self.model, self.kind, self.pool = model, kind, pool
         self.grid, self.device = model.context.grid, model.model.device
         # A density on the whole grid must be computed all the same where it is to be stored.
-        self._located = model.model if isinstance(model.model, LocatedModel) and kind != "full" else None
+        self._location_scale = model.model if isinstance(model.model, LocationScaleModel) and kind != "full" else None
         self._levels, self._prior_levels = model.conformal.levels(self.device), model.prior.levels(self.device)
         fused, own = kind != "full" and self.device.type == "cpu", self._levels.shape[1]
         self._fused = self._compiled(model.calibration, own) if fused else None
         self._plain_fused = self._compiled(Calibration(), own) if fused else None
-        self._table = None if self._located is None else self._tabulate(self._located)
-        self._at_once = CPU_DENSITIES if self._located is None else CPU_ROWS
+        self._table = None if self._location_scale is None else self._tabulate(self._location_scale)
+        self._at_once = CPU_DENSITIES if self._location_scale is None else CPU_ROWS
         self._lane = threading.local()
         with torch.inference_mode():
             nothing = model.prior.density[None].to(self.device)
@@ -152,15 +152,15 @@ class Inference:
         few : says which rows the photometry says little of.
         """
         bins = self.model.interval_bins(rows)
-        if self._located is not None and self._table is not None:
-            located = self._located
-            place, log_width = located.locate(rows)
-            numbers = self._table(place, log_width, bins)
-            lost = ~torch.isfinite(place + log_width)
+        if self._location_scale is not None and self._table is not None:
+            family = self._location_scale
+            loc, log_scale = family.loc_scale(rows)
+            numbers = self._table(loc, log_scale, bins)
+            lost = ~torch.isfinite(loc + log_scale)
             of_points, quantiles, ends = numbers.tensor_split([len(points.COLUMNS), -len(conformal.COLUMNS)])
             found = torch.cat([of_points, ends])
             pdf = compact.pack(quantiles.T, self.grid) if self.kind == "compact" else None
-            return self._completed(found, pdf, lost, few(), lambda at: located.density_at(place[at], log_width[at]))
+            return self._completed(found, pdf, lost, few(), lambda at: family.density_at(loc[at], log_scale[at]))
         if self._fused is not None:
             logs = self.model.model.log_density(rows)
             found, pdf, lost = self._fused(logs, self._levels[bins])
@@ -224,15 +224,15 @@ class Inference:
         """Calibration and description in one, with so many levels of a row's own."""
         return Fused(calibration, self.grid, self.kind == "compact", own)
 
-    def _tabulate(self, model: LocatedModel) -> Table:
+    def _tabulate(self, model: LocationScaleModel) -> Table:
         """Points, for compact PDFs quantiles as redshifts, and ends of intervals: those of a row's bin, or, at the nodes of the
         table, of all bins one after the other."""
         own, bins = self._levels.shape[1], len(self._levels)
         of_nodes = None if self._fused is None else self._compiled(self.model.calibration, own * bins)
 
         @torch.inference_mode()
-        def describe(place: Tensor, log_width: Tensor, of_rows: Tensor | None) -> Tensor:
-            density = model.density_at(place, log_width)
+        def describe(loc: Tensor, log_scale: Tensor, of_rows: Tensor | None) -> Tensor:
+            density = model.density_at(loc, log_scale)
             levels = self._levels.flatten().expand(len(density), -1) if of_rows is None else self._levels[of_rows]
             fused = of_nodes if of_rows is None else self._fused
             if fused is not None:
