@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,20 @@ def state(results: Path) -> Iterator[str]:
 def kinds(results: Path) -> dict[str, str]:
     """A file of each kind."""
     return {kind(name): name for name in state(results)}
+
+
+def documented(root: Path) -> list[str]:
+    """Patterns of paths in the tables of the page on state."""
+    page = (root / "docs" / "develop" / "state.md").read_text(encoding="utf-8")
+    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    return [pattern for cell in cells for pattern in re.findall(r"`([^`]+)`", cell)]
+
+
+def undocumented(results: Path, root: Path) -> list[str]:
+    """Kinds of files that no pattern fits; a check file counts as the file that it is of."""
+    patterns = documented(root)
+    names = [re.sub(r"(^|/)\.([^/]+)\.xxh3$", r"\1\2", name) for name in kinds(results)]
+    return [name for name in names if not any(fnmatch(name, pattern) for pattern in patterns)]
 
 
 def damage(path: Path, how: str) -> None:
@@ -151,6 +166,10 @@ def survive(base: Sky, tmp_path: Path, tally: Tally, damages: Callable[[int], li
             except AssertionError:
                 stuck.append(f"{one} {how}: {wrong}")
     assert not stuck, "\n".join(stuck)
+
+
+def test_each_kind_of_file_is_on_the_page_of_state(base: Sky, root: Path) -> None:
+    assert not undocumented(base.results, root)
 
 
 def test_damage_of_each_kind_of_file_has_a_way_out(base: Sky, tmp_path: Path, tally: Tally) -> None:

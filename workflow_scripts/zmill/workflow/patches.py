@@ -19,7 +19,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import snakemake.workflow  # noqa: F401  its modules import one another: this one has to be the first
+import snakemake.api  # noqa: F401  imports the modules of Snakemake in an order that their circle of imports allows
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
