@@ -1,4 +1,4 @@
-"""Every file of a survey's results is held against its checksum; what is damaged is put back, or made again by the next run."""
+"""Compare every file of a survey's results with its checksum; damaged files are restored, or written again by the next run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The current release goes in; it is whole, or an error names what is not."""
+"""Verify the current release; an error names its damaged files."""
 
 from pathlib import Path
 

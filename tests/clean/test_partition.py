@@ -13,7 +13,7 @@ from clean.small import BANDS, write_rows, write_survey
 from zmill.catalog import hats
 from zmill.catalog.hats import CatalogError
 from zmill.clean import partition as module
-from zmill.clean.partition import Recipe, clean_partition, whole_already
+from zmill.clean.partition import Recipe, clean_partition, complete_counts
 from zmill.inputs.photometry.batch import Photometry, bits
 from zmill.inputs.photometry.impute import MeanColors
 from zmill.survey_definition import Cut
@@ -72,18 +72,18 @@ def test_batches_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.Mo
 def test_made_whole_is_known_again_until_input_or_recipe_change(tmp_path: Path) -> None:
     [part] = write_survey(tmp_path / "in", [100])
     where = (tmp_path / "in", tmp_path / "out", part)
-    assert whole_already(*where, RECIPE) is None
+    assert complete_counts(*where, RECIPE) is None
     counts = clean_partition(*where, RECIPE)
-    assert whole_already(*where, RECIPE) == counts
-    assert whole_already(*where, Recipe(BANDS, {}, COLORS)) is None
-    assert whole_already(*where, Recipe(BANDS, RECIPE.cuts, None)) is None
+    assert complete_counts(*where, RECIPE) == counts
+    assert complete_counts(*where, Recipe(BANDS, {}, COLORS)) is None
+    assert complete_counts(*where, Recipe(BANDS, RECIPE.cuts, None)) is None
     file = part.file(tmp_path / "out")
     content = file.read_bytes()
     file.write_bytes(content[:-1])
-    assert whole_already(*where, RECIPE) is None
+    assert complete_counts(*where, RECIPE) is None
     file.write_bytes(content)
     write_survey(tmp_path / "in", [100], seed=2)
-    assert whole_already(*where, RECIPE) is None
+    assert complete_counts(*where, RECIPE) is None
 
 
 @pytest.mark.parametrize("fault", ["truncated", "flipped", "empty"])

@@ -20,9 +20,9 @@ from zmill.config import ConfigError
 from zmill.labels import sdss_bulk
 from zmill.labels.base import LabelsError
 from zmill.labels.download import download
-from zmill.labels.fetch import Asking
+from zmill.labels.fetch import RequestSettings
 
-QUICK = Asking(retries=3, backoff_s=0.01, timeout_s=5.0)
+QUICK = RequestSettings(retries=3, backoff_s=0.01, timeout_s=5.0)
 CONTENT = np.random.default_rng(1).bytes(9 << 19)
 """4.5 MiB; half of it holds 36 blocks of 64 KiB that are kept."""
 KEPT = 9 << 18
@@ -46,8 +46,8 @@ class Archive(Loopback):
         return Reply(self.content, "application/octet-stream", headers={"ETag": self.version})
 
 
-def fetch(server: Archive, path: Path, checksum: str | None = None, asking: Asking = QUICK) -> bytes:
-    return download(f"{server.url}/specObj.fits", path, checksum, asking).read_bytes()
+def fetch(server: Archive, path: Path, checksum: str | None = None, settings: RequestSettings = QUICK) -> bytes:
+    return download(f"{server.url}/specObj.fits", path, checksum, settings).read_bytes()
 
 
 def test_a_file_is_downloaded_once(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_download_is_continued_by_a_later_run(tmp_path: Path) -> None:
     with Archive(CONTENT) as server:
         server.faults = ["truncated", "500"]
         with pytest.raises(LabelsError, match=r"2359296 bytes are kept in .*file\.part, run again to continue"):
-            fetch(server, tmp_path / "file", asking=Asking(retries=0, backoff_s=0, timeout_s=5))
+            fetch(server, tmp_path / "file", settings=RequestSettings(retries=0, backoff_s=0, timeout_s=5))
         assert not (tmp_path / "file").exists()
         assert fetch(server, tmp_path / "file") == CONTENT
         assert server.asked[-1].headers["Range"] == f"bytes={KEPT}-"
@@ -87,7 +87,7 @@ def test_a_file_that_changed_meanwhile_starts_again(tmp_path: Path) -> None:
     with Archive(CONTENT) as server:
         server.faults = ["truncated", "500"]
         with pytest.raises(LabelsError):
-            fetch(server, tmp_path / "file", asking=Asking(retries=0, backoff_s=0, timeout_s=5))
+            fetch(server, tmp_path / "file", settings=RequestSettings(retries=0, backoff_s=0, timeout_s=5))
         server.content, server.version = other, '"two"'
         assert fetch(server, tmp_path / "file") == other
 

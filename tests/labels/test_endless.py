@@ -20,7 +20,7 @@ from servers.tap import Tap
 from zmill.labels import http, ned, sdss, sdss_crossid, xmatch
 from zmill.labels.base import LabelsError
 from zmill.labels.download import download
-from zmill.labels.fetch import Asking
+from zmill.labels.fetch import RequestSettings
 from zmill.labels.http import Session, TooMuch, TooSlow
 
 RA, DEC, SIZE = 150.0, 2.0, 0.5
@@ -137,7 +137,9 @@ def test_a_download_that_only_drips_ends(tmp_path: Path, fault: str) -> None:
     with Loopback(lambda asked: Reply(b"0123456789" * 1000)) as server:
         server.fault_of = lambda asked: fault
         with pytest.raises(LabelsError, match=r"not complete after 0\.5 s"):
-            download(f"{server.url}/file", tmp_path / "file", None, Asking(retries=1, backoff_s=0.0, timeout_s=0.5))
+            download(
+                f"{server.url}/file", tmp_path / "file", None, RequestSettings(retries=1, backoff_s=0.0, timeout_s=0.5)
+            )
         assert len(server.asked) == 2
 
 
@@ -145,8 +147,10 @@ def test_a_download_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("zmill.labels.download.LARGEST", 2_000_000)
     with Loopback(lambda asked: Reply(b"0123456789\n" * 1000)) as server:
         server.fault_of = lambda asked: "endless"
-        with pytest.raises(LabelsError, match="sends more than 2,000,000 bytes without saying how many"):
-            download(f"{server.url}/file", tmp_path / "file", None, Asking(retries=1, backoff_s=0.0, timeout_s=30))
+        with pytest.raises(LabelsError, match="sends more than 2,000,000 bytes without stating how many"):
+            download(
+                f"{server.url}/file", tmp_path / "file", None, RequestSettings(retries=1, backoff_s=0.0, timeout_s=30)
+            )
 
 
 def test_a_connection_that_breaks_is_no_end_of_time() -> None:

@@ -19,7 +19,7 @@ from zmill.catalog.sky import healpix
 from zmill.labels import sdss
 from zmill.labels.base import LabelsError, Request
 from zmill.labels.cache import facts_of
-from zmill.labels.fetch import PATIENCE
+from zmill.labels.fetch import MOST_FAILURES
 from zmill.labels.quality import SCHEMES, Flags, texts
 
 RA, DEC, SIZE = 150.0, 2.0, 1.5
@@ -239,7 +239,7 @@ def test_a_wrong_address_is_told_without_asking_for_every_tile(tmp_path: Path, s
         server.fault_of = lambda one: "404"
         with pytest.raises(LabelsError, match=r"no answer for \d\d tiles: tile .*404 Client Error"):
             read(server, request(tmp_path, RA, DEC, SIZE), jobs=1)
-        assert len(server.asked) == PATIENCE
+        assert len(server.asked) == MOST_FAILURES
 
 
 def test_a_service_that_never_answers_in_time_is_given_up(tmp_path: Path, sky: Table) -> None:

@@ -16,7 +16,7 @@ def results(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def said() -> tuple[list[str], Callable[[str], None]]:
-    """What was said, and how to say it."""
+def messages() -> tuple[list[str], Callable[[str], None]]:
+    """A list of messages, and the `log` callback that fills it."""
     lines: list[str] = []
     return lines, lines.append

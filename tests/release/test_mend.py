@@ -167,12 +167,12 @@ def test_nothing_but_releases_is_removed_whatever_records_say(results: Path, tmp
         (store.releases(results) / name / "kept").write_text("mine")
     (store.releases(results) / ".DS_Store").write_text("mine")
     fill(results, 3.0)
-    said: list[str] = []
-    publish(results, 1, {}, said.append)
+    messages: list[str] = []
+    publish(results, 1, {}, messages.append)
     assert (outside / "precious").read_text() == "mine" and linked.is_symlink()
     left = {path.name for path in store.releases(results).iterdir()}
     assert {".snapshot-1", ".building-site", "x.bak", ".DS_Store", linked.name} <= left
-    assert sum("x.bak" in line for line in said) == 1
+    assert sum("x.bak" in line for line in messages) == 1
 
 
 def test_what_somebody_puts_beside_a_catalogue_is_not_released(results: Path) -> None:
@@ -185,12 +185,12 @@ def test_what_somebody_puts_beside_a_catalogue_is_not_released(results: Path) ->
     for path in strange:
         path.write_text("mine")
     hats.finish(results / "photoz", "test photoz", SKY)
-    said: list[str] = []
-    record = publish(results, 5, {}, said.append)
+    messages: list[str] = []
+    record = publish(results, 5, {}, messages.append)
     assert all(path.read_text() == "mine" for path in strange)
     released = {path.name for path in (results / "current").rglob("*")}
     assert released.isdisjoint(path.name for path in strange)
-    line = next(line for line in said if "left alone" in line)
+    line = next(line for line in messages if "left alone" in line)
     assert all(str(path) in line for path in strange)
     (results / "current" / "photoz" / ".DS_Store").write_text("a reader's")
     verify(results / "current", record)

@@ -55,11 +55,11 @@ def test_released_catalogs_are_valid_hats(results: Path) -> None:
         assert is_valid_catalog(results / "current" / catalog, strict=True)
 
 
-def test_releasing_the_same_content_again_changes_nothing(results: Path, said) -> None:
-    lines, say = said
+def test_releasing_the_same_content_again_changes_nothing(results: Path, messages) -> None:
+    lines, log = messages
     first = release(results)
     (results / "report.html").write_text("<!doctype html><p>the same numbers, drawn later</p>")
-    again = publish(results, 5, SETTINGS, say)
+    again = publish(results, 5, SETTINGS, log)
     assert again == first
     assert "nothing changed" in lines[0]
     assert len(store.published(results)) == 1
@@ -80,7 +80,7 @@ def test_only_what_changed_takes_space(results: Path) -> None:
     assert (old / "model/tensors.safetensors").samefile(new / "model/tensors.safetensors")
 
 
-def test_partitions_that_come_and_go_are_told(results: Path) -> None:
+def test_partitions_that_come_and_go_are_listed(results: Path) -> None:
     release(results)
     fill(results, sky=[SKY[0], SKY[2], Partition(3, 400)])
     changes = release(results)["changes"]["pdf"]

@@ -18,25 +18,25 @@ def release(results: Path, version: float) -> str:
     return publish(fill(results, version), 5, {}, lambda line: None)["release"]
 
 
-def test_back_to_the_one_before_and_on_again(results: Path, said) -> None:
-    lines, say = said
+def test_back_to_the_one_before_and_on_again(results: Path, messages) -> None:
+    lines, log = messages
     first, second, third = (release(results, version) for version in (1, 2, 3))
-    assert rollback(results, say)["release"] == second
+    assert rollback(results, log)["release"] == second
     assert store.resolve(results) == store.folder(results, second)
     assert read_json(results / "release.json")["release"] == second
-    assert rollback(results, say)["release"] == first
+    assert rollback(results, log)["release"] == first
     assert third in {record["release"] for record in store.published(results)}
-    resume(results, say)
+    resume(results, log)
     assert release(results, 3) == third, "the same content is current again, from the folder that is still there"
     assert first in lines[1]
 
 
 @pytest.mark.parametrize("content", [2, 3])
-def test_after_a_rollback_nothing_is_published_until_a_person_says_so(results: Path, said, content: float) -> None:
+def test_after_a_rollback_nothing_is_published_until_it_is_resumed(results: Path, messages, content: float) -> None:
     """Neither what was rolled back from nor anything that came of it."""
-    lines, say = said
+    lines, log = messages
     first, second = release(results, 1), release(results, 2)
-    rollback(results, say)
+    rollback(results, log)
     for _ in range(2):
         with pytest.raises(
             ReleaseError, match=f"not published: {second} was rolled back to {first} .* snakemake resume"
@@ -44,10 +44,10 @@ def test_after_a_rollback_nothing_is_published_until_a_person_says_so(results: P
             release(results, content)
         assert store.current(results)["release"] == first == read_json(results / "release.json")["release"]
     assert release(results, 1) == first, "what is current may stay so"
-    resume(results, say)
+    resume(results, log)
     again = release(results, content)
     assert store.current(results)["release"] == again and (again == second) == (content == 2)
-    resume(results, say)
+    resume(results, log)
     assert "published again" in lines[-2] and lines[-1] == "nothing was held back"
 
 

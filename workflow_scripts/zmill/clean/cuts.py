@@ -1,4 +1,4 @@
-"""Cuts: conditions that a row must meet to train a model, as a bit mask of those it fails."""
+"""Cuts: conditions that a row must meet to train a model, as a bit mask of the failed ones."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from zmill.inputs.photometry.batch import MaskArray
 from zmill.survey_definition import Cut, Survey
 
 MAX_CUTS = 31
-"""Bits of an int32 that are not its sign."""
+"""Bits of an int32 without its sign."""
 
 
 def check_cuts(survey: Survey, name: str, types: Mapping[str, pa.DataType] | None = None) -> None:
-    """Refuse cuts that cannot be made, before any job starts.
+    """Refuse invalid cuts before any job starts.
 
     Parameters
     ----------
     name : the survey's name, for the message.
-    types : of `columns.extra` in the survey's files, where there are files.
+    types : types of `columns.extra` in the survey's files, where the files exist.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""One partition of the survey becomes one partition of the clean catalogue: same rows, same order."""
+"""Cleaning of one partition of the survey into one partition of the clean catalogue: same rows, same order."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from zmill.inputs.photometry.impute import MeanColors, fill
 from zmill.survey_definition import Cut
 
 BATCH_ROWS = hats.ROW_GROUP_ROWS
-"""Rows in memory at a time: a row group in, a row group out."""
+"""Rows in memory at a time: one row group."""
 ADDED = (pa.field("imputed", pa.int32()), pa.field("cut", pa.int32()))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to every row.
+    """The settings of the cleaning of every row.
 
     colors : None leaves missing bands empty.
     """
@@ -39,7 +39,7 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """Changes when the recipe or this version of zmill does."""
+        """Hash of the recipe and of zmill's version."""
         content = {
             "bands": self.bands,
             "cuts": [(name, cut.model_dump()) for name, cut in self.cuts.items()],
@@ -51,7 +51,7 @@ class Recipe:
 
 def clean_rows(rows: pa.RecordBatch | pa.Table, recipe: Recipe) -> tuple[pa.RecordBatch | pa.Table, dict[str, Any]]:
     """Rows with missing bands filled and `imputed` and `cut` appended, and the counts of `tally`."""
-    failed = cuts.failed(rows, recipe.cuts)  # on what was measured: before anything is filled
+    failed = cuts.failed(rows, recipe.cuts)  # on measured values, before imputation
     names = [f"mag_{band}" for band in recipe.bands]
     if recipe.colors is None:
         mag = [_numpy(rows.column(name)) for name in names]
@@ -70,7 +70,7 @@ def clean_rows(rows: pa.RecordBatch | pa.Table, recipe: Recipe) -> tuple[pa.Reco
 def clean_partition(survey: Path, clean: Path, partition: Partition, recipe: Recipe) -> dict[str, Any]:
     """Write one partition of the clean catalogue, batch by batch.
 
-    The sidecar records the input's content hash and the recipe's, by which `whole_already` knows it again.
+    The sidecar records the input's content hash and the recipe's, by which `complete_counts` recognizes it.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def clean_partition(survey: Path, clean: Path, partition: Partition, recipe: Rec
     Raises
     ------
     CatalogError
-        Where the input is not what its sidecar says (corrupt, truncated), or changed while it was read.
+        Where the input differs from its sidecar (corrupt, truncated), or changed while it was read.
     """
     path = partition.file(survey)
     given = hats.sidecar(survey, partition)
@@ -106,8 +106,8 @@ def clean_partition(survey: Path, clean: Path, partition: Partition, recipe: Rec
     return counts
 
 
-def whole_already(survey: Path, clean: Path, partition: Partition, recipe: Recipe) -> dict[str, Any] | None:
-    """The counts of a partition that was made whole from this very input by this very recipe, else None."""
+def complete_counts(survey: Path, clean: Path, partition: Partition, recipe: Recipe) -> dict[str, Any] | None:
+    """The counts of a partition that is complete and was written from this input by this recipe, else None."""
     if not hats.is_complete(clean, partition):
         return None
     made, given = hats.sidecar(clean, partition), hats.sidecar(survey, partition)
@@ -151,6 +151,6 @@ def _numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is written to or another one takes its name."""
+    """Inode, size and modification time of a file, which change when it is written to or replaced."""
     there = path.stat()
     return there.st_ino, there.st_size, there.st_mtime_ns

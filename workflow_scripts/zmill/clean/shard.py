@@ -1,4 +1,4 @@
-"""A shard of the survey cleaned in parallel, and the clean catalogue finished once all shards are there."""
+"""Parallel cleaning of a shard of the survey, and completion of the clean catalogue after all shards."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
-from zmill.clean.partition import Recipe, clean_partition, tally, whole_already
+from zmill.clean.partition import Recipe, clean_partition, tally, complete_counts
 from zmill.inputs.photometry.impute import MeanColors
 from zmill.survey_definition import Survey
 from zmill.workflow.job import Progress, log
 from zmill.workflow.processes import Run, workers
 
 SMALL_ROWS = 3_000_000
-"""Below this a shard is done sooner than processes start."""
+"""Shards with fewer rows are cleaned in one process, which is faster than starting several."""
 CONNECT = "30s"
-"""How long a running cluster is waited for."""
+"""Time limit for the connection to a running cluster."""
 
 
 def recipe(survey: Survey, impute: str, imputation: Path) -> Recipe:
-    """What is done to every row of a survey.
+    """The recipe of a survey.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def recipe(survey: Survey, impute: str, imputation: Path) -> Recipe:
 
 @contextmanager
 def running_cluster(address: str) -> Iterator[Run]:
-    """The Dask cluster whose scheduler has this address; it is left running.
+    """The Dask cluster whose scheduler has this address; it is not stopped at the end.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def running_cluster(address: str) -> Iterator[Run]:
         ) from error
 
     def run(tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-        futures = {client.submit(*task, pure=False): place for place, task in enumerate(tasks)}
+        futures = {client.submit(*task, pure=False): index for index, task in enumerate(tasks)}
         for future in as_completed(futures):
             yield futures[future], future.exception() or future.result()
 
@@ -80,43 +80,43 @@ def clean_shard(
     threads: int = 1,
     run: Run | None = None,
 ) -> dict[str, Any]:
-    """Clean the partitions of a shard, each on its own, and write `progress` last.
+    """Clean the partitions of a shard independently, and write `progress` last.
 
-    Partitions that are whole already are kept, so a killed shard goes on where it was.
+    Complete partitions are kept, so that a killed shard continues where it stopped.
 
     Parameters
     ----------
-    threads : processes that work side by side, unless the work is small or Dask's own setting names a running cluster.
-    run : processes that are running already.
+    threads : parallel processes, unless the work is small or Dask's own setting names a running cluster.
+    run : an executor that is running already.
 
     Raises
     ------
     CatalogError
-        Naming every partition that could not be cleaned; the others are whole.
+        The message names every partition that could not be cleaned; the others are complete.
     """
-    kept = {partition: whole_already(survey, clean, partition, recipe) for partition in partitions}
+    kept = {partition: complete_counts(survey, clean, partition, recipe) for partition in partitions}
     counts = {partition: found for partition, found in kept.items() if found is not None}
     todo = [partition for partition in partitions if partition not in counts]
     if counts:
-        log.info("%d of %d partitions are whole already", len(counts), len(partitions))
+        log.info("%d of %d partitions are complete already", len(counts), len(partitions))
     rows = sum(hats.sidecar(survey, partition)["rows"] for partition in todo)
     for partition in todo:
         hats.remove_unfinished(clean, partition)
     address = scheduler_address() if todo else None
     count = 1 if rows < SMALL_ROWS else max(1, min(threads, len(todo)))
-    said = Progress("clean", rows)
+    progress_log = Progress("clean", rows)
     failures: dict[Partition, BaseException] = {}
     tasks = [(_attempt, survey, clean, partition, recipe) for partition in todo]
     with nullcontext(run) if run else running_cluster(address) if address else workers(count) as results:
-        for place, result in results(tasks):
-            partition = todo[place]
+        for index, result in results(tasks):
+            partition = todo[index]
             if isinstance(result, BaseException):
                 log.error("%s: %s", partition.name, result)
                 failures[partition] = result
             else:
                 counts[partition] = result
-                said.add(result["rows"])
-    said.end()
+                progress_log.add(result["rows"])
+    progress_log.end()
     if failures:
         shown = "\n".join(f"  {partition.name}: {failures[partition]}" for partition in sorted(failures)[:20])
         raise CatalogError(
@@ -124,8 +124,8 @@ def clean_shard(
             + ("" if len(failures) <= 20 else f"\n  … and {len(failures) - 20} more")
         )
     total = tally(list(counts.values()), recipe)
-    _tell(total)
-    # The hash tells later stages of rows that changed where the counts did not.
+    _log_counts(total)
+    # By the hash, later stages notice changed rows where the counts are equal.
     write_json(progress, {"partitions": len(partitions), "xxh3_128": hats.content_hash(clean, partitions), **total})
     return total
 
@@ -144,7 +144,7 @@ def finish_catalog(survey: Path, clean: Path, name: str) -> int:
         if (made["rows"], made["input"]) != (given["rows"], given["xxh3_128"]):
             raise CatalogError(
                 f"{partition.file(clean)}: {made['rows']:,} rows, made from another input than {partition.file(survey)} "
-                f"({given['rows']:,} rows): run again, so that its shard is cleaned anew"
+                f"({given['rows']:,} rows): run again, so that its shard is cleaned again"
             )
     return hats.finish(clean, name, partitions)
 
@@ -153,10 +153,10 @@ def _attempt(survey: Path, clean: Path, partition: Partition, recipe: Recipe) ->
     try:
         return clean_partition(survey, clean, partition, recipe)
     except Exception as error:
-        return error  # told with the others once the rest of the shard is done
+        return error  # reported with the others after the rest of the shard
 
 
-def _tell(total: dict[str, Any]) -> None:
+def _log_counts(total: dict[str, Any]) -> None:
     for band, count in total["imputed"].items():
         left = total["missing"][band]
         log.info("%s: %s rows imputed%s", band, f"{count:,}", f", {left:,} stay without a magnitude" if left else "")

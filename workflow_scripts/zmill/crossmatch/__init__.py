@@ -1,1 +1,1 @@
-"""Which survey object each spectrum belongs to, by position."""
+"""Cross-match of spectra with survey objects by position."""

@@ -1,4 +1,4 @@
-"""What the counts of a cross-match say of it: it is stopped where most matches are wrong, and warned of where many are."""
+"""Checks of a cross-match's counts: an error where most matches are wrong, a warning where many are."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from zmill.crossmatch.offset import Offset
 from zmill.workflow.warning import Warnings
 
 MOST, NOTABLE = 0.5, 0.05
-"""Share of the matches expected to be with unrelated objects that stops the run, and that is warned of."""
+"""Fractions of matches expected to be with unrelated objects: the first stops the run, the second gives a warning."""
 FEWEST_MATCHES, FEWEST_FALSE = 20, 5.0
-"""Matches of a source, and false ones among them, below which nothing is said of it."""
+"""Matches of a source, and expected false ones among them, below which there is neither error nor warning."""
 FAR = 0.25
-"""Offset, in units of the match radius, that is warned of; one beyond the radius stops the run."""
+"""Offset, in units of the match radius, that gives a warning; an offset beyond the radius stops the run."""
 FEWEST_SPECTRA, FEW = 50, 0.01
-"""Spectra of a source, and true matches as a share of them, below which it is warned that hardly any has an object."""
+"""Least number of spectra of a source for a warning that hardly any has an object, and the fraction of true matches below
+which it is given."""
 AMBIGUOUS = 0.2
-"""Share of ambiguous matches that is warned of."""
+"""Fraction of ambiguous matches that gives a warning."""
 
 
 def wrong(facts: dict[str, Any], offsets: dict[str, Offset], radii: dict[str, float]) -> str | None:
-    """Why a cross-match cannot be used, or None.
+    """The reason why a cross-match cannot be used, or None.
 
     Parameters
     ----------
-    facts : what `matches.json` says.
-    offsets : of the sources of which one was measured. radii : match radius of each source, arcsec.
+    facts : the content of `matches.json`.
+    offsets : the measured offset of each source that has one. radii : match radius of each source, arcsec.
     """
     for name, offset in offsets.items():
         if offset.size > radii[name]:
@@ -39,13 +40,13 @@ def wrong(facts: dict[str, Any], offsets: dict[str, Offset], radii: dict[str, fl
         if matched >= FEWEST_MATCHES and false >= MOST * matched:
             return (
                 f"labels: {name}: {false:,.0f} of its {matched:,} matches are expected to be with an unrelated object (spectra "
-                f"that are moved away find as many): its labels would be wrong. {_advice(name, offsets)}"
+                f"at shifted positions match as many): its labels would be wrong. {_advice(name, offsets)}"
             )
     return None
 
 
 def warn(facts: dict[str, Any], offsets: dict[str, Offset], radii: dict[str, float], warnings: Warnings) -> None:
-    """Warn of what makes labels less sure or fewer."""
+    """Warn of faults that make labels less reliable or fewer."""
     for name, offset in offsets.items():
         if offset.size > FAR * radii[name]:
             warnings.add(

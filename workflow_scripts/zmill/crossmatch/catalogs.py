@@ -1,6 +1,6 @@
-"""Match of two HATS catalogues on disk: only row groups that can match are read.
+"""Cross-match of two HATS catalogues on disk; only row groups with possible matches are read.
 
-Candidates of all partitions are resolved together, so that partition edges do not exist for the result.
+Candidates of all partitions are resolved together, so that partition edges have no effect on the result.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from zmill.workflow.job import log
 from zmill.workflow.warning import Warnings
 
 FEWEST = 40
-"""Matches without which no sample of four parts can be drawn."""
+"""Fewest matches from which a sample of four splits can be drawn."""
 
 SPECZ_COLUMNS = ["specz_id", "redshift", "redshift_err", "quality", "label_source"]
 
 
 class CrossmatchError(Exception):
-    """Survey and spectra cannot be matched: the message says what was found and what to do."""
+    """Survey and spectra cannot be matched; the message names the cause and what to do."""
 
 
 def crossmatch(
@@ -52,12 +52,12 @@ def crossmatch(
     threads: int = 1,
     band: str | None = None,
 ) -> dict[str, Any]:
-    """Match two HATS catalogues; write the matches as Parquet and what was counted as JSON.
+    """Match two HATS catalogues; write the matches as Parquet and their counts as JSON.
 
     Parameters
     ----------
     survey, specz, band : see `find`.
-    keep_ambiguous : ambiguous matches will be used, and count.
+    keep_ambiguous : whether ambiguous matches count as usable.
 
     Raises
     ------
@@ -78,13 +78,13 @@ def crossmatch(
 
 
 def find(survey: Path, specz: Path, threads: int = 1, band: str | None = None) -> tuple[pa.Table, dict[str, Any]]:
-    """The matches of two HATS catalogues in the order of the survey, and what was counted.
+    """The matches of two HATS catalogues in the order of the survey, and their counts.
 
     Parameters
     ----------
     survey : HATS with `object_id`, `ra`, `dec`, sorted by `_healpix_29`.
-    specz : HATS as `zmill.labels.merge` writes it.
-    band : band of the survey whose magnitudes tell between several candidates, for spectra that come with a magnitude.
+    specz : HATS as `zmill.labels.build` writes it.
+    band : band of the survey whose magnitudes choose among several candidates, for spectra that have a magnitude.
     """
     partitions = hats.partitions(survey)
     rows = sum(hats.sidecar(survey, partition)["rows"] for partition in partitions)
@@ -111,18 +111,18 @@ def find(survey: Path, specz: Path, threads: int = 1, band: str | None = None) -
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(search, range(len(partitions)), partitions))
     found = pa.concat_tables([part.candidates for part in parts])
-    lucky = np.unique(np.concatenate([part.lucky for part in parts]))
+    chance_matches = np.unique(np.concatenate([part.chance_matches for part in parts]))
     if np.isfinite(magnitude).any() and len(found):
         found = _weigh(found, spectra["label_source"], magnitude)
     table, facts = _resolve(found, spectra, discs, partitions)
-    chance = len(lucky) / max(len(shift), 1)
+    chance = len(chance_matches) / max(len(shift), 1)
     matched = table["disc"].to_numpy()
     separation, radius = table["separation_arcsec"].to_numpy().astype(np.float64), discs.radius[matched]
-    moved = source[shifted_rows(discs)]
+    shifted_source = source[shifted_rows(discs)]
     false, having = {}, {}
     for number, name in enumerate(names.tolist()):
-        of_source, mine = moved[lucky] == number, source[matched] == number
-        share = float(np.count_nonzero(of_source)) / max(int(np.count_nonzero(moved == number)), 1)
+        of_source, mine = shifted_source[chance_matches] == number, source[matched] == number
+        share = float(np.count_nonzero(of_source)) / max(int(np.count_nonzero(shifted_source == number)), 1)
         spectra_of_it = int(np.count_nonzero(source == number))
         false[name] = round(expected_false(share, spectra_of_it, separation[mine], radius[mine]), 1)
         having[name] = spectra_of_it
@@ -148,31 +148,31 @@ def find(survey: Path, specz: Path, threads: int = 1, band: str | None = None) -
 
 @dataclass(frozen=True)
 class Searched:
-    """What was found in one partition.
+    """The result of the search in one partition.
 
     Attributes
     ----------
-    candidates : of each spectrum, with what the row side alone decides.
-    lucky : shifted spectra that found a row.
-    around : (3, n) number of a spectrum that is searched around farther, and how far east and north of a row it lies.
-    rows : rows read.
+    candidates : the candidates of each spectrum, with flags for the nearest and the shared ones of each row.
+    chance_matches : numbers of the shifted spectra within the radius of a row.
+    around : (3, n) number of a spectrum with a wide search radius, and its offset east and north of a row in arcsec.
+    rows : number of rows read.
     """
 
     candidates: pa.Table
-    lucky: Ints
+    chance_matches: Ints
     around: Floats
     rows: int
 
 
 def _offsets(names: list[str], wide: Discs, source: Ints, parts: list[Floats]) -> dict[str, dict[str, Any]]:
-    """The offset of each source of which one can be measured."""
+    """The offsets of the sources for which one can be measured."""
     number, east, north = np.concatenate([np.empty((3, 0)), *parts], axis=1)
     of = source[number.astype(np.int64)]
     found = {}
-    for place, name in enumerate(names):
-        mine = source == place
+    for index, name in enumerate(names):
+        mine = source == index
         reach = float(np.max(wide.radius[mine], initial=0.0))
-        one = offset.measure(east[of == place], north[of == place], int(mine.sum()), reach)
+        one = offset.measure(east[of == index], north[of == index], int(mine.sum()), reach)
         if one is not None:
             found[name] = {key: round(value, 4) for key, value in asdict(one).items()}
     return found
@@ -186,7 +186,7 @@ def read_magnitudes(specz: Path) -> NDArray[np.float32]:
 
 
 def read_spectra(specz: Path) -> tuple[pa.Table, Discs]:
-    """All spectra in the order of the sky: the columns that a match carries, and the discs to search."""
+    """All spectra in the order of the sky: the columns that a match keeps, and the discs to search."""
     columns = [HEALPIX_COLUMN, "ra", "dec", "radius_arcsec", *SPECZ_COLUMNS]
     table = pa.concat_tables([hats.read_columns(specz, partition, columns) for partition in hats.partitions(specz)])
     table = table.combine_chunks()
@@ -213,8 +213,8 @@ def _search(
     wide_cells: Cells,
     magnitude: str | None,
 ) -> Searched:
-    """Candidates of one partition, and what tells how sure they are."""
-    tables, lucky, around, read = [], [np.empty(0, np.int64)], [np.empty((3, 0))], 0
+    """Candidates of one partition, and the pairs from which chance matches and offsets are measured."""
+    tables, chance_matches, around, read = [], [np.empty(0, np.int64)], [np.empty((3, 0))], 0
     with pq.ParquetFile(partition.file(survey)) as file:
         names = file.schema_arrow.names
         for group, first_row in _groups(file, names.index(HEALPIX_COLUMN), cells):
@@ -222,7 +222,7 @@ def _search(
             index, ra, dec = (positions[name].to_numpy() for name in (HEALPIX_COLUMN, "ra", "dec"))
             hats.assert_sorted(index, str(partition.file(survey)))
             read += len(index)
-            lucky.append(candidates(index, ra, dec, shift, shift_cells).disc)
+            chance_matches.append(candidates(index, ra, dec, shift, shift_cells).disc)
             far = candidates(index, ra, dec, wide, wide_cells)
             vectors = offset.vectors(ra[far.row], dec[far.row], wide.ra[far.disc], wide.dec[far.disc])
             around.append(np.stack([far.disc.astype(np.float64), *vectors]))
@@ -254,14 +254,14 @@ def _search(
         empty = file.schema_arrow.field("object_id").type
     return Searched(
         pa.concat_tables(tables) if tables else _no_candidates(empty, magnitude is not None),
-        np.concatenate(lucky),
+        np.concatenate(chance_matches),
         np.concatenate(around, axis=1),
         read,
     )
 
 
 def _weigh(found: pa.Table, label_source: pa.ChunkedArray, magnitude: NDArray[np.float32]) -> pa.Table:
-    """Candidates with their `cost` by separation and magnitude, and what is best of each row's by that."""
+    """Candidates with their `cost` by separation and magnitude, and `best` of each row by that cost."""
     disc, part, row, shared = (found[name].to_numpy() for name in ("disc", "part", "row", "shared"))
     difference = found["magnitude"].to_numpy().astype(np.float64) - magnitude[disc]
     source = label_source.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)[disc]
@@ -276,17 +276,17 @@ def _weigh(found: pa.Table, label_source: pa.ChunkedArray, magnitude: NDArray[np
 def _resolve(
     found: pa.Table, spectra: pa.Table, discs: Discs, partitions: list[Partition]
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Mutual nearest among the candidates of all partitions, and what was counted."""
+    """Mutual nearest among the candidates of all partitions, and their counts."""
     with_candidate = len(pc.unique(found["disc"]))
     found, repeated = _without_copies(found)
     disc, separation, part, row, of_row, row_shared = (
         found[name].to_numpy() for name in ("disc", "separation", "part", "row", "best", "shared")
     )
-    place = (part << 40) + row
+    row_id = (part << 40) + row
     cost = found["cost"].to_numpy() if "cost" in found.column_names else separation
-    of_disc, disc_shared = nearest(disc, cost, place)
+    of_disc, disc_shared = nearest(disc, cost, row_id)
     chosen = np.flatnonzero(of_row & of_disc)
-    chosen = chosen[np.argsort(place[chosen], kind="stable")]
+    chosen = chosen[np.argsort(row_id[chosen], kind="stable")]
     ambiguous = (row_shared | disc_shared)[chosen]
     order = np.array([partition.order for partition in partitions], np.int8)
     pixel = np.array([partition.pixel for partition in partitions], np.int64)
@@ -317,14 +317,14 @@ def _resolve(
 
 
 def _without_copies(found: pa.Table) -> tuple[pa.Table, int]:
-    """Candidates of which one row stands for all copies of an object, where magnitudes are known; and the objects that
-    have copies."""
+    """Candidates after removal of the copies of objects, where magnitudes are known, and the number of objects with
+    copies."""
     if "magnitude" not in found.column_names:
         return found, 0
-    place = (found["part"].to_numpy() << 40) + found["row"].to_numpy()
+    row_id = (found["part"].to_numpy() << 40) + found["row"].to_numpy()
     cost = found["cost" if "cost" in found.column_names else "separation"].to_numpy()
     ra, dec, magnitude, disc = (found[name].to_numpy() for name in ("ra", "dec", "magnitude", "disc"))
-    stays, repeated = first_copies(place, ra, dec, magnitude, disc, cost)
+    stays, repeated = first_copies(row_id, ra, dec, magnitude, disc, cost)
     return found.filter(pa.array(stays)), repeated
 
 

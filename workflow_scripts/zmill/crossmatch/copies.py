@@ -1,4 +1,4 @@
-"""Objects that the survey has more than once, such as those in the overlap of two tiles: arrays in, arrays out.
+"""Detection of objects that the survey has more than once, such as those in the overlap of two tiles.
 
 Two rows near one spectrum are copies of one object where they lie within `SEPARATION` of each other and their reference
 magnitudes agree, or are both unknown. A piece of a galaxy or a neighbor has another magnitude.
@@ -20,37 +20,37 @@ MAGNITUDE = 0.5
 
 
 def first_copies(
-    place: Ints, ra: Floats, dec: Floats, magnitude: NDArray[np.float32], disc: Ints, cost: Floats
+    row_id: Ints, ra: Floats, dec: Floats, magnitude: NDArray[np.float32], disc: Ints, cost: Floats
 ) -> tuple[Bools, int]:
-    """Which candidates stay if one row stands for all copies of its object, and how many objects have copies.
+    """Which candidates remain if one row is kept of all copies of an object, and how many objects have copies.
 
-    The row that stays is the one that costs least for any spectrum, at equal cost the first.
+    The row with the least cost for any spectrum is kept; at equal cost the first.
 
     Parameters
     ----------
-    place : (n,) identifies the row of each candidate. ra, dec : (n,) its position, degrees.
+    row_id : (n,) identifies the row of each candidate. ra, dec : (n,) its position, degrees.
     magnitude : (n,) its reference magnitude, NaN where unknown.
-    disc : (n,) the spectrum. cost : (n,) what is least for the best candidate.
+    disc : (n,) the spectrum. cost : (n,) least for the best candidate.
     """
-    if not len(place):
+    if not len(row_id):
         return np.ones(0, bool), 0
-    order = np.lexsort((place, cost, disc))
+    order = np.lexsort((row_id, cost, disc))
     start = np.flatnonzero(np.diff(disc[order], prepend=-1))
     best = np.repeat(order[start], np.diff(start, append=len(order)))
     other = order
     alike = np.abs(magnitude[best] - magnitude[other]) <= MAGNITUDE
     alike |= np.isnan(magnitude[best]) & np.isnan(magnitude[other])
     near = separation(ra[best], dec[best], ra[other], dec[other]) <= SEPARATION
-    linked = alike & near & (place[best] != place[other])
+    linked = alike & near & (row_id[best] != row_id[other])
     if not linked.any():
-        return np.ones(len(place), bool), 0
-    rows, row = np.unique(place, return_inverse=True)
+        return np.ones(len(row_id), bool), 0
+    rows, row = np.unique(row_id, return_inverse=True)
     links = coo_array(
         (np.ones(linked.sum(), bool), (row[best[linked]], row[other[linked]])), shape=(len(rows), len(rows))
     )
     of_row = connected_components(links, directed=False)[1]
-    # The cheapest candidate of each object names the row that stays.
-    by_object = np.lexsort((place, cost, of_row[row]))
+    # The row of the candidate with the least cost of each object is kept.
+    by_object = np.lexsort((row_id, cost, of_row[row]))
     first = by_object[np.flatnonzero(np.diff(of_row[row][by_object], prepend=-1))]
     stays = np.zeros(len(rows), bool)
     stays[row[first]] = True

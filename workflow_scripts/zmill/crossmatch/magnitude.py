@@ -1,8 +1,8 @@
-"""What a pair costs by its separation and by how well its magnitudes agree: arrays in, arrays out.
+"""Cost of a pair by its separation and its difference of magnitudes.
 
-One galaxy may be two detections, and the nearer one may be a piece of it or a neighbour. Where spectra come with a
-magnitude, the detection of that magnitude is the likelier one. How well magnitudes agree is learned from pairs without a
-second candidate, source by source, so that another band or aperture only makes the magnitude count less.
+A galaxy may have two detections, and the nearer one may be a piece of it or a neighbor. Where spectra have a
+magnitude, the detection of equal magnitude is more likely. The offset and scatter of the magnitudes are measured for each
+source on pairs without a second candidate, so that a different band or aperture only reduces the weight of the magnitude.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 FEWEST = 20
-"""Pairs of a source from which its offset and scatter are learned; with fewer its magnitudes are not used."""
+"""Fewest pairs of a source from which its offset and scatter are measured; with fewer its magnitudes are not used."""
 SMALLEST_SCATTER = 0.05
 LARGEST = 5.0
-"""A magnitude speaks against a pair with at most so many standard deviations: it may be wrong itself."""
+"""Limit of a difference of magnitudes in standard deviations, because a magnitude may be wrong itself."""
 MAD = 1.4826
 RAYLEIGH = 1.1774
 """Median separation over its scatter per axis, for a normal scatter on both."""
 
 
 def costs(separation: Floats, difference: Floats, source: Ints, alone: Bools) -> Floats:
-    """Chi-square of each pair: its separation, and its difference of magnitudes beside the source's own offset.
+    """Chi-square of each pair: of its separation, and of its difference of magnitudes from the source's median offset.
 
-    Pairs of unknown magnitudes count as agreeing as well as pairs do on average.
+    Pairs of unknown magnitudes get the average term of 1.
 
     Parameters
     ----------
     separation : (n,) arcsec.
     difference : (n,) survey's magnitude less the spectrum's; NaN where one of them is unknown.
     source : (n,) number of the spectrum's source, from 0.
-    alone : (n,) pairs of which neither side has a second candidate.
+    alone : (n,) pairs in which neither side has a second candidate.
     """
     position = (separation / _position_scatter(separation, alone)) ** 2
     brightness = np.ones(len(separation))

@@ -1,6 +1,6 @@
-"""Mutual nearest neighbours of many sorted positions and few discs: arrays in, arrays out.
+"""Mutual nearest neighbors of many sorted positions and few discs.
 
-The few (spectra) are searched in the sorted many (survey). A disc of the match radius lies in one HEALPix cell or, near
+Few spectra are searched in the many sorted survey positions. A disc of the match radius lies in one HEALPix cell or, near
 the cell's edge, in it and its neighbours; each cell is one interval of the survey's sorted index, found by bisection.
 A pair within the radius is a candidate.
 """
@@ -23,16 +23,16 @@ Bools = NDArray[np.bool_]
 ARCSEC = np.pi / 180 / 3600
 NARROWEST = 0.45
 """Lower bound of the distance between opposite sides of any HEALPix cell, in radians times nside (smallest: 0.4909,
-beside the border of the polar caps at |dec| = 41.8 deg)."""
+near the border of the polar caps at |dec| = 41.8 deg)."""
 ROWS_PER_CELL = 1.0
-"""Survey rows that a cell should hold: fewer makes more cells, more makes more distances to compute."""
+"""Mean number of survey rows per cell: fewer means more cells, more means more distances to compute."""
 CANDIDATES_AT_ONCE = 2_000_000
-"""Distances computed at a time; bounds the memory in dense fields."""
+"""Distances computed at a time; limits the memory in dense fields."""
 
 
 @dataclass(frozen=True)
 class Discs:
-    """Positions of spectra and how far from each its object may be.
+    """Positions of spectra and the match radius of each.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Discs:
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of one order that discs touch, sorted; a cell is there once for each disc that touches it.
+    """The cells of one order that discs touch, sorted, one entry for each pair of a cell and a disc.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Pairs:
 
 
 def cell_order(radius: float, density: float) -> int:
-    """The HEALPix order of the cells to search by.
+    """The HEALPix order of the search cells.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def cells_of(discs: Discs, order: int) -> Cells:
 
 
 def candidates(healpix29: Ints, ra: Floats, dec: Floats, discs: Discs, cells: Cells) -> Pairs:
-    """Every survey row and disc that are within the disc's radius.
+    """All pairs of a survey row and a disc within the disc's radius.
 
     Parameters
     ----------
@@ -142,13 +142,13 @@ def candidates(healpix29: Ints, ra: Floats, dec: Floats, discs: Discs, cells: Ce
 
 
 def nearest(group: Ints, cost: Floats, tie: Ints) -> tuple[Bools, Bools]:
-    """Which entry of each group costs least, and which entries are not alone in their group.
+    """Which entry of each group has the least cost, and which entries share their group with others.
 
     Parameters
     ----------
     group : (n,) int64 >= 0.
-    cost : (n,) what is least for the chosen entry.
-    tie : (n,) int64; of entries that cost the same, the one with the smaller `tie` is chosen.
+    cost : (n,) least for the chosen entry.
+    tie : (n,) int64; among entries of equal cost, the one with the smallest `tie` is chosen.
     """
     shared = np.bincount(group)[group] > 1 if len(group) else np.zeros(0, bool)
     best = ~shared
@@ -160,7 +160,7 @@ def nearest(group: Ints, cost: Floats, tie: Ints) -> tuple[Bools, Bools]:
 
 
 def _even_bits(value: Ints) -> Ints:
-    """The bits 0, 2, 4... of each value, moved together: one coordinate of a NESTED index."""
+    """The bits 0, 2, 4... of each value, compacted: one coordinate of a NESTED index."""
     value = value & 0x5555555555555555
     for shift, mask in (
         (1, 0x3333333333333333),
@@ -174,7 +174,7 @@ def _even_bits(value: Ints) -> Ints:
 
 
 def _chunks(count: Ints) -> Iterator[slice]:
-    """Slices of `count` that each sum to about `CANDIDATES_AT_ONCE`."""
+    """Chunks of `count`, as slices, that each sum to about `CANDIDATES_AT_ONCE`."""
     total = np.cumsum(count)
     first = 0
     while first < len(count):

@@ -1,7 +1,7 @@
-"""Whether the spectra of a source lie beside their objects by a common offset: arrays in, arrays out.
+"""Measurement of a common offset between the spectra of a source and their objects.
 
-Around every spectrum the survey is searched farther than the match radius. Unrelated objects lie there evenly; the objects of
-the spectra themselves lie together, at the offset of the two catalogues.
+The survey is searched around spectra beyond the match radius. The offsets of unrelated objects are distributed evenly; those of
+the spectra's own objects form a peak at the offset of the two catalogues.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import numpy as np
 from zmill.crossmatch.match import ARCSEC, Discs, Floats, Ints
 
 REACH = 10.0
-"""How far offsets are looked for, arcsec; farther where the match radius is wider than a third of it."""
+"""Largest offset that is searched for, arcsec; three match radii where that is more."""
 SPECTRA = 4_000
-"""Spectra of each source that are searched around."""
+"""Largest number of spectra of each source that are used."""
 BIN = 0.25
-"""Width of a bin of the offsets, arcsec; the highest sum of three by three bins is looked for."""
+"""Width of a bin of the offsets, arcsec; the peak is the highest sum of three by three bins."""
 FEWEST, SHARE, SIGNIFICANCE = 20, 0.1, 8.0
-"""Objects, as a number and as a share of the spectra, that must lie there, and standard deviations above chance."""
+"""Least objects in the peak, as a number and as a fraction of the spectra, and its least significance in standard deviations."""
 MAD = 1.4826
 
 
 @dataclass(frozen=True)
 class Offset:
-    """Median offset of spectra from their objects: arcsec east and north, how many objects lie there of how many spectra
-    that were searched around, and their scatter per axis in arcsec."""
+    """Median offset of spectra from their objects: arcsec east and north, the number of objects in the peak, the number of
+    spectra used, and the scatter per axis in arcsec."""
 
     east: float
     north: float
@@ -48,7 +48,7 @@ class Offset:
 
 
 def around(discs: Discs, source: Ints) -> tuple[Discs, Ints]:
-    """An even selection of the spectra of each source, with discs that reach farther, and the source of each."""
+    """An even selection of the spectra of each source, with the wide search radius, and the source of each."""
     chosen = [np.flatnonzero(source == one) for one in np.unique(source)]
     some = [rows[:: -(-len(rows) // SPECTRA)] for rows in chosen]
     rows = np.sort(np.concatenate([np.empty(0, np.int64), *some]))
@@ -57,18 +57,18 @@ def around(discs: Discs, source: Ints) -> tuple[Discs, Ints]:
 
 
 def vectors(ra: Floats, dec: Floats, spectrum_ra: Floats, spectrum_dec: Floats) -> tuple[Floats, Floats]:
-    """Arcsec that spectra lie east and north of objects."""
+    """Offsets of spectra east and north of objects, in arcsec."""
     east = (spectrum_ra - ra + 180) % 360 - 180
     return np.radians(east) / ARCSEC * np.cos(np.radians(dec)), np.radians(spectrum_dec - dec) / ARCSEC
 
 
 def measure(east: Floats, north: Floats, spectra: int, reach: float) -> Offset | None:
-    """The offset at which the objects of many spectra lie; None where they lie nowhere together.
+    """The common offset of the spectra from their objects; None where there is no significant peak.
 
     Parameters
     ----------
     east, north : (n,) offsets of all pairs of a spectrum and an object within `reach` arcsec.
-    spectra : how many spectra were searched around.
+    spectra : number of spectra used.
     """
     bins = int(np.ceil(2 * reach / BIN))
     edges = np.linspace(-reach, reach, bins + 1)

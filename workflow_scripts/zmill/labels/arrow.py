@@ -1,4 +1,4 @@
-"""Answers of astronomy's clients (astropy tables) as Arrow tables of known columns and types."""
+"""Conversion of the answers of astroquery and pyvo (astropy tables) to Arrow tables of known columns and types."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from zmill.config import nearest
 from zmill.labels.base import LabelsError
 
 MISSING = -1
-"""An integer that a service left out."""
+"""Stands for a missing integer."""
 
 
 def arrow(answer: Any, schema: pa.Schema) -> pa.Table:
     """The columns of a schema, found by their names in any case; masked numbers are NaN, masked text is empty.
 
-    Masked integers, which are flags, are -1: no flag at all is not the flag 0, which means "no warning".
+    Masked integers, which are flags, become -1, because a missing flag is not the flag 0 ("no warning").
 
     Raises
     ------
@@ -32,12 +32,12 @@ def arrow(answer: Any, schema: pa.Schema) -> pa.Table:
 
 
 def refuse_missing(where: str, expected: list[str], columns: list[str]) -> None:
-    """Compare the columns of an answer with those that were asked for, in any case.
+    """Refuse an answer that lacks requested columns; case does not matter.
 
     Raises
     ------
     LabelsError
-        Naming what is missing and what is nearest to it.
+        The message names the missing columns and the nearest ones.
     """
     have = {column.lower() for column in columns}
     missing = [name for name in expected if name.lower() not in have]

@@ -1,8 +1,8 @@
-"""What a source of spectroscopic redshifts is: a module of this folder with `Settings` and `entries`.
+"""The interface of a source of spectroscopic redshifts: a module of this folder with `Settings` and `entries`.
 
-Settings                      pydantic class (of `SourceSettings`) with the keys the source knows; where it reads files, they
-                              are `files`, and `check(files)` refuses before any job those that it cannot read
-entries(settings, request)    yields tables of `ENTRY`, one row for each row of the source, none left out
+Settings                      pydantic class (of `SourceSettings`) with the keys of the source; a source that reads files has
+                              the key `files` and a method `check(files)`, which refuses unreadable files before any job
+entries(settings, request)    yields tables of `ENTRY`, one row for each row of the source
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ ENTRY = pa.schema(
         ("unknown", pa.string()),
     ]
 )
-"""An entry of a source: position in degrees, quality from 0 to 4, the original flag, a magnitude if there is one, and why
-the source's own flags reject it (empty: they do not), and the flag or class that its scheme does not know (empty: it knows
-them). Unknown numbers are NaN."""
+"""An entry of a source: position in degrees, quality from 0 to 4, the source's own flag, a magnitude if there is one,
+`reason` (why the source's flags reject the entry; empty where they accept it) and `unknown` (the flag or class that the
+scheme does not know; empty where it knows both). Unknown numbers are NaN."""
 
 
 class LabelsError(Exception):
-    """Labels that cannot be used: the message says what was found, where, and what to do."""
+    """Labels cannot be used; the message names the fault, its location, and what to do."""
 
 
 class SourceSettings(Section):
@@ -59,15 +59,15 @@ class SourceSettings(Section):
 
 @dataclass(frozen=True)
 class Request:
-    """What a source is asked for.
+    """A request for the entries of a source.
 
     Attributes
     ----------
-    data_dir : where relative paths start.
+    data_dir : folder that relative paths start from.
     footprint : the part of the sky that labels are wanted for; a source may yield entries outside of it.
     cache : folder where a service's answers are kept.
-    notes : what a person must know of the entries; they go into `labels.json` and to the head of the report.
-    answers : of each service that was asked, when the oldest answer in use was given, and the days for which it is good.
+    notes : warnings about the entries; they are written to `labels.json` and shown at the head of the report.
+    answers : for each service, the time of the oldest answer in use and the days for which it is valid.
     """
 
     data_dir: Path
@@ -76,8 +76,8 @@ class Request:
     notes: Warnings = field(default_factory=Warnings)
     answers: list[tuple[datetime, float | None]] = field(default_factory=list)
 
-    def say(self, note: str) -> None:
-        """Warn of something, and keep it."""
+    def warn(self, note: str) -> None:
+        """Log a warning, and add it to the notes."""
         self.notes.add(redact(note))
 
 
@@ -123,16 +123,16 @@ def sources() -> dict[str, ModuleType]:
 
 
 def check(survey: Survey, files: Mapping[str, Sequence[str]]) -> None:
-    """Look into settings, files and columns of all of the survey's label sources; no row is read.
+    """Check settings, files and columns of all label sources of the survey, without reading rows.
 
     Parameters
     ----------
-    files : of each source, by its name; those that do not exist yet are taken on trust.
+    files : of each source, by its name; files that do not exist yet are not checked.
 
     Raises
     ------
     ConfigError
-        With what is wrong with which source.
+        The message names the source and the fault.
     """
     if not survey.labels:
         raise ConfigError("labels: no source of spectroscopic redshifts; name at least one under labels:")

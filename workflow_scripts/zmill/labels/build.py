@@ -1,4 +1,4 @@
-"""All label sources of a survey into one catalogue of spectroscopic redshifts; no entry without a trace."""
+"""Build one catalogue of spectroscopic redshifts from all label sources of a survey, and account for every entry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from zmill.workflow.dates import term
 from zmill.workflow.job import Progress, log
 
 JUDGED = ENTRY.append(pa.field("label_source", pa.string()))
-"""An entry with the name of its source, and the reason for which it was rejected after all."""
+"""An entry with the name of its source and the final reason of its rejection (empty where it is accepted)."""
 SPECZ = pa.schema(
     [
         (HEALPIX_COLUMN, pa.int64()),
@@ -47,17 +47,17 @@ SPECZ = pa.schema(
 )
 HOURS = 24.0
 FEWEST = 20
-"""Entries in conflict that are many."""
+"""Fewest entries in conflict that are warned of."""
 FLAGS, SHOWN = 1000, 8
-"""Different flags that are counted of a source, and that a warning names."""
+"""Largest number of different flags that are counted for a source, and that a warning names."""
 CONFLICTS, DISAGREE = 0.05, 0.2
-"""Share of the accepted entries, and of those that are of an object with another accepted entry, that may be in conflict
-without a warning."""
+"""Largest fraction of entries in conflict without a warning: of all accepted entries, and of the accepted entries of objects
+with several."""
 
 
 @dataclass
 class _Source:
-    """What is counted of a source."""
+    """Counts of the entries of a source."""
 
     entries: int = 0
     accepted: int = 0
@@ -84,16 +84,16 @@ def build(
     ----------
     sources : the survey's `labels:`, in the order of their priority.
     radius_arcsec : match radius of sources that name none.
-    results : the survey's folder of results, which has the imported `survey/`.
+    results : the survey's results folder, with the imported `survey/`.
 
     Returns
     -------
-    What `specz/labels.json` says; entries = merged_entries + rejected + conflicts.
+    The content of `specz/labels.json`; entries = merged_entries + rejected + conflicts.
 
     Raises
     ------
     LabelsError
-        Where no label is left, with the reasons counted and both footprints.
+        Where no label is left; the message counts the reasons and names both footprints.
     """
     footprint = Footprint.read(results / "survey")
     request = Request(data_dir, footprint, results / "labels_cache")
@@ -110,8 +110,8 @@ def build(
     table = pa.concat_tables(accepted).combine_chunks()
     merged = _merge(table, [label.name for label in sources], labels)
     conflicts = table.append_column("object", pa.array(merged.group)).filter(pa.array(merged.conflict))
-    told = pa.array(["conflict"] * len(conflicts), pa.string())
-    conflicts = conflicts.set_column(conflicts.column_names.index("reason"), "reason", told)
+    reason = pa.array(["conflict"] * len(conflicts), pa.string())
+    conflicts = conflicts.set_column(conflicts.column_names.index("reason"), "reason", reason)
     with atomic_write(results / "rejected" / "specz_conflicts.parquet") as temporary:
         pq.write_table(conflicts.sort_by("object"), temporary, compression="zstd")
     if not len(merged.chosen):
@@ -135,13 +135,13 @@ def build(
 
 
 def _first_to_end(answers: list[tuple[datetime, float | None]]) -> dict[str, Any]:
-    """When the answer that is the first to be asked for again was given (`when`), and when that is (`until`)."""
+    """Of the answer that expires first: the time when it was given (`when`) and when it expires (`until`)."""
     terms = [term(when, days) for when, days in answers if days is not None]
     return min(terms, key=lambda one: one["until"], default=term(None, None))
 
 
 def accepted_entries(sources: list[LabelSource], labels: Labels, footprint: Footprint, data_dir: Path) -> int:
-    """How many entries of files would be accepted: a look ahead that writes nothing.
+    """Number of entries of files that `build` would accept; nothing is written.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def accepted_entries(sources: list[LabelSource], labels: Labels, footprint: Foot
 def _judged(
     sources: list[LabelSource], labels: Labels, request: Request, counted: dict[str, _Source]
 ) -> Iterator[pa.Table]:
-    """All entries of all sources as `JUDGED`; refuses sources that cannot be meant."""
+    """All entries of all sources as `JUDGED`; sources with wrong units or without accepted entries are refused."""
     for label in sources:
         source, settings = source_of(label)
         counts = counted[label.name] = _Source()
@@ -228,13 +228,13 @@ def write_specz(catalog: Path, table: pa.Table, merged: Merged, radii: dict[str,
 
 
 def _merge(table: pa.Table, names: list[str], labels: Labels) -> Merged:
-    place = {name: number for number, name in enumerate(names)}
+    priority = {name: number for number, name in enumerate(names)}
     return resolve(
         groups(table["ra"].to_numpy(), table["dec"].to_numpy(), labels.merge_radius_arcsec),
         table["redshift"].to_numpy(),
         table["quality"].to_numpy(),
         table["redshift_err"].to_numpy(),
-        np.array([place[name] for name in table["label_source"].to_pylist()], np.int64),
+        np.array([priority[name] for name in table["label_source"].to_pylist()], np.int64),
         labels.conflict,
     )
 
@@ -289,7 +289,7 @@ def _refuse_hours(name: str, counts: _Source, footprint: Footprint) -> None:
 
 
 def _count_flags(entries: pa.Table, counts: _Source) -> None:
-    """Count the flags of a source, of which there may be a few or one for each entry, and those that are not known."""
+    """Count the flags of a source, up to `FLAGS` different ones, and the unknown flags."""
     for column, counter in (("source_flag", counts.flags), ("unknown", counts.unknown)):
         if len(counter) < FLAGS:
             found = pc.value_counts(entries[column].combine_chunks()).to_pylist()
@@ -298,12 +298,12 @@ def _count_flags(entries: pa.Table, counts: _Source) -> None:
 
 def _warn_of_flags(name: str, counts: _Source, request: Request) -> None:
     if counts.entries and not counts.accepted:
-        request.say(
+        request.warn(
             f"labels: {name}: none of its {counts.entries:,} entries is accepted; rejected: {_counted(counts.rejected)}"
             f"{_flags_of(counts)}. Check the columns and the scheme or quality.map of this source"
         )
     if counts.unknown:
-        request.say(
+        request.warn(
             f"labels: {name}: {sum(counts.unknown.values()):,} of {counts.entries:,} entries have a flag or class that the "
             f"scheme or quality.map does not know: {_counted(counts.unknown)}. An unknown flag is worth quality 0 (or the map's "
             "default) and an unknown class counts as a galaxy, except under the schemes sdss, desi and ned; name the flags "
@@ -317,7 +317,7 @@ def _warn_of_conflicts(conflicts: pa.Table, merged: Merged, request: Request) ->
     repeated = int(np.count_nonzero(np.bincount(merged.group)[merged.group] > 1))
     if found > CONFLICTS * accepted or (found >= FEWEST and found > DISAGREE * repeated):
         of = Counter(conflicts["label_source"].to_pylist())
-        request.say(
+        request.warn(
             f"labels: {found:,} of {accepted:,} accepted entries are in conflict, which is {100 * found / repeated:.0f} % of "
             f"those that share their object with another one: {_counted(of)}. They are no labels "
             "(rejected/specz_conflicts.parquet). Check the redshifts, flags and positions of these sources"

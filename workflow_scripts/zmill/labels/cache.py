@@ -1,4 +1,4 @@
-"""A service's answers on disk, tile by tile, each with its question, its time and what the service said of itself."""
+"""A cache on disk of a service's answers, one file per tile, each with its query, its time and the server's description."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ FACTS = b"zmill.answer"
 
 @dataclass(frozen=True)
 class Piece:
-    """An answer that is used: the tile it was asked for, and the tile that is taken from it."""
+    """A part of a cached answer: the tile that was requested, and the tile whose rows are taken from it."""
 
-    asked: Tile
+    requested: Tile
     wanted: Tile
 
 
 class Cache:
-    """The answers to one question.
+    """The answers to one query.
 
     Parameters
     ----------
-    folder : where all answers of all services are kept.
-    question : all that an answer depends on beside the tile; another question has a folder of its own.
-    max_age_days : an older answer is asked for again; None: never.
-    fingerprint : tells, where the question is about a list of positions, which of them lie in a tile; an answer to
-        other ones is none.
+    folder : the cache folder of all services.
+    question : all parameters of the query except the tile; each question has its own folder.
+    max_age_days : older answers are requested again; None: never.
+    fingerprint : hash of the listed positions in a tile, for queries about a list of positions; answers with another
+        fingerprint are not used.
     """
 
     def __init__(
@@ -54,19 +54,19 @@ class Cache:
         self.folder = folder / f"{question['source']}-{xxhash.xxh3_64_hexdigest(text.encode())}"
         self.fingerprint = fingerprint
         self._oldest = None if max_age_days is None else datetime.now(UTC) - timedelta(days=max_age_days)
-        self._asked: dict[Tile, datetime] = {}
+        self._times: dict[Tile, datetime] = {}
         for path in sorted(self.folder.glob("Norder=*/Npix=*.parquet")):
             tile = Tile(int(path.parent.name.partition("=")[2]), int(path.stem.partition("=")[2]))
             facts = facts_of(path)
             if fingerprint is None or facts["fingerprint"] == fingerprint(tile):
-                self._asked[tile] = datetime.fromisoformat(facts["asked"])
-        self._split = {above for tile in self._asked for above in tile.ancestors()}
+                self._times[tile] = datetime.fromisoformat(facts["asked"])
+        self._split = {above for tile in self._times for above in tile.ancestors()}
         self._question = question
 
     def plan(self, tile: Tile, area: Footprint) -> tuple[list[Piece], list[Tile]]:
-        """What is known of a tile, and which tiles are to be asked for.
+        """The cached pieces of a tile, and the tiles that must be requested.
 
-        A tile that was asked for in parts, because it overflowed or the footprint was smaller then, stays in parts.
+        A tile that was requested in parts, because it overflowed or because the footprint was smaller, stays in parts.
         """
         if self._fresh(tile):
             return [Piece(tile, tile)], []
@@ -77,31 +77,31 @@ class Cache:
         if tile not in self._split:
             return [], [tile]
         pieces: list[Piece] = []
-        ask: list[Tile] = []
+        missing: list[Tile] = []
         for child in parts(tile, area):
             known, unknown = self.plan(child, area)
             pieces += known
-            ask += unknown
-        return pieces, ask
+            missing += unknown
+        return pieces, missing
 
     def older(self, tile: Tile) -> Piece | None:
-        """An answer of any age that holds the tile."""
+        """A cached answer of any age that contains the tile; None where there is none."""
         holding = [tile, *tile.ancestors()] if self.fingerprint is None else [tile]
-        return next((Piece(one, tile) for one in holding if one in self._asked), None)
+        return next((Piece(one, tile) for one in holding if one in self._times), None)
 
-    def asked(self, tile: Tile) -> datetime:
-        """When the answer was given."""
-        return self._asked[tile]
+    def time(self, tile: Tile) -> datetime:
+        """The time when the answer of a tile was received."""
+        return self._times[tile]
 
     def read(self, piece: Piece, ra: str, dec: str) -> pa.Table:
         """The rows of the wanted tile; `ra` and `dec` name the columns of the position."""
-        table = pq.read_table(self._path(piece.asked))
-        if piece.asked == piece.wanted:
+        table = pq.read_table(self._path(piece.requested))
+        if piece.requested == piece.wanted:
             return table
         return table.filter(pa.array(piece.wanted.holds(table[ra].to_numpy(), table[dec].to_numpy())))
 
     def write(self, tile: Tile, table: pa.Table, facts: dict[str, Any]) -> None:
-        """Keep an answer with its facts."""
+        """Store an answer with its facts."""
         now = datetime.now(UTC)
         every = {
             **{name: redact(value) if isinstance(value, str) else value for name, value in facts.items()},
@@ -109,15 +109,15 @@ class Cache:
             "rows": table.num_rows,
             "fingerprint": self.fingerprint(tile) if self.fingerprint else "",
         }
-        if not self._asked:
+        if not self._times:
             write_json(self.folder / "question.json", self._question)
         with atomic_write(self._path(tile)) as temporary:
             kept = table.replace_schema_metadata({FACTS: json.dumps(every).encode()})
             pq.write_table(kept, temporary, compression="zstd")
-        self._asked[tile] = now
+        self._times[tile] = now
 
     def _fresh(self, tile: Tile) -> bool:
-        return tile in self._asked and (self._oldest is None or self._asked[tile] >= self._oldest)
+        return tile in self._times and (self._oldest is None or self._times[tile] >= self._oldest)
 
     def _path(self, tile: Tile) -> Path:
         return self.folder / f"Norder={tile.order}" / f"Npix={tile.pixel}.parquet"

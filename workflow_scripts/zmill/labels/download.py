@@ -1,4 +1,4 @@
-"""Large files from the network: continued where they stopped, whole or absent."""
+"""Download of large files: interrupted downloads continue, and a file exists only once it is complete."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import requests
 
 from zmill.catalog.files import put_in_place, read_json, write_json
 from zmill.labels.base import LabelsError
-from zmill.labels.fetch import Asking
+from zmill.labels.fetch import RequestSettings
 from zmill.labels.http import Session, Transient, transient
 from zmill.redact import expand
 from zmill.workflow.job import Progress, log
 
 BLOCK = 1 << 20
 LEAST = 1 << 16
-"""Bytes that must come within `timeout_s`."""
+"""Bytes that must arrive within `timeout_s`."""
 LARGEST = 1 << 37
-"""Most bytes of a file whose size the server does not say (137 GB)."""
+"""Largest size of a file whose size the server does not state (137 GB)."""
 ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
-"""Kind of a checksum by the number of its digits."""
+"""Checksum algorithm by number of hexadecimal digits."""
 
 
-def download(url: str, path: Path, checksum: str | None, asking: Asking) -> Path:
-    """The file at `path`, fetched if it is not there.
+def download(url: str, path: Path, checksum: str | None, settings: RequestSettings) -> Path:
+    """The file at `path`, downloaded if it does not exist.
 
-    What has come of a download that was interrupted is kept in `<path>.part` and continued (HTTP Range), if the server's
-    file is still the same one (ETag or Last-Modified); otherwise it starts again.
+    An interrupted download is kept in `<path>.part` and continued (HTTP Range) if the server's file is unchanged
+    (ETag or Last-Modified); otherwise it starts again.
 
     Raises
     ------
     LabelsError
-        Where the file cannot be had, or is not the one that the checksum tells.
+        Where the file cannot be downloaded, or has another checksum.
     """
     facts = path.with_name(f"{path.name}.json")
     if path.exists() and facts.exists() and read_json(facts)["url"] == url:
         return path
     part, started = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    session = Session(asking.timeout_s, buffered=False)
+    session = Session(settings.timeout_s, buffered=False)
     attempt = 0
     while True:
         before = _size(part)
@@ -49,12 +49,12 @@ def download(url: str, path: Path, checksum: str | None, asking: Asking) -> Path
             size = _continue(session, url, part, started)
             break
         except Transient as error:
-            # A connection that breaks now and then is not counted as long as something comes.
+            # A broken connection does not count as a failure if it delivered data.
             attempt = 0 if _size(part) > before > 0 else attempt + 1
-            if attempt > asking.retries:
+            if attempt > settings.retries:
                 kept = f"; {_size(part)} bytes are kept in {part}, run again to continue" if _size(part) else ""
                 raise LabelsError(f"{url}: {error}{kept}") from error
-            pause = max(asking.backoff_s * 2 ** max(attempt - 1, 0), error.wait_s)
+            pause = max(settings.backoff_s * 2 ** max(attempt - 1, 0), error.wait_s)
             log.warning("%s: %s; continued in %.3g s", url, error, pause)
             time.sleep(pause)
     found = _digest(part, checksum)
@@ -72,7 +72,7 @@ def download(url: str, path: Path, checksum: str | None, asking: Asking) -> Path
 
 
 def _continue(session: Session, url: str, part: Path, started: Path) -> int:
-    """Fetch what is missing of the file; its whole size."""
+    """Fetch the missing part of the file; returns its total size in bytes."""
     known = read_json(started) if started.exists() else {}
     have = _size(part) if known.get("url") == url and known.get("version") else 0
     headers = {"Accept-Encoding": "identity"}
@@ -84,10 +84,10 @@ def _continue(session: Session, url: str, part: Path, started: Path) -> int:
         if response.status_code >= 400:
             raise LabelsError(f"{url}: the server says {response.status_code} {response.reason}; check url")
         if response.status_code == 206:
-            told = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-            if told is None or int(told[1]) != have:
+            content_range = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+            if content_range is None or int(content_range[1]) != have:
                 raise Transient("an answer for another part of the file")
-            size = int(told[2])
+            size = int(content_range[2])
         else:
             have, size = 0, int(response.headers.get("Content-Length", -1))
         version = response.headers.get("ETag", "")
@@ -103,7 +103,7 @@ def _continue(session: Session, url: str, part: Path, started: Path) -> int:
                     progress.add(len(block))
                     if size < 0 and file.tell() > LARGEST:
                         raise LabelsError(
-                            f"{url}: the server sends more than {LARGEST:,} bytes without saying how many: check url"
+                            f"{url}: the server sends more than {LARGEST:,} bytes without stating how many: check url"
                         )
             except requests.RequestException as error:
                 raise transient(error) from error

@@ -1,4 +1,4 @@
-"""Tiles asked of a service: few at a time, again where that may help, in parts where one is too much; answers kept."""
+"""Requests for tiles to a service: few in parallel, with retries, in parts where a tile is too large; answers are cached."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ from zmill.labels.tiles import Tile, cover, wanted
 from zmill.workflow.job import Progress, log
 
 LONGEST_BACKOFF_S, LONGEST_WAIT_S = 300.0, 3600.0
-"""Longest wait of our own accord, and where the service asks for it."""
-PATIENCE = 6
-"""After so many tiles without an answer, and none with one between them, the rest is not asked for."""
+"""Longest wait before a retry, and where the service requires a wait."""
+MOST_FAILURES = 6
+"""After this many consecutive tiles without an answer, the remaining tiles are not requested."""
 SLOWER = 2
-"""A tile that takes too long is cut so many times."""
+"""How often a tile that takes too long is split."""
 SMALLEST_ORDER = 12
-"""A tile of this order (51 arcsec) that still holds too much is not cut."""
+"""Order of the smallest tile (51 arcsec), which is not split."""
 SHOWN = 5
 """Failed tiles that a message names."""
 
 
 class Overflow(Exception):
-    """More rows than the service gives in one answer."""
+    """The tile has more rows than the service returns in one answer."""
 
 
-class Asking(Section):
-    """How a service is asked: the keys that every service has in common."""
+class RequestSettings(Section):
+    """Settings of requests that all services share."""
 
     max_age_days: Annotated[float, Field(gt=0, le=36_500)] | None = 30.0
-    """Answers older than this are asked for again; null: never."""
+    """Answers older than this are requested again; null: never."""
     retries: Annotated[int, Field(ge=0, le=20)] = 5
-    """How often a tile is asked for again that got no answer."""
+    """Number of retries for a tile without an answer."""
     backoff_s: Annotated[float, Field(ge=0, le=300)] = 2.0
     """Wait before the first retry; twice as long before each further one."""
     timeout_s: Annotated[float, Field(gt=0, le=7200)] = 660.0
-    """Longest time that a whole answer may take, from the question to its last byte."""
+    """Longest time of an answer, from the request to its last byte."""
     interval_s: Annotated[float, Field(ge=0, le=600)] = 1.0
-    """Shortest time between two questions."""
+    """Shortest time between two requests."""
 
 
-class ServiceSettings(SourceSettings, Asking):
-    """The keys of every source that is asked over the network."""
+class ServiceSettings(SourceSettings, RequestSettings):
+    """The keys of every source that is queried over the network."""
 
 
 @dataclass
@@ -67,51 +67,52 @@ class Failure:
 
 @dataclass
 class Service:
-    """A service as it is asked in one run.
+    """The requests of one label source to its service in one run.
 
     Attributes
     ----------
     name : the label source's name, for messages.
-    ask : takes a tile, gives its rows and facts for the cache; raises `Overflow`, `Transient` or `LabelsError`.
-    session : the session that `ask` uses.
-    jobs : questions that are asked at the same time.
+    settings : limits of time and retries.
+    query_tile : returns the rows of a tile and facts for the cache; raises `Overflow`, `Transient` or `LabelsError`.
+    session : the session that `query_tile` uses.
+    jobs : number of parallel requests.
     ra, dec : columns of the position in the rows.
     """
 
     name: str
-    asking: Asking
-    ask: Callable[[Tile], tuple[pa.Table, dict[str, Any]]]
+    settings: RequestSettings
+    query_tile: Callable[[Tile], tuple[pa.Table, dict[str, Any]]]
     session: Session
     jobs: int
     ra: str
     dec: str
-    _gone: threading.Event = field(default_factory=threading.Event)
+    _stopped: threading.Event = field(default_factory=threading.Event)
     _pace: threading.Lock = field(default_factory=threading.Lock)
     _next: float = 0.0
     _slow_order: int = SMALLEST_ORDER
 
     def tables(self, request: Request, cache: Cache, coarsest: int, finest: int) -> Iterator[pa.Table]:
-        """The rows of the footprint's tiles, tile by tile; nothing of a tile is yielded twice.
+        """The rows of the footprint's tiles, tile by tile, each row once.
 
         Raises
         ------
         LabelsError
-            Where tiles got no answer, with the reasons; the answers of the others are kept.
+            Where tiles got no answer; the message has the reasons. The other answers stay in the cache.
         """
         area = wanted(request.footprint)
         yield from self.of_tiles(cover(area, coarsest, finest), area, request, cache)
 
     def of_tiles(self, tiles: list[Tile], area: Footprint, request: Request, cache: Cache) -> Iterator[pa.Table]:
-        """The rows of these tiles; parts of them without a share in the area are not asked for."""
+        """The rows of these tiles; parts of them outside the area are not requested."""
         planned = [cache.plan(tile, area) for tile in tiles]
         pieces = [piece for known, _ in planned for piece in known]
-        ask = [tile for _, unknown in planned for tile in unknown]
-        log.info("%s: %d tiles are cached, %d are asked for", self.name, len(pieces), len(ask))
-        answered, failures = self._fetch(ask, area, cache)
+        missing = [tile for _, unknown in planned for tile in unknown]
+        log.info("%s: %d tiles are cached, %d are requested", self.name, len(pieces), len(missing))
+        answered, failures = self._fetch(missing, area, cache)
         pieces += [Piece(tile, tile) for tile in answered]
         pieces += self._fall_back(failures, pieces, request, cache)
         if pieces:
-            request.answers.append((min(cache.asked(piece.asked) for piece in pieces), self.asking.max_age_days))
+            request.answers.append((min(cache.time(piece.requested) for piece in pieces), self.settings.max_age_days))
         rows = 0
         for piece in sorted(pieces, key=lambda piece: piece.wanted.interval()):
             table = cache.read(piece, self.ra, self.dec)
@@ -119,39 +120,39 @@ class Service:
             if table.num_rows:
                 yield table
         if not rows:
-            request.say(f"{self.name}: the service has no row in any of the {len(pieces)} tiles of the footprint")
+            request.warn(f"{self.name}: the service has no row in any of the {len(pieces)} tiles of the footprint")
 
-    def _fetch(self, ask: list[Tile], area: Footprint, cache: Cache) -> tuple[list[Tile], list[Failure]]:
+    def _fetch(self, missing: list[Tile], area: Footprint, cache: Cache) -> tuple[list[Tile], list[Failure]]:
         answered: list[Tile] = []
         failures: list[Failure] = []
         progress = Progress(f"{self.name}: answers")
         refused: Exception | None = None
-        left = list(reversed(ask))
+        left = list(reversed(missing))
         in_a_row = 0
-        self._slow_order = max((tile.order for tile in ask), default=0) + SLOWER
+        self._slow_order = max((tile.order for tile in missing), default=0) + SLOWER
         with ThreadPoolExecutor(self.jobs) as pool:
             running: dict[Future[Any], Tile] = {}
             while running or (left and refused is None):
                 while left and len(running) < self.jobs and refused is None:
                     tile = left.pop()
-                    running[pool.submit(self._patiently, tile)] = tile
+                    running[pool.submit(self._with_retries, tile)] = tile
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     tile = running.pop(done)
                     try:
                         table, facts = done.result()
                     except Overflow as error:
-                        log.info("%s: %s: %s; asked for in parts", self.name, tile, error)
+                        log.info("%s: %s: %s; requested in parts", self.name, tile, error)
                         left += reversed(parts(tile, area))
                     except Transient as error:
                         failures.append(Failure(tile, error))
                         log.warning("%s: %s: %s", self.name, tile, error)
                         in_a_row += 1
                         lost = isinstance(error, Unreachable) and not self.session.answered
-                        if lost or in_a_row >= PATIENCE:
-                            self._gone.set()
+                        if lost or in_a_row >= MOST_FAILURES:
+                            self._stopped.set()
                     except Exception as error:
                         refused = error
-                        self._gone.set()
+                        self._stopped.set()
                     else:
                         in_a_row = 0
                         cache.write(tile, table, facts)
@@ -159,60 +160,60 @@ class Service:
                         progress.add(table.num_rows)
         if refused is not None:
             raise refused
-        if ask:
+        if missing:
             progress.end()
         return answered, failures
 
-    def _patiently(self, tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
-        """Ask until there is an answer, it is too much, or patience ends."""
+    def _with_retries(self, tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
+        """Request a tile, with retries, until there is an answer, an overflow, or no retry is left."""
         attempt = 0
         while True:
-            if self._gone.is_set():
-                raise Transient("not asked, since the service does not answer")
-            self._in_turn()
+            if self._stopped.is_set():
+                raise Transient("not requested, since the service does not answer")
+            self._wait_for_turn()
             try:
                 return self._once(tile)
             except Overflow:
                 if tile.order >= SMALLEST_ORDER:
-                    raise Transient("more rows than the service gives, in the smallest tile") from None
+                    raise Transient("more rows than the service returns, in the smallest tile") from None
                 raise
             except Transient as error:
                 if isinstance(error, TooSlow) and attempt >= 1:
-                    # Asked a third time it would take as long again: less sky may be quicker, to a limit.
+                    # A third request would take as long: a request for less sky may be faster, down to a limit.
                     if tile.order < min(self._slow_order, SMALLEST_ORDER):
                         raise Overflow(str(error)) from error
                     raise
-                if attempt >= self.asking.retries or not error.again or self._gone.is_set():
+                if attempt >= self.settings.retries or not error.retry or self._stopped.is_set():
                     raise
                 pause = max(
-                    min(self.asking.backoff_s * 2**attempt, LONGEST_BACKOFF_S), min(error.wait_s, LONGEST_WAIT_S)
+                    min(self.settings.backoff_s * 2**attempt, LONGEST_BACKOFF_S), min(error.wait_s, LONGEST_WAIT_S)
                 )
-                log.info("%s: %s: %s; asked again in %.3g s", self.name, tile, error, pause)
-                self._gone.wait(pause)
+                log.info("%s: %s: %s; next try in %.3g s", self.name, tile, error, pause)
+                self._stopped.wait(pause)
                 attempt += 1
 
     def _once(self, tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
         try:
-            return self.ask(tile)
+            return self.query_tile(tile)
         except (requests.RequestException, HTTPError) as error:
             raise transient(error) from error
 
-    def _in_turn(self) -> None:
-        """Wait until the next question may be asked."""
+    def _wait_for_turn(self) -> None:
+        """Wait until the next request is allowed."""
         with self._pace:
             now = time.monotonic()
-            self._next = max(self._next, now) + self.asking.interval_s
-            pause = self._next - self.asking.interval_s - now
+            self._next = max(self._next, now) + self.settings.interval_s
+            pause = self._next - self.settings.interval_s - now
         time.sleep(pause)
 
     def _fall_back(self, failures: list[Failure], pieces: list[Piece], request: Request, cache: Cache) -> list[Piece]:
-        """Older answers of tiles that got none; without a network, what is cached has to do."""
+        """Older cached answers for tiles without a new one; without a network, the cached tiles must suffice."""
         found = [(failure, cache.older(failure.tile)) for failure in failures]
         used = [piece for _, piece in found if piece is not None]
         missing = [failure for failure, piece in found if piece is None]
         if used:
-            first = min(cache.asked(piece.asked) for piece in used)
-            request.say(
+            first = min(cache.time(piece.requested) for piece in used)
+            request.warn(
                 f"{self.name}: {len(used)} tiles got no answer ({failures[0].why}): their cached answers are used, the oldest "
                 f"of {first:%Y-%m-%d}"
             )
@@ -220,14 +221,14 @@ class Service:
             return used
         report = self._report(missing)
         if not self.session.answered and (pieces or used):
-            request.say(
+            request.warn(
                 f"{self.name}: the service cannot be reached; labels come from the {len(pieces) + len(used)} tiles that are "
                 f"cached, and there are none of {report}"
             )
             return used
         raise LabelsError(
             f"labels: {self.name}: no answer for {report}. The answers of {len(pieces) + len(used)} other tiles are kept in "
-            f"{cache.folder}: run again, and only the missing tiles are asked for"
+            f"{cache.folder}: run again, and only the missing tiles are requested"
         ) from missing[0].why
 
     def _report(self, failures: list[Failure]) -> str:

@@ -1,4 +1,4 @@
-"""Spectroscopic redshifts from files, in any format that the survey's readers know."""
+"""Spectroscopic redshifts from files, in any format that the survey's readers support."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from zmill.workflow.input_files import resolve
 
 LIGHT_KM_S = 299_792.458
 NUMERIC = ("ra", "dec", "redshift", "redshift_err", "velocity", "magnitude")
-"""Keys of `columns` whose columns hold numbers; those of all others are read as text, digit for digit."""
+"""Keys of `columns` whose columns are read as numbers; all other columns are read as exact text."""
 DECIMAL = r"^([+-]?\d+)(?:\.0*|(\.\d*[1-9])0*)$"
 """A number written with a point: 4.0 is the flag 4, and 3.50 is 3.5."""
 BATCH_ROWS = 50_000
@@ -47,7 +47,7 @@ class Settings(Judging):
     redshift_unit: Literal["z", "km/s"] = "z"
     """`km/s`: the column holds cz."""
     check_units: bool = True
-    """Whether units that a file states are held against `angle_unit` and `redshift_unit`."""
+    """Whether the units stated in a file are compared with `angle_unit` and `redshift_unit`."""
 
     @model_validator(mode="after")
     def _known_format(self) -> Settings:
@@ -100,7 +100,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     Raises
     ------
     LabelsError
-        Where the numbers cannot be what the settings say: velocities for redshifts, degrees for hours.
+        Where the values contradict the settings: velocities instead of redshifts, or degrees instead of hours.
     """
     first_row = suspicious = valid = 0
     named = settings.named()
@@ -109,7 +109,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     for path in resolve(settings.files, request.data_dir, f"labels: {settings.name}: files"):
         table = open_table(path, settings.format, settings.group)
         for warning in table.warnings:
-            request.say(f"labels: {settings.name}: {warning}")
+            request.warn(f"labels: {settings.name}: {warning}")
         for batch in table.batches(columns, BATCH_ROWS, numeric=numeric):
             raw = {key: _array(key, batch[column], settings, path) for key, column in named.items()}
             _refuse_degrees(settings, raw["ra"], path)

@@ -1,7 +1,7 @@
-"""Quality flags of spectroscopic surveys as facts: what each flag is worth on the common scale from 0 to 4.
+"""Quality flags of spectroscopic surveys: the quality of each flag on the common scale from 0 to 4.
 
-4 certain (> 99 %), 3 secure (> 90 %), 2 probable (> 70 %), 1 a guess, 0 no redshift. A word in place of a number is the
-reason for which the entry is rejected. A flag that is not listed is worth 0.
+4 certain (> 99 %), 3 secure (> 90 %), 2 probable (> 70 %), 1 a guess, 0 no redshift. A word instead of a number is the
+reason for which the entry is rejected. A flag that is not listed has quality 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TABLES: dict[str, dict[str, int | str]] = {
     "vimos_goods": {"X": 0, "C": 1, "B": 2, "A": 4, "0": 0, "1": 1, "2": 2, "3": 3, "4": 4},
     "xmm_lss": {"1": 3, "2": 2, "3": 1},
 }
-"""Flags that mean one thing each; `*` stands for every other flag."""
+"""Quality by flag; `*` stands for every other flag."""
 
 DIGITS: dict[str, dict[int, int]] = {
     "vvds": {1: 1, 2: 2, 3: 3, 4: 4, 9: 2},

@@ -1,4 +1,4 @@
-"""HTTP for all services: who asks, how long an answer may take and how large it may be, and which answers are none."""
+"""HTTP for all services: user agent, limits of time and size of an answer, and detection of invalid answers."""
 
 from __future__ import annotations
 
@@ -22,56 +22,56 @@ from zmill.redact import redact
 
 USER_AGENT = f"zmill/{__version__} (photometric redshift workflow)"
 BUSY = (429, 500, 502, 503, 504)
-"""States that pass."""
+"""HTTP status codes of temporary failures."""
 FORBIDDEN = (401, 403)
 ENCODED = ("content-encoding", "transfer-encoding", "content-length")
-"""Headers that are of the answer on its way."""
+"""Headers that describe the transfer, not the content."""
 BLOCK = 1 << 16
 """Bytes read at a time."""
 LARGEST = 1 << 29
 """Most bytes of an answer (537 MB): SDSS gives 500,000 rows, which take a tenth of it."""
 HEAD = 400
-"""Bytes in which a page of HTML shows itself."""
+"""Bytes in which a page of HTML is recognized."""
 
 
 class Transient(Exception):
-    """An answer that is none; asked again it may be one.
+    """A request failed; a retry may succeed.
 
     Attributes
     ----------
-    wait_s : how long the service asks to wait, if it does.
-    again : whether it may help to ask again.
+    wait_s : waiting time that the service requires, in seconds; 0 where it requires none.
+    retry : whether a retry may help.
     """
 
-    def __init__(self, message: str, wait_s: float = 0.0, again: bool = True) -> None:
+    def __init__(self, message: str, wait_s: float = 0.0, retry: bool = True) -> None:
         super().__init__(message)
-        self.wait_s, self.again = wait_s, again
+        self.wait_s, self.retry = wait_s, retry
 
 
 class TooSlow(Transient):
-    """No answer in time: asked for less sky, the service may be quick enough."""
+    """No answer in time; a request for less sky may be fast enough."""
 
 
 class Unreachable(Transient):
-    """There is no way to the service."""
+    """The service cannot be reached."""
 
 
 class TooMuch(TooSlow):
-    """An answer that is too large: asked for less sky, it may be small enough."""
+    """The answer is too large; a request for less sky may be small enough."""
 
 
 class Session(requests.Session):
-    """A session that names zmill, never waits for ever, and refuses what is no answer.
+    """A session that names zmill as user agent, limits the time of each answer, and refuses invalid answers.
 
     Parameters
     ----------
-    timeout_s : longest time that an answer may take as a whole, and longest silence within it.
-    buffered : answers are read whole before they are given; False for downloads, of which `blocks` are read.
+    timeout_s : limit of the total time of an answer, and of a pause within it.
+    buffered : whether answers are read completely before they are returned; False for downloads, which `blocks` reads.
 
     Attributes
     ----------
-    answered : whether any response came.
-    server : what the service last said of itself in its `Server` header.
+    answered : whether any response was received.
+    server : the last `Server` header of the service.
     """
 
     def __init__(self, timeout_s: float, buffered: bool = True) -> None:
@@ -87,15 +87,15 @@ class Session(requests.Session):
 
     def blocks(self, response: requests.Response, size: int) -> Iterator[bytes]:
         """The content of a download in blocks of `size` bytes, each of which must come within `timeout_s`."""
-        with _Watch(self.timeout_s, self._bounded.sockets.get(response)) as watch:
+        with _Deadline(self.timeout_s, self._bounded.sockets.get(response)) as deadline:
             try:
                 for block in response.iter_content(size):
-                    watch.again()
+                    deadline.restart()
                     yield block
             except requests.RequestException as error:
-                watch.check(error)
+                deadline.check(error)
                 raise
-            watch.check()
+            deadline.check()
 
     def request(self, *args: Any, **keys: Any) -> requests.Response:
         """As in `requests`.
@@ -103,9 +103,9 @@ class Session(requests.Session):
         Raises
         ------
         Transient
-            Where no answer came, or none that holds data.
+            Where no answer was received, or one without data.
         LabelsError
-            Where the service refuses to talk to this machine.
+            Where the service refuses access.
         """
         if keys.get("timeout") is None:
             keys["timeout"] = self.timeout_s
@@ -118,8 +118,8 @@ class Session(requests.Session):
         self.answered = True
         self.server = response.headers.get("Server", "")
         if response.status_code in BUSY:
-            said = f"HTTP {response.status_code} {response.reason}"
-            raise Transient(said, _seconds(response.headers.get("Retry-After", "")))
+            status = f"HTTP {response.status_code} {response.reason}"
+            raise Transient(status, _seconds(response.headers.get("Retry-After", "")))
         if response.status_code in FORBIDDEN:
             raise LabelsError(
                 f"{redact(response.url.partition('?')[0])}: HTTP {response.status_code} {response.reason}: the service refuses "
@@ -131,34 +131,34 @@ class Session(requests.Session):
             start = response.content[:HEAD].lstrip().lower()
             html = start.startswith((b"<!doctype html", b"<html"))
         if html and response.ok and not response.is_redirect:
-            raise Transient("a page of HTML in place of data")
+            raise Transient("a page of HTML instead of data")
 
 
-class _Watch:
-    """Ends a connection from outside after some time, whatever comes through it; used as a context."""
+class _Deadline:
+    """A context manager that closes a connection after a time limit, even while data arrive."""
 
     def __init__(self, seconds: float, connection: socket.socket | None = None) -> None:
         self.seconds, self.connection, self.over = seconds, connection, False
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _Deadline:
         self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
-    def again(self) -> None:
-        """Count the time from now."""
+    def restart(self) -> None:
+        """Restart the timer."""
         self._timer.cancel()
         self._start()
 
     def check(self, error: Exception | None = None) -> None:
-        """Raise where the time was over, whatever a request ended with.
+        """Raise where the time limit was exceeded, whether or not the request itself failed.
 
         Raises
         ------
         requests.ReadTimeout
-            Where the time was over.
+            Where the time limit was exceeded.
         """
         if self.over:
             raise requests.ReadTimeout(f"the answer was not complete after {self.seconds:g} s") from error
@@ -182,10 +182,10 @@ _THIS_THREAD = threading.local()
 
 
 class _Connection(HTTPConnection):
-    """A connection that shows its socket to the watch of the request that is under way."""
+    """A connection that passes its socket to the deadline of the current request."""
 
     def getresponse(self) -> Any:
-        _THIS_THREAD.watch.connection = self.sock
+        _THIS_THREAD.deadline.connection = self.sock
         return super().getresponse()
 
 
@@ -193,7 +193,7 @@ class _SecureConnection(HTTPSConnection):
     """The same with TLS."""
 
     def getresponse(self) -> Any:
-        _THIS_THREAD.watch.connection = self.sock
+        _THIS_THREAD.deadline.connection = self.sock
         return super().getresponse()
 
 
@@ -206,9 +206,9 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class _Bounded(HTTPAdapter):
-    """Bounds every answer in time and in size.
+    """Limits every answer in time and in size.
 
-    The time-out of `requests` is of each silence alone: a service that sends a byte now and then would never end.
+    The time-out of `requests` limits each pause only: an answer that arrives byte by byte would never end.
     """
 
     def __init__(self, seconds: float, buffered: bool) -> None:
@@ -227,23 +227,23 @@ class _Bounded(HTTPAdapter):
 
     def send(self, *args: Any, **keys: Any) -> requests.Response:
         keys["stream"] = True
-        with _Watch(self.seconds) as watch:
-            _THIS_THREAD.watch = watch
+        with _Deadline(self.seconds) as deadline:
+            _THIS_THREAD.deadline = deadline
             try:
                 response = super().send(*args, **keys)
                 if self.buffered:
                     _read(response)
                 else:
-                    self.sockets = {response: watch.connection}
+                    self.sockets = {response: deadline.connection}
             except Exception as error:
-                watch.check(error)
+                deadline.check(error)
                 raise
-            watch.check()
+            deadline.check()
         return response
 
 
 def _read(response: requests.Response) -> None:
-    """Read the whole content, so that `content` and `raw` give it without the network."""
+    """Read the complete content, so that `content` and `raw` return it without the network."""
     blocks, size = [], 0
     for block in response.iter_content(BLOCK):
         blocks.append(block)
@@ -266,14 +266,14 @@ def _read(response: requests.Response) -> None:
 
 
 def transient(error: Exception) -> Transient:
-    """What a failure of the network means."""
+    """The `Transient` exception for a failure of the network."""
     if isinstance(error, requests.Timeout) or any(isinstance(cause, ReadTimeoutError) for cause in error.args):
         return TooSlow(f"no answer in time ({redact(str(error))})")
     if isinstance(error, requests.ConnectionError) and not isinstance(error, requests.exceptions.SSLError):
         return Unreachable(f"not reachable ({redact(str(error))})")
     response = getattr(error, "response", None)
     return Transient(
-        f"{type(error).__name__}: {redact(str(error))}", again=response is None or response.status_code >= 500
+        f"{type(error).__name__}: {redact(str(error))}", retry=response is None or response.status_code >= 500
     )
 
 

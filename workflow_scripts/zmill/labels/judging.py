@@ -1,4 +1,4 @@
-"""Which column of a table holds what, and what its flags are worth: the settings that tables of every origin share."""
+"""Settings common to all tables of redshifts: the columns, and the quality of the flags."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Quality = Annotated[int, Field(ge=0, le=4)]
 
 
 class LabelColumns(Section):
-    """Which column holds what."""
+    """The columns of a table of redshifts."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -47,7 +47,7 @@ class LabelColumns(Section):
     velocity: Text | None = None
     """A radial velocity: entries that have it and no redshift are rejected as `velocity_only`."""
     magnitude: Text | None = None
-    """A magnitude, carried along."""
+    """A magnitude, copied to the output."""
 
 
 class QualityMap(Section):
@@ -78,7 +78,7 @@ class Judging(SourceSettings):
 
     columns: LabelColumns
     scheme: Text | None = None
-    """A survey whose flags zmill knows."""
+    """Name of the survey whose flag definitions are used (`zmill.labels.flags`)."""
     quality: Quality | QualityMap | None = None
     """Instead of a scheme: one quality for all entries, or `map:` from flags to qualities with a `default:`."""
 

@@ -1,4 +1,4 @@
-"""Lists of positions in files, for services that are asked about positions in place of a footprint."""
+"""Lists of positions in files, for services that are queried by positions instead of a footprint."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Positions(Section):
 
 
 class ListSettings(ServiceSettings):
-    """The keys of every source that is asked about a list of positions."""
+    """The keys of every source that is queried by a list of positions."""
 
     files: Annotated[list[Place], Field(min_length=1)]
-    """The list: paths or patterns, in any format that the survey import reads."""
+    """The list: paths or glob patterns, in any format that the survey import reads."""
     positions: Positions = Positions()
 
     def check(self, files: Collection[Path]) -> None:
@@ -78,17 +78,17 @@ class PositionList:
         return slice(int(first), int(last))
 
     def fingerprint(self, tile: Tile) -> str:
-        """Told by the positions of a tile, so that an answer about others is not taken for one about these."""
+        """Hash of the positions of a tile, by which an answer to other positions is recognized."""
         part = self.within(tile)
         return xxhash.xxh3_64_hexdigest(self.ra[part].tobytes() + self.dec[part].tobytes())
 
     def tiles(self, rows: int) -> list[Tile]:
-        """Tiles of at most so many positions, down to the finest."""
+        """Tiles of at most `rows` positions, down to the order `FINEST`."""
         parts = choose(histogram(at_order(self.index, FINEST)), FINEST, rows)
         return [Tile(part.order, part.pixel) for part in parts]
 
     def area(self) -> Footprint:
-        """Where the positions are."""
+        """The footprint of the positions."""
         return Footprint.of_positions(self.index, FINEST)
 
 

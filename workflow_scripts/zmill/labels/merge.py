@@ -1,4 +1,4 @@
-"""Entries of one object, of one or several sources, resolved into one label: arrays in, arrays out."""
+"""Merging of the entries of an object, from one or several sources, into one label."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from zmill.catalog.sky import unit_vectors
 
 @dataclass(frozen=True)
 class Merged:
-    """What became of good entries.
+    """The result of merging accepted entries.
 
     Attributes
     ----------
-    chosen : (objects,) index of the entry that stands for each object.
+    chosen : (objects,) index of the best entry of each object.
     entries : (objects,) how many entries were merged into it.
-    conflict : (n,) bool, entries of objects whose good entries disagree.
+    conflict : (n,) bool, entries of objects whose accepted entries disagree.
     group : (n,) int64, the object of each entry.
     """
 
@@ -32,7 +32,7 @@ class Merged:
 
 
 def groups(ra: NDArray[np.float64], dec: NDArray[np.float64], radius_arcsec: float) -> NDArray[np.int64]:
-    """Number of the object that each position belongs to: positions closer than the radius, and what they connect.
+    """Object number of each position: positions closer than the radius are connected (friends of friends).
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def resolve(
     ----------
     group : (n,) from 0, every number used.
     redshift_err : NaN where unknown, which is worse than any error.
-    priority : (n,) place of the entry's source in the configuration, the first one 0.
-    conflict : entries of an object that differ by more than this times (1 + z) set the object aside.
+    priority : (n,) rank of the entry's source in the configuration, from 0.
+    conflict : objects whose entries differ by more than this times (1 + z) are left out.
     """
     count = np.bincount(group) if len(group) else np.empty(0, np.int64)
     lowest, highest = np.full(len(count), np.inf), np.full(len(count), -np.inf)

@@ -1,4 +1,4 @@
-"""Redshifts of NED: its object directory through TAP by tiles of the footprint, or its older service cone by cone."""
+"""Redshifts of NED: its object directory through TAP for tiles of the footprint, or its older cone search."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COLUMNS = {
     "flag": "zflag",
     "kind": "prefphytype",
 }
-"""Columns of the object directory, by what they are to zmill."""
+"""Keys of zmill -> columns of the object directory."""
 SCHEMA = pa.schema(
     [(name, pa.string() if key in ("id", "flag", "kind") else pa.float64()) for key, name in COLUMNS.items()]
 )
@@ -49,8 +49,8 @@ CONE_COLUMNS = {
 TILES = {"tap": (4, 7), "cone": (8, 9)}
 """Coarsest and finest order of the tiles: 3.7 degrees to 27 arcmin, and 14 to 7 arcmin."""
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 10.0
-TOLD = 300
-"""Characters of what a service says of itself that are kept."""
+SERVICE_CHARACTERS = 300
+"""Length to which the service's description of itself is cut."""
 NOTHING = re.compile(r"\bno (object|source|match)", re.IGNORECASE)
 
 
@@ -64,13 +64,13 @@ class Settings(ServiceSettings):
     table: Text = "NEDTAP.objdir"
     """The directory's table."""
     max_rows: Annotated[int, Field(ge=1, le=2**31 - 1)] = 500_000
-    """Rows asked for in one answer (MAXREC); a tile that has more is asked for in parts."""
+    """Largest number of rows of one answer (MAXREC); a tile with more rows is requested in parts."""
     jobs: Annotated[int, Field(ge=1, le=4)] = 2
-    """Jobs that run at the same time."""
+    """Number of parallel requests."""
 
     @property
     def service_url(self) -> str:
-        """Where the service is."""
+        """Address of the service."""
         default = (
             "https://ned.ipac.caltech.edu/tap" if self.interface == "tap" else "https://ned.ipac.caltech.edu/cgi-bin"
         )
@@ -78,17 +78,17 @@ class Settings(ServiceSettings):
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
-    """Every object with a redshift in the footprint's tiles, of every type and flag, judged.
+    """All objects with a redshift in the footprint's tiles, of every type and flag, with their judged quality.
 
     Raises
     ------
     LabelsError
-        Where tiles got no answer, or the service's columns are others.
+        Where tiles got no answer, or the service lacks columns.
     """
     from astroquery import cache_conf
 
     session = Session(settings.timeout_s)
-    ask = (_tap if settings.interface == "tap" else _cones)(settings, session)
+    query_tile = (_tap if settings.interface == "tap" else _cones)(settings, session)
     question = {
         "source": "ned",
         "interface": settings.interface,
@@ -97,9 +97,9 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
         "columns": SCHEMA.names,
     }
     cache = Cache(request.cache, question, settings.max_age_days)
-    service = Service(settings.name, settings, ask, session, settings.jobs, "ra", "dec")
+    service = Service(settings.name, settings, query_tile, session, settings.jobs, "ra", "dec")
     with cache_conf.set_temp("cache_active", False), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of overflows, which are looked for, and of VOTables that break small rules
+        warnings.simplefilter("ignore")  # of overflows, which are detected below, and of small faults of VOTables
         for table in service.tables(request, cache, *TILES[settings.interface]):
             columns = {key: table[name].to_numpy(zero_copy_only=False) for key, name in COLUMNS.items()}
             yield rows(columns, SCHEMES["ned"])
@@ -114,15 +114,15 @@ def adql(tile: Tile, table: str) -> str:
     )
 
 
-Ask = Callable[[Tile], tuple[pa.Table, dict[str, Any]]]
+QueryTile = Callable[[Tile], tuple[pa.Table, dict[str, Any]]]
 
 
-def _tap(settings: Settings, session: Session) -> Ask:
+def _tap(settings: Settings, session: Session) -> QueryTile:
     from pyvo.dal import DALFormatError, DALQueryError, DALServiceError, TAPService
 
     service = TAPService(expand(settings.service_url), session=session)
 
-    def ask(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
+    def query_tile(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
         query = adql(tile, settings.table)
         try:
             result = _run(service, query, settings.max_rows, settings.timeout_s)
@@ -137,14 +137,14 @@ def _tap(settings: Settings, session: Session) -> Ask:
         if result.status[0].upper() == "OVERFLOW" or len(result) >= settings.max_rows:
             raise Overflow(f"more than {len(result)} rows")
         infos = [*result.votable.infos, *(info for resource in result.votable.resources for info in resource.infos)]
-        told = {f"{info.name}={info.value}": None for info in infos if info.name.upper() != "QUERY_STATUS"}
+        description = {f"{info.name}={info.value}": None for info in infos if info.name.upper() != "QUERY_STATUS"}
         return _kept(arrow(result.to_table(), SCHEMA), tile), {
             "query": query,
             "url": settings.service_url,
-            "service": " ".join([session.server, *told])[:TOLD].strip(),
+            "service": " ".join([session.server, *description])[:SERVICE_CHARACTERS].strip(),
         }
 
-    return ask
+    return query_tile
 
 
 def _run(service: Any, query: str, max_rows: int, timeout_s: float) -> Any:
@@ -164,22 +164,22 @@ def _run(service: Any, query: str, max_rows: int, timeout_s: float) -> Any:
 
 
 def _refuse_columns(settings: Settings, service: Any) -> None:
-    """Say which columns the table does not have, if that is why a query was refused."""
+    """After a refused query, raise with the missing columns, if the table lacks any."""
     from pyvo.dal import DALAccessError
 
     _, _, name = settings.table.rpartition(".")
     wheres = " OR ".join(f"table_name = '{one}'" for one in dict.fromkeys([settings.table, name]))
     try:
-        told = service.run_sync(f"SELECT column_name FROM TAP_SCHEMA.columns WHERE {wheres}").to_table()
+        names = service.run_sync(f"SELECT column_name FROM TAP_SCHEMA.columns WHERE {wheres}").to_table()
     except DALAccessError as error:
         raise Transient(f"the service refused a query, and then to name its columns: {error}") from error
-    columns = [str(column) for column in told["column_name"]]
+    columns = [str(column) for column in names["column_name"]]
     if not columns:
         raise LabelsError(f"labels: {settings.name}: the service {settings.service_url} has no table {settings.table}")
     refuse_missing(f"labels: {settings.name}: {settings.table}", SCHEMA.names, columns)
 
 
-def _cones(settings: Settings, session: Session) -> Ask:
+def _cones(settings: Settings, session: Session) -> QueryTile:
     from xml.parsers.expat import ExpatError
 
     import astropy.units as u
@@ -192,7 +192,7 @@ def _cones(settings: Settings, session: Session) -> Ask:
     type(Ned).OBJ_SEARCH_URL = f"{expand(settings.service_url)}/objsearch"  # the client takes it from its class alone
     type(Ned).TIMEOUT = settings.timeout_s
 
-    def ask(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
+    def query_tile(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
         ra, dec, radius = tile.circle()
         try:
             answer = client.query_region(SkyCoord(ra, dec, unit="deg"), radius=radius * u.deg)
@@ -211,7 +211,7 @@ def _cones(settings: Settings, session: Session) -> Ask:
         }
         return _kept(table, tile), facts
 
-    return ask
+    return query_tile
 
 
 def _of_cone(answer: Any, where: str) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Quality flags of every source on one scale from 0 to 4, and the reasons for which flags reject an entry.
+"""Conversion of every source's quality flags to one scale from 0 to 4, and the reasons for which flags reject an entry.
 
 A scheme takes the flag columns of a source and returns `quality` (n,) int8 and `reason` (n,) text, empty where the flags
 do not reject. A rejected entry keeps its quality, so that a person can audit it.
@@ -60,14 +60,14 @@ class Flags:
 
 @dataclass(frozen=True)
 class Scheme:
-    """How one source's flags are judged.
+    """The rules by which one source's flags are judged.
 
     Attributes
     ----------
     judge : quality and reason of rows with these flags.
-    needs : the columns that it takes (keys of `columns:`).
-    knows : whether a flag is one that the scheme's survey uses.
-    kinds : the classes that it uses, in capitals.
+    needs : the columns that it requires (keys of `columns:`).
+    knows : whether the scheme's survey uses a flag.
+    kinds : the classes that the survey uses, in capitals.
     """
 
     judge: Callable[[Flags], Judged]
@@ -83,12 +83,12 @@ class Scheme:
 def texts(values: NDArray[Any]) -> Texts:
     """Flags as text: `4`, `4.0` and `'4 '` are all `4`; NaN and null are empty.
 
-    Only trailing blanks go: they are padding. NED's blanks within a code are told from its length.
+    Only trailing blanks are removed, because they are padding. NED's codes have blanks inside, which have a meaning.
     """
     if values.dtype.kind == "f":
-        whole = np.isfinite(values) & (values == np.trunc(values)) & (np.abs(values) < 2**53)
+        integral = np.isfinite(values) & (values == np.trunc(values)) & (np.abs(values) < 2**53)
         out = np.array([f"{value:.10g}" for value in values.tolist()], dtype=np.str_)
-        out[whole] = values[whole].astype(np.int64).astype(np.str_)
+        out[integral] = values[integral].astype(np.int64).astype(np.str_)
         out[~np.isfinite(values)] = ""
         return out if len(out) else np.empty(0, np.str_)
     if values.dtype.kind == "O":
@@ -103,9 +103,9 @@ def numbers(flag: Texts) -> NDArray[np.float64]:
 
 
 def by_table(table: dict[str, int | str], flag: Texts, default: int = 0) -> Judged:
-    """Quality by looking each flag up; a word in place of a quality is a reason.
+    """Quality from a table of flags; a word instead of a quality is a reason.
 
-    Blanks around a flag do not count, nor does its case unless the table has the flag as it is written.
+    Blanks around a flag are ignored, and so is its case unless the table contains the flag as written.
     """
     table = {**{plain_flag(key): quality for key, quality in table.items()}, **table}
     values, which = np.unique(flag, return_inverse=True)
@@ -118,7 +118,7 @@ def by_table(table: dict[str, int | str], flag: Texts, default: int = 0) -> Judg
 
 
 def plain_flag(flag: str) -> str:
-    """A flag as flags are compared: without blanks and case; `4.0` and `4` are the same."""
+    """The form in which flags are compared: without blanks and case; `4.0` and `4` are equal."""
     text = flag.strip().casefold()
     if re.fullmatch(r"[+-]?\d+\.\d*", text):
         return text.rstrip("0").rstrip(".")
@@ -137,8 +137,8 @@ def by_digit(digits: dict[int, int], flag: Texts) -> Judged:
 def zcosmos(flags: Flags) -> Judged:
     """zCOSMOS-bright confidence classes (Lilly et al. 2009, table 1): `class.agreement`.
 
-    The decimal tells whether the photometric redshift agrees (5 yes, 4 within its error, 3 none there, 1 no). Classes 3
-    and 4 are secure whatever it says, a single line (9) only where it agrees; 2 is probable where it agrees; 10 is added for
+    The decimal shows whether the photometric redshift agrees (5 yes, 4 within its error, 3 there is none, 1 no). Classes 3
+    and 4 are secure for any decimal, a single line (9) only where it agrees; 2 is probable where it agrees; 10 is added for
     broad-line AGN, 20 for secondary targets.
     """
     value = numbers(_column(flags.flag))
@@ -157,7 +157,7 @@ def zcosmos(flags: Flags) -> Judged:
 def sdss(flags: Flags) -> Judged:
     """SDSS and DESI: class GALAXY, no warning, a positive error, the primary spectrum of its object.
 
-    A table without a warning, an error or a primary column is taken as already selected by it; without errors no entry
+    A table without a warning, error or primary column counts as already selected by that column; without errors no entry
     is certain.
     """
     kind = _column(flags.kind)
@@ -226,13 +226,15 @@ def unknown(flags: Flags, knows: Callable[[str], bool], kinds: frozenset[str]) -
     ):
         if values is not None and len(values):
             one, which = np.unique(values, return_inverse=True)
-            said = ["" if not value.strip() or known(value) else f"{what} {value!r}" for value in one.tolist()]
-            found = np.where(np.array(said)[which] != "", np.array(said)[which], found)
+            names = np.array(
+                ["" if not value.strip() or known(value) else f"{what} {value!r}" for value in one.tolist()]
+            )[which]
+            found = np.where(names != "", names, found)
     return found
 
 
 def kind_reason(kind: Texts) -> Texts:
-    """What a class says by itself: star, qso, cluster or photometric."""
+    """Reason by class alone: star, qso, cluster or photometric."""
     if not len(kind):
         return _none(0)
     kind = np.char.upper(np.char.strip(kind))
@@ -257,13 +259,13 @@ def _digit_scheme(digits: dict[int, int]) -> Scheme:
 
 
 def _a_digit(flag: str, digits: set[int]) -> bool:
-    """Whether a flag's last digit before the point is one of these; a negative number says that there is no flag."""
+    """Whether a flag's last digit before the point is one of these; a negative number means that there is no flag."""
     value = _number(flag)
     return value < 0 or (np.isfinite(value) and int(value) % 10 in digits)
 
 
 KINDS = frozenset(GALAXIES | STARS | QSOS | CLUSTERS | PHOTOMETRIC)
-"""The classes that any source may have; others are taken for galaxies."""
+"""The classes that any source may have; others count as galaxies."""
 SCHEMES: dict[str, Scheme] = {
     **{name: _table_scheme(table) for name, table in TABLES.items()},
     **{name: _digit_scheme(digits) for name, digits in DIGITS.items()},

@@ -1,4 +1,4 @@
-"""Which numbers are spectroscopic redshifts at all."""
+"""Validity of spectroscopic redshift values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of a source into entries: judged by its flags and by its numbers."""
+"""Conversion of a source's columns to entries, judged by flags and values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRUE = {"1", "T", "TRUE", "Y", "YES"}
 
 
 class Judge(Protocol):
-    """What flags are worth, and which of them are not known: a `Scheme`, or the settings of a source."""
+    """Gives the quality of flags and finds unknown flags: a `Scheme`, or the settings of a source."""
 
     def judge(self, flags: Flags) -> Judged:
         """Quality and reason of rows with these flags."""
@@ -32,7 +32,7 @@ def rows(columns: dict[str, NDArray[Any]], judge: Judge, first_row: int = 0) -> 
     ----------
     columns : `ra` and `dec` in degrees, `redshift`, and where there are `redshift_err`, `flag`, `kind`, `id`, `primary`,
         `velocity`, `magnitude`; (n,) each.
-    judge : what the flags are worth.
+    judge : gives the quality of the flags.
     first_row : number of the first row, for rows without an identifier.
     """
     count = len(columns["ra"])

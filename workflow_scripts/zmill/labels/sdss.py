@@ -1,4 +1,4 @@
-"""Spectroscopic redshifts of SDSS, asked of SkyServer's SQL by tiles of the survey's footprint."""
+"""Spectroscopic redshifts of SDSS, from SQL queries to SkyServer for tiles of the survey's footprint."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ COLUMNS = {
     "kind": "class",
     "primary": "sciencePrimary",
 }
-"""Columns of `SpecObjAll`, by what they are to zmill."""
+"""Keys of zmill -> columns of `SpecObjAll`."""
 TOTAL = "total_rows"
-"""Last column of every row: how many there are in all. A row limit or a cut connection cannot pass for the whole."""
+"""Last column of every row: the total number of rows, so that a truncated answer is recognized."""
 SCHEMA = pa.schema(
     [
         (name, pa.string() if key in ("id", "kind") else pa.int64() if key in ("flag", "primary") else pa.float64())
@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
     ]
 )
 COARSEST, FINEST = 5, 8
-"""Tiles are from 1.8 degrees to 14 arcmin wide, before any of them overflows."""
+"""HEALPix orders of the first tiles: 1.8 degrees to 14 arcmin wide; tiles that overflow are split further."""
 
 
 class Settings(ServiceSettings):
@@ -54,16 +54,16 @@ class Settings(ServiceSettings):
     data_release: Annotated[int, Field(ge=12, le=99)] = 17
     """SDSS data release."""
     jobs: Annotated[int, Field(ge=1, le=4)] = 2
-    """Tiles that are asked for at the same time."""
+    """Number of parallel requests."""
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
-    """Every spectrum of the footprint's tiles, of every class and quality, judged.
+    """All spectra of the footprint's tiles, of every class and quality, with their judged quality.
 
     Raises
     ------
     LabelsError
-        Where tiles got no answer, or the service's columns are others.
+        Where tiles got no answer, or the service lacks columns.
     """
     from astroquery import cache_conf
     from astroquery.sdss import SDSSClass, conf
@@ -74,7 +74,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     client._session = session
     where = f"labels: {settings.name}"
 
-    def ask(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
+    def query_tile(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
         query = sql(tile)
         try:
             answer = client.query_sql(
@@ -84,19 +84,19 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
             raise LabelsError(f"{where}: {error}") from None
         except (ValueError, IndexError, TypeError) as error:
             raise Transient(f"an answer that is no table ({error})") from error
-        table = empty(SCHEMA) if answer is None else whole(answer)
+        table = empty(SCHEMA) if answer is None else complete_table(answer)
         kept = table.filter(pa.array(tile.holds(table["ra"].to_numpy(), table["dec"].to_numpy())))
         return kept, {"query": query, "url": settings.url, "service": f"DR{settings.data_release} {session.server}"}
 
     question = {"source": "sdss", "url": settings.url, "release": settings.data_release, "columns": SCHEMA.names}
     cache = Cache(request.cache, question, settings.max_age_days)
-    service = Service(settings.name, settings, ask, session, settings.jobs, "ra", "dec")
+    service = Service(settings.name, settings, query_tile, session, settings.jobs, "ra", "dec")
     with (
         conf.set_temp("skyserver_baseurl", expand(settings.url).rstrip("/")),
         cache_conf.set_temp("cache_active", False),
         warnings.catch_warnings(),
     ):
-        warnings.filterwarnings("ignore", message="OverflowError converting to IntType")  # the client mends it
+        warnings.filterwarnings("ignore", message="OverflowError converting to IntType")  # the client corrects it
         for table in service.tables(request, cache, COARSEST, FINEST):
             yield rows({key: table[name].to_numpy() for key, name in COLUMNS.items()}, SCHEMES["sdss"])
 
@@ -112,13 +112,13 @@ def sql(tile: Tile) -> str:
     )
 
 
-def whole(answer: Any) -> pa.Table:
-    """The answer, if it has all the rows that it says there are.
+def complete_table(answer: Any) -> pa.Table:
+    """The answer as a table, if it has as many rows as its column `TOTAL` states.
 
     Raises
     ------
     Overflow, Transient
-        Where it has fewer, or where that cannot be told.
+        Where it has fewer rows, or where the column `TOTAL` is invalid.
     """
     total = answer[TOTAL]
     if np.ma.is_masked(total) or total.dtype.kind not in "iu" or len(np.unique(total)) != 1:
@@ -126,17 +126,17 @@ def whole(answer: Any) -> pa.Table:
     if int(total[0]) > len(answer):
         raise Overflow(f"{len(answer)} of {int(total[0])} rows")
     if int(total[0]) < len(answer):
-        raise Transient(f"a malformed answer: {len(answer)} rows that say they are {int(total[0])}")
+        raise Transient(f"a malformed answer: {len(answer)} rows, but {TOTAL} is {int(total[0])}")
     return arrow(answer, SCHEMA)
 
 
 def look(response: requests.Response, **_: Any) -> None:
-    """Refuse answers that are no CSV of the columns that were asked for.
+    """Refuse answers that are no CSV table of the requested columns.
 
     Raises
     ------
     LabelsError
-        Naming the columns that the service does not have.
+        The message names the columns that the service lacks.
     Transient
         Where the answer is no table.
     """
@@ -154,7 +154,7 @@ def look(response: requests.Response, **_: Any) -> None:
         )
     if not response.ok:
         return
-    said = " ".join(re.sub(r"<[^>]+>", " ", text[:2000]).split())[:200]
-    if re.search(r"timeout|timed out|time limit", said, re.IGNORECASE):
-        raise TooSlow(f"the service ran out of time: {said}")
-    raise Transient(f"an answer that is no table: {said or 'nothing'}")
+    message = " ".join(re.sub(r"<[^>]+>", " ", text[:2000]).split())[:200]
+    if re.search(r"timeout|timed out|time limit", message, re.IGNORECASE):
+        raise TooSlow(f"the service ran out of time: {message}")
+    raise Transient(f"an answer that is no table: {message or 'nothing'}")

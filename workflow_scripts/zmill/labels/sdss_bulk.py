@@ -15,7 +15,7 @@ from zmill.catalog.sky import healpix
 from zmill.labels import file
 from zmill.labels.base import Request
 from zmill.labels.download import download
-from zmill.labels.fetch import Asking
+from zmill.labels.fetch import RequestSettings
 from zmill.labels.judging import LabelColumns
 from zmill.sections import Place, Text, Url, shown
 from zmill.workflow.job import log
@@ -37,15 +37,15 @@ COLUMNS = LabelColumns.model_validate(
 HASHES = r"[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{64}"
 
 
-class Settings(file.Settings, Asking):
+class Settings(file.Settings, RequestSettings):
     """An entry of `labels:` with `source: sdss_bulk`."""
 
     url: Url = "https://data.sdss.org/sas/dr17/sdss/spectro/redux/specObj-dr17.fits"
     """The file, or a mirror of it."""
     checksum: Text | None = None
-    """Its MD5, SHA-1 or SHA-256 (the archive's `.sha1sum`); a file with another one is refused."""
+    """Its MD5, SHA-1 or SHA-256 (the archive's `.sha1sum`); a file with another checksum is refused."""
     files: list[Place] = Field(default=[])
-    """The file where it was downloaded by other means; then nothing is fetched."""
+    """Path of a copy that was downloaded before; then nothing is fetched."""
     columns: LabelColumns = COLUMNS
     """The file's columns."""
     scheme: str | None = "sdss"
@@ -62,12 +62,12 @@ class Settings(file.Settings, Asking):
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
-    """The spectra in the footprint and around its edge, of every class and quality, judged; those elsewhere are counted.
+    """All spectra in the footprint and around its edge, of every class and quality, judged; spectra outside are counted.
 
     Raises
     ------
     LabelsError
-        Where the file cannot be had or is not what the checksum says.
+        Where the file cannot be downloaded or has another checksum.
     """
     if not settings.files:
         name = PurePosixPath(urlparse(settings.url).path).name
@@ -76,9 +76,9 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     elsewhere = 0
     for table in file.entries(settings, request):
         ra, dec = (table[name].to_numpy() for name in ("ra", "dec"))
-        placed = np.isfinite(ra) & np.isfinite(dec) & (np.abs(np.nan_to_num(dec)) <= 90)
-        kept = ~placed
-        kept[placed] = request.footprint.near(healpix(ra[placed] % 360, dec[placed]))
+        positioned = np.isfinite(ra) & np.isfinite(dec) & (np.abs(np.nan_to_num(dec)) <= 90)
+        kept = ~positioned
+        kept[positioned] = request.footprint.near(healpix(ra[positioned] % 360, dec[positioned]))
         elsewhere += int((~kept).sum())
         yield table.filter(pa.array(kept))
     log.info("%s: %d spectra lie outside the survey's footprint", settings.name, elsewhere)

@@ -1,8 +1,8 @@
 """Spectroscopic redshifts of SDSS for a short list of positions, by SkyServer's cross-identification.
 
-For each position it finds the nearest *primary photometric* object within a radius, and the spectra of that object. Primary
-there is said of the photometry, not of the spectrum: one object may have several spectra. An entry counts as primary only
-where the service says so of the spectrum itself (`sciencePrimary`). Its position is that of the photometric object.
+For each position the service finds the nearest *primary photometric* object within a radius, and the spectra of that object.
+"Primary" refers to the photometry here: one object may have several spectra. An entry counts as primary only
+where the flag of the spectrum itself (`sciencePrimary`) is set. Its position is that of the photometric object.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zmill.labels.http import Session, Transient
 from zmill.labels.lists import ListSettings, read
 from zmill.labels.quality import SCHEMES
 from zmill.labels.rows import rows
-from zmill.labels.sdss import COLUMNS, SCHEMA, TOTAL, look, whole
+from zmill.labels.sdss import COLUMNS, SCHEMA, TOTAL, complete_table, look
 from zmill.labels.tiles import Tile
 from zmill.redact import expand
 from zmill.sections import Url
@@ -37,9 +37,9 @@ class Settings(ListSettings):
     """An entry of `labels:` with `source: sdss_crossid`."""
 
     distance_arcsec: Annotated[float, Field(gt=0, le=180)] = 2.0
-    """The photometric object is looked for within this of a position; the service allows 3 arcmin."""
+    """Search radius for the photometric object around a position; the service allows 3 arcmin."""
     rows_per_request: Annotated[int, Field(ge=1, le=10**7)] = 300
-    """Positions that are sent at a time; the service limits what it takes."""
+    """Positions per request; the service has a limit."""
     max_positions: Annotated[int, Field(ge=1, le=10**9)] = 10_000
     """A list with more positions than this in the survey is refused."""
     url: Url = "https://skyserver.sdss.org"
@@ -49,12 +49,12 @@ class Settings(ListSettings):
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
-    """Every spectrum of the objects nearest to the positions in the footprint, once, judged.
+    """All spectra of the objects nearest to the positions in the footprint, each once, with their judged quality.
 
     Raises
     ------
     LabelsError
-        Where the list is too long, parts of it got no answer, or the service's columns are others.
+        Where the list is too long, parts of it got no answer, or the service lacks columns.
     """
     from astropy import units as u
     from astropy.coordinates import SkyCoord
@@ -66,7 +66,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     if len(positions.ra) > settings.max_positions:
         raise LabelsError(
             f"{where}: {len(positions.ra):,} positions of the list lie in the survey, more than max_positions "
-            f"({settings.max_positions:,}): cross-identification is for short lists. Take source: sdss, which asks for all "
+            f"({settings.max_positions:,}): cross-identification is for short lists. Use source: sdss, which requests all "
             "spectra of the footprint, or raise max_positions"
         )
     session = Session(settings.timeout_s)
@@ -76,7 +76,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     spectroscopic = [name for name in SCHEMA.names if name not in POSITION]
     spectroscopic[-1] += f", COUNT(*) OVER() AS {TOTAL}"  # the client puts the names into the query as they are
 
-    def ask(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
+    def query_tile(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
         part = positions.within(tile)
         sent = SkyCoord(positions.ra[part], positions.dec[part], unit="deg")
         try:
@@ -93,20 +93,20 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
             raise LabelsError(f"{where}: {error}") from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise Transient(f"an answer that is no table ({error})") from error
-        table = empty(SCHEMA) if answer is None else whole(answer)
+        table = empty(SCHEMA) if answer is None else complete_table(answer)
         query = f"{len(sent)} positions within {settings.distance_arcsec:g} arcsec"
         return table, {"query": query, "url": settings.url, "service": f"DR{settings.data_release} {session.server}"}
 
-    asked = {"url": settings.url, "release": settings.data_release, "distance": settings.distance_arcsec}
-    question = {"source": "sdss_crossid", **asked, "columns": SCHEMA.names}
+    query_settings = {"url": settings.url, "release": settings.data_release, "distance": settings.distance_arcsec}
+    question = {"source": "sdss_crossid", **query_settings, "columns": SCHEMA.names}
     cache = Cache(request.cache, question, settings.max_age_days, positions.fingerprint)
-    service = Service(settings.name, settings, ask, session, 1, *POSITION)
+    service = Service(settings.name, settings, query_tile, session, 1, *POSITION)
     with (
         conf.set_temp("skyserver_baseurl", expand(settings.url).rstrip("/")),
         cache_conf.set_temp("cache_active", False),
         warnings.catch_warnings(),
     ):
-        warnings.filterwarnings("ignore", message="OverflowError converting to IntType")  # the client mends it
+        warnings.filterwarnings("ignore", message="OverflowError converting to IntType")  # the client corrects it
         warnings.filterwarnings("ignore", message="Field info are not available")  # the answer's columns are checked
         tiles = positions.tiles(settings.rows_per_request)
         answers = list(service.of_tiles(tiles, positions.area(), request, cache))
@@ -118,6 +118,6 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
 
 
 def _look(response: requests.Response, **keys: Any) -> None:
-    """As for SQL; before its question the client asks by GET which columns there are, in JSON."""
+    """As `look`, but only for POST: before its query the client requests the list of columns by GET, in JSON."""
     if response.request.method == "POST":
         look(response, **keys)

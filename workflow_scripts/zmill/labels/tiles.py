@@ -1,4 +1,4 @@
-"""The survey's footprint as tiles to ask a service for: HEALPix pixels, with little sky around the footprint."""
+"""Tiles for requests to a service: HEALPix pixels that cover the survey's footprint with little sky around it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from zmill.catalog.footprint import MARGIN_ORDER, Footprint
 from zmill.catalog.sky import HEALPIX_ORDER, healpix, unit_vectors
 
 FILLED = 0.5
-"""A tile of which less is wanted is cut into smaller ones."""
+"""A tile of which a smaller fraction is wanted is split."""
 EDGE_STEPS = 16
-"""Points on each edge of a tile that its box and circle are taken from."""
+"""Points on each edge of a tile from which its box and circle are computed."""
 SLACK = 1.01
-"""The box and the circle are wider than those points by this."""
+"""Factor by which the box and the circle are enlarged."""
 
 
 @dataclass(frozen=True, order=True)
@@ -36,15 +36,15 @@ class Tile:
         return self.pixel << shift, (self.pixel + 1) << shift
 
     def children(self) -> list[Tile]:
-        """The four tiles that it consists of."""
+        """The four tiles of the next order."""
         return [Tile(self.order + 1, 4 * self.pixel + number) for number in range(4)]
 
     def ancestors(self) -> list[Tile]:
-        """The tiles that it is a part of, the smallest first."""
+        """The tiles of lower orders that contain it, the smallest first."""
         return [Tile(self.order - up, self.pixel >> 2 * up) for up in range(1, self.order + 1)]
 
     def holds(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which positions in degrees lie in the tile; positions that are none do not."""
+        """Which positions in degrees lie in the tile; False for invalid positions."""
         inside = np.isfinite(ra) & np.isfinite(dec) & (np.abs(np.nan_to_num(dec)) <= 90)
         inside[inside] = healpix(ra[inside] % 360, dec[inside], self.order) == self.pixel
         return inside
@@ -79,7 +79,7 @@ class Tile:
 
 
 def wanted(footprint: Footprint) -> Footprint:
-    """The sky that labels are taken from: the footprint and the cells of order 11 that touch it.
+    """The sky area of the labels: the footprint and the cells of order 11 that touch it.
 
     It is the set of positions for which `Footprint.near` is true.
     """
@@ -92,7 +92,7 @@ def wanted(footprint: Footprint) -> Footprint:
 
 
 def cover(area: Footprint, coarsest: int, finest: int) -> list[Tile]:
-    """Disjoint tiles that hold the area, each at least half filled by it or of the finest order, in order of the sky."""
+    """Disjoint tiles that cover the area, each at least half filled by it or of the finest order, in order of the sky."""
     shift = 2 * (HEALPIX_ORDER - coarsest)
     first, last = area.start >> shift, (area.end - 1) >> shift
     count = last - first + 1
@@ -109,7 +109,7 @@ def cover(area: Footprint, coarsest: int, finest: int) -> list[Tile]:
 
 
 def fraction(area: Footprint, pixels: NDArray[np.int64], order: int) -> NDArray[np.float64]:
-    """Which part of each pixel the area fills: (n,) from 0 to 1."""
+    """Fraction of each pixel that the area fills: (n,) from 0 to 1."""
     shift = 2 * (HEALPIX_ORDER - order)
     filled = _filled_below(area, (pixels + 1) << shift) - _filled_below(area, pixels << shift)
     return filled / float(1 << shift)
@@ -118,6 +118,6 @@ def fraction(area: Footprint, pixels: NDArray[np.int64], order: int) -> NDArray[
 def _filled_below(area: Footprint, index: NDArray[np.int64]) -> NDArray[np.int64]:
     length = area.end - area.start
     total = np.concatenate([[0], np.cumsum(length)])
-    place = np.searchsorted(area.start, index, side="right") - 1
-    within = np.clip(index - area.start[place], 0, length[place])
-    return np.where(place < 0, 0, total[place] + within)
+    interval = np.searchsorted(area.start, index, side="right") - 1
+    within = np.clip(index - area.start[interval], 0, length[interval])
+    return np.where(interval < 0, 0, total[interval] + within)

@@ -1,4 +1,4 @@
-"""A list of positions cross-matched with a catalogue of redshifts at CDS: for lists of up to about a million."""
+"""Cross-match of a list of positions with a catalogue of redshifts at CDS, for up to about a million positions."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class Settings(Judging, ListSettings):
     """An entry of `labels:` with `source: xmatch`; `columns`, `scheme` and `quality` are of the catalogue at CDS."""
 
     catalog: Text
-    """The catalogue, as CDS names it: `vizier:V/154/sdss16`."""
+    """Name of the catalogue at CDS, such as `vizier:V/154/sdss16`."""
     distance_arcsec: Annotated[float, Field(gt=0, le=180)] = 2.0
-    """Spectra within this of a position are taken."""
+    """Search radius around a position."""
     rows_per_request: Annotated[int, Field(ge=1, le=10**7)] = 100_000
-    """Positions that are sent at a time."""
+    """Positions per request."""
     url: Url = "http://cdsxmatch.u-strasbg.fr/xmatch/api/v1/sync"
     """The service, or a mirror of it. It forbids parallel jobs."""
 
 
 def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
-    """Every spectrum of the catalogue near one of the positions in the footprint, once, judged.
+    """All spectra of the catalogue near one of the positions in the footprint, each once, with their judged quality.
 
     Raises
     ------
     LabelsError
-        Where parts of the list got no answer, or the catalogue's columns are others.
+        Where parts of the list got no answer, or the catalogue lacks columns.
     """
     import astropy.units as u
     from astropy.table import Table
@@ -58,7 +58,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     session = Session(settings.timeout_s)
 
     class Client(XMatchClass):
-        """Takes the catalogue on trust in place of downloading the list of all; a wrong one is refused all the same."""
+        """Does not download the list of all catalogues to check the name; the service itself refuses an unknown name."""
 
         URL, TIMEOUT = expand(settings.url).rstrip("/"), settings.timeout_s
 
@@ -68,7 +68,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
     client = Client()
     client._session = session
 
-    def ask(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
+    def query_tile(tile: Tile) -> tuple[pa.Table, dict[str, Any]]:
         part = positions.within(tile)
         sent = Table(dict(zip(SENT, (positions.ra[part], positions.dec[part]), strict=True)))
         try:
@@ -88,11 +88,11 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
         query = f"{len(sent)} positions within {settings.distance_arcsec:g} arcsec of {settings.catalog}"
         return arrow(answer, schema), {"query": query, "url": settings.url, "service": session.server}
 
-    asked = {"url": settings.url, "catalog": settings.catalog, "distance": settings.distance_arcsec}
-    question = {"source": "xmatch", **asked, "columns": schema.names}
+    query_settings = {"url": settings.url, "catalog": settings.catalog, "distance": settings.distance_arcsec}
+    question = {"source": "xmatch", **query_settings, "columns": schema.names}
     cache = Cache(request.cache, question, settings.max_age_days, positions.fingerprint)
     columns = settings.columns
-    service = Service(settings.name, settings, ask, session, 1, columns.ra, columns.dec)
+    service = Service(settings.name, settings, query_tile, session, 1, columns.ra, columns.dec)
     with cache_conf.set_temp("cache_active", False):
         tiles = positions.tiles(settings.rows_per_request)
         answers = list(service.of_tiles(tiles, positions.area(), request, cache))

@@ -1,1 +1,1 @@
-"""Releases: immutable folders of a finished catalogue, published by one atomic switch of the link `current`."""
+"""Releases: immutable folders of a finished catalogue, published by an atomic switch of the link `current`."""

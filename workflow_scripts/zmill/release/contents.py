@@ -1,4 +1,4 @@
-"""What a release is made of, gathered from the working folder, and the hash that names it."""
+"""The contents of a release, gathered from the results folder, and their hash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CATALOG_FILES = {
     name: ("partition_info.csv", "hats.properties", "properties", "content.json", "dataset/_common_metadata", *more)
     for name, more in {"photoz": (), "pdf": ("pdf.json",)}.items()
 }
-"""What of a catalogue is released beside its partitions."""
+"""Released files of a catalogue besides its partitions."""
 MODEL_FILES = ("model.json", "tensors.safetensors")
 
 Sidecars = dict[Partition, dict[str, Any]]
@@ -30,17 +30,17 @@ class Contents:
     """A candidate for release."""
 
     model: str
-    """Name of the model that is applied."""
+    """Name of the deployed model."""
     gates: dict[str, Any]
-    """What was measured of it and judged."""
+    """The content of `gates.json`: measurements and checks."""
     catalogs: dict[str, Sidecars]
     """Per catalogue, each partition's rows, bytes and content hash."""
     files: dict[str, Path]
-    """Everything that is not a partition: path inside the release -> where it is now."""
+    """All files that are not partitions: path inside the release -> present path."""
     hashes: dict[str, str]
     """Content hash of each of `files`."""
     foreign: list[Path] = field(default_factory=list)
-    """Files of somebody else in what is released; they are left alone and not released."""
+    """Other files in the released folders; they are neither changed nor released."""
 
     @property
     def rows(self) -> int:
@@ -49,26 +49,26 @@ class Contents:
 
     @property
     def content_hash(self) -> str:
-        """Hash of the numbers that are released: partitions, how PDFs are stored, and what the model learned.
+        """Hash of the released data: partitions, the format of PDFs, and the model's tensors.
 
-        The report, the leaderboard and the `.json` and `.properties` beside them hold times and versions, which
-        change from run to run with the same numbers: they are released, and do not make a release a new one.
+        The report, the leaderboard and the `.json` and `.properties` files contain times and versions, which
+        change from run to run for the same data: they are released, but do not cause a new release.
         """
-        told = [
+        partition_lines = [
             f"{catalog}/{partition.name} {entry['xxh3_128']}"
             for catalog, entries in self.catalogs.items()
             for partition, entry in entries.items()
         ]
-        learned = [
+        model_lines = [
             f"{path} {value}"
             for path, value in self.hashes.items()
             if path == "pdf/pdf.json" or (path.startswith("model/") and not path.endswith(".json"))
         ]
-        return xxhash.xxh3_128("\n".join(sorted(told + learned)).encode()).hexdigest()
+        return xxhash.xxh3_128("\n".join(sorted(partition_lines + model_lines)).encode()).hexdigest()
 
 
 def gather(results: Path) -> Contents:
-    """Find what is to be released below `results` and hold its row counts against the survey's.
+    """Find the contents of a release in `results`, and compare the row counts with the survey's.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def gather(results: Path) -> Contents:
     if not gates["passed"]:
         beyond = "; ".join(sentence(check) for check in gates["checks"] if not check["passed"])
         raise ReleaseError(
-            f"not published: {beyond} (gates of config.yaml, held against release {gates['since']}); if it is right as it is, "
+            f"not published: {beyond} (gates of config.yaml, compared with release {gates['since']}); if the change is intended, "
             "widen the gate for one run: snakemake refresh --config 'gates={...}'"
         )
     model = results / "champion" / champion["hash"]
@@ -118,8 +118,8 @@ def gather(results: Path) -> Contents:
 def _foreign(results: Path, catalogs: dict[str, Sidecars], files: dict[str, Path]) -> list[Path]:
     ours = {path for name, entries in catalogs.items() for path in (one.file(results / name) for one in entries)}
     ours |= set(files.values()) | {check_file(path) for path in files.values()}
-    places = [results / name for name in catalogs]
-    found = [path for place in places for path in (*place.iterdir(), *place.glob("dataset/**/*")) if path.is_file()]
+    folders = [results / name for name in catalogs]
+    found = [path for folder in folders for path in (*folder.iterdir(), *folder.glob("dataset/**/*")) if path.is_file()]
     return sorted(set(found) - ours)
 
 

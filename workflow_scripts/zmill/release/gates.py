@@ -1,4 +1,4 @@
-"""Whether a night may be published: rows lost, magnitudes or n(z) that drift, a metric that is worse than its limit."""
+"""Gates of a release: limits of lost rows, of drift in magnitudes and n(z), and of metrics."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from zmill.release import store
 from zmill.workflow.job import log
 
 MOST_GROUPS = 256
-"""Row groups that are read, spread evenly over the sky: medians and n(z) of a large survey are not known better from more."""
+"""Largest number of row groups that are read, spread evenly over the sky: enough for medians and n(z) of a large survey."""
 LEVELS = np.linspace(0, 1, 65)
-"""n(z) is kept as the redshifts below which these shares of the rows lie."""
+"""Probabilities of the quantiles by which n(z) is stored."""
 
 
 def judge(
     results: Path, gates: Gates, bands: tuple[str, ...], settings: dict[str, Any], direction: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Write `gates.json`, what stands below `results` held against the current release.
+    """Compare the results with the current release and with the limits, and write `gates.json`.
 
     Parameters
     ----------
     direction : of metrics: 1 higher is better, -1 lower, 0 nearer to zero.
-    settings : configuration and survey. A release that was made with others is no measure of drift: what differs was
-        asked for then.
+    settings : configuration and survey. Drift is only judged against a release of the same settings, because after a
+        change of settings differences are intended.
 
     Returns
     -------
     `passed`, `checks` (each `gate`, `found`, `limit`, `passed`), `measured`, and `settings` (hash).
     """
-    told = xxhash.xxh3_128_hexdigest(json.dumps(settings, sort_keys=True).encode())
+    settings_hash = xxhash.xxh3_128_hexdigest(json.dumps(settings, sort_keys=True).encode())
     measured = measure(results, bands)
     released = (store.current(results) or {}).get("gates", {})
     checks = [*_limits(measured["metrics"], gates, direction)]
     since = None
-    if released.get("settings") == told:
+    if released.get("settings") == settings_hash:
         since = (store.current(results) or {}).get("release")
         checks += _drift(released["measured"], measured, gates)
     content = {
@@ -53,7 +53,7 @@ def judge(
         "since": since,
         "checks": checks,
         "measured": measured,
-        "settings": told,
+        "settings": settings_hash,
     }
     write_json(results / "gates.json", content)
     for check in checks:
@@ -62,15 +62,15 @@ def judge(
 
 
 def sentence(check: dict[str, Any]) -> str:
-    """A check in words."""
+    """A check as a sentence."""
     word = "within" if check["passed"] else "beyond"
     found = "no value" if check["found"] is None else f"{check['found']:.5g}"
     return f"{check['gate']}: {found} is {word} its limit of {check['limit']:g}"
 
 
 def measure(results: Path, bands: tuple[str, ...]) -> dict[str, Any]:
-    """Rows, the median and the measured share of each band, quantiles of z_median, hashes of the models that made them, and the
-    champion's metrics on test rows."""
+    """Number of rows, median magnitude and fraction of measured values of each band, quantiles of z_median, hashes of the
+    models that predicted them, and the champion's metrics on test rows."""
     magnitudes = {}
     columns = _sampled(results / "survey", [f"mag_{band}" for band in bands])
     for band in bands:
@@ -104,16 +104,16 @@ def _as_good(found: float, limit: float, direction: int) -> bool:
 def _drift(before: dict[str, Any], now: dict[str, Any], gates: Gates) -> Iterator[dict[str, Any]]:
     lost = max(0.0, 1 - now["rows"] / before["rows"])
     yield _check("rows_lost", lost, gates.rows_lost)
-    for band, told in now["magnitudes"].items():
+    for band, present in now["magnitudes"].items():
         was = before["magnitudes"][band]
-        if told["median"] is not None and was["median"] is not None:
-            yield _check(f"magnitudes.{band}", abs(told["median"] - was["median"]), gates.magnitudes)
-        yield _check(f"measured.{band}", abs(told["measured"] - was["measured"]), gates.measured)
-    moved = distance(np.array(before["z"]), np.array(now["z"]))
+        if present["median"] is not None and was["median"] is not None:
+            yield _check(f"magnitudes.{band}", abs(present["median"] - was["median"]), gates.magnitudes)
+        yield _check(f"measured.{band}", abs(present["measured"] - was["measured"]), gates.measured)
+    shift = distance(np.array(before["z"]), np.array(now["z"]))
     if before["models"] == now["models"] and len(now["models"]) == 1:
-        yield _check("n_of_z", moved, gates.n_of_z)
-    else:  # a better model moves n(z), and is meant to
-        yield _check("n_of_z_new_model", moved, gates.n_of_z_new_model)
+        yield _check("n_of_z", shift, gates.n_of_z)
+    else:  # a better model is expected to change n(z)
+        yield _check("n_of_z_new_model", shift, gates.n_of_z_new_model)
 
 
 def _check(gate: str, found: float, limit: float) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 
 def _sampled(catalog: Path, names: list[str]) -> dict[str, NDArray[np.float32]]:
-    """Columns of all row groups, or of up to `MOST_GROUPS` spread evenly over the rows; no other partition is opened."""
+    """Columns of all row groups, or of up to `MOST_GROUPS` spread evenly over the rows; other partitions are not opened."""
     found = hats.partitions(catalog)
     sizes = np.array([hats.sidecar(catalog, partition)["rows"] for partition in found])
     ends = np.cumsum(sizes)
@@ -137,12 +137,12 @@ def _sampled(catalog: Path, names: list[str]) -> dict[str, NDArray[np.float32]]:
     wanted = np.arange(MOST_GROUPS) * int(ends[-1]) // MOST_GROUPS
     holding = np.searchsorted(ends, wanted, side="right")
     tables = []
-    for place in range(len(found)) if few else np.unique(holding).tolist():
-        file = pq.ParquetFile(found[place].file(catalog))
+    for index in range(len(found)) if few else np.unique(holding).tolist():
+        file = pq.ParquetFile(found[index].file(catalog))
         groups = np.arange(file.num_row_groups)
         if not few:
             lengths = [file.metadata.row_group(group).num_rows for group in groups.tolist()]
-            inside = wanted[holding == place] - (ends[place] - sizes[place])
+            inside = wanted[holding == index] - (ends[index] - sizes[index])
             groups = np.unique(np.searchsorted(np.cumsum(lengths), inside, side="right"))
         tables.append(file.read_row_groups(groups.tolist(), columns=names))
     table = pa.concat_tables(tables)

@@ -1,4 +1,4 @@
-"""Damaged releases: what is put back, and what the next release has to replace."""
+"""Repair of damaged releases when a run starts, and replacement of those that cannot be repaired."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from zmill.release.store import RECORD, VERIFIED, ReleaseError
 from zmill.release.verify import faults, lost
 
 RELEASED = Path("progress", "release.json")
-"""Output of the rule `release`, below the results: without it, a run releases what is finished."""
+"""Output of the rule `release`, relative to the results folder: without it, the rule runs again."""
 
 
 def mend(results: Path, every_byte: bool = False) -> list[str]:
-    """Put back what is damaged in releases, where a file of the same content is left. Where one is not, the current release is
-    replaced by the next run, and an older one is named.
+    """Restore damaged files of releases from files of equal content. Where there is none, the next run replaces the current
+    release, and an older release is reported.
 
     Parameters
     ----------
-    every_byte : whether all releases are read; else only names and sizes of the files of the current one are looked at.
+    every_byte : whether all releases are read; otherwise only names and sizes of the files of the current one are checked.
 
     Returns
     -------
-    A sentence for each thing that was found.
+    One sentence per fault.
     """
     if not store.ids(results):
         return []
@@ -51,27 +51,27 @@ def mend(results: Path, every_byte: bool = False) -> list[str]:
 
 
 def _release(results: Path, folder: Path, every_byte: bool, current: bool) -> list[str]:
-    said: list[str] = []
+    lines: list[str] = []
     record = store.read(folder)
     broken = faults(folder, record, os.cpu_count() or 1) if every_byte else lost(folder, record)
-    left = repair(results, folder.name, broken, said.append)
+    left = repair(results, folder.name, broken, lines.append)
     for fault in left:
         what = f"{folder / fault.name}: damaged ({fault.what}), and no other file has this content"
-        said.append(f"{what}: {'the next run replaces the release' if current else 'the release stays as it is'}")
+        lines.append(f"{what}: {'the next run replaces the release' if current else 'the release stays as it is'}")
     if left and current:
         _release_again(results)
-    return said
+    return lines
 
 
 def _release_again(results: Path) -> None:
-    """Let the next run release what is finished, and read all of what is current before."""
+    """Make the next run publish a release, after it has read all files of the current one."""
     (results / RELEASED).unlink(missing_ok=True)
     (store.releases(results) / VERIFIED).unlink(missing_ok=True)
 
 
 def _records(results: Path) -> list[str]:
-    """Put back records that are damaged from the copy of the current one; others are set aside, and their release with them."""
-    said = []
+    """Restore a damaged record from the copy of the current record; otherwise rename it, so that its folder is no release."""
+    lines = []
     for release in store.ids(results):
         folder = store.folder(results, release)
         path = folder / RECORD
@@ -83,16 +83,16 @@ def _records(results: Path) -> list[str]:
         if _names(results / RECORD, release):
             with atomic_write(path, check=False) as temporary:
                 shutil.copyfile(results / RECORD, temporary)
-            said.append(f"{why}; put back from {results / RECORD}")
+            lines.append(f"{why}; put back from {results / RECORD}")
         elif path.is_file():
             path.replace(path.with_name(f"{RECORD}.damaged"))
             _release_again(results)
-            said.append(f"{why}; the folder counts as no release any more: remove it once you need nothing of it")
-    return said
+            lines.append(f"{why}; the folder counts as no release any more: remove it once you need nothing of it")
+    return lines
 
 
 def _link(results: Path, found: list[str]) -> Path | None:
-    """Put `current` back where it is missing or points at nothing."""
+    """Restore the link `current` where it is missing or has no target."""
     for release in store.ids(results):
         if _names(results / RECORD, release) and (store.folder(results, release) / RECORD).is_file():
             store.switch(results, release)
@@ -105,7 +105,7 @@ def _link(results: Path, found: list[str]) -> Path | None:
 
 
 def _names(copy: Path, release: str) -> bool:
-    """Whether the copy of a record is whole and of this release."""
+    """Whether the copy of a record is undamaged and of this release."""
     try:
         return bool(read_json(copy)["release"] == release)
     except (OSError, Damaged, KeyError, TypeError):

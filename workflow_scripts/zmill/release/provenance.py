@@ -1,4 +1,4 @@
-"""With what a result was made: versions of the software and revision of the code."""
+"""Provenance of a result: versions of the software and revision of the code."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def versions() -> dict[str, str]:
-    """Version of zmill, of Python and of each package that zmill declares and that is installed where this runs."""
+    """Versions of zmill, of Python and of each installed package that zmill declares."""
     installed = {_plain(item.name): item.version for item in metadata.distributions() if item.name}
     found = {name: installed[name] for name in sorted(declared()) if name in installed}
     return {"zmill": zmill.__version__, "python": platform.python_version(), **found}
 
 
 def declared() -> set[str]:
-    """Packages that zmill needs, by the checkout that it runs from (conda environments do not install it), or as installed."""
+    """Packages that zmill requires, from the checkout that it runs from (conda environments do not install it) or as installed."""
     project = ROOT / "pyproject.toml"
     if project.is_file():
         needed = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
@@ -35,7 +35,7 @@ def declared() -> set[str]:
 
 
 def _plain(name: str) -> str:
-    """A package's name as all who write it mean it."""
+    """The normalized name of a package (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -57,18 +57,18 @@ def _git(git: str, root: Path, *arguments: str) -> str | None:
 
 
 def public(settings: Any, data_dir: str | None = None) -> Any:
-    """Settings as they are released and shown: absolute paths are cut to what lies below `data_dir`, or to the last name;
-    of `data_dir` and `results_dir` themselves nothing is left, nor of passwords and tokens in addresses.
+    """Settings for releases and reports: absolute paths become relative to `data_dir`, or are cut to the file name;
+    `data_dir`, `results_dir` and passwords and tokens in addresses are removed.
 
     Parameters
     ----------
     settings : text, numbers, and lists and mappings of these.
-    data_dir : the folder of the survey's files; that of the settings where they name one.
+    data_dir : the folder of the survey's files; by default that of the settings.
     """
     if isinstance(settings, dict):
         config = settings.get("config", settings)
         data_dir = data_dir or (config.get("data_dir") if isinstance(config, dict) else None)
-        return {key: "…" if _is_place(key, value) else public(value, data_dir) for key, value in settings.items()}
+        return {key: "…" if _is_folder_path(key, value) else public(value, data_dir) for key, value in settings.items()}
     if isinstance(settings, list | tuple):
         return [public(value, data_dir) for value in settings]
     if isinstance(settings, str) and PurePath(settings).is_absolute():
@@ -79,5 +79,5 @@ def public(settings: Any, data_dir: str | None = None) -> Any:
     return redact(settings) if isinstance(settings, str) else settings
 
 
-def _is_place(key: str, value: Any) -> bool:
+def _is_folder_path(key: str, value: Any) -> bool:
     return key in ("data_dir", "results_dir") and isinstance(value, str) and PurePath(value).is_absolute()

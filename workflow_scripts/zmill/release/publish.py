@@ -1,6 +1,6 @@
-"""Publish: build a release aside, verify it, give it its name, switch `current`, remove old ones.
+"""Publish: build a release in a staging folder, verify it, rename it, switch `current`, remove old releases.
 
-Every step leaves `current` on a whole release. A run that is killed anywhere is made good by the next one.
+`current` points at a complete release after every step. The next run completes a run that was killed.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ from zmill.release.store import RECORD, VERIFIED, Record, ReleaseError
 from zmill.release.verify import Trusted, faults, partition_of, stamp, verify
 
 
-def publish(results: Path, keep: int, settings: dict[str, Any], say: Callable[[str], None], threads: int = 1) -> Record:
-    """Release what stands finished below `results`.
+def publish(results: Path, keep: int, settings: dict[str, Any], log: Callable[[str], None], threads: int = 1) -> Record:
+    """Publish the finished catalogues in `results` as a release.
 
     Parameters
     ----------
-    keep : releases that stay; older ones are removed.
-    settings : configuration and survey definition, recorded in `release.json` without secrets and places (`public`).
-    threads : partitions whose hash is computed at a time.
+    keep : number of releases to keep; older ones are removed.
+    settings : configuration and survey definition, recorded in `release.json` without secrets and paths (`public`).
+    log : called with each message.
+    threads : number of parallel hash computations.
 
     Returns
     -------
-    The record of the release that is now current; the same is in `release.json` of the release and of `results`.
+    The record of the current release, which is also in `release.json` of the release and of `results`.
 
     Raises
     ------
     ReleaseError
-        Where the catalogues are not whole, another release is under way, or a rollback holds publishing back. `current`
+        Where the catalogues are incomplete, another release is under way, or a rollback has stopped publishing. `current`
         stays as it was.
     """
     with store.lock(results):
         store.clear_unfinished(results)
         contents = gather(results)
         if others := [*store.foreign(results), *contents.foreign]:
-            say(f"not of a release, left alone: {', '.join(map(str, others))}")
+            log(f"not of a release, left alone: {', '.join(map(str, others))}")
         record = store.current(results)
         same = record is not None and record["content_hash"] == contents.content_hash
-        if record and same and _made_whole(results, record, threads, say):
-            say(f"nothing changed since release {record['release']}: it stays current")
+        if record and same and _repaired(results, record, threads, log):
+            log(f"nothing changed since release {record['release']}: it stays current")
         elif held := store.held(results):
             raise ReleaseError(
                 f"not published: {held['back_from']} was rolled back to {held['to']} on {held['since']}, and nothing is "
@@ -58,17 +59,17 @@ def publish(results: Path, keep: int, settings: dict[str, Any], say: Callable[[s
         else:
             record = _new_release(results, contents, record, settings, threads)
             store.switch(results, record["release"])
-            say(f"current is now release {record['release']}: {summary(record)}")
+            log(f"current is now release {record['release']}: {summary(record)}")
         gone = store.prune(results, keep, record["release"])
         if gone:
-            say(f"removed old releases: {', '.join(gone)}")
+            log(f"removed old releases: {', '.join(gone)}")
         store.copy_record(results, record["release"])
         write_json(store.releases(results) / VERIFIED, _stamps(results, record))
         return record
 
 
-def audit(results: Path, say: Callable[[str], None], threads: int = 1) -> Record:
-    """Read every byte of the current release, and hold it against its record.
+def audit(results: Path, log: Callable[[str], None], threads: int = 1) -> Record:
+    """Read every byte of the current release, and compare it with its record.
 
     Raises
     ------
@@ -82,12 +83,12 @@ def audit(results: Path, say: Callable[[str], None], threads: int = 1) -> Record
         verify(store.folder(results, record["release"]), record, threads)
     except ReleaseError as error:
         raise ReleaseError(f"the current release is damaged: {error}: {MEND}") from None
-    say(f"release {record['release']} is whole: {record['rows']:,} rows")
+    log(f"release {record['release']} is complete: {record['rows']:,} rows")
     return record
 
 
 def _stamps(results: Path, record: Record) -> dict[str, dict[str, Any]]:
-    """What a later release may trust of one that has been verified: its files, and those that they were made of."""
+    """File stamps of a verified release and of the partitions it came from, so that later releases need not read them again."""
     folder = store.folder(results, record["release"])
     return {
         name: {
@@ -99,7 +100,7 @@ def _stamps(results: Path, record: Record) -> dict[str, dict[str, Any]]:
 
 
 def _working(catalog: Path, partition: str) -> list[int]:
-    """A partition's file of the working folder as it is on the disk: another one means that it was made again."""
+    """Inode, size and modification time of a partition's file in the results, which change when it is written again."""
     try:
         there = partition_of(partition).file(catalog).stat()
     except FileNotFoundError:
@@ -108,8 +109,8 @@ def _working(catalog: Path, partition: str) -> list[int]:
 
 
 def _trusted(results: Path) -> Trusted:
-    """Files that were read when they were published, and whose partitions were not made again since; none where that is not
-    known, and all are read again."""
+    """Stamps of the files that were verified when they were published and whose partitions were not written again since; none
+    where the stamps are missing, so that all files are read again."""
     try:
         known = read_json(store.releases(results) / VERIFIED)
         return {
@@ -123,27 +124,25 @@ def _trusted(results: Path) -> Trusted:
 
 
 def summary(record: Record) -> str:
-    """One line on what a release holds and what is new in it."""
+    """One line with the rows of a release and its changes."""
     changes = record["changes"]["photoz"]
     news = ", ".join(f"{len(changes[kind])} {kind}" for kind in ("added", "changed", "removed"))
     return f"{record['rows']:,} rows by {record['model']['name']}; partitions: {news}, {changes['unchanged']} unchanged"
 
 
-def _made_whole(results: Path, record: Record, threads: int, say: Callable[[str], None]) -> bool:
-    """Whether the current release is what its record says, after repairs from the working folder where it is not."""
+def _repaired(results: Path, record: Record, threads: int, log: Callable[[str], None]) -> bool:
+    """Whether the current release agrees with its record, after repairs from the results folder."""
     folder = store.folder(results, record["release"])
-    left = repair(results, folder.name, faults(folder, record, threads, _trusted(results)), say)
+    left = repair(results, folder.name, faults(folder, record, threads, _trusted(results)), log)
     if left:
-        say(
-            f"the current release is damaged, another one takes its place: {'; '.join(fault.what for fault in left[:10])}"
-        )
+        log(f"the current release is damaged, a new one replaces it: {'; '.join(fault.what for fault in left[:10])}")
     return not left
 
 
 def _new_release(
     results: Path, contents: Contents, previous: Record | None, settings: dict[str, Any], threads: int
 ) -> Record:
-    """The folder of a release, built or found whole from a run that was stopped before the switch."""
+    """Build the folder of a release, or use the complete folder of a run that was stopped before the switch."""
     now = datetime.now(UTC)
     first = f"{now:%Y-%m-%d}-{contents.content_hash[:12]}"
     for number in count(1):
@@ -156,7 +155,7 @@ def _new_release(
             verify(target, record, threads)
             return record
         except ReleaseError:
-            if release != (previous or {}).get("release"):  # readers may hold what is still whole of the current one
+            if release != (previous or {}).get("release"):  # readers may use undamaged files of the current one
                 store.remove(target)
                 break
     record = _record(release, now, contents, previous, store.published(results), settings)
@@ -175,8 +174,8 @@ def _new_release(
 
 
 def _stage(staging: Path, results: Path, contents: Contents, previous: Record | None) -> None:
-    """Fill a folder: what the previous release has already, and has whole, is linked from there, other partitions are linked
-    from the working catalogue (which replaces files and never writes into one), everything else is copied."""
+    """Fill the staging folder: undamaged files of equal content are linked from the previous release, other partitions are linked
+    from the results (whose files are replaced, never modified), and all other files are copied."""
     old = store.folder(results, previous["release"]) if previous else None
     for name, source in contents.files.items():
         if old and previous and previous["files"].get(name) == contents.hashes[name] == _hash(old / name):
@@ -186,10 +185,10 @@ def _stage(staging: Path, results: Path, contents: Contents, previous: Record | 
     for catalog, entries in contents.catalogs.items():
         known = _known(previous, catalog)
         for partition, entry in entries.items():
-            source, told = partition.file(results / catalog), entry["xxh3_128"]
-            if old and known.get(partition) == told:
+            source, recorded_hash = partition.file(results / catalog), entry["xxh3_128"]
+            if old and known.get(partition) == recorded_hash:
                 before = partition.file(old / catalog)
-                if before.is_file() and not before.samefile(source) and file_hash(before) == told:
+                if before.is_file() and not before.samefile(source) and file_hash(before) == recorded_hash:
                     source = before  # predicted again, with the same result
             link(source, partition.file(staging / catalog))
 
@@ -211,7 +210,7 @@ def _record(
     others: list[Record],
     settings: dict[str, Any],
 ) -> Record:
-    """What `release.json` says: the things a person asks first stand first, the long lists last."""
+    """The content of `release.json`: the most important entries first, the long lists last."""
     learned = {name: value for name, value in contents.hashes.items() if name.startswith("model/")}
     made = Counter(entry["model"] for entry in contents.catalogs["photoz"].values() if "model" in entry)
     model = {"name": contents.model, "files": learned, "partitions_by_hash": dict(made)}
@@ -245,7 +244,7 @@ def _record(
 
 
 def _changes(now: Sidecars, before: dict[Partition, str]) -> dict[str, Any]:
-    """Names of the partitions that are new, changed and gone, and how many are as they were."""
+    """Names of the added, changed and removed partitions, and the number of unchanged ones."""
     common = [partition for partition in now if partition in before]
     changed = [partition for partition in common if now[partition]["xxh3_128"] != before[partition]]
     return {

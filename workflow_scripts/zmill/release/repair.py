@@ -1,4 +1,4 @@
-"""Damaged releases: what is put back from a file of the same content, and what is lost."""
+"""Repair of damaged releases from files of equal content."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from zmill.release.verify import Fault
 
 READ_ONLY = 0o444
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
-"""What a file system answers that cannot link here; the file is copied then."""
+"""Errors of a file system that cannot create the hard link; the file is then copied."""
 
 
-def repair(results: Path, release: str, found: Iterable[Fault], say: Callable[[str], None]) -> list[Fault]:
-    """Put back what is damaged or missing in a release, where a file of the same content is in the working folder or in
-    another release; the release is then what its record says, as it always was.
+def repair(results: Path, release: str, found: Iterable[Fault], log: Callable[[str], None]) -> list[Fault]:
+    """Restore damaged or missing files of a release from files of equal content in the results folder or in another release.
 
     Returns
     -------
-    What could not be put back.
+    The faults that could not be repaired.
     """
     folder, left = store.folder(results, release), []
     for fault in found:
@@ -33,12 +32,12 @@ def repair(results: Path, release: str, found: Iterable[Fault], say: Callable[[s
             left.append(fault)
             continue
         put(source, folder / fault.name)
-        say(f"{folder / fault.name}: was damaged, put back from {source}")
+        log(f"{folder / fault.name}: was damaged, put back from {source}")
     return left
 
 
 def put(source: Path, target: Path) -> None:
-    """A file of a release as a copy of another one, shared where both are files of partitions."""
+    """Put a copy of a file into a release; files of partitions are hard links."""
     temporary = temporary_path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -53,7 +52,7 @@ def put(source: Path, target: Path) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under another name, read-only; a copy where the file system cannot link."""
+    """Create a read-only hard link, or a copy where the file system cannot link."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -66,7 +65,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """A copy, read-only, that is on the disk."""
+    """Create a read-only copy, written to the disk (fsync)."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     with open(target, "rb") as handle:
@@ -75,24 +74,24 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _same(results: Path, folder: Path, fault: Fault) -> Path | None:
-    """A file with the content that a release's file should have."""
+    """A file with the recorded content of a release's file; None where there is none."""
     if fault.known is None or not _inside(folder, fault.name):
         return None
-    for path in _places(results, folder, fault.name):
+    for path in _candidates(results, folder, fault.name):
         if path.is_file() and file_hash(path) == fault.known:
             return path
     return None
 
 
 def _inside(folder: Path, name: str) -> bool:
-    """Whether a record's name of a file is one below the release, and leads out of it through no link."""
+    """Whether a recorded file name lies inside the release and does not leave it through a link."""
     plain = PurePosixPath(name)
     if plain.is_absolute() or ".." in plain.parts:
         return False
     return (folder / name).parent.resolve().is_relative_to(folder.resolve())
 
 
-def _places(results: Path, folder: Path, name: str) -> Iterator[Path]:
+def _candidates(results: Path, folder: Path, name: str) -> Iterator[Path]:
     yield results / name
     yield results / "evaluation" / name
     if name.startswith("model/"):

@@ -1,4 +1,4 @@
-"""Rollback: `current` goes back to the release before it, and stays there until a person says that publishing goes on."""
+"""Rollback: `current` returns to the previous release, and stays there until publishing is resumed by hand."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from zmill.release.store import Record, ReleaseError
 from zmill.release.verify import verify
 
 
-def rollback(results: Path, say: Callable[[str], None], threads: int = 1) -> Record:
+def rollback(results: Path, log: Callable[[str], None], threads: int = 1) -> Record:
     """Switch `current` to the release that was current before this one, once it has been verified.
 
-    The release that is left stays on the disk, so that it can be looked into. Nothing is published any more, by a run that is
-    under way either, until `resume`: what made the bad release is likely to make the next one.
+    The later release stays on the disk, so that it can be inspected. Nothing is published until `resume`, not even by a run
+    under way, because the cause of the bad release would probably affect the next one.
 
     Raises
     ------
@@ -32,28 +32,28 @@ def rollback(results: Path, say: Callable[[str], None], threads: int = 1) -> Rec
         store.hold_back(results, now["release"], earlier["release"])
         store.switch(results, earlier["release"])
         store.copy_record(results, earlier["release"])
-        say(
-            f"current is release {earlier['release']} again; {now['release']} stays beside it; nothing is published any "
+        log(
+            f"current is release {earlier['release']} again; {now['release']} stays on the disk; nothing is published any "
             "more until snakemake resume"
         )
         return earlier
 
 
-def resume(results: Path, say: Callable[[str], None]) -> None:
+def resume(results: Path, log: Callable[[str], None]) -> None:
     """Let releases be published again after a rollback.
 
     Raises
     ------
     ReleaseError
-        Where another process changes releases.
+        Where another process is changing releases.
     """
     with store.lock(results):
         held = store.held(results)
         store.let_go(results)
         if held:
-            say(f"releases are published again; the rollback of {held['since']} held them back")
+            log(f"releases are published again; the rollback of {held['since']} held them back")
         else:
-            say("nothing was held back")
+            log("nothing was held back")
 
 
 def _before(now: Record, records: list[Record]) -> Record | None:

@@ -1,6 +1,6 @@
-"""Where releases are: `releases/<id>/`, the link `current`, the lock that lets one process at a time change them.
+"""The folder of releases: `releases/<id>/`, the link `current`, and the lock by which one process at a time changes them.
 
-Nothing else in `releases/` is read, followed or removed: only folders that have the name of a release, and no links.
+Only folders with the name of a release are read or removed; links and all other files in `releases/` are ignored.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from zmill.catalog.lock import Locked, NoLocks, hold
 from zmill.workflow.job import log
 
 RECORD = "release.json"
-"""In every release: what it holds, with the hash of every file."""
+"""In every release: the record of its contents, with the hash of every file."""
 VERIFIED = "verified.json"
-"""In the folder of releases: the files of the one that was published last, as they were when they had been read."""
+"""In the folder of releases: file stamps of the release that was verified last."""
 HOLD = "hold.json"
-"""In the folder of releases after a rollback: nothing is published."""
+"""In the folder of releases after a rollback: it stops publishing."""
 ID = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}(-\d+)?")
-"""Name of a release: date, first digits of the content hash, and a number where there is another one of that name."""
+"""Name of a release: date, first digits of the content hash, and a number where the name exists already."""
 UNFINISHED = re.compile(rf"\.(building|removed)-{ID.pattern}")
 
 Record = dict[str, Any]
 
 
 class ReleaseError(Exception):
-    """What would be released, or was, is not what it should be; the release that is current stays."""
+    """A release, or a candidate for one, is damaged or incomplete; the current release stays."""
 
 
 def releases(results: Path) -> Path:
@@ -48,12 +48,12 @@ def folder(results: Path, release: str) -> Path:
 
 
 def ids(results: Path) -> list[str]:
-    """Names of the releases that there are, whole or not."""
+    """Names of the existing releases, complete or not."""
     return sorted(path.name for path in _inside(results) if ID.fullmatch(path.name) and _is_folder(path))
 
 
 def foreign(results: Path) -> list[Path]:
-    """What somebody else put among the releases; it is left alone."""
+    """Other files in the folder of releases; they are not changed."""
     ours = {".lock", VERIFIED, HOLD}
     return sorted(
         path
@@ -74,12 +74,12 @@ def _is_folder(path: Path) -> bool:
 def resolve(results: Path) -> Path | None:
     """The folder that `current` points at now, or None before the first release.
 
-    A reader calls this once and reads everything below the answer: `current` may be switched while it reads.
+    A reader calls this once and reads all files below the returned folder, because `current` may be switched meanwhile.
 
     Raises
     ------
     ReleaseError
-        Where `current` is something else than a link to a release.
+        Where `current` is not a link to a release.
     """
     link = results / "current"
     if not link.is_symlink():
@@ -136,12 +136,12 @@ def published(results: Path) -> list[Record]:
 
 @contextmanager
 def lock(results: Path) -> Iterator[None]:
-    """Hold the right to change releases.
+    """Hold the lock on the releases.
 
     Raises
     ------
     ReleaseError
-        Where another process holds it, or the file system has no locks. The lock ends with its process, however that ends.
+        Where another process holds it, or the file system has no locks. The lock ends with its process.
     """
     try:
         handle = hold(releases(results) / ".lock")
@@ -157,7 +157,7 @@ def lock(results: Path) -> Iterator[None]:
 
 
 def switch(results: Path, release: str) -> None:
-    """Point `current` at a release, in one step that a reader sees before or after and never in between."""
+    """Point `current` at a release, atomically."""
     temporary = results / ".current.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(Path("releases") / release)
@@ -166,36 +166,36 @@ def switch(results: Path, release: str) -> None:
 
 
 def copy_record(results: Path, release: str) -> None:
-    """Put a copy of a release's record where the workflow looks for it."""
+    """Copy a release's record to the results folder, where the workflow reads it."""
     with atomic_write(results / RECORD, check=False) as temporary:
         shutil.copyfile(folder(results, release) / RECORD, temporary)
 
 
 def held(results: Path) -> dict[str, str] | None:
-    """What a rollback left, where publishing was not resumed since: `since`, and the releases that it went `back_from` and `to`."""
+    """The record of a rollback after which publishing was not resumed: its time `since`, and the releases `back_from` and `to`."""
     path = releases(results) / HOLD
     if not path.is_file():
         return None
     try:
         found: dict[str, str] = read_json(path)
-    except Damaged:  # that there was a rollback is what counts
+    except Damaged:  # the rollback itself is known
         found = dict.fromkeys(("since", "back_from", "to"), f"unknown ({path} is damaged)")
     return found
 
 
 def hold_back(results: Path, back_from: str, to: str) -> None:
-    """Let nothing be published from now on."""
+    """Stop publishing."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(releases(results) / HOLD, {"since": now, "back_from": back_from, "to": to})
 
 
 def let_go(results: Path) -> None:
-    """Let releases be published again."""
+    """Resume publishing."""
     (releases(results) / HOLD).unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:
-    """Remove a folder of `releases/`; it loses its name first, so that no half-removed release can be seen."""
+    """Remove a folder of `releases/`; it is renamed first, so that no partly removed release is visible."""
     condemned = path if path.name.startswith(".") else path.with_name(f".removed-{path.name}")
     if condemned != path:
         path.rename(condemned)
@@ -203,7 +203,7 @@ def remove(path: Path) -> None:
 
 
 def clear_unfinished(results: Path) -> None:
-    """Remove what a killed run left: half-built and half-removed releases, half-written notes."""
+    """Remove the remains of a killed run: partly built and partly removed releases, and temporary files."""
     for path in _inside(results):
         if UNFINISHED.fullmatch(path.name) and _is_folder(path):
             remove(path)
@@ -212,11 +212,11 @@ def clear_unfinished(results: Path) -> None:
 
 
 def prune(results: Path, keep: int, kept: str) -> list[str]:
-    """Remove all but the newest `keep` releases; `kept`, the current one, is always among those that stay.
+    """Remove all but the newest `keep` releases; `kept`, the current one, is never removed.
 
     Returns
     -------
-    The ids of the releases that are gone.
+    The names of the removed releases.
     """
     others = [record["release"] for record in published(results) if record["release"] != kept]
     gone = others[: max(len(others) - (keep - 1), 0)]

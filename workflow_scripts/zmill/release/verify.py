@@ -1,4 +1,4 @@
-"""Whether a release folder holds exactly what its record says, byte by byte, and is laid out as HATS wants it."""
+"""Verification of a release folder against its record, byte by byte, and of its HATS layout."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from zmill.catalog.sky import HEALPIX_COLUMN
 from zmill.release.store import RECORD, Record, ReleaseError
 
 REQUIRED = {"photoz": ("object_id", "ra", "dec", "z_mode", "z_median"), "pdf": ("object_id", "pdf")}
-"""Columns without which a catalogue is not what its name says."""
+"""Required columns of each catalogue."""
 
 
 TURNS = 30
-"""Of so many releases, each reads a share of the partitions that the others take on trust."""
+"""Each release reads one of this many parts of the trusted partitions again."""
 Trusted = dict[str, dict[str, list[Any]]]
-"""Catalogue -> name of a partition -> its `stamp`, of files that have been read whole and found right."""
+"""Catalogue -> name of a partition -> its `stamp`, of files that were read completely and verified."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is not as the record says."""
+    """A difference between a release and its record."""
 
     name: str
-    """Of the file, inside the release."""
+    """Path of the file inside the release."""
     what: str
     known: str | None = None
-    """Hash of the file as it should be, by which a copy of it can be told; None where no copy would mend the fault."""
+    """Recorded hash of the file, by which a copy of it can be found; None where a copy would not repair the fault."""
 
 
 def verify(folder: Path, record: Record, threads: int = 1, trusted: Trusted | None = None) -> None:
-    """Hold a release folder against its record.
+    """Compare a release folder with its record.
 
     Every file is read and its hash compared; partitions are compared in rows, schema and pixel too.
 
     Parameters
     ----------
-    trusted : partitions that need not be read where they are the files that they were; one of `TURNS` is all the same.
+    trusted : stamps of partitions that are not read again while their files are unchanged, except one in `TURNS`.
 
     Raises
     ------
     ReleaseError
-        Naming every file that is not as recorded (the first ten).
+        The message names the files that differ from the record (the first ten).
     """
     found = [fault.what for fault in faults(folder, record, threads, trusted)]
     if found:
         more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
-        raise ReleaseError(f"{folder.name}: not whole: {'; '.join(found[:10])}{more}")
+        raise ReleaseError(f"{folder.name}: not complete: {'; '.join(found[:10])}{more}")
 
 
 def faults(folder: Path, record: Record, threads: int = 1, trusted: Trusted | None = None) -> list[Fault]:
-    """All that is not as the record says; parameters as for `verify`."""
-    found = [fault for name, told in record["files"].items() if (fault := _file_fault(folder / name, name, told))]
+    """All differences from the record; parameters as for `verify`."""
+    found = [fault for name, digest in record["files"].items() if (fault := _file_fault(folder / name, name, digest))]
     expected = {RECORD, *record["files"]}
     for name in record["catalogs"]:
         known = (trusted or {}).get(name, {})
@@ -70,9 +70,11 @@ def faults(folder: Path, record: Record, threads: int = 1, trusted: Trusted | No
 
 
 def lost(folder: Path, record: Record) -> list[Fault]:
-    """Files that are missing or have another size than the record says: seen without reading them."""
+    """Files that are missing or differ in size from the record, found without reading them."""
     found = [
-        Fault(name, f"{name}: missing", told) for name, told in record["files"].items() if not (folder / name).is_file()
+        Fault(name, f"{name}: missing", digest)
+        for name, digest in record["files"].items()
+        if not (folder / name).is_file()
     ]
     for catalog, entries in record["catalogs"].items():
         for key, entry in entries["partitions"].items():
@@ -89,17 +91,17 @@ def lost(folder: Path, record: Record) -> list[Fault]:
 
 
 def unknown(folder: Path, expected: set[str]) -> list[str]:
-    """Files among the partitions that the record does not name: who reads the folder as a whole takes them for rows."""
+    """Files among the partitions that the record does not name; readers of the folder would read their rows."""
     present = (path.relative_to(folder) for path in folder.glob("*/dataset/**/*") if path.is_file())
     return sorted(str(name) for name in present if str(name) not in expected and name.name[0] not in "._")
 
 
 def stamp(root: Path, partition: str, record: Record, catalog: str) -> list[Any]:
-    """A partition's file as it is on the disk (inode, size, time of change), its hash, and that of the catalogue's schema."""
+    """Inode, size and modification time of a partition's file, its recorded hash, and that of the catalogue's schema."""
     there = partition_of(partition).file(root).stat()
-    told = record["catalogs"][catalog]["partitions"][partition]["xxh3_128"]
+    digest = record["catalogs"][catalog]["partitions"][partition]["xxh3_128"]
     schema = record["files"][f"{catalog}/dataset/_common_metadata"]
-    return [there.st_ino, there.st_size, there.st_mtime_ns, told, schema]
+    return [there.st_ino, there.st_size, there.st_mtime_ns, digest, schema]
 
 
 def _turn(partition: Partition, sequence: int) -> bool:
@@ -110,44 +112,44 @@ def _catalog_faults(
     root: Path, name: str, record: Record, threads: int, trusted: dict[str, list[Any]]
 ) -> tuple[set[str], list[Fault]]:
     catalog = record["catalogs"][name]
-    told = {partition_of(key): entry for key, entry in catalog["partitions"].items()}
-    paths = {f"{name}/dataset/{partition.name}.parquet" for partition in told}
+    recorded = {partition_of(key): entry for key, entry in catalog["partitions"].items()}
+    paths = {f"{name}/dataset/{partition.name}.parquet" for partition in recorded}
     try:
         schema = pq.read_schema(root / "dataset" / "_common_metadata")
         listed = set(partitions(root))
     except (OSError, pa.ArrowException, CatalogError) as error:
         return paths, [Fault(name, f"{name}: not a HATS catalogue ({error})")]
     found = [Fault(name, f"{name}: no column {column}") for column in REQUIRED[name] if column not in schema.names]
-    if listed != set(told):
-        what = f"{name}/partition_info.csv: lists {len(listed)} partitions, the record {len(told)} others"
+    if listed != set(recorded):
+        what = f"{name}/partition_info.csv: lists {len(listed)} partitions, the record {len(recorded)} others"
         found.append(Fault(f"{name}/partition_info.csv", what))
     rows = _properties(root).get("hats_nrows")
     if rows != str(catalog["rows"]):
         what = f"{name}/hats.properties: hats_nrows is {rows}, the partitions have {catalog['rows']}"
         found.append(Fault(f"{name}/hats.properties", what))
-    told = {
+    recorded = {
         partition: entry
-        for partition, entry in told.items()
+        for partition, entry in recorded.items()
         if not partition.file(root).is_file()
         or trusted.get(partition.name) != stamp(root, partition.name, record, name)
     }
     with ThreadPoolExecutor(threads) as pool:
-        checked = pool.map(lambda item: _partition_fault(root, name, item[0], item[1], schema), told.items())
+        checked = pool.map(lambda item: _partition_fault(root, name, item[0], item[1], schema), recorded.items())
         found += [fault for fault in checked if fault]
     return paths, found
 
 
 def _partition_fault(
-    root: Path, catalog: str, partition: Partition, told: dict[str, Any], schema: pa.Schema
+    root: Path, catalog: str, partition: Partition, recorded: dict[str, Any], schema: pa.Schema
 ) -> Fault | None:
     path, where = partition.file(root), f"{catalog}/{partition.name}"
     name = f"{catalog}/dataset/{partition.name}.parquet"
-    fault = _file_fault(path, name, told["xxh3_128"], where)
+    fault = _file_fault(path, name, recorded["xxh3_128"], where)
     if fault:
         return fault
     content = pq.read_metadata(path)
-    if content.num_rows != told["rows"]:
-        return Fault(name, f"{where}: {content.num_rows} rows, expected {told['rows']}")
+    if content.num_rows != recorded["rows"]:
+        return Fault(name, f"{where}: {content.num_rows} rows, expected {recorded['rows']}")
     if not content.schema.to_arrow_schema().remove_metadata().equals(schema.remove_metadata()):
         return Fault(name, f"{where}: its columns differ from dataset/_common_metadata")
     what = _pixel_fault(content, where, partition)
@@ -170,12 +172,12 @@ def _pixel_fault(content: pq.FileMetaData, where: str, partition: Partition) -> 
     return None
 
 
-def _file_fault(path: Path, name: str, told: str, where: str | None = None) -> Fault | None:
+def _file_fault(path: Path, name: str, digest: str, where: str | None = None) -> Fault | None:
     where = where or name
     if not path.is_file():
-        return Fault(name, f"{where}: missing", told)
+        return Fault(name, f"{where}: missing", digest)
     found = file_hash(path)
-    return None if found == told else Fault(name, f"{where}: content hash is {found}, expected {told}", told)
+    return None if found == digest else Fault(name, f"{where}: content hash is {found}, expected {digest}", digest)
 
 
 def _properties(root: Path) -> dict[str, str]:
