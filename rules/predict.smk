@@ -57,7 +57,7 @@ rule predict_shard:
         results=subpath(output[0], ancestor=3),
         bands=survey.bands,
         predict=dump(settings.predict),
-        meaning=assign.MEANING,
+        meaning=assign.SCHEMA_VERSION,
     log:
         f"{LOGS}/predict_shard/{{shard}}.log",
     benchmark:

@@ -240,7 +240,7 @@ def test_a_full_disk_is_said_clearly_and_the_run_resumes(tmp_path: Path) -> None
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(PredictError, match=r"the disk is full .* 1 of 3 partitions are written whole"):
+        with pytest.raises(PredictError, match=r"the disk is full .* 1 of 3 partitions are complete"):
             run(work, partitions)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

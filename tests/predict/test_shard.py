@@ -165,7 +165,7 @@ def test_columns_that_mean_something_else_now_are_predicted_again(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
-        before.setattr(assign, "MEANING", assign.MEANING - 1)
+        before.setattr(assign, "SCHEMA_VERSION", assign.SCHEMA_VERSION - 1)
         predict(results)
         old = {path: path.stat().st_ino for path in (results / "photoz" / "dataset").rglob("*.parquet")}
         finish(results, "demo", "compact")

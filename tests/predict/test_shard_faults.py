@@ -106,7 +106,7 @@ def test_a_disk_that_fills_up_and_has_space_again(results: Path, disk: Path) -> 
     (disk / "someone else's").unlink()
     again = job("once", results)
     assert again.returncode == 0, again.stderr
-    assert "partitions are there already" in again.stderr
+    assert "partitions are written already" in again.stderr
     assert left.items() <= outputs(results).items()
     assert finish(results, "demo", "compact") == sum(ROWS)
 

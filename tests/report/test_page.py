@@ -254,7 +254,7 @@ def test_few_blocks_of_sky_are_said(tmp_path: Path) -> None:
     pq.write_table(table, results / "evaluation" / "fcnn" / "predictions.parquet")
     page = Page(built(results))
     assert "no interval from 2 block(s) of sky" in page.text and "68 %: –" not in page.text
-    assert "of which there are 2; nothing is said from fewer than 5" in page.text
+    assert "of which there are 2; at least 5 are needed" in page.text
 
 
 def test_metrics_that_could_not_be_computed_are_dashes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where champions are, and which of them makes the rows of each shard, over several nights if need be.
+"""Folders of the champions, and the assignment of a model to each shard, over several nights if needed.
 
 Snakemake reads this file whenever it starts: torch is imported only where models are compared.
 """
@@ -13,9 +13,9 @@ from typing import Any
 
 from zmill.catalog.files import Damaged, read_json
 
-MEANING = 2
-"""Number of what the columns of `photoz/` and `pdf/` mean. It is raised when one is added, or computed otherwise: what was predicted
-before is then predicted again, so that no catalogue holds both."""
+SCHEMA_VERSION = 2
+"""Version of the columns of `photoz/` and `pdf/`. It is raised when a column is added or computed differently: earlier predictions
+are then computed again, so that no catalogue holds both versions."""
 
 
 def state(results: Path) -> Path:
@@ -24,7 +24,7 @@ def state(results: Path) -> Path:
 
 
 def folder(results: Path, hash_: str) -> Path:
-    """Where a model is that is champion, or was one."""
+    """The folder of a present or former champion."""
     return results / "champion" / hash_
 
 
@@ -34,14 +34,13 @@ def current(results: Path) -> Path:
 
 
 def assign(results: Path, shards: Collection[int], budget: float | None, pdf: str) -> dict[int, str]:
-    """Hash of the model that each shard is to be predicted by: the champion, or, where a new champion cannot predict
-    all of them within the budget, the one that has predicted the shard; it waits for another night.
+    """Hash of the model for each shard: the champion, or, where a new champion cannot predict all shards within the
+    budget, the model that predicted the shard before; that shard waits for another night.
 
     Parameters
     ----------
-    shards : numbers of the shards. budget : hours of prediction that a new champion may take this night; None for all
-        it takes.
-    pdf : how PDFs are to be stored (`predict.pdf`); shards that have them otherwise do not wait.
+    shards : numbers of the shards. budget : hours of prediction for a new champion this night; None for no limit.
+    pdf : format of stored PDFs (`predict.pdf`); shards with another format do not wait.
     """
     if not state(results).is_file():
         return {}
@@ -49,38 +48,37 @@ def assign(results: Path, shards: Collection[int], budget: float | None, pdf: st
     assigned = dict.fromkeys(shards, now)
     if budget is None:
         return assigned
-    said = {shard: _said(results, shard) for shard in sorted(shards)}
-    waiting = [shard for shard, one in said.items() if _may_wait(results, one, now, pdf)]
-    rates = sorted(one["predicted"] / one["seconds"] for one in said.values() if one.get("predicted"))
+    records = {shard: _record(results, shard) for shard in sorted(shards)}
+    waiting = [shard for shard, one in records.items() if _may_wait(results, one, now, pdf)]
+    rates = sorted(one["predicted"] / one["seconds"] for one in records.values() if one.get("predicted"))
     rate = rates[len(rates) // 2] if rates else math.inf
     left = budget * 3600.0 * rate
-    for place, shard in enumerate(waiting):
-        left -= said[shard]["rows"]
-        if left < 0 and place:  # one shard a night at least, or it would never end
-            assigned[shard] = said[shard]["model"]["hash"]
+    for index, shard in enumerate(waiting):
+        left -= records[shard]["rows"]
+        if left < 0 and index:  # one shard a night at least, or it would never end
+            assigned[shard] = records[shard]["model"]["hash"]
     return assigned
 
 
-def _said(results: Path, shard: int) -> dict[str, Any]:
+def _record(results: Path, shard: int) -> dict[str, Any]:
     try:
-        said: dict[str, Any] = read_json(results / "progress" / "predict" / f"{shard}.json")
+        record: dict[str, Any] = read_json(results / "progress" / "predict" / f"{shard}.json")
     except (FileNotFoundError, Damaged):
         return {}
-    return said
+    return record
 
 
-def _may_wait(results: Path, said: dict[str, Any], now: str, pdf: str) -> bool:
-    """Whether a shard was predicted by an earlier champion that is still there, with columns that mean the same and PDFs on the
-    same grid that are stored as they are to be."""
-    made = said.get("model", {}).get("hash")
-    if made in (None, now) or said["pdf"] != pdf or said.get("meaning") != MEANING:
+def _may_wait(results: Path, record: dict[str, Any], now: str, pdf: str) -> bool:
+    """Whether a shard was predicted by an existing former champion, with the same schema version, grid and format of PDFs."""
+    made = record.get("model", {}).get("hash")
+    if made in (None, now) or record["pdf"] != pdf or record.get("meaning") != SCHEMA_VERSION:
         return False
-    return folder(results, made).is_dir() and _alike(folder(results, made), folder(results, now))
+    return folder(results, made).is_dir() and _same_grid(folder(results, made), folder(results, now))
 
 
 @lru_cache
-def _alike(earlier: Path, now: Path) -> bool:
-    """Whether two models can be used and have the same grid; looked at once, as there are thousands of shards."""
+def _same_grid(earlier: Path, now: Path) -> bool:
+    """Whether two models can be loaded and have the same grid; cached, because there are thousands of shards."""
     from zmill.training import store
     from zmill.training.trained import ModelError
 

@@ -1,8 +1,8 @@
-"""The champion: the model that is applied to the survey, and what a challenger must do to take its place.
+"""The champion: the deployed model, and the conditions for a challenger to replace it.
 
-`champion/<hash>/` are models that partitions were made by; `champion/champion.json` says which one makes them now and
-how each decision fell. Training writes to `models/` and never here, so that rows of a night with no new model get
-the old one.
+`champion/<hash>/` are the models that predicted the partitions; `champion/champion.json` names the deployed model and records
+each decision. Training writes to `models/` and never here, so that the deployed model predicts the rows of a night without
+a new model.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from zmill.training.trained import ModelError
 from zmill.workflow.job import log
 
 HISTORY = 100
-"""Decisions that are remembered."""
+"""Number of decisions in the history."""
 
 
 def contend(
-    results: Path, name: str, test: pa.Table, metric: str, margin: float, asked: dict[str, Any], block_order: int
+    results: Path, name: str, test: pa.Table, metric: str, margin: float, requested: dict[str, Any], block_order: int
 ) -> dict[str, Any]:
-    """Hold the model that was chosen among those trained last against the champion, on test rows that neither has seen.
+    """Compare the chosen one of the latest models with the champion, on test rows that neither was trained on.
 
-    It becomes champion if it is better by the margin; or without a contest if there is no champion yet or one that this
-    version cannot read, or if settings changed: then another model was asked for.
+    It becomes champion if it is better by the margin; or without a comparison if there is no champion or one that this
+    version cannot read, or if settings changed, because another model was then requested.
 
     Parameters
     ----------
     name : the challenger, in `models/`.
     test : rows of `sample/test.parquet`.
-    metric, margin : the challenger's metric must be better than the champion's by more than this share of it.
-    asked : settings that say what model is wanted.
+    metric, margin : the challenger's metric must be better than the champion's by more than this fraction of it.
+    requested : settings of the requested model.
 
     Returns
     -------
@@ -54,7 +54,8 @@ def contend(
     and `history`, the latest decision first.
     """
     challenger = results / "models" / name
-    hash_, told = store.model_hash(challenger), xxhash.xxh3_128_hexdigest(json.dumps(asked, sort_keys=True).encode())
+    hash_ = store.model_hash(challenger)
+    settings_hash = xxhash.xxh3_128_hexdigest(json.dumps(requested, sort_keys=True).encode())
     before: dict[str, Any] | None = read_json(state(results)) if state(results).is_file() else None
     board = measure(challenger, test, block_order)
     old: dict[str, float] | None = None
@@ -62,7 +63,7 @@ def contend(
         won, why = True, "it is the first"
     elif before["hash"] == hash_:
         won, why = True, "it is the champion"
-    elif before["asked"] != told:
+    elif before["asked"] != settings_hash:
         won, why = True, "settings changed"
     else:
         try:
@@ -79,7 +80,7 @@ def contend(
     if won:
         _adopt(challenger, folder(results, hash_))
         since = before["since"] if before and before["hash"] == hash_ else now
-        record: dict[str, Any] = {"model": name, "hash": hash_, "since": since, "asked": told, "test": board}
+        record: dict[str, Any] = {"model": name, "hash": hash_, "since": since, "asked": settings_hash, "test": board}
     else:
         assert before is not None
         record = {key: before[key] for key in ("model", "hash", "since", "asked")} | {"test": old}
@@ -90,7 +91,7 @@ def contend(
 
 
 def verdict(metric: str, challenger: float, champion: float, margin: float) -> tuple[bool, str]:
-    """Whether a challenger is better by more than the margin, and the sentence that says so."""
+    """Whether a challenger is better by more than the margin, and a sentence with the result."""
     bar = badness(metric, champion) - margin * abs(badness(metric, champion))
     won = badness(metric, challenger) < bar or not math.isfinite(champion)
     better = "better than" if won else "not better than"
@@ -107,7 +108,7 @@ def measure(model: Path, test: pa.Table, block_order: int) -> dict[str, float]:
 
 
 def _adopt(model: Path, target: Path) -> None:
-    """Copy a model; `model.json` comes last, so that a folder that has it is whole."""
+    """Copy a model; `model.json` comes last, so that a folder that has it is complete."""
     try:
         store.describe(target)
     except ModelError:
@@ -117,14 +118,14 @@ def _adopt(model: Path, target: Path) -> None:
 
 
 def known(results: Path) -> set[str]:
-    """Hashes of the models that partitions may be of."""
+    """Hashes of the models in `champion/`, which may have predicted partitions."""
     return {path.parent.name for path in (results / "champion").glob(f"*/{store.DESCRIPTION}")}
 
 
 def forget(results: Path, partitions: Sequence[Partition]) -> None:
-    """Remove models that made none of the partitions and are not the champion."""
+    """Remove models that predicted none of the partitions and are not the champion."""
     used = {hats.sidecar(results / "photoz", partition)["model"] for partition in partitions}
     for hash_ in known(results) - used - {read_json(state(results))["hash"]}:
-        log.info("the model %s has made no partition any more: removed", hash_)
+        log.info("the model %s predicted none of the partitions: removed", hash_)
         (folder(results, hash_) / store.DESCRIPTION).unlink()
         shutil.rmtree(folder(results, hash_))

@@ -1,9 +1,9 @@
-"""The shard engine: partitions of a clean catalogue go in, as many of each output catalogue come out.
+"""The shard engine: it predicts partitions of a clean catalogue and writes the same partitions of each output catalogue.
 
-Three things happen at once: record batches are read ahead in one thread, inference runs in the middle, and every output
-catalogue is written behind in a thread of its own. The next batches are begun before one has ended, so that no thread of
-the inference waits for another. The queues between them are a few batches long, so that memory depends on `batch_rows`
-alone. On a GPU several such lanes work side by side, each with partitions of its own.
+Three steps run in parallel: one thread reads record batches ahead, others run the inference, and one thread per output
+catalogue writes. The next batches are begun before one has ended, so that no thread of the inference waits for another.
+The queues between the steps are a few batches long, so that memory depends only on `batch_rows`.
+On a GPU several such lanes run in parallel, each on its own partitions.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from zmill.workflow.job import Progress, log
 AHEAD = 2
 """Batches read before they are needed."""
 BEGUN = 3
-"""Batches that the inference has begun with and that are waited for later: it may take a thread for each."""
+"""Batches that the inference has begun and not finished: it may use a thread for each."""
 BEHIND = 2
-"""Batches computed and not yet written, per output catalogue."""
+"""Computed batches that wait to be written, per output catalogue."""
 
 Computed = tuple[pa.RecordBatch, ...]
 """Of a batch of clean rows, one batch of the same rows for each output catalogue."""
 Infer = Callable[[pa.RecordBatch], Callable[[], Computed]]
-"""Begins to compute a batch of clean rows; what it gives waits for the end."""
+"""Begins to compute a batch of clean rows; the returned function waits for the result."""
 
 
 class PredictError(Exception):
@@ -45,11 +45,11 @@ class PredictError(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """What a shard's job reads and writes.
+    """Input and outputs of a shard's job.
 
-    clean : the HATS catalogue that is read.
-    wanted, needed : its columns that are read where there; those that must be there.
-    outputs : the catalogues that are written, in the order of what `infer` gives.
+    clean : the HATS catalogue to read.
+    wanted, needed : columns to read where they exist; columns that must exist.
+    outputs : the catalogues to write, in the order of the results of `infer`.
     """
 
     clean: Path
@@ -60,33 +60,33 @@ class Work:
     outputs: tuple[Output, ...]
 
     def missing(self, partitions: Iterable[Partition]) -> list[Partition]:
-        """The partitions that are not yet written from the input as it is now, in their order."""
+        """The partitions that are not yet written from the present input, in their order."""
 
-        def whole(partition: Partition) -> bool:
+        def is_complete(partition: Partition) -> bool:
             try:
                 input_hash = hats.sidecar(self.clean, partition)["xxh3_128"]
             except CatalogError:
                 return False
-            return all(output.whole(partition, input_hash) for output in self.outputs)
+            return all(output.is_complete(partition, input_hash) for output in self.outputs)
 
-        return [partition for partition in partitions if not whole(partition)]
+        return [partition for partition in partitions if not is_complete(partition)]
 
 
 def run(work: Work, partitions: list[Partition], lanes: int = 1) -> None:
-    """Write every partition that is missing, going on past those whose input cannot be used.
+    """Write every missing partition; partitions with unusable input are skipped and reported at the end.
 
     Parameters
     ----------
-    lanes : partitions that are worked on side by side.
+    lanes : number of partitions processed in parallel.
 
     Raises
     ------
     PredictError
-        At the end, naming each partition that could not be read; or at once, where the disk is full.
+        At the end, with the names of the partitions that could not be read; or at once, where the disk is full.
     """
     missing = work.missing(partitions)
     if len(missing) < len(partitions):
-        log.info("%d of %d partitions are there already", len(partitions) - len(missing), len(partitions))
+        log.info("%d of %d partitions are written already", len(partitions) - len(missing), len(partitions))
     broken: list[Broken] = []
     progress = Progress("predict", _rows(work.clean, missing))
     todo = _Shared(missing)
@@ -103,7 +103,7 @@ def run(work: Work, partitions: list[Partition], lanes: int = 1) -> None:
         lines = "\n".join(f"  {one.why}" for one in sorted(broken, key=lambda one: one.partition.interval()))
         raise PredictError(
             f"{len(broken)} of {len(partitions)} partitions could not be used; the others are written:\n{lines}\n"
-            "Run the stage that writes them again, then this one: it takes up only what is missing."
+            "Run the stage that writes them again, then this one: it predicts only the missing partitions."
         )
 
 
@@ -145,7 +145,7 @@ def _lane(work: Work, todo: _Shared, progress: Progress, broken: list[Broken]) -
 
 
 def _begin(work: Work, event: Event) -> Callable[[], Sequence[Event]]:
-    """Begin with a batch; what it gives waits, and tells for each output what follows of it. All else is told to all outputs."""
+    """Begin with a batch; the returned function waits for the item of each output. Other events are passed to all outputs."""
     if isinstance(event, pa.RecordBatch):
         return work.infer(event)
     return lambda: [event] * len(work.outputs)
@@ -160,5 +160,5 @@ def _full(work: Work, partitions: list[Partition], error: OSError) -> str:
     where = work.outputs[0].catalog.parent
     return (
         f"{where}: the disk is full ({error.strerror}); {len(partitions) - left} of {len(partitions)} partitions are "
-        "written whole and nothing is half-written: free some space and run again"
+        "complete and none is partly written: free some space and run again"
     )

@@ -1,4 +1,4 @@
-"""Making HATS catalogues of the partitions that all shards have written, once nothing is missing."""
+"""Completion of the output catalogues after all shards have written their partitions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def finish(results: Path, name: str, kind: Stored) -> int:
 
     Parameters
     ----------
-    results : the survey's folder of results.
+    results : the survey's results folder.
     name : the survey.
     kind : `predict.pdf`: none, compact or full.
 
@@ -36,7 +36,7 @@ def finish(results: Path, name: str, kind: Stored) -> int:
     Raises
     ------
     CatalogError
-        Where a partition is missing, was made from another input or not by a champion, or has lost or gained rows.
+        Where a partition is missing, was predicted from another input or by a model that is no champion, or has another number of rows.
     """
     survey, clean, pdf = results / "survey", results / "clean", results / "pdf"
     model = assign.current(results)
@@ -46,7 +46,7 @@ def finish(results: Path, name: str, kind: Stored) -> int:
         raise CatalogError(f"{clean}: its partitions are not those of {survey}: clean the survey again")
     catalogs = [results / "photoz"] + ([] if kind == "none" else [pdf])
     for catalog in catalogs:
-        # Until all is checked nothing says that the catalogue is whole.
+        # The file that marks a complete catalogue is absent until all partitions are checked.
         (catalog / "partition_info.csv").unlink(missing_ok=True)
         faults = [fault for one in partitions if (fault := _fault(survey, clean, catalog, one, kind, by))]
         if faults:
@@ -78,14 +78,16 @@ def _fault(
     file = partition.file(catalog)
     if not hats.is_complete(catalog, partition):
         return f"{file}: missing or damaged"
-    said = hats.sidecar(catalog, partition)
+    sidecar = hats.sidecar(catalog, partition)
     expected = {
         "rows": hats.sidecar(survey, partition)["rows"],
         "input": hats.sidecar(clean, partition)["xxh3_128"],
         "pdf": kind,
-        "meaning": assign.MEANING,
+        "meaning": assign.SCHEMA_VERSION,
     }
-    wrong = [f"{key} is {said.get(key)}, expected {value}" for key, value in expected.items() if said.get(key) != value]
-    if said.get("model") not in by:
-        wrong.append(f"model is {said.get('model')}, which is in no folder of {catalog.parent / 'champion'}")
+    wrong = [
+        f"{key} is {sidecar.get(key)}, expected {value}" for key, value in expected.items() if sidecar.get(key) != value
+    ]
+    if sidecar.get("model") not in by:
+        wrong.append(f"model is {sidecar.get('model')}, which is in no folder of {catalog.parent / 'champion'}")
     return f"{file}: {'; '.join(wrong)}" if wrong else None

@@ -1,4 +1,4 @@
-"""Bounded queues between threads: reading ahead of, and writing behind, the work in the middle."""
+"""Bounded queues between threads, for reading ahead and writing behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Closed(Exception):
-    """The other side of a channel is gone."""
+    """The other side of a channel has left."""
 
 
 class Channel(Generic[T]):
@@ -36,13 +36,13 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more will come; `error` is raised at the receiver after the items before it."""
+        """End the channel; `error` is raised at the receiver after the items before it."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """The receiver leaves: what waits is dropped and the sender's next `put` raises `Closed`."""
+        """Close the receiving side: waiting items are dropped and the sender's next `put` raises `Closed`."""
         with self._changed:
             self._abandoned = True
             self._items.clear()
@@ -63,7 +63,7 @@ class Channel(Generic[T]):
 
 @contextmanager
 def ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
-    """Draw `items` in a thread of their own, at most `depth` ahead of whoever takes them.
+    """Draw `items` in a separate thread, at most `depth` items ahead of the reader.
 
     An exception in `items` is raised where it would have been drawn. Leaving the block stops the thread.
     """
@@ -90,7 +90,7 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
 
 
 def late(items: Iterable[T], by: int) -> Iterator[T]:
-    """The items, each once so many more have been drawn."""
+    """The items, each delayed until `by` more have been drawn."""
     waiting: deque[T] = deque()
     for item in items:
         waiting.append(item)
@@ -100,15 +100,15 @@ def late(items: Iterable[T], by: int) -> Iterator[T]:
 
 
 class Stopped(Exception):
-    """What a consumer behind the work sees when the work itself has failed: it must undo what is half done."""
+    """Raised in a consumer when the main work has failed: it must remove partial output."""
 
 
 @contextmanager
 def behind(consume: Callable[[Iterator[T]], None], depth: int) -> Iterator[Callable[[T], None]]:
-    """Run `consume` in a thread of its own, at most `depth` items behind; the block gets the function that sends one.
+    """Run `consume` in a separate thread, at most `depth` items behind; yields the function that sends an item.
 
     An exception in `consume` is raised at the next send or at the end of the block. When the block itself fails,
-    `consume` gets `Stopped` in place of its next item.
+    `consume` gets `Stopped` instead of its next item.
     """
     channel: Channel[T] = Channel(depth)
     failure: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""A batch of clean rows in; point estimates, flags and PDFs of the same rows out, computed on the device."""
+"""Inference: point estimates, flags and PDFs of a batch of clean rows, computed on the device."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ FAILS_CUT, IMPUTED, UNDETECTED, UNOBSERVED, OOD, FEW_BANDS, GRID_EDGE = (1 << bi
 row is near; fewer than two bands were measured; the mode lies in the first or last cell of the grid."""
 
 Stored = Literal["none"] | arrow.Kind
-"""What becomes of the PDFs: `predict.pdf`."""
+"""Format of the stored PDFs: `predict.pdf`."""
 
 COLUMNS = (*points.COLUMNS, *conformal.COLUMNS)
-"""Columns of numbers in `photoz/`."""
+"""Numeric columns of `photoz/`."""
 
 CPU_ROWS, CPU_DENSITIES = 65_536, 8192
-"""Rows that a thread computes at a time, where densities are looked up and where each is computed: enough that operations
-cost more than their calls, in which threads wait for one another, few enough for the cache where a row is a density."""
+"""Rows that a thread computes at a time, with densities from a table and with computed densities: enough that operations
+cost more than their calls, in which threads wait for each other, and few enough for densities to fit the cache."""
 
 
 class Inference:
@@ -74,12 +74,12 @@ class Inference:
         return pa.schema([*_identity(clean), *floats, pa.field("ood", pa.bool_()), pa.field("flags", pa.int32())])
 
     def pdf_schema(self, clean: pa.Schema) -> pa.Schema:
-        """Columns of `pdf/`; its metadata say the kind and the grid."""
+        """Columns of `pdf/`; its metadata contain the kind and the grid."""
         assert self.kind != "none", "no pdf/ is written"
         return pa.schema([*_identity(clean), arrow.field(self.kind, self.grid)], arrow.metadata(self.kind, self.grid))
 
     def __call__(self, batch: pa.RecordBatch) -> Callable[[], tuple[pa.RecordBatch, ...]]:
-        """Begin; what comes back waits and gives the batch of `photoz/` and, unless PDFs are off, that of `pdf/`."""
+        """Begin; the returned function waits and returns the batch of `photoz/` and, unless PDFs are off, that of `pdf/`."""
         finish = self._on_gpu(batch) if self.device.type == "cuda" else self._on_cpu(batch)
         return lambda: self._written(batch, finish())
 
@@ -96,7 +96,7 @@ class Inference:
         return Photometry.from_arrow(batch, self.model.context.bands, self.model.context.extra_names)
 
     def _on_cpu(self, batch: pa.RecordBatch) -> Callable[[], _Found]:
-        """Piece by piece, each on one thread from Arrow's columns to what is written of them."""
+        """Compute piece by piece, each on one thread from Arrow's columns to the output."""
         found = _Found.empty(batch.num_rows, self._pdf_width, self._pdf_type)
 
         def compute(start: int) -> None:
@@ -120,7 +120,7 @@ class Inference:
         return finish
 
     def _on_gpu(self, batch: pa.RecordBatch) -> Callable[[], _Found]:
-        """The whole batch at once on this lane's own stream, to pinned memory; meanwhile this thread goes on."""
+        """Compute the batch at once on this lane's own stream, into pinned memory; this thread continues meanwhile."""
         rows = self._rows(batch)
         if not hasattr(self._lane, "stream"):
             self._lane.stream = torch.cuda.Stream()
@@ -136,7 +136,7 @@ class Inference:
 
         def finish() -> _Found:
             end.synchronize()
-            # copied out of pinned memory, which another batch uses again
+            # copied from pinned memory, which another batch reuses
             points, pdf, lost = (None if found is None else found.numpy().copy() for found in pinned)
             assert points is not None and lost is not None
             far = known[0].far | lost
@@ -146,10 +146,10 @@ class Inference:
 
     @torch.inference_mode()
     def _compute(self, rows: Photometry, few: Callable[[], _Few]) -> tuple[Tensor, Tensor | None, Tensor]:
-        """(14, n) numbers and (n, width) PDF of rows, and (n,) whether nothing is known of them: these have the training rows' n(z).
+        """(14, n) numbers and (n, width) PDF of rows, and (n,) whether a row has no information and gets the training rows' n(z).
 
-        A GPU is sent all there is to do and not waited for, except for the few rows that no table tells.
-        few : says which rows the photometry says little of.
+        Work on a GPU is queued without waiting, except for the few rows that are in no table.
+        few : finds the rows with little photometric information.
         """
         bins = self.model.interval_bins(rows)
         if self._location_scale is not None and self._table is not None:
@@ -173,7 +173,7 @@ class Inference:
     def _completed(
         self, found: Tensor, pdf: Tensor | None, lost: Tensor, few: _Few, density_of: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """What `_compute` gives, with the share of n(z) that belongs to rows of which the photometry says little.
+        """The result of `_compute`, with n(z) mixed in for rows with little photometric information.
 
         found, pdf, lost : of the model alone. density_of : the model's own densities of rows of given numbers.
         """
@@ -187,7 +187,7 @@ class Inference:
             if pdf is not None and stored is not None:
                 _plain(pdf)[at] = _plain(stored)
         lost = lost | sent(few.kinds == prior.nothing, self.device)
-        if self.device.type != "cpu" or bool(lost.any()):  # to ask another device is to wait for it
+        if self.device.type != "cpu" or bool(lost.any()):  # reading a value from another device waits for it
             numbers, stored = self._nothing
             found = torch.where(lost, numbers, found)
             if pdf is not None and stored is not None:
@@ -211,17 +211,17 @@ class Inference:
 
     def _summarize(self, density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None]:
         """(10 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities."""
-        columns, z = points.summarize_with(density, self.grid, self._asked, own)
+        columns, z = points.summarize_with(density, self.grid, self._quantile_levels, own)
         of_points = torch.stack([columns[name] for name in points.COLUMNS])
         pdf = None
         if self.kind == "compact":
             pdf = compact.pack(z[:, : len(compact.LEVELS)], self.grid)
         if self.kind == "full":
             pdf = density.half()
-        return torch.cat([of_points, z[:, len(self._asked) :].T]), pdf
+        return torch.cat([of_points, z[:, len(self._quantile_levels) :].T]), pdf
 
     def _compiled(self, calibration: Calibration, own: int) -> Fused:
-        """Calibration and description in one, with so many levels of a row's own."""
+        """Calibration and summary in one pass, with `own` levels of each row's own."""
         return Fused(calibration, self.grid, self.kind == "compact", own)
 
     def _tabulate(self, model: LocationScaleModel) -> Table:
@@ -247,8 +247,8 @@ class Inference:
         return Table.build(describe, self.grid, own, bins, self.device, self.pool)
 
     @property
-    def _asked(self) -> tuple[float, ...]:
-        """Levels of the quantiles that every row is asked for; those of compact PDFs first."""
+    def _quantile_levels(self) -> tuple[float, ...]:
+        """Levels of the quantiles that are computed for every row; those of compact PDFs first."""
         return compact.WITH_POINTS if self.kind == "compact" else points.LEVELS
 
     @property
@@ -303,9 +303,9 @@ def _flags(
 ) -> NDArray[np.int32]:
     cut = batch.column("cut").to_numpy() if "cut" in batch.schema.names else np.zeros(len(rows), np.int32)
     given = (cut.astype(np.int32, copy=False), rows.undetected, rows.unobserved, rows.imputed, mode)
-    whole = [a_block_at_least(array) for array in given]
-    flags = np.empty(len(whole[0]), np.int32)
-    _flagged(grid)(*whole, flags, len(flags))
+    padded = [a_block_at_least(array) for array in given]
+    flags = np.empty(len(padded[0]), np.int32)
+    _flagged(grid)(*padded, flags, len(flags))
     flags = flags[: len(rows)]
     flags[ood] |= OOD
     flags[few_bands] |= FEW_BANDS
@@ -314,7 +314,7 @@ def _flags(
 
 @lru_cache(maxsize=8)
 def _flagged(grid: Grid) -> Compiled:
-    """All of `flags` but what says that no training row is near or that few bands are measured, in one pass."""
+    """All bits of `flags` except `OOD` and `FEW_BANDS`, in one compiled pass."""
     arrays: dict[str, tuple[Any, Shape]] = dict.fromkeys(("cut", *MASKS), (np.int32, ("rows",)))
     code = Code({**arrays, "mode": (np.float32, ("rows",)), "flags": (np.int32, ("rows",))}, ("rows",))
 
@@ -331,7 +331,7 @@ def _flagged(grid: Grid) -> Compiled:
 
 
 def _plain(values: Tensor) -> Tensor:
-    """The same bits of codes of 16 bits without sign, whose rows cannot be chosen on every device, as integers with one."""
+    """View unsigned 16-bit codes as signed integers, because not every device can index unsigned ones."""
     return values.view(torch.int16) if values.dtype == torch.uint16 else values
 
 

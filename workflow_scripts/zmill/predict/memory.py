@@ -1,4 +1,4 @@
-"""Memory that a batch used is kept for the next one."""
+"""Setting of the memory allocator, so that the memory of a batch is reused for the next one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Partitions of a clean catalogue as one stream of record batches, each partition checked against its sidecar."""
+"""Reading of partitions of a clean catalogue as one stream of record batches, checked against their sidecars."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HASH_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class Begin:
-    """A partition's rows follow: as many as `rows`, of a file whose content hash is `hash`."""
+    """Start of a partition of `rows` rows, from a file with the content hash `hash`."""
 
     partition: Partition
     schema: pa.Schema
@@ -32,14 +32,14 @@ class Begin:
 
 @dataclass(frozen=True)
 class End:
-    """The partition was read whole and is what its sidecar says."""
+    """End of a partition, which was read completely and agrees with its sidecar."""
 
     partition: Partition
 
 
 @dataclass(frozen=True)
 class Broken:
-    """The partition cannot be used, and why; batches of it may have come before."""
+    """The partition cannot be used, with the reason; batches of it may have been sent before."""
 
     partition: Partition
     why: str
@@ -51,12 +51,12 @@ Event: TypeAlias = Begin | pa.RecordBatch | End | Broken
 def stream(
     catalog: Path, partitions: Iterable[Partition], wanted: list[str], needed: list[str], batch_rows: int
 ) -> Iterator[Event]:
-    """`Begin`, record batches, `End` for each partition; `Broken` in the place of whatever cannot be read.
+    """`Begin`, record batches, `End` for each partition; `Broken` where it cannot be read.
 
     Parameters
     ----------
-    wanted : columns to read where the file has them, beside the identity columns.
-    needed : those of them without which the partition cannot be used.
+    wanted : columns to read where the file has them, in addition to the identity columns.
+    needed : columns without which the partition cannot be used.
     """
     for partition in partitions:
         try:
@@ -68,10 +68,10 @@ def stream(
 def _partition(
     catalog: Path, partition: Partition, wanted: list[str], needed: list[str], batch_rows: int
 ) -> Iterator[Event]:
-    said = hats.sidecar(catalog, partition)
-    # One open file from the hash to the last row: a file put in its place meanwhile cannot mix with this one.
+    sidecar = hats.sidecar(catalog, partition)
+    # The file stays open from the hash to the last row, so that a file that replaces it meanwhile is not read.
     with pa.OSFile(str(partition.file(catalog))) as source:
-        if _hash(source) != said["xxh3_128"]:
+        if _hash(source) != sidecar["xxh3_128"]:
             raise CatalogError(
                 f"its content is not what its sidecar {partition.sidecar(catalog)} says: the file is damaged or was "
                 "written by something else; remove the sidecar and run the stage that writes it again"
@@ -83,15 +83,15 @@ def _partition(
             raise CatalogError(f"no column {', '.join(missing)}, which the model needs")
         columns = [column for column in (*IDENTITY, *wanted) if column in names]
         schema = pa.schema([parquet.schema_arrow.field(column) for column in columns])
-        yield Begin(partition, schema, said["rows"], said["xxh3_128"])
+        yield Begin(partition, schema, sidecar["rows"], sidecar["xxh3_128"])
         count = 0
         for batch in parquet.iter_batches(batch_size=batch_rows, columns=columns):
             count += batch.num_rows
             yield batch
-    if count != said["rows"]:
-        raise CatalogError(f"{count} rows, but its sidecar says {said['rows']}")
-    if hats.sidecar(catalog, partition)["xxh3_128"] != said["xxh3_128"]:
-        raise CatalogError("the partition was written anew while it was being read; run again once that has ended")
+    if count != sidecar["rows"]:
+        raise CatalogError(f"{count} rows, but its sidecar says {sidecar['rows']}")
+    if hats.sidecar(catalog, partition)["xxh3_128"] != sidecar["xxh3_128"]:
+        raise CatalogError("the partition was written again while it was being read; run again once that has ended")
     yield End(partition)
 
 

@@ -1,4 +1,4 @@
-"""One shard's job: the chosen model on the device there is, applied to every row of the shard's partitions."""
+"""One shard's job: the assigned model is applied to every row of the shard's partitions, on the available device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from zmill.training.trained import TrainedModel
 from zmill.workflow.job import log
 
 THREADS_PER_LANE = 4
-"""Threads that one reading thread and its writing threads keep busy."""
+"""Threads of inference per reading thread with its writing threads."""
 
 
 def predict_shard(
@@ -46,9 +46,9 @@ def predict_shard(
 
     Parameters
     ----------
-    results : the survey's folder of results.
+    results : the survey's results folder.
     model_folder : the model that predicts the shard.
-    bands : the survey's.
+    bands : the survey's bands.
 
     Raises
     ------
@@ -66,27 +66,27 @@ def predict_shard(
         work = shard_work(results, model, hash_, settings, pool)
         todo = work.missing(partitions)
         run(work, partitions, max(1, threads // THREADS_PER_LANE))
-    said = [hats.sidecar(results / "photoz", partition) for partition in partitions]
+    sidecars = [hats.sidecar(results / "photoz", partition) for partition in partitions]
     done = {
         "shard": shard,
-        "rows": sum(one["rows"] for one in said),
+        "rows": sum(one["rows"] for one in sidecars),
         "predicted": sum(hats.sidecar(results / "photoz", partition)["rows"] for partition in todo),
         "seconds": round(time.monotonic() - started, 3),
         "partitions": len(partitions),
         "model": {"name": model.name, "hash": hash_},
         "pdf": settings.pdf,
-        "meaning": assign.MEANING,
-        "xxh3_128": xxhash.xxh3_128_hexdigest("".join(one["xxh3_128"] for one in said).encode()),
+        "meaning": assign.SCHEMA_VERSION,
+        "xxh3_128": xxhash.xxh3_128_hexdigest("".join(one["xxh3_128"] for one in sidecars).encode()),
     }
     write_json(results / "progress" / "predict" / f"{shard}.json", done)
     return done
 
 
 def shard_work(results: Path, model: TrainedModel, hash_: str, settings: Predict, pool: ThreadPoolExecutor) -> Work:
-    """What the engine reads, computes and writes for a model."""
+    """The engine's `Work` for a model."""
     context = model.context
     inference = Inference(model, settings.pdf, pool)
-    made = {"model": hash_, "pdf": settings.pdf, "meaning": assign.MEANING}
+    made = {"model": hash_, "pdf": settings.pdf, "meaning": assign.SCHEMA_VERSION}
     outputs = [Output(results / "photoz", inference.photoz_schema, made)]
     if settings.pdf != "none":
         outputs.append(Output(results / "pdf", inference.pdf_schema, made))
@@ -102,9 +102,9 @@ def shard_work(results: Path, model: TrainedModel, hash_: str, settings: Predict
 
 @contextmanager
 def computing(threads: int, device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """Threads that compute, each alone: rows are independent, so that no operation need be split among threads.
+    """A pool of threads for the inference. Each computes its own rows, and no operation is split among threads.
 
-    The thread counts of torch, Arrow and the libraries below them are set for the block and put back after it.
+    The thread counts of torch, Arrow and the libraries below them are set for the block and restored after it.
     """
     keep_freed()
     before, arrow = torch.get_num_threads(), pa.cpu_count()

@@ -1,4 +1,4 @@
-"""Writing one output catalogue behind the inference: a partition's file appears whole, or not at all."""
+"""Writing of an output catalogue behind the inference, with atomic writes of partitions."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from zmill.predict.read import Begin, Broken, End
 class Output:
     """One catalogue that the engine writes.
 
-    columns : Arrow arrays, by name, of what was computed for a batch.
-    made : what the outputs depend on beside the input partition (model hash, kind of PDF); kept in every sidecar.
+    schema : the schema of the output, from that of the input.
+    made : what the output depends on in addition to the input partition (model hash, kind of PDF); stored in every sidecar.
     """
 
     catalog: Path
     schema: Callable[[pa.Schema], pa.Schema]
     made: dict[str, Any]
 
-    def whole(self, partition: Partition, input_hash: str) -> bool:
-        """Whether the partition is there already, made from this input with these settings."""
+    def is_complete(self, partition: Partition, input_hash: str) -> bool:
+        """Whether the partition is written already, from this input with these settings."""
         if not hats.is_complete(self.catalog, partition):
             return False
-        said = hats.sidecar(self.catalog, partition)
-        return all(said.get(key) == value for key, value in {"input": input_hash, **self.made}.items())
+        sidecar = hats.sidecar(self.catalog, partition)
+        return all(sidecar.get(key) == value for key, value in {"input": input_hash, **self.made}.items())
 
     def consume(self, items: Iterator[Begin | pa.RecordBatch | End | Broken]) -> None:
-        """Write partition after partition; one that ends as `Broken` leaves nothing behind."""
+        """Write partition after partition; one that ends as `Broken` leaves no file."""
         for item in items:
             if isinstance(item, Begin):
                 try:
@@ -43,7 +43,7 @@ class Output:
                     continue
 
     def _write(self, begin: Begin, items: Iterator[Any]) -> None:
-        # The sidecar goes first: without it a new file beside an old sidecar could pass for whole.
+        # The sidecar is removed first: otherwise a new file with an old sidecar could count as complete.
         begin.partition.sidecar(self.catalog).unlink(missing_ok=True)
         hats.remove_unfinished(self.catalog, begin.partition)
         extra = {"input": begin.hash, **self.made}
@@ -72,7 +72,7 @@ class _Abandoned(Exception):
 
 
 def _write_groups(out: hats.PartitionWriter, schema: pa.Schema, waiting: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    """Write the whole row groups among the rows that wait; what is left of them."""
+    """Write complete row groups of the waiting rows, and return the rest."""
     table = pa.Table.from_batches(waiting, schema)
     ready = table.num_rows - table.num_rows % hats.ROW_GROUP_ROWS
     out.write(table.slice(0, ready))

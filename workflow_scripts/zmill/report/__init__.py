@@ -1,1 +1,1 @@
-"""The report: one HTML file that shows what a run found, how well, and how it came to it."""
+"""The report: one HTML file with the results of a run, their accuracy and their provenance."""

@@ -1,4 +1,4 @@
-"""How good the chosen model is: the sections that the test rows speak for."""
+"""Accuracy of the chosen model on the test rows: sections of the report."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ HEADLINE = {
     "crps": "CRPS of the PDFs",
     "coverage_68": "truth in the central 68 %",
 }
-"""Metrics at the top of the page, and what they are called there."""
+"""Metrics at the top of the page, and their names there."""
 FEWEST = 10
-"""Rows below which metrics of a part of them say nothing."""
+"""Least number of rows for metrics of a subset."""
 HIDDEN = {
     "point",
     "weighted",
     "effective_rows",
     *INTERVALS,
 }
-"""Columns of the leaderboard that the page tells elsewhere."""
+"""Columns of the leaderboard that the page shows elsewhere."""
 SHARES = ("eta_005", "eta_015", "eta_050", "eta_5sigma", "outlier_rail")
 
 
@@ -54,7 +54,7 @@ class Tested:
 
     @cached_property
     def z_phot(self) -> Floats:
-        """The point estimate that errors are told of."""
+        """The point estimate whose errors are shown."""
         return self.column("z_median")
 
     @cached_property
@@ -71,14 +71,14 @@ def headline(split: dict[str, Any]) -> list[dict[str, str]]:
     """The key metrics of the chosen model on the test rows: name, value, interval."""
     intervals = split["intervals"]
     cards = []
-    for name, told in HEADLINE.items():
+    for name, label in HEADLINE.items():
         write = percent if name.startswith(("eta", "coverage")) else number
         value = split["board"].get(name)
         low, high = intervals["metrics"][name]
         spread = f"68 %: {write(low).text} to {write(high).text}"
         if low is None:
             spread = f"no interval from {intervals['blocks']} block(s) of sky"
-        cards.append({"name": told, "value": write(value).text, "interval": spread if value is not None else ""})
+        cards.append({"name": label, "value": write(value).text, "interval": spread if value is not None else ""})
     return cards
 
 
@@ -93,7 +93,7 @@ def accuracy_section(tested: Tested) -> Section:
         Note(
             f"{len(dz):,} test rows that took no part in training, choosing or calibrating. Δz = (z_phot − z_spec) / "
             "(1 + z_spec), with the median of each PDF as z_phot. Intervals are 68 %, from drawing blocks of sky, of which "
-            f"there are {len(np.unique(tested.blocks)):,}; nothing is said from fewer than {FEWEST_BLOCKS}."
+            f"there are {len(np.unique(tested.blocks)):,}; at least {FEWEST_BLOCKS} are needed."
         ),
         picture(
             "plane",
@@ -115,7 +115,7 @@ def accuracy_section(tested: Tested) -> Section:
         "photometric redshift": tested.z_phot,
         f"{tested.reference} (AB magnitude)": tested.column("mag_reference"),
     }
-    for place, (label, values) in enumerate(along.items()):
+    for index, (label, values) in enumerate(along.items()):
         found = trend(values, tested.z_phot, tested.z_spec, tested.blocks)
         if found is None:
             section.blocks.append(Note(f"Too few test rows for errors by {label}."))
@@ -123,7 +123,7 @@ def accuracy_section(tested: Tested) -> Section:
         worst = int(np.argmax(found.values["sigma_mad"]))
         section.blocks.append(
             picture(
-                f"trend{place}",
+                f"trend{index}",
                 f"Bias, scatter and outliers (|Δz| > 0.15) by {label}; bins hold the same number of rows. Bars: 68 %, where a "
                 f"bin has {FEWEST_BLOCKS} blocks of sky or more.",
                 f"Bias, scatter and outlier fraction in {len(found.center)} bins of {label}; scatter is largest, "
@@ -137,12 +137,12 @@ def accuracy_section(tested: Tested) -> Section:
 def pdf_section(
     pits: dict[str, Floats], split: dict[str, Any], models: dict[str, dict[str, Any]], reference: str
 ) -> Section:
-    """Whether probabilities mean what they say, and what calibration did.
+    """Calibration of the PDFs, before and after recalibration.
 
     pits : PIT of the test rows by model, the chosen one first; split : metrics of the chosen model on the test rows;
     models : `model.json` by name; reference : name of the reference band.
     """
-    section = Section("pdfs", "Do the PDFs mean what they say?", "PDFs")
+    section = Section("pdfs", "Are the PDFs calibrated?", "PDFs")
     board = split["board"]
     rows = [
         [text(f"central {level} %"), percent(level / 100), percent(board.get(f"coverage_{level}"))]
@@ -189,7 +189,7 @@ def pdf_section(
 
 
 def _stated_table(entries: list[dict[str, Any]], reference: str) -> Table:
-    """Intervals of stated coverage, as they turned out."""
+    """Measured coverage of the intervals."""
     named = [key for key in entries[0] if key.endswith("%")]
     rows = []
     for entry in entries:
@@ -223,7 +223,7 @@ def _magnitudes(entry: dict[str, Any], reference: str) -> str:
 
 
 def _calibration_table(calibrated: dict[str, dict[str, Any]], models: dict[str, dict[str, Any]]) -> Table:
-    """What calibration did to every model's PDFs, on the validation rows."""
+    """Effect of the calibration on every model's PDFs, on the validation rows."""
     shown: dict[str, Callable[[Any], Cell]] = {
         **dict.fromkeys(("crps", "log_score", "cde_loss", "pit_ks"), number),
         "coverage_68": percent,
@@ -243,7 +243,7 @@ def _calibration_table(calibrated: dict[str, dict[str, Any]], models: dict[str, 
 
 
 def kinds_section(sources: Sources, split: dict[str, Any], metric: str) -> Section:
-    """Metrics by what was known of a row: its bands' states, and whether training rows are near.
+    """Metrics by the states of a row's bands, and by whether training rows are near.
 
     split : the test rows in the chosen model's `metrics.json`.
     metric : what the model was chosen by.
@@ -281,7 +281,7 @@ def kinds_section(sources: Sources, split: dict[str, Any], metric: str) -> Secti
 
 
 def _any(found: dict[str, dict[str, str]]) -> dict[str, str]:
-    """One of the rows of a pattern: what it is of is the same for all models."""
+    """One of the rows of a pattern, whose description is the same for all models."""
     return next(iter(found.values()))
 
 
@@ -312,14 +312,14 @@ def _some(entry: dict[str, Any], names: tuple[str, ...]) -> list[Cell]:
 
 
 def leaderboard_section(sources: Sources, metric: str) -> Section:
-    """All models side by side, and how they were trained."""
+    """Comparison of all models, and their training."""
     section = Section("models", "Models side by side", "Models")
     rows = [row for row in sources.leaderboard if row["weighted"] == "no"]
     shown = [name for name in (rows[0] if rows else ()) if name not in HIDDEN]
     order = [name for name in ("model", "split", "n", metric) if name in shown]
     headers = order + [name for name in shown if name not in order]
-    place = {"test": 0, "valid": 1}
-    ranked = sorted(rows, key=lambda row: (place.get(row["split"], 2), row["model"] != sources.chosen, row["model"]))
+    rank = {"test": 0, "valid": 1}
+    ranked = sorted(rows, key=lambda row: (rank.get(row["split"], 2), row["model"] != sources.chosen, row["model"]))
     table = [[_leader_cell(name, row[name]) for name in headers] for row in ranked]
     section.blocks += [
         Note(
@@ -335,7 +335,7 @@ def leaderboard_section(sources: Sources, metric: str) -> Section:
 
 
 def _weighted(sources: Sources, metric: str) -> list[Note | Table]:
-    """Metrics of labelled rows as they are, and weighed to stand for the survey."""
+    """Metrics of labelled rows, unweighted and weighted to represent the survey."""
     names = list(dict.fromkeys((metric, "sigma_mad", "eta_015", "bias")))
     rows = []
     for split in ("test", "valid"):
@@ -347,7 +347,7 @@ def _weighted(sources: Sources, metric: str) -> list[Note | Table]:
             rows.append([text(model), text(split), count(found["weighted"]["effective_rows"]), *cells])
     if not rows:
         return [Note("Labelled rows are not weighed: all metrics are of the labelled rows as they are.")]
-    told = [f"{HEADLINE.get(name, name)}, {how}" for name in names for how in ("as they are", "weighed")]
+    headers = [f"{HEADLINE.get(name, name)}, {how}" for name in names for how in ("as they are", "weighed")]
     return [
         Note(
             "Labelled rows are brighter and nearer than the survey. Weighed, they stand for its rows in magnitude and color, and a "
@@ -355,7 +355,7 @@ def _weighted(sources: Sources, metric: str) -> list[Note | Table]:
         ),
         Table(
             "Labelled rows as they are, and weighed to stand for the survey; in brackets 68 % intervals",
-            ["model", "split", "effective rows", *told],
+            ["model", "split", "effective rows", *headers],
             rows,
         ),
     ]
@@ -370,10 +370,10 @@ def _with_interval(part: dict[str, Any], name: str) -> Cell:
 
 
 def _training(name: str, described: dict[str, Any]) -> list[Any]:
-    """Curves of a model's training, where it tells of any."""
+    """Curves of a model's training, where it has recorded any."""
     fit = described.get("facts", {}).get("fit") or {}
     phases = {name: fit} | {f"{name}, {key}": part for key, part in fit.items() if isinstance(part, dict)}
-    found = [_learning(told, part) for told, part in phases.items() if len(part.get("history", [])) > 1]
+    found = [_learning(name, part) for name, part in phases.items() if len(part.get("history", [])) > 1]
     curve = [entry for entry in fit.get("curve", []) if "k" in entry]
     if len(curve) > 1:
         x = np.array([entry["k"] for entry in curve], np.float64)
@@ -390,23 +390,23 @@ def _training(name: str, described: dict[str, Any]) -> list[Any]:
     return found
 
 
-def _learning(told: str, phase: dict[str, Any]) -> Picture:
+def _learning(name: str, phase: dict[str, Any]) -> Picture:
     """Learning curve of one phase of a model's training."""
     x = np.array([entry["epoch"] for entry in phase["history"]], np.float64)
     series = _series(phase["history"], {"loss": "training loss", "score": "validation score"})
     best = phase["best_epoch"]
     return picture(
-        f"history-{told}",
-        f"{told}: training loss and validation score (lower is better) by epoch.",
-        f"Learning curve of {told} over {int(x[-1])} epochs; the chosen epoch is {best}.",
+        f"history-{name}",
+        f"{name}: training loss and validation score (lower is better) by epoch.",
+        f"Learning curve of {name} over {int(x[-1])} epochs; the chosen epoch is {best}.",
         lambda: figures.model_curve(x, series, "epoch", best),
     )
 
 
 def _series(entries: list[dict[str, Any]], names: dict[str, str]) -> dict[str, Floats]:
     return {
-        told: np.array([np.nan if entry[key] is None else entry[key] for entry in entries], np.float64)
-        for key, told in names.items()
+        label: np.array([np.nan if entry[key] is None else entry[key] for entry in entries], np.float64)
+        for key, label in names.items()
         if all(isinstance(entry.get(key), int | float | None) for entry in entries)
     }
 

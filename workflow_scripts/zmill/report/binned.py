@@ -1,4 +1,4 @@
-"""Errors of point estimates in bins of something: bias, scatter and outliers."""
+"""Errors of point estimates in bins of a quantity: bias, scatter and outliers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from zmill.metrics import Metrics, bootstrap, point_metrics
 Floats = NDArray[np.float64]
 SHOWN = ("bias", "sigma_mad", "eta_015")
 DRAWS = 60
-"""Bootstrap draws of each bin: enough for a bar that is read by eye."""
+"""Bootstrap draws of each bin: enough for an error bar in a figure."""
 
 
 @dataclass(frozen=True)
 class Trend:
-    """Metrics in bins of something.
+    """Metrics in bins of a quantity.
 
     center : (bins,) median of what the bins are of; values, low, high : metric -> (bins,) and its 68 % interval.
     """
@@ -39,7 +39,7 @@ def trend(
 ) -> Trend | None:
     """Metrics of Δz in bins of `x` with equal numbers of rows, at least `fewest` each; (n,) all.
 
-    blocks : block of sky of each row, which the bootstrap draws whole.
+    blocks : block of sky of each row; the bootstrap draws blocks.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of notes, tables and figures; and how numbers are written."""
+"""Elements of a page (sections of notes, tables and figures) and the format of numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zmill.report.style import style, to_svg
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph. `warning` sets it apart."""
+    """A paragraph. `warning` highlights it."""
 
     text: str
     warning: bool = False
@@ -24,7 +24,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, and the number that its column is sorted by (None: by its text). `best` sets it apart."""
+    """The text of a cell, and the number that its column is sorted by (None: by its text). `best` highlights it."""
 
     text: str
     value: float | None = None
@@ -33,7 +33,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headers; `marked` is the row that stands out."""
+    """Rows under headers; `marked` is the highlighted row."""
 
     caption: str
     headers: list[str]
@@ -50,7 +50,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its caption and the sentence that stands for it where it cannot be seen."""
+    """A figure with its caption and its alternative text."""
 
     svg: Markup
     caption: str
@@ -77,7 +77,7 @@ class Section:
     id: str
     title: str
     short: str
-    """What the navigation calls it."""
+    """Its name in the navigation."""
     blocks: list[Block] = field(default_factory=list)
 
 
@@ -88,12 +88,12 @@ def picture(name: str, caption: str, alt: str, draw: Callable[[], Figure]) -> Pi
 
 
 def count(value: float) -> Cell:
-    """A number of things."""
+    """A count, with separators of thousands."""
     return Cell(f"{value:,.0f}", float(value))
 
 
 def number(value: Any, digits: int = 3) -> Cell:
-    """A measured number with so many significant digits; a dash where there is none."""
+    """A measured number with the given significant digits; a dash where there is none."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return Cell("–")
     if value == 0 or 1e-4 <= abs(value) < 1e6:
@@ -102,15 +102,15 @@ def number(value: Any, digits: int = 3) -> Cell:
     return Cell(minus(f"{value:.{digits - 1}e}"), float(value))
 
 
-def percent(share: Any) -> Cell:
-    """A share, as a percentage; a dash where there is none."""
-    if not isinstance(share, int | float) or not math.isfinite(share):
+def percent(fraction: Any) -> Cell:
+    """A fraction as a percentage; a dash where there is none."""
+    if not isinstance(fraction, int | float) or not math.isfinite(fraction):
         return Cell("–")
-    return Cell(minus(f"{100 * share:.{1 if abs(share) >= 0.0995 else 2}f} %"), float(share))
+    return Cell(minus(f"{100 * fraction:.{1 if abs(fraction) >= 0.0995 else 2}f} %"), float(fraction))
 
 
 def duration(seconds: float) -> Cell:
-    """A time, in the unit that suits it."""
+    """A duration, in a suitable unit."""
     if seconds < 90:
         return Cell(f"{seconds:.1f} s", seconds)
     if seconds < 5400:
@@ -119,12 +119,12 @@ def duration(seconds: float) -> Cell:
 
 
 def text(value: Any) -> Cell:
-    """Words."""
+    """A cell of text."""
     return Cell(str(value))
 
 
-def shares(counts: Iterable[tuple[str, float]], total: float) -> list[list[Cell]]:
-    """Rows of name, count and share of the total."""
+def fraction_rows(counts: Iterable[tuple[str, float]], total: float) -> list[list[Cell]]:
+    """Rows of name, count and fraction of the total."""
     return [[text(name), count(n), percent(n / total if total else math.nan)] for name, n in counts]
 
 

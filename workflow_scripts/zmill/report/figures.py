@@ -1,4 +1,4 @@
-"""Arrays in, figures out. A figure has no title: the page's caption says what it shows."""
+"""Figures from arrays. A figure has no title, because the page has a caption."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from zmill.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE
 
 Floats = NDArray[np.float64]
 LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"))
-"""Colour and dash of the first, second … curve: told apart without colour too."""
+"""Color and dash of the first, second … curve, which differ without color, too."""
 COUNTS = ListedColormap(colormaps["viridis"](np.linspace(0.25, 0.97, 256)), "counts")
-"""viridis without its ends, which would be lost on a dark or a white page."""
+"""viridis without its ends, which are hard to see on a dark or a white page."""
 WHOLE = FuncFormatter(lambda value, _: f"{value:,.0f}")
 """Ticks of a logarithmic axis of counts as plain numbers."""
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
@@ -41,14 +41,14 @@ def redshift_plane(z_spec: Floats, z_phot: Floats, z_min: float, z_max: float, o
     for sign in (-1, 1):
         axes.plot(z, z + sign * outlier * (1 + z), color=MUTED, linewidth=0.9, linestyle="--")
     axes.set(xlim=(z_min, z_max), ylim=(z_min, z_max), xlabel="spectroscopic redshift", ylabel="photometric redshift")
-    beside = figure.add_axes((0.84, 0.125, 0.025, 0.7 * 4.8 / 4.1))
-    bar = figure.colorbar(mesh, cax=beside, label="objects in a cell", format=WHOLE)
+    colorbar_axes = figure.add_axes((0.84, 0.125, 0.025, 0.7 * 4.8 / 4.1))
+    bar = figure.colorbar(mesh, cax=colorbar_axes, label="objects in a cell", format=WHOLE)
     bar.minorticks_off()
     return figure
 
 
 def error_trend(found: Trend, label: str) -> Figure:
-    """Bias, scatter and outliers of Δz along something, one above the other, with their intervals."""
+    """Bias, scatter and outliers of Δz along a quantity, in panels one above the other, with their intervals."""
     figure = Figure(figsize=(4.8, 5.0))
     panels: Sequence[Axes] = figure.subplots(3, 1, sharex=True)
     names = {"bias": "bias", "sigma_mad": "scatter σ_MAD", "eta_015": "outliers"}
@@ -66,7 +66,7 @@ def error_trend(found: Trend, label: str) -> Figure:
 
 
 def error_histogram(dz: Floats, half_width: float) -> Figure:
-    """Distribution of Δz; what lies beyond the edges is counted in the outermost bins."""
+    """Distribution of Δz; values beyond the edges are counted in the outermost bins."""
     figure = Figure()
     axes = figure.subplots()
     edges = np.linspace(-half_width, half_width, 61)
@@ -108,9 +108,9 @@ def pit_quantiles(pits: dict[str, Floats]) -> Figure:
     lower.plot([0, 1], [0, 1], color=INK, linewidth=0.9)
     upper.axhline(0, color=INK, linewidth=0.9)
     for (name, pit), (color, dash) in zip(pits.items(), LINES, strict=False):
-        share = np.quantile(pit, levels)
-        lower.plot(levels, share, color=color, linestyle=dash, label=name)
-        upper.plot(levels, share - levels, color=color, linestyle=dash)
+        quantile = np.quantile(pit, levels)
+        lower.plot(levels, quantile, color=color, linestyle=dash, label=name)
+        upper.plot(levels, quantile - levels, color=color, linestyle=dash)
     lower.set(xlabel="quantile expected", ylabel="quantile found", xlim=(0, 1), ylim=(0, 1))
     upper.set_ylabel("difference")
     if len(pits) > 1:
@@ -173,10 +173,10 @@ def search_course(scores: Floats, so_far: Floats, metric: str) -> Figure:
     """Scores of the trials of a search in the order in which they ended, NaN without one, and the best so far."""
     figure = Figure()
     axes = figure.subplots()
-    place = np.arange(1, len(scores) + 1)
-    axes.plot(place, scores, color=BLUE, marker="o", markersize=4, linestyle="none")
-    axes.step(place, so_far, where="post", color=ORANGE)
-    lost = place[np.isnan(scores)]
+    number = np.arange(1, len(scores) + 1)
+    axes.plot(number, scores, color=BLUE, marker="o", markersize=4, linestyle="none")
+    axes.step(number, so_far, where="post", color=ORANGE)
+    lost = number[np.isnan(scores)]
     foot = axes.get_xaxis_transform()
     axes.plot(lost, np.full(len(lost), 0.02), color=MUTED, marker="|", markersize=8, linestyle="none", transform=foot)
     axes.set(xlabel="trial, in the order of ending", ylabel=metric, xlim=(0.5, len(scores) + 0.5))
@@ -185,11 +185,11 @@ def search_course(scores: Floats, so_far: Floats, metric: str) -> Figure:
     return figure
 
 
-def bars(shares: dict[str, float]) -> Figure:
-    """Shares of something by name, the first on top."""
-    figure = Figure(figsize=(4.8, 1.2 + 0.32 * len(shares)))
+def bars(fractions: dict[str, float]) -> Figure:
+    """Horizontal bars of fractions by name, the first on top."""
+    figure = Figure(figsize=(4.8, 1.2 + 0.32 * len(fractions)))
     axes = figure.subplots()
-    axes.barh(list(shares), list(shares.values()), color=BLUE, alpha=0.85)
+    axes.barh(list(fractions), list(fractions.values()), color=BLUE, alpha=0.85)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -199,7 +199,7 @@ def bars(shares: dict[str, float]) -> Figure:
 def search_settings(
     values: dict[str, list[Any]], scores: Floats, best: int, metric: str, logarithmic: set[str]
 ) -> Figure:
-    """Scores of the trials of a search against each setting, a panel each; words and lists are places on the line."""
+    """Scores of the trials of a search against each setting, a panel each; texts and lists are categories."""
     rows = -(-len(values) // 2)
     figure = Figure(figsize=(4.8, 0.4 + 2.0 * rows))
     panels = list(figure.subplots(rows, min(2, len(values)), sharey=True, squeeze=False).flat)
@@ -235,7 +235,7 @@ def _logarithmic_if_wide(axes: Axes, scores: Floats) -> None:
 
 
 def distributions(axes: list[dict[str, Any]], names: dict[str, str]) -> Figure:
-    """Distributions of several things, a panel each.
+    """Distributions of several quantities, a panel each.
 
     axes : name and edges of each, and the share of rows in each bin under every key of `names`, which says what the
         curves are called.
@@ -244,8 +244,8 @@ def distributions(axes: list[dict[str, Any]], names: dict[str, str]) -> Figure:
     figure = Figure(figsize=(4.8, 0.6 + 1.5 * lines))
     panels = figure.subplots(lines, 2, squeeze=False).ravel()
     for panel, axis in zip(panels, axes, strict=False):
-        for (key, told), (color, dash) in zip(names.items(), LINES, strict=False):
-            panel.stairs(axis[key], axis["edges"], color=color, linestyle=dash, label=told)
+        for (key, label), (color, dash) in zip(names.items(), LINES, strict=False):
+            panel.stairs(axis[key], axis["edges"], color=color, linestyle=dash, label=label)
         panel.set(xlabel=axis["name"], ylabel="share of rows", xlim=(axis["edges"][0], axis["edges"][-1]))
         panel.set_ylim(bottom=0)
         panel.yaxis.set_major_locator(MaxNLocator(3))

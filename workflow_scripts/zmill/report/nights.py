@@ -1,4 +1,4 @@
-"""What a night comes to: whether it may be published, and which model is in use and why."""
+"""Result of a night: the release gates, and the choice of the deployed model."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from zmill.report.blocks import Note, Section, Table, number, text
 from zmill.report.sources import Sources
 
 SHOWN = 10
-"""Decisions that are shown."""
+"""Largest number of decisions that are shown."""
 
 
 def nights_section(sources: Sources) -> Section | None:
-    """The gates, and the latest decisions between the model in use and its challengers."""
+    """The gates, and the latest decisions between the deployed model and its challengers."""
     gates, champion = sources.json("gates.json"), sources.json("champion.json")
     if gates is None or champion is None:
         return None

@@ -1,4 +1,4 @@
-"""The page: what a run found on top, how good it is, how it came to it, and with what it was made."""
+"""The page of the report: results at the top, then accuracy, processing and provenance."""
 
 from __future__ import annotations
 
@@ -92,16 +92,16 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
 
 
 _PLACE = re.compile(r"(?<![\w./:])/(?:[^/\s:,;'\"]+/)+(?=[^/\s:,;'\"])")
-"""The folders of an absolute path; what follows `://` is no path."""
+"""The folders of an absolute path; text after `://` is no path."""
 
 
 def _without_places(text: str) -> str:
-    """A text whose absolute paths are cut to their last name."""
+    """The text with absolute paths cut to their last name."""
     return redact(_PLACE.sub("…/", text))
 
 
 def render(head: dict[str, Any], sections: list[Section]) -> str:
-    """HTML of a page. Whatever is not markup already is escaped; only the page's own script may run."""
+    """HTML of a page. All text that is not markup is escaped; only the page's own script may run."""
     here = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(here),
@@ -123,5 +123,5 @@ def render(head: dict[str, Any], sections: list[Section]) -> str:
 
 
 def _runs(blocks: list[Block]) -> list[list[Block]]:
-    """Neighbouring blocks of one kind together: pictures stand side by side."""
+    """Groups of consecutive blocks of one kind; figures are placed in a row."""
     return [list(group) for _, group in groupby(blocks, key=lambda block: block.kind)]

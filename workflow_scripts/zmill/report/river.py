@@ -1,4 +1,4 @@
-"""Where the rows came from and went: the sections on import, labels, matches, sample, prediction, time and provenance."""
+"""Processing of the rows: sections on import, labels, matches, sample, prediction, time and provenance."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from zmill.report.blocks import (
     Table,
     count,
     duration,
+    fraction_rows,
     number,
     percent,
     picture,
-    shares,
     text,
 )
 from zmill.report.sources import Predicted, Sources
@@ -33,7 +33,7 @@ SPLITS = {
     "train": "fits the models",
     "valid": "chooses among them",
     "calib": "calibrates their PDFs",
-    "test": "tells how good they are",
+    "test": "measures their accuracy",
 }
 FLAGS = {
     1: "fails a cut of the training sample",
@@ -57,7 +57,7 @@ REJECTED = {
 
 
 def distribution_section(sources: Sources, tested: Tested, predicted: Predicted | None, edges: Floats) -> Section:
-    """n(z) of all rows by points and by stacked PDFs, beside that of the spectra."""
+    """n(z) of all rows from points and from stacked PDFs, compared with that of the spectra."""
     curves = {}
     notes = []
     width = np.diff(edges)
@@ -76,7 +76,7 @@ def distribution_section(sources: Sources, tested: Tested, predicted: Predicted 
         notes.append(
             "This survey is given as tables without positions: no catalogue was predicted, only the test rows."
         )
-    told = ", ".join(curves)
+    names = ", ".join(curves)
     section = Section("distribution", "Redshift distribution n(z)", "n(z)")
     section.blocks.append(
         Note(
@@ -88,8 +88,8 @@ def distribution_section(sources: Sources, tested: Tested, predicted: Predicted 
     section.blocks.append(
         picture(
             "nz",
-            f"Normalised redshift distributions: {told}.",
-            f"Curves of {told} up to redshift {shown:.2g}.",
+            f"Normalised redshift distributions: {names}.",
+            f"Curves of {names} up to redshift {shown:.2g}.",
             lambda: figures.redshift_distributions(curves, shown),
         )
     )
@@ -121,17 +121,17 @@ def rows_section(predicted: Predicted | None) -> Section | None:
 
 
 def removed_section(sources: Sources) -> Section:
-    """What each stage set aside, from the survey's files to the sample."""
+    """Rows that each stage rejected, from the survey's files to the sample."""
     section = Section("removed", "From catalogue to sample", "What was removed")
     rejected = sources.rejected()
     for name, reasons in sorted(rejected.items(), key=lambda item: list({**REJECTED, **rejected}).index(item[0])):
         total = sum(reasons.values())
-        told = REJECTED.get(name, name)
-        rows = shares(sorted(reasons.items(), key=lambda item: -item[1]), total)
+        title = REJECTED.get(name, name)
+        rows = fraction_rows(sorted(reasons.items(), key=lambda item: -item[1]), total)
         section.blocks.append(
-            Table(f"{told} ({total:,}; rejected/{name}.parquet)", ["reason", "rows", "share"], rows)
+            Table(f"{title} ({total:,}; rejected/{name}.parquet)", ["reason", "rows", "share"], rows)
             if total
-            else Note(f"{told}: none.")
+            else Note(f"{title}: none.")
         )
     section.blocks += _faults(sources)
     labels = sources.json("specz/labels.json")
@@ -181,17 +181,17 @@ def sample_section(sources: Sources) -> Section:
     by_source: dict[str, dict[str, int]] = {}
     splits = sorted(sample["splits"], key=[*SPLITS, *sample["splits"]].index)
     for name in splits:
-        told = sample["splits"][name]
-        redshift = told.get("redshift", {})
+        split = sample["splits"][name]
+        redshift = split.get("redshift", {})
         rows.append(
             [
                 text(name),
                 text(SPLITS.get(name, "")),
-                count(told["rows"]),
+                count(split["rows"]),
                 *(number(redshift.get(level)) for level in levels),
             ]
         )
-        for source, n in told.get("label_source", {}).items():
+        for source, n in split.get("label_source", {}).items():
             by_source.setdefault(source, {})[name] = n
     section.blocks.append(
         Table("Rows and their redshifts", ["split", "use", "rows", *(f"z {level}" for level in levels)], rows)
@@ -210,7 +210,7 @@ def sample_section(sources: Sources) -> Section:
 
 
 def _weights(sources: Sources) -> list[Block]:
-    """How labelled rows are weighed to stand for the survey, and how near that comes."""
+    """Weights of the labelled rows that make them represent the survey, and the agreement that they reach."""
     weights = sources.json("sample/weights.json")
     if weights is None:
         return [
@@ -221,12 +221,12 @@ def _weights(sources: Sources) -> list[Block]:
     splits = [
         [
             text(name),
-            count(told["rows"]),
-            count(told["effective_rows"]),
-            number(told["largest"]),
-            count(told["clipped"]),
+            count(weighted["rows"]),
+            count(weighted["effective_rows"]),
+            number(weighted["largest"]),
+            count(weighted["clipped"]),
         ]
-        for name, told in sorted(weights["splits"].items(), key=lambda item: list(SPLITS).index(item[0]))
+        for name, weighted in sorted(weights["splits"].items(), key=lambda item: list(SPLITS).index(item[0]))
     ]
     axes = weights["axes"]
     near = [[text(axis["name"]), number(axis["ks"]), number(axis["ks_weighted"])] for axis in axes]
@@ -260,7 +260,7 @@ def _weights(sources: Sources) -> list[Block]:
 
 
 def time_section(sources: Sources) -> Section | None:
-    """What each rule took."""
+    """Time and memory of each rule."""
     work = sources.work()
     if not work:
         return None
@@ -280,7 +280,7 @@ def time_section(sources: Sources) -> Section | None:
 
 
 def provenance_section(sources: Sources, config: dict[str, Any], survey: dict[str, Any]) -> Section:
-    """With what, and from which settings, this was made."""
+    """Provenance: software, code and settings."""
     revision = code_revision()
     code = (
         "not a git checkout"
@@ -350,11 +350,11 @@ def _separations(sources: Sources) -> list[Block]:
 
 
 def _reach(z: Floats, density: Floats) -> float:
-    """Redshift below which nearly all of a distribution lies, and a little more."""
+    """Redshift somewhat above the one below which nearly all of a distribution lies."""
     middle = z if len(z) == len(density) else z[1:]
     width = np.gradient(z) if len(z) == len(density) else np.diff(z)
-    share = np.cumsum(density * width)
-    return float(middle[min(int(np.searchsorted(share, 0.997 * share[-1])), len(middle) - 1)] * 1.08)
+    cumulative = np.cumsum(density * width)
+    return float(middle[min(int(np.searchsorted(cumulative, 0.997 * cumulative[-1])), len(middle) - 1)] * 1.08)
 
 
 def _words(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What searching the settings of models found: its course, which settings mattered, and the best trials."""
+"""Results of the searches of model settings: the course, the important settings, and the best trials."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from zmill.report.blocks import Block, Cell, Note, Section, Table, count, durati
 from zmill.report.sources import Sources
 
 BEST = 10
-"""Trials in the table."""
+"""Number of trials in the table."""
 SETTINGS = 8
-"""Most settings that have a panel of their own."""
+"""Largest number of settings with a panel."""
 
 
 def searches_section(sources: Sources) -> Section | None:
-    """Every search there is; None where there is none."""
+    """All searches; None where there is none."""
     found = sources.searches()
     if not found:
         return None
@@ -90,10 +90,10 @@ def _search(model: str, search: dict[str, Any]) -> list[Block]:
 def _best_so_far(scores: Floats, metric: str) -> Floats:
     """(n,) the best of the scores up to each, NaN before the first."""
     found, best = np.full(len(scores), np.nan), np.nan
-    for place, score in enumerate(scores):
+    for index, score in enumerate(scores):
         if np.isnan(best) or badness(metric, score) < badness(metric, best):
             best = score
-        found[place] = best
+        found[index] = best
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the report is made from: the small files of the stages, and columns of the predicted catalogue.
+"""Data of the report: the small files of the stages, and columns of the predicted catalogue.
 
 Surveys without positions have no import, labels, cross-match and predicted catalogue: what is not there is None or empty.
 """
@@ -24,16 +24,16 @@ from zmill.pdf.grid import Grid
 
 Floats = NDArray[np.float64]
 STACK_ROWS = 100_000
-"""Rows whose PDFs are stacked; of a larger survey they are taken from row groups spread over the sky."""
+"""Largest number of rows whose PDFs are stacked; larger surveys are sampled by row groups spread over the sky."""
 PER_MODEL = {"train_model", "evaluate_model", "tune_trial", "tune_model"}
-"""Rules whose jobs are each of one model."""
+"""Rules with one job per model."""
 STACK_GROUPS = 64
-"""Most row groups that are read for the stack."""
+"""Largest number of row groups that are read for the stack."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one rule took: jobs, seconds in all, largest memory in MB."""
+    """Cost of one rule: jobs, total seconds, largest memory in MB."""
 
     rule: str
     jobs: int
@@ -43,11 +43,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What `photoz/` says of all rows."""
+    """Counts over all rows of `photoz/`."""
 
     rows: int
     z_median: NDArray[np.int64]
-    """Histogram on the bins that were asked for."""
+    """Histogram on the requested bins."""
     flags: dict[int, int]
     """Rows with each bit of `flags`."""
     unflagged: int
@@ -71,7 +71,7 @@ class Sources:
 
     @cached_property
     def best(self) -> dict[str, Any]:
-        """Which model was chosen and why."""
+        """The choice of the model and its reason."""
         found: dict[str, Any] = read_json(self.results / "evaluation" / "best.json")
         return found
 
@@ -82,12 +82,12 @@ class Sources:
 
     @cached_property
     def leaderboard(self) -> list[dict[str, str]]:
-        """Rows of the leaderboard as they are written."""
+        """Rows of the leaderboard."""
         return _csv(self.results / "evaluation" / "leaderboard.csv")
 
     @cached_property
     def patterns(self) -> list[dict[str, str]]:
-        """Rows of the leaderboard by pattern of bands as they are written."""
+        """Rows of the leaderboard by pattern of bands."""
         return _csv(self.results / "evaluation" / "patterns.csv")
 
     def models(self) -> dict[str, dict[str, Any]]:
@@ -121,13 +121,13 @@ class Sources:
         return {name: self.predictions(name, split).column("pit").to_numpy() for name in self.names}
 
     def rejected(self) -> dict[str, dict[str, int]]:
-        """Rows that were set aside: table -> reason -> rows."""
+        """Rejected rows: table -> reason -> number of rows."""
         found: dict[str, dict[str, int]] = {}
         for path in sorted((self.results / "rejected").glob("*.parquet")):
-            beside = path.with_suffix(".json")
-            if beside.is_file():
-                said = read_json(beside)
-                found[path.stem] = {key: int(n) for key, n in said.items() if isinstance(n, int)}
+            counts_file = path.with_suffix(".json")
+            if counts_file.is_file():
+                counts = read_json(counts_file)
+                found[path.stem] = {key: int(n) for key, n in counts.items() if isinstance(n, int)}
             elif "reason" in pq.read_schema(path).names:
                 counted = pq.read_table(path, columns=["reason"]).column("reason").value_counts().to_pylist()
                 found[path.stem] = {str(entry["values"]): int(entry["counts"]) for entry in counted}
@@ -183,7 +183,7 @@ class Sources:
         return None if total is None or grid is None else (grid, total / rows, rows)
 
     def work(self) -> list[Work]:
-        """What each rule took, by Snakemake's benchmark files, in the order in which the rules first ended; without
+        """Cost of each rule, from Snakemake's benchmark files, in the order in which the rules first ended; without
         models that are not on the leaderboard."""
         folder = self.results / "benchmarks"
         found: dict[str, list[Path]] = defaultdict(list)

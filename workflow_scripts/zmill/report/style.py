@@ -1,4 +1,4 @@
-"""How every figure looks, and how it becomes part of a page that is light or dark."""
+"""Style of the figures, and their embedding in a light or dark page."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#1b1f24", "#5f6973", "#d9dee4"
 BLUE, ORANGE, GREEN, PURPLE = "#0072b1", "#d55e01", "#019e73", "#aa5f93"
-"""Okabe & Ito's colours, which people with any colour vision tell apart (each one digit off, to be found in the SVG)."""
+"""Okabe & Ito's colors, which are distinct for any color vision (each differs by one digit, so that it can be found in the SVG)."""
 VARIABLES = {
     INK: "--ink", MUTED: "--muted", GRID: "--line", BLUE: "--blue", ORANGE: "--orange", GREEN: "--green", PURPLE: "--purple",
 }  # fmt: skip
-"""Colours that the page's style sheet sets, once for light and once for dark."""
+"""Colors that the page's style sheet sets, for light and for dark pages."""
 
 RC: dict[Any, Any] = {
     "figure.figsize": (4.8, 3.6),
@@ -53,7 +53,7 @@ def style(name: str) -> AbstractContextManager[Any]:
 
 
 def to_svg(figure: Figure) -> Markup:
-    """A figure as an `<svg>` element whose colours are the page's. Labels are text, escaped by matplotlib."""
+    """A figure as an `<svg>` element whose colors are the page's. Labels are text, escaped by matplotlib."""
     sink = io.StringIO()
     figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
     text = sink.getvalue()

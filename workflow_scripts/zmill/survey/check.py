@@ -1,4 +1,4 @@
-"""Which files a survey definition names, and what is wrong with them, told before any job starts."""
+"""Check of the files that a survey definition names, before any job starts."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from zmill.survey_definition import Survey
 from zmill.workflow.job import log
 
 THREADS = 8
-"""Headers that are read at the same time."""
+"""Headers that are read in parallel."""
 LOOK_ROWS = 1000
 BATCH_ROWS = 65_536
 MOST_FAULTS = 30
-"""Faults that are listed one by one."""
+"""Largest number of faults that are listed."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a file before its rows are read.
+    """Facts of a file that are known before its rows are read.
 
-    format : as it was found. spans : its pieces.
-    types : of the columns that are wanted and there, by the header; of text (`is_text`) by the first rows.
-    units, warnings : what the file says of itself.
-    faults : a line for each thing that is wrong: no table, a column that is missing or holds no numbers where numbers are wanted.
+    format : its format. spans : its pieces.
+    types : of the required columns that exist, from the header, or from the first rows of text files (`is_text`).
+    units, warnings : the units stated in the file, and warnings of its reader.
+    faults : one line per fault: no table, a missing column, or a column without the required numbers.
     """
 
     path: Path
@@ -58,8 +58,8 @@ def read_header(
 
     Parameters
     ----------
-    named : the setting that names each column that is to be there.
-    numeric : those that must hold numbers.
+    named : required column -> the setting that names it.
+    numeric : the columns that must hold numbers.
     format_, group : as `open_table` takes them.
     piece_rows : rows of a piece.
     """
@@ -82,7 +82,7 @@ def read_header(
 
 
 def _by_setting(lacks: Mapping[str, str], named: Mapping[str, str]) -> list[str]:
-    """Each setting once that names columns that a file lacks: a wrong template is one fault, not one of each band."""
+    """One fault per setting that names missing columns: a wrong template is one fault, not one per band."""
     columns: dict[str, list[str]] = {}
     for name, lack in lacks.items():
         if lack:
@@ -94,7 +94,7 @@ def _by_setting(lacks: Mapping[str, str], named: Mapping[str, str]) -> list[str]
 
 
 def _no_numbers(table: Table, name: str, key: str) -> list[str]:
-    """Why a column that is no number by its type holds none; text may hold numbers all the same."""
+    """The fault of a column without numeric type whose values are no numbers; text may hold numbers."""
     try:
         for _ in table.batches([name], LOOK_ROWS, table.spans(LOOK_ROWS)[0] if table.rows else None, numeric=[name]):
             break
@@ -104,7 +104,7 @@ def _no_numbers(table: Table, name: str, key: str) -> list[str]:
 
 
 def read_headers(files: Sequence[Path], survey: Survey, piece_rows: int = 1_000_000) -> list[Header]:
-    """The headers of all files of a survey, and the first rows of those that are text; several at a time.
+    """The headers of all files of a survey, and the first rows of text files, read in parallel.
 
     piece_rows : as `read_header` takes it.
     """
@@ -118,7 +118,7 @@ def read_headers(files: Sequence[Path], survey: Survey, piece_rows: int = 1_000_
 def types_over(headers: Sequence[Header], survey: Survey) -> tuple[dict[str, list[pa.DataType]], list[str]]:
     """The types of `typed_columns` in the files, and a line for each column that is text in some and a number in others.
 
-    A column without values fits every type. What a file of text holds is text or a number as the other files have it.
+    A column without values fits every type. A column of a text file has the kind that it has in the other files.
     """
     types: dict[str, list[pa.DataType]] = {}
     faults = []
@@ -149,7 +149,7 @@ def _filled(header: Header, name: str, kind: pa.DataType, survey: Survey) -> pa.
 
 
 def check_columns(files: Sequence[Path], survey: Survey) -> dict[str, pa.DataType]:
-    """Open the files that are there and look for the survey's columns.
+    """Open the existing files and check the survey's columns.
 
     Returns
     -------
@@ -158,8 +158,8 @@ def check_columns(files: Sequence[Path], survey: Survey) -> dict[str, pa.DataTyp
     Raises
     ------
     ConfigError
-        With a line per fault: what is missing, in which file, and what is nearest to it; what differs between files; units
-        that contradict the definition.
+        The message has one line per fault: missing columns with the file and the nearest name, differences between files, and
+        units that contradict the definition.
     """
     headers = read_headers([path for path in files if path.exists()], survey)
     faults = _grouped(headers)
@@ -180,12 +180,12 @@ def column_faults(
     numeric: Collection[str] = (),
     of_units: Callable[[Mapping[str, str]], list[str]] = lambda units: [],
 ) -> list[str]:
-    """Why files are no tables, which columns they lack, or what they say of units that cannot be, a line for each cause.
+    """The faults of files, one line per cause: no table, missing columns, or contradictory units.
 
-    named : (the setting that names it, name) of every column that is to be there.
-    numeric : names of those that must hold numbers.
+    named : (setting, name) of every required column.
+    numeric : names of the columns that must hold numbers.
     format_, group : as `open_table` takes them.
-    of_units : a sentence for each unit of a file, by column, that cannot be.
+    of_units : returns one sentence per contradictory unit, from the units of a file by column.
     """
     keys = {name: key for key, name in named}
     headers = [read_header(path, keys, numeric, format_, group) for path in files]
@@ -194,7 +194,7 @@ def column_faults(
 
 
 def _grouped(headers: Iterable[Header]) -> list[str]:
-    """Each fault once, with the first file that has it and how many others do."""
+    """Each fault once, with the first file and the number of other files that have it."""
     files: dict[str, list[Path]] = {}
     for header in headers:
         for fault in header.faults:
@@ -213,7 +213,7 @@ def _shortened(faults: list[str]) -> list[str]:
 
 
 def _key(name: str, survey: Survey) -> str:
-    """Which setting asks for a column."""
+    """The setting that requires a column."""
     settings = survey.columns
     for key in ("object_id", "ra", "dec", "ebv", "redshift"):
         if getattr(settings, key) == name:

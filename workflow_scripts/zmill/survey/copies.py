@@ -1,8 +1,8 @@
 """Objects that a survey has more than once under different identifiers, such as those in the overlap of two tiles.
 
-Two rows are taken for one object where they lie within `SEPARATION` and their magnitudes agree. Rows are sorted by
-`_healpix_29`, in which order nearly all rows that are so near follow each other. Only these are compared, which costs next to
-nothing and finds 95 % of the copies of a survey of 150 objects per square arcminute, more of a sparser one.
+Two rows count as one object where they lie within `SEPARATION` and their magnitudes agree. Rows are sorted by
+`_healpix_29`, in which order nearly all rows that are so near follow each other. Only neighbors in this order are compared, which takes little
+time and finds 95 % of the copies of a survey of 150 objects per square arcminute, more of a sparser one.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ SEPARATION = 0.2
 MAGNITUDE = 0.5
 """Largest median difference of the magnitudes of two copies over the bands that both have."""
 SHARE, FEWEST = 0.003, 20
-"""Copies, as a share of the rows and as a number, from which they are warned of; chance makes 0.0015 of 300 objects per
-square arcminute."""
+"""Least copies for a warning, as a fraction of the rows and as a number; at 300 objects per square arcminute, chance pairs are
+a fraction of 0.0015."""
 
 
 COPIES = "copies"
-"""Their number, in the sidecar of a partition."""
+"""Key of the number of copies in the sidecar of a partition."""
 
 
 def copies(table: pa.Table, order: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """(n,) places, in the order of the sky, of rows that are copies of the row before.
+    """(n,) positions, in the order of the sky, of rows that are copies of the previous row.
 
     Parameters
     ----------
@@ -58,17 +58,17 @@ def copies(table: pa.Table, order: NDArray[np.int64] | None = None) -> NDArray[n
 
 
 def warn_of_copies(catalog: Path, partitions: list[Partition], warnings: Warnings) -> None:
-    """Warn of the copies that the sidecars of a catalogue count, with two of them."""
-    said = [hats.sidecar(catalog, partition) for partition in partitions]
-    counts, rows = [one.get(COPIES, 0) for one in said], sum(one["rows"] for one in said)
+    """Warn of the copies that are counted in the sidecars of a catalogue, with an example."""
+    sidecars = [hats.sidecar(catalog, partition) for partition in partitions]
+    counts, rows = [one.get(COPIES, 0) for one in sidecars], sum(one["rows"] for one in sidecars)
     found = sum(counts)
     if found < max(FEWEST, SHARE * rows):
         return
     most = partitions[int(np.argmax(counts))]
     table = hats.read_columns(catalog, most)
-    place = int(copies(table)[0])
-    first, second = table.column("object_id")[place - 1].as_py(), table.column("object_id")[place].as_py()
-    ra, dec = (table.column(name)[place].as_py() for name in ("ra", "dec"))
+    row = int(copies(table)[0])
+    first, second = table.column("object_id")[row - 1].as_py(), table.column("object_id")[row].as_py()
+    ra, dec = (table.column(name)[row].as_py() for name in ("ra", "dec"))
     warnings.add(
         f'{found:,} of {rows:,} rows have the position (within {SEPARATION:g}") and the magnitudes of another row, as objects in the '
         f"overlap of two tiles have, for example {first} and {second} at ra {ra:.6f}, dec {dec:.6f}: they count twice in n(z) and in "

@@ -1,4 +1,4 @@
-"""What became of the rows that were converted: how many were set aside and why, and what was wrong with single bands."""
+"""Counts of converted rows: rejected rows by reason, and faults of single bands."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from zmill.inputs.photometry.states import FAULTS
 
 @dataclass
 class Counts:
-    """What became of rows.
+    """Counts of converted rows.
 
-    rows : all of them.
-    rejected : rows that were set aside, by reason.
-    faults : of the other rows, those with a fault in a band, by band and fault; `E(B-V)` stands beside the bands.
-    unusable : of the other rows, those that have no band left for the faults of their bands.
+    rows : number of all rows.
+    rejected : number of rejected rows, by reason.
+    faults : of the other rows, the number with a fault in a band, by band and fault; `E(B-V)` is an entry like a band.
+    unusable : of the other rows, the number that have no usable band because of such faults.
     """
 
     rows: int = 0
@@ -34,7 +34,7 @@ class Counts:
 
     @property
     def kept(self) -> int:
-        """Rows that were not set aside."""
+        """Number of rows that were not rejected."""
         return self.rows - self.rejected.total()
 
     def json(self) -> dict[str, Any]:
@@ -54,15 +54,15 @@ class Counts:
         return cls(values["rows"], Counter(values["rejected"]), faults, values["unusable"])
 
     def refusal(self) -> str | None:
-        """Why these rows are no survey, where more than half of them are lost; None where they are one."""
+        """The reason to refuse these rows, where more than half of them are unusable; None otherwise."""
         lost = self.rejected.total() + self.unusable
         if not self.rows or lost <= self.rows / 2:
             return None
-        told = [f"{reason}: {number}" for reason, number in self.rejected.most_common()]
+        reasons = [f"{reason}: {number}" for reason, number in self.rejected.most_common()]
         if self.unusable:
-            told.append(f"no usable band: {self.unusable}, with {'; '.join(self.by_fault())}")
+            reasons.append(f"no usable band: {self.unusable}, with {'; '.join(self.by_fault())}")
         return (
-            f"{lost} of {self.rows} rows are of no use, more than half ({', '.join(told)}): the survey definition does not fit "
+            f"{lost} of {self.rows} rows are of no use, more than half ({', '.join(reasons)}): the survey definition does not fit "
             "the files; check columns, angle_unit, photometry, errors and sentinels (docs/refusals.md)"
         )
 
@@ -75,6 +75,6 @@ class Counts:
         ]
 
     def lines(self) -> list[str]:
-        """The same for a person: with what each fault is and what became of the bands."""
+        """Log lines: the counts with the meaning of each fault."""
         meanings = {**FAULTS, "ebv_out_of_range": "E(B-V) is out of range; it is unknown"}
         return [f"{line} of {self.rows} rows ({meanings[line.split(':')[0]]})" for line in self.by_fault()]

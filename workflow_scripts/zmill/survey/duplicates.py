@@ -1,8 +1,8 @@
 """Identifiers that occur more than once in a survey of any size.
 
-Every piece of the survey leaves the sorted 64-bit hashes of its identifiers; hashes are compared range by range, so that
-memory holds one range of them. What is found is then looked up by value: two identifiers that share a hash are not
-taken for one.
+Every piece of the survey stores the sorted 64-bit hashes of its identifiers. Hashes are compared range by range, so that
+memory holds one range of them. Repeated hashes are then compared by value: two identifiers with the same hash do not
+count as one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 
 RANGE_HASHES = 16_000_000
-"""About so many hashes (8 bytes each) are compared at a time."""
+"""Approximate number of hashes (8 bytes each) that are compared at a time."""
 
 
 def hashes(ids: pa.Array) -> Hashes:
@@ -35,7 +35,7 @@ def hashes(ids: pa.Array) -> Hashes:
 
 
 def ranges(count: int) -> Iterator[tuple[int, int]]:
-    """Ranges of hash values, first and last, that have about `RANGE_HASHES` of `count` evenly spread hashes each."""
+    """Ranges of hash values, first and last, each with about `RANGE_HASHES` of `count` evenly distributed hashes."""
     number = -(-count // RANGE_HASHES) or 1
     edges = [(part << 64) // number for part in range(number + 1)]
     for first, behind in pairwise(edges):
@@ -59,8 +59,8 @@ def contains_any(file: Path, wanted: Hashes) -> bool:
     stored = np.load(file, mmap_mode="r")
     if not len(stored) or not len(wanted):
         return False
-    places = np.minimum(np.searchsorted(stored, wanted), len(stored) - 1)
-    return bool(np.any(stored[places] == wanted))
+    index = np.minimum(np.searchsorted(stored, wanted), len(stored) - 1)
+    return bool(np.any(stored[index] == wanted))
 
 
 class Owners:
@@ -77,13 +77,13 @@ class Owners:
         self._hashes = np.sort(hashes(as_array))
 
     def later(self, ids: pa.Array, piece: int, seen: set[int | str]) -> NDArray[np.bool_]:
-        """Whether each row repeats an identifier that came before.
+        """Whether each row repeats an earlier identifier.
 
         Parameters
         ----------
         ids : identifiers without nulls.
-        piece : number of the piece that they are from.
-        seen : repeated identifiers that this piece has had before these rows; those of these rows are added.
+        piece : number of their piece.
+        seen : repeated identifiers in earlier rows of this piece; those of these rows are added.
         """
         found = np.zeros(len(ids), np.bool_)
         if not self.first_piece:

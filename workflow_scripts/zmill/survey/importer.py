@@ -5,9 +5,9 @@ Three passes, each parallel over pieces of the input or partitions of the output
 2. every piece is converted and written to a scratch folder, rows of a partition together;
 3. every partition is brought together, sorted and written.
 
-Memory per process is that of a block of rows or of a partition, whichever is larger. What is done is kept until the end:
-an interrupted import goes on where it stopped. What the first pass found is kept for the next import, which reads only files
-that changed and those that share partitions with them, and writes these partitions alone (`zmill.survey.night`).
+Memory per process is that of a block of rows or of a partition, whichever is larger. Finished work is kept until the end:
+an interrupted import continues where it stopped. The results of the first pass are kept for the next import, which reads only
+changed files and those that share partitions with them, and writes only these partitions (`zmill.survey.night`).
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ from zmill.workflow.processes import workers
 from zmill.workflow.warning import Warnings
 
 PIECE_ROWS = 1_000_000
-"""A piece of the input has about so many rows, where its format can be read from the middle."""
+"""Approximate number of rows in a piece of the input, for formats that can be read from the middle."""
 SMALL_BYTES = 256 << 20
-"""Inputs smaller than this are imported in one process: starting others would take longer."""
+"""Inputs smaller than this are imported in one process, which is faster than starting several."""
 MOST_REPEATED = 2_000_000
 """More repeated identifiers than this mean that the column is no identifier."""
 
 
 class ImportFailed(Exception):
-    """An import that cannot go on: what was found, and what to do."""
+    """An import failed; the message names the cause and what to do."""
 
 
 def import_survey(
@@ -70,19 +70,19 @@ def import_survey(
 
     Parameters
     ----------
-    files : in the order in which their rows are numbered and the first of repeated identifiers is kept.
-    catalog : folder of the catalogue; a scratch folder is kept beside it until the import is done.
-    rejected : Parquet file of the bad rows; beside it, with the ending `.json`, their number by reason. `import.json`, beside
-        the catalogue, has these and the faults of single bands (`Counts.json`).
-    threads : processes that work at the same time.
-    data_dir : where a relative `extinction.map` starts.
+    files : in this order rows are numbered and the first of repeated identifiers is kept.
+    catalog : folder of the catalogue; a scratch folder in the same parent folder exists until the import is done.
+    rejected : Parquet file of the bad rows. A file with the ending `.json` has their number by reason; `import.json`, in the
+        parent folder of the catalogue, has these and the faults of single bands (`Counts.json`).
+    threads : parallel processes.
+    data_dir : folder that a relative `extinction.map` starts from.
 
     Raises
     ------
     ReadError
         Where a file cannot be read.
     ImportFailed
-        Where most rows are of no use, `object_id` does not identify, or rows were lost on the way.
+        Where most rows are unusable, `object_id` is not unique, or rows were lost.
     """
     catalog, scratch = Path(catalog), Path(catalog).with_name(f".{Path(catalog).name}.scratch")
     kept = kept_folder(catalog.parent)
@@ -119,9 +119,9 @@ def _import(
     looked: sources.Known,
     warnings: Warnings,
 ) -> Counts:
-    """The import with a layout; raises `TypeChanged` where a value does not fit it."""
+    """Import with a given layout; raises `TypeChanged` where a value does not fit it."""
     scratch, kept, survey = work.scratch, work.kept, work.survey
-    before = night.read(kept, _everything(work, partitions, looked))
+    before = night.read(kept, _settings_hash(work, partitions, looked))
     small = sum(_bytes(Path(file)) for file in files) < SMALL_BYTES
     with workers(1 if small else threads) as run:
         plan, starts, owners, first_rows, chosen, kept_by = _plan(found, work, partitions, run)
@@ -151,7 +151,7 @@ def _import(
     written = {partition: hats.sidecar(catalog, partition)["xxh3_128"] for partition in chosen}
     shards.write(catalog, plan_of_shards, written)
     sources.keep(looked, manifest(catalog.parent))
-    settings = _everything(work, partitions, looked)
+    settings = _settings_hash(work, partitions, looked)
     night.sync(work, todo.pieces)
     night.write(kept, night.Before(settings, now, kept_by, written, plan_of_shards))
     night.forget(work, found)
@@ -167,20 +167,20 @@ def _import(
 
 
 def kept_folder(results: Path) -> Path:
-    """Where an import keeps what the next one goes on from."""
+    """Folder of an import's state, which the next import starts from."""
     return results / "progress" / "import"
 
 
 def manifest(results: Path) -> Path:
-    """Where an import keeps which files it has read."""
+    """Path of the manifest of the files that an import has read."""
     return results / "progress" / "sources" / "survey.json"
 
 
-def _everything(work: Work, partitions: Partitions, looked: sources.Known) -> str:
-    """Hash of all that every partition depends on, beside the rows."""
+def _settings_hash(work: Work, partitions: Partitions, looked: sources.Known) -> str:
+    """Hash of all settings that the content of the partitions depends on."""
     ebv = looked[str(work.ebv_map)]["token"] if work.ebv_map else ""
-    told = [import_settings(work.survey), partitions.model_dump(), str(work.layout.schema), ebv, __version__]
-    return xxhash.xxh3_128_hexdigest(json.dumps(told, sort_keys=True).encode())
+    settings = [import_settings(work.survey), partitions.model_dump(), str(work.layout.schema), ebv, __version__]
+    return xxhash.xxh3_128_hexdigest(json.dumps(settings, sort_keys=True).encode())
 
 
 def import_settings(survey: Survey) -> dict[str, Any]:
@@ -222,19 +222,19 @@ def split(heads: Sequence[Header], survey: Survey, order: int, looked: sources.K
 
 
 def _changes(kept: Path, looked: sources.Known) -> list[TypeChanged]:
-    """The types that earlier imports found to be wider than the first rows tell, of files that are as they were."""
+    """Types of columns that earlier imports widened after the first rows, for unchanged files."""
     path = kept / night.TYPES
-    said = read_json(path) if path.is_file() else []
+    recorded = read_json(path) if path.is_file() else []
     return [
         TypeChanged(column, kind, file)
-        for column, kind, file, token in said
+        for column, kind, file, token in recorded
         if file in looked and looked[file]["token"] == token
     ]
 
 
 def _keep_change(kept: Path, looked: sources.Known, change: TypeChanged) -> None:
-    told = [*_changes(kept, looked), change]
-    write_json(kept / night.TYPES, [[one.column, one.kind, one.file, looked[one.file]["token"]] for one in told])
+    changes = [*_changes(kept, looked), change]
+    write_json(kept / night.TYPES, [[one.column, one.kind, one.file, looked[one.file]["token"]] for one in changes])
 
 
 def _type_of(layout: Layout, column: str) -> pa.DataType:
@@ -285,7 +285,7 @@ def _plan(
 
 
 def _repeated(found: list[Piece], work: Work, rows: int, run: Any) -> dict[int | str, int]:
-    """Identifiers that occur more than once, and the piece where each comes first."""
+    """Identifiers that occur more than once, and the piece with the first occurrence of each."""
     files = [work.hashes(p) for p in found]
     parts = list(run([(duplicates.repeated, files, first, last) for first, last in duplicates.ranges(rows)]))
     suspects = np.concatenate([part for _, part in parts])
@@ -302,8 +302,8 @@ def _repeated(found: list[Piece], work: Work, rows: int, run: Any) -> dict[int |
     first_piece: dict[int | str, int] = {}
     times: dict[int | str, int] = {}
     looked_up = run([(pieces.identifiers, piece, work, suspects) for piece in holding])
-    for place, counts in looked_up:
-        number = holding[place].number
+    for index, counts in looked_up:
+        number = holding[index].number
         for value, count in counts.items():
             first_piece[value] = min(number, first_piece.get(value, number))
             times[value] = times.get(value, 0) + count
@@ -324,16 +324,16 @@ def _grouped(piece: Piece, work: Work, plan: str) -> bool:
 def _write(
     found: list[Piece], work: Work, plan: str, chosen: list[Partition], todo: night.Todo, catalog: Path, run: Any
 ) -> tuple[Counts, int]:
-    """Write every partition that is to be written and is not there yet; partitions without rows are taken from `chosen`.
+    """Write every partition of `todo` that is not written yet, and remove partitions without rows from `chosen`.
 
     Returns
     -------
-    What became of the rows, and how many are in the catalogue.
+    The counts of the rows, and the number of rows in the catalogue.
     """
     sources: list[list[tuple[Path, list[int]]]] = [[] for _ in chosen]
     counts = Counts()
     for piece in found:
-        counts.add(Counts.of_json(read_json(work.told(piece))))
+        counts.add(Counts.of_json(read_json(work.counts(piece))))
     for piece in todo.pieces:
         for number, batches in read_json(work.index(piece, plan))["batches"].items():
             sources[int(number)].append((work.grouped(piece, plan), batches))
@@ -350,8 +350,8 @@ def _write(
     markers = {p: work.scratch / f"{plan}.{p.order}.{p.pixel}.written.json" for p in todo.partitions}
     left = [(p, source) for p, source in filled if not _is_written(catalog, p, markers[p])]
     progress = Progress("partitions written")
-    for place, rows in run([(pieces.write, catalog, p, source, work.layout.schema) for p, source in left]):
-        partition = left[place][0]
+    for index, rows in run([(pieces.write, catalog, p, source, work.layout.schema) for p, source in left]):
+        partition = left[index][0]
         write_json(markers[partition], hats.sidecar(catalog, partition), durable=False)
         progress.add(rows)
     progress.end()
@@ -359,7 +359,7 @@ def _write(
 
 
 def _is_written(catalog: Path, partition: Partition, marker: Path) -> bool:
-    """Whether this plan has written the partition, and nobody else since."""
+    """Whether this plan has written the partition, and no other process has since."""
     try:
         return hats.is_complete(catalog, partition) and bool(read_json(marker) == hats.sidecar(catalog, partition))
     except (FileNotFoundError, Damaged):

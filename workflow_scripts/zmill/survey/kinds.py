@@ -1,7 +1,7 @@
-"""What type a column of the survey has over all of its files: identifiers and `columns.extra`.
+"""The type of a column over all files of the survey: identifiers and `columns.extra`.
 
-Files of text tell by their first rows; a later value that does not fit widens the type for all rows (`TypeChanged`): whole
-numbers, then 3.5, then J12 is text. A column without values fits every type.
+The first rows determine the types of text files. A later value that does not fit widens the type for all rows
+(`TypeChanged`): from integers to floats (3.5) to text (J12). A column without values fits every type.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from zmill.survey.readers.base import EXACT, exact_text
 from zmill.survey.readers.text import MISSING, WHOLE
 
 ROUNDED = r"^-?\d\.\d+[eE]\+?\d{2}$"
-"""How an identifier of many digits looks once it has been a float: 1.2376619e+18."""
+"""Pattern of an identifier of many digits that was rounded to a float: 1.2376619e+18."""
 
 
 class TypeChanged(Exception):
-    """A value that does not fit the type that was taken for its column: all rows are to be read with another.
+    """A value does not fit the type of its column: all rows must be read with another type.
 
     Attributes
     ----------
     column, kind : the column, and the name of the type: int64, float32 or string.
-    file : where the value stands.
+    file : the file with the value.
     """
 
     def __init__(self, column: str, kind: str, file: str = "") -> None:
@@ -45,7 +45,7 @@ def id_type(types: Iterable[pa.DataType]) -> pa.DataType:
 
 
 def extra_type(types: Iterable[pa.DataType]) -> pa.DataType:
-    """The type of a carried column: string, int64 (for integers of 32 and 64 bits, which float32 would round) or float32."""
+    """The type of an extra column: string, int64 (for integers of 32 and 64 bits, which float32 would round) or float32."""
     values = [kind for kind in types if not _is_empty(kind)]
     if any(not _is_number(kind) and not pa.types.is_boolean(kind) for kind in values):
         return pa.string()
@@ -54,7 +54,7 @@ def extra_type(types: Iterable[pa.DataType]) -> pa.DataType:
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Whether values of a type can stand where numbers are asked for."""
+    """Whether values of a type are accepted as numbers."""
     return _is_number(kind) or pa.types.is_boolean(kind) or _is_empty(kind)
 
 
@@ -67,14 +67,14 @@ def _is_empty(kind: pa.DataType) -> bool:
 
 
 def identifiers(values: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
-    """Identifiers as int64 or string, digit for digit; null where there is none.
+    """Identifiers as int64 or string, exactly; null where there is none.
 
     Raises
     ------
     TypeChanged
-        Where they are asked for as int64 and are none.
+        Where int64 is requested and a value is no integer.
     ReadError
-        Where they are numbers that were rounded, and therefore tell no objects apart.
+        Where they are rounded numbers, which do not identify objects.
     """
     if pa.types.is_floating(values.type):
         numbers = values.to_numpy(zero_copy_only=False)
@@ -88,7 +88,7 @@ def identifiers(values: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
         rounded = values.filter(pc.match_substring_regex(values, ROUNDED))
         if len(rounded):
             raise ReadError(_rounded(name, rounded[0].as_py()))
-        if kind == pa.int64() and not _all_whole(values):
+        if kind == pa.int64() and not _all_integers(values):
             raise TypeChanged(name, "string")
     elif kind == pa.int64() and not (_is_number(values.type) or _is_empty(values.type)):
         raise TypeChanged(name, "string")
@@ -101,7 +101,7 @@ def identifiers(values: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
 
 
 def carried(values: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
-    """Values of a carried column in its type over all files: string, int64 or float32 (given as it is, or as float64).
+    """Values of an extra column in its type over all files: string, int64 or float32 (returned as float32 or float64).
 
     Raises
     ------
@@ -112,7 +112,7 @@ def carried(values: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
         return exact_text(values)
     if pa.types.is_string(values.type):
         values = without_missing(values)
-        if kind == pa.int64() and not _all_whole(values):
+        if kind == pa.int64() and not _all_integers(values):
             raise TypeChanged(name, "float32" if _cast(values, pa.float64()) is not None else "string")
         lower = pc.utf8_lower(values)
         if kind == pa.float32() and pc.all(pc.is_in(lower, pa.array(["true", "false", None]))).as_py():
@@ -131,7 +131,7 @@ def carried(values: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
 
 
 def without_missing(values: pa.Array) -> pa.Array:
-    """Text with null where nothing, or a word for a missing value, stands."""
+    """Text with null for empty text and for words that mean a missing value."""
     return pc.if_else(pc.is_in(values, pa.array(MISSING)), pa.scalar(None, pa.string()), values)
 
 
@@ -142,7 +142,7 @@ def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array | None:
         return None
 
 
-def _all_whole(values: pa.Array) -> bool:
+def _all_integers(values: pa.Array) -> bool:
     return pc.all(pc.match_substring_regex(values, WHOLE)).as_py() is not False
 
 

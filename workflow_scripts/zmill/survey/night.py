@@ -1,8 +1,8 @@
-"""What an import has to do again: the partitions that other rows fall into than last time, and the pieces that hold them.
+"""Incremental import: the partitions whose rows changed since the last import, and the pieces that contain their rows.
 
-The state of the last import is kept until the next one: which pieces there were, the partitions and the repeated
-identifiers. Before anything is written, what will be written is noted as unfinished, so that after an interruption it
-is done again, whatever the files have become by then.
+The state of the last import is kept until the next one: its pieces, partitions and repeated
+identifiers. Before partitions are written, they are recorded as unfinished, so that they are written again
+after an interruption, even if the files change meanwhile.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Owners = dict[int | str, str]
 class Before:
     """The state of the last import.
 
-    settings : of what everything depends on; with others, nothing of this holds.
+    settings : hash of the import's settings; the state is invalid for other settings.
     pieces : key -> identity. owners : see `Owners`. shards : the plan.
     partitions : content hash of each. unfinished : keys of pieces and partitions that were being written.
     """
@@ -50,35 +50,35 @@ class Before:
 
 
 def read(folder: Path, settings: str) -> Before:
-    """The last import's state; an empty one where there was none, or one with other settings."""
+    """The last import's state; an empty one where there is none, or where its settings differ."""
     path = folder / STATE
     try:
-        said: dict[str, Any] = read_json(path) if path.is_file() else {}
+        state: dict[str, Any] = read_json(path) if path.is_file() else {}
     except Damaged as error:
-        log.warning("%s; the whole survey is imported again", error)
-        said = {}
-    if said.get("settings") != settings:
+        log.warning("%s; the complete survey is imported again", error)
+        state = {}
+    if state.get("settings") != settings:
         return Before()
     return Before(
         settings=settings,
-        pieces=said["pieces"],
-        owners=dict(said["owners"]),
-        partitions={Partition(order, pixel): told for order, pixel, told in said["partitions"]},
-        shards={int(number): [Partition(*one) for one in kept] for number, kept in said["shards"].items()},
-        unfinished_pieces=frozenset(said["unfinished_pieces"]),
-        unfinished=frozenset(Partition(*one) for one in said["unfinished"]),
+        pieces=state["pieces"],
+        owners=dict(state["owners"]),
+        partitions={Partition(order, pixel): digest for order, pixel, digest in state["partitions"]},
+        shards={int(number): [Partition(*one) for one in kept] for number, kept in state["shards"].items()},
+        unfinished_pieces=frozenset(state["unfinished_pieces"]),
+        unfinished=frozenset(Partition(*one) for one in state["unfinished"]),
     )
 
 
 def write(folder: Path, state: Before) -> None:
-    """Keep a state."""
+    """Write a state."""
     write_json(
         folder / STATE,
         {
             "settings": state.settings,
             "pieces": state.pieces,
             "owners": list(state.owners.items()),
-            "partitions": [[one.order, one.pixel, told] for one, told in state.partitions.items()],
+            "partitions": [[one.order, one.pixel, digest] for one, digest in state.partitions.items()],
             "shards": {str(n): [[one.order, one.pixel] for one in kept] for n, kept in state.shards.items()},
             "unfinished_pieces": sorted(state.unfinished_pieces),
             "unfinished": [[one.order, one.pixel] for one in sorted(state.unfinished)],
@@ -87,8 +87,8 @@ def write(folder: Path, state: Before) -> None:
 
 
 def keys(found: Sequence[Piece], first_rows: Sequence[int], named: bool) -> dict[str, str]:
-    """What tells whether a piece's rows are as they were -> its identity: the number of its first row counts where rows
-    have no identifier but their number."""
+    """Key of each piece -> its identity. The key changes when the piece's rows change; it includes the number of the first row
+    where the row number is the identifier."""
     return {
         piece.identity if named else f"{piece.identity}@{first}": piece.identity
         for piece, first in zip(found, first_rows, strict=False)
@@ -97,7 +97,7 @@ def keys(found: Sequence[Piece], first_rows: Sequence[int], named: bool) -> dict
 
 @dataclass(frozen=True)
 class Todo:
-    """What is to be written: partitions; pieces that are converted for it, of which `changed` are not as they were."""
+    """The partitions to write, the pieces to convert for them, and the keys of the changed pieces."""
 
     partitions: set[Partition]
     pieces: list[Piece]
@@ -113,12 +113,12 @@ def todo(
     chosen: Sequence[Partition],
     catalog: Path,
 ) -> Todo:
-    """Compare with the last import.
+    """The partitions and pieces to write, from a comparison with the last import.
 
     Parameters
     ----------
     now : `keys` of the pieces.
-    chosen : the partitions that there are to be, in the order of the sky.
+    chosen : the partitions of the new catalogue, in the order of the sky.
     """
     changed = {key for key in now if key not in before.pieces} | (before.unfinished_pieces & set(now))
     gone = [identity for key, identity in before.pieces.items() if key not in now]
@@ -128,7 +128,7 @@ def todo(
     touched = [pixels[now[key]] for key in changed] + [_pixels(work, identity) for identity in gone]
     edges = np.array([one.interval() for one in chosen], np.int64)
     hit = {chosen[number] for number in _numbers(touched, edges, work.order)}
-    redo = {one for one in chosen if one in hit or not _stands(one, before, catalog)}
+    redo = {one for one in chosen if one in hit or not _is_unchanged(one, before, catalog)}
     numbers = {number for number, one in enumerate(chosen) if one in redo}
     needed = [
         piece
@@ -140,16 +140,16 @@ def todo(
     return Todo(redo, needed, frozenset(changed))
 
 
-def _stands(partition: Partition, before: Before, catalog: Path) -> bool:
-    """Whether a partition is there as the last import left it."""
-    told = before.partitions.get(partition)
-    if told is None or partition in before.unfinished:
+def _is_unchanged(partition: Partition, before: Before, catalog: Path) -> bool:
+    """Whether a partition is unchanged since the last import."""
+    recorded_hash = before.partitions.get(partition)
+    if recorded_hash is None or partition in before.unfinished:
         return False
-    return hats.is_complete(catalog, partition) and bool(hats.sidecar(catalog, partition)["xxh3_128"] == told)
+    return hats.is_complete(catalog, partition) and bool(hats.sidecar(catalog, partition)["xxh3_128"] == recorded_hash)
 
 
 def _other_owners(found: Sequence[Piece], now: dict[str, str], owners: Owners, before: Before, work: Work) -> set[str]:
-    """Keys of pieces with an identifier that was repeated, or is, and is kept from another place than before."""
+    """Keys of pieces with a repeated identifier whose kept occurrence is now in another piece."""
     differ = {value for value in owners.keys() | before.owners.keys() if owners.get(value) != before.owners.get(value)}
     if not differ:
         return set()
@@ -164,7 +164,7 @@ def _pixels(work: Work, identity: str) -> NDArray[np.int64]:
 
 
 def _numbers(pixels: Iterable[NDArray[np.int64]], edges: NDArray[np.int64], order: int) -> set[int]:
-    """Numbers of the partitions, of which `edges` are the first index and the one behind the last, that pixels lie in."""
+    """Numbers of the partitions that contain the pixels; `edges` are their first and end indices."""
     found: set[int] = set()
     for some in pixels:
         index = some << 2 * (HEALPIX_ORDER - order)
@@ -175,13 +175,13 @@ def _numbers(pixels: Iterable[NDArray[np.int64]], edges: NDArray[np.int64], orde
 
 
 def sync(work: Work, done: Iterable[Piece]) -> None:
-    """Bring what is kept of pieces to the disk, all of it at a time: there may be thousands of small files."""
+    """Write the kept files of pieces to the disk (fsync), all at once, because there may be thousands of small files."""
     names = {piece.identity for piece in done}
     files.sync(path for path in work.kept.iterdir() if _identity(path) in names)
 
 
 def forget(work: Work, found: Sequence[Piece]) -> None:
-    """Remove what is kept of pieces that are no more."""
+    """Remove the kept files of pieces that no longer exist."""
     there = {piece.identity for piece in found}
     for path in work.kept.iterdir():
         if path.name not in (STATE, TYPES) and _identity(path) not in there:
@@ -189,5 +189,5 @@ def forget(work: Work, found: Sequence[Piece]) -> None:
 
 
 def _identity(path: Path) -> str:
-    """The piece that a file is of, or its check file."""
+    """Identity of the piece of a file or of its check file."""
     return path.name.lstrip(".").split(".")[0]

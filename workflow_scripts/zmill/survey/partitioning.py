@@ -1,4 +1,4 @@
-"""How many rows each part of the sky has, and the pixels that are to be partitions."""
+"""Histogram of rows per HEALPix pixel, and the choice of partitions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from zmill.catalog.hats import Partition
 
 Histogram = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Pixels that have rows, ascending, and how many."""
+"""Pixels that have rows, ascending, and their numbers of rows."""
 
 
 def histogram(pixels: NDArray[np.int64]) -> Histogram:
@@ -31,7 +31,7 @@ def choose(counted: Histogram, order: int, max_rows: int) -> list[Partition]:
 
     Parameters
     ----------
-    counted : rows per pixel of `order`; a pixel of this order is not divided, however many rows it has.
+    counted : rows per pixel of `order`; pixels of this order are never divided.
     """
     pixels, counts = counted
     chosen: list[Partition] = []
@@ -49,7 +49,7 @@ def choose(counted: Histogram, order: int, max_rows: int) -> list[Partition]:
 
 
 def partition_numbers(healpix29: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Number of the partition that each row falls in.
+    """Number of the partition of each row.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The work of the import on one piece of the input, or on one partition of the output; each leaves whole files behind.
+"""Tasks of the import on one piece of the input or one partition of the output; each writes its files atomically.
 
-A piece is a run of rows of one file. Names of what it leaves carry its identity (file, content, rows, settings), so that work
-that is done is found again, after an interruption or another night, and is not found where the input changed.
+A piece is a range of rows of one file. The names of its files contain its identity (file, content, rows, settings), so that
+finished work is reused after an interruption or on another night, and is not reused where the input changed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 BATCH_ROWS = 65_536
-"""Rows that are converted at a time: few enough to stay in the processor's cache."""
+"""Rows that are converted at a time: few enough to fit the processor's cache."""
 BLOCK_BYTES = 96 << 20
 """Converted rows are held up to this size, then grouped by partition and written to the scratch folder."""
 REJECTED = pa.schema(
@@ -62,9 +62,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Work:
-    """What every piece of work needs to know.
+    """Settings that are common to all tasks.
 
-    scratch, kept : folders for what is needed until the import ends, and until the next one.
+    scratch, kept : folders of files that are needed until the import ends, and until the next import.
     order : HEALPix order in which rows are counted: that of the smallest partition.
     ebv_map : file of E(B-V), or None.
     """
@@ -100,8 +100,8 @@ class Work:
         """Bad rows."""
         return self.kept / f"{piece.identity}.rejected.parquet"
 
-    def told(self, piece: Piece) -> Path:
-        """What became of the rows (`Counts`)."""
+    def counts(self, piece: Piece) -> Path:
+        """Counts of the rows (`Counts`)."""
         return self.kept / f"{piece.identity}.json"
 
     def is_counted(self, piece: Piece) -> bool:
@@ -111,11 +111,11 @@ class Work:
 
     def is_converted(self, piece: Piece) -> bool:
         """Whether the second pass has done a piece, in this import or an earlier one."""
-        return self.told(piece).is_file() and self.rejected(piece).is_file()
+        return self.counts(piece).is_file() and self.rejected(piece).is_file()
 
 
 def naming_its_file(task: Callable[Concatenate[Piece, P], R]) -> Callable[Concatenate[Piece, P], R]:
-    """A task on a piece whose errors say which file they are about."""
+    """Decorator of a task on a piece that adds the file to its errors."""
 
     @wraps(task)
     def run(piece: Piece, *arguments: P.args, **options: P.kwargs) -> R:
@@ -139,7 +139,7 @@ def count(piece: Piece, work: Work) -> int:
     """Count a piece's rows by pixel and keep the hashes of its identifiers; returns the number of rows."""
     named = work.survey.columns.object_id is not None
     rows, histograms, hashed = 0, [], []
-    for batch in _batches(piece, work, place_columns(work.survey)):
+    for batch in _batches(piece, work, position_columns(work.survey)):
         ra, dec, reason = positions(batch, work.survey)
         good = reason == 0
         if named:
@@ -165,7 +165,7 @@ def count(piece: Piece, work: Work) -> int:
 def identifiers(piece: Piece, work: Work, wanted: duplicates.Hashes) -> dict[int | str, int]:
     """The identifiers of a piece, of rows with a position, whose hash is among `wanted`, and how often each occurs."""
     found: dict[int | str, int] = {}
-    for batch in _batches(piece, work, place_columns(work.survey)):
+    for batch in _batches(piece, work, position_columns(work.survey)):
         ids = object_ids(batch, work.layout, 0)
         good = (positions(batch, work.survey)[2] == 0) & ids.is_valid().to_numpy(zero_copy_only=False)
         ids = ids.filter(pa.array(good))
@@ -224,9 +224,11 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
             converted = convert(batch, work.layout, first_row + counts.rows, ebv_at)
             reason, ids = converted.reason, converted.columns["object_id"]
             if owners.first_piece:
-                placed = np.flatnonzero(np.isin(reason, _PLACED) & ids.is_valid().to_numpy(zero_copy_only=False))
-                later = owners.later(ids.take(pa.array(placed)), piece.number, seen)
-                reason[placed[later]] = REASONS.index("duplicate_object_id")
+                positioned = np.flatnonzero(
+                    np.isin(reason, _POSITIONED) & ids.is_valid().to_numpy(zero_copy_only=False)
+                )
+                later = owners.later(ids.take(pa.array(positioned)), piece.number, seen)
+                reason[positioned[later]] = REASONS.index("duplicate_object_id")
             good = reason == 0
             block.append(arrow(converted.columns, schema, None if good.all() else good))
             held += block[-1].num_rows
@@ -238,16 +240,16 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
                 flush(block)
                 block, held = [], 0
         flush(block)
-    write_json(work.told(piece), counts.json(), durable=False)
+    write_json(work.counts(piece), counts.json(), durable=False)
     content = {"batches": index, "bytes": work.grouped(piece, plan).stat().st_size}
     write_json(work.index(piece, plan), content, durable=False)
     return counts.rows
 
 
-_PLACED = [
+_POSITIONED = [
     code for code, name in enumerate(REASONS) if not name.startswith("position_") and name != "object_id_missing"
 ]
-"""Rows that the first pass counted: those with a position. Whether one repeats an identifier comes before other faults."""
+"""Reason codes of rows that the first pass counted: rows with a position. A repeated identifier has precedence over other faults."""
 
 
 def _by_partition(block: list[pa.RecordBatch], starts: np.ndarray) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -285,7 +287,7 @@ def _bad_rows(columns: dict[str, Any], reason: np.ndarray, path: Path, first_row
 
 
 def write(catalog: Path, partition: Partition, sources: Sequence[tuple[Path, list[int]]], schema: pa.Schema) -> int:
-    """Bring a partition's rows together, sort them by `_healpix_29` and then `object_id`, and write the partition.
+    """Collect a partition's rows, sort them by `_healpix_29` and then `object_id`, and write the partition.
 
     Parameters
     ----------
@@ -326,14 +328,14 @@ def sorted_order(table: pa.Table) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ shared
 
 
-def place_columns(survey: Survey) -> list[str]:
-    """The columns that say which object and where: all that the first pass reads."""
+def position_columns(survey: Survey) -> list[str]:
+    """The columns of identifier and position, which are all that the first pass reads."""
     columns = survey.columns
     return list(dict.fromkeys(name for name in (columns.object_id, columns.ra, columns.dec) if name))
 
 
 def row_bytes(schema: pa.Schema) -> int:
-    """About how many bytes a row takes in memory; a string is taken for 24."""
+    """Approximate size of a row in memory in bytes; a string counts as 24."""
     return sum(24 if pa.types.is_string(field.type) else field.type.bit_width // 8 for field in schema)
 
 

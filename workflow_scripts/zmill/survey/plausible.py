@@ -1,6 +1,6 @@
-"""A look at the first rows of a survey's files: numbers that are sentinels nobody declared, errors and magnitudes that cannot be.
+"""Plausibility check of the first rows of a survey's files: undeclared sentinel values, impossible errors and magnitudes.
 
-What is certain is counted by the import itself; this is what a person should know before it starts.
+The import itself counts certain faults; this check warns of probable ones before the import starts.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from zmill.survey.rows import convert, floats, input_columns, layout_of, positio
 from zmill.survey_definition import Extinction, Range, Survey
 
 LOOK_FILES, LOOK_ROWS = 20, 200_000
-"""So many files, spread over all of them, are looked into, and so many of their first rows together."""
+"""Number of files, spread over all of them, that are checked, and the total number of their first rows."""
 REPEATED = 0.01
-"""One value in a larger share of a column than this is no measurement."""
+"""A single value in a larger fraction of a column is not a measurement."""
 ENOUGH = 100
-"""Of fewer rows nothing is said."""
+"""Least number of rows for a warning."""
 LOWEST_RATIO, HIGHEST_RATIO = 0.2, 5000.0
 """A median signal-to-noise ratio lies between these: pure noise has 0.67, and no photometry is better than 0.02 %."""
 BRIGHTEST_MEDIAN, FAINTEST_MEDIAN = 8.0, 29.0
@@ -38,10 +38,10 @@ Booleans = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Look:
-    """What the first rows show.
+    """The findings in the first rows.
 
-    warnings : a sentence each, with counts and what to write.
-    refusal : why these files are no survey of this definition, where all rows were looked at; None otherwise.
+    warnings : one sentence each, with counts and the setting to write.
+    refusal : the reason to refuse the files, where all rows were checked; None otherwise.
     """
 
     warnings: list[str]
@@ -49,7 +49,7 @@ class Look:
 
 
 def look(files: Sequence[Path], survey: Survey) -> Look:
-    """Look at the first rows of the files that are there.
+    """Check the first rows of the existing files.
 
     Raises
     ------
@@ -57,10 +57,10 @@ def look(files: Sequence[Path], survey: Survey) -> Look:
         Where a file cannot be read.
     """
     columns = survey.columns.model_copy(update={"object_id": None, "extra": []})
-    # E(B-V) of a map is looked up by the import alone.
+    # Only the import reads E(B-V) from a map.
     extinction = Extinction() if survey.extinction.map else survey.extinction
-    placed = bool(survey.files)
-    # Positions are judged here: pixels are not needed, and to import what finds them takes seconds.
+    has_positions = bool(survey.files)
+    # Positions are checked here, because pixels are not needed and importing their library takes seconds.
     survey = survey.model_copy(update={"columns": columns, "extinction": extinction, "files": [], "tables": None})
     there = [path for path in map(Path, files) if path.exists()]
     step = max(1, -(-len(there) // LOOK_FILES))
@@ -77,10 +77,10 @@ def look(files: Sequence[Path], survey: Survey) -> Look:
             batch = batch.slice(0, most)
             most -= batch.num_rows
             converted = convert(batch, layout, 0)
-            if placed:
+            if has_positions:
                 ra, dec, astray = positions(batch, survey)
                 np.copyto(converted.reason, astray, where=astray > 0)
-                seen.add_places(ra[astray == 0], dec[astray == 0])
+                seen.add_positions(ra[astray == 0], dec[astray == 0])
             counts.add(converted.counted(survey))
             seen.add(batch, converted.columns, converted.faults, converted.reason == 0)
         everything &= most > 0
@@ -98,7 +98,7 @@ def _batches(path: Path, survey: Survey, rows: int) -> Iterator[pa.RecordBatch]:
 
 
 class _Seen:
-    """Values of the rows that were looked at, by column."""
+    """Values of the checked rows, by column."""
 
     def __init__(self, survey: Survey) -> None:
         self.survey = survey
@@ -107,14 +107,14 @@ class _Seen:
         self.errors: set[str] = set()
         self.mags: dict[str, list[Floats]] = {}
         self.ratios: dict[str, list[Floats]] = {}
-        self.places: list[tuple[float, float]] = []
-        self.placed = 0
+        self.extents: list[tuple[float, float]] = []
+        self.positions = 0
         self.good = 0
 
     def add(
         self, batch: pa.RecordBatch, columns: dict[str, Any], faults: dict[str, dict[str, Booleans]], good: Booleans
     ) -> None:
-        """Keep what a batch has."""
+        """Add the values of a batch."""
         survey, sentinels = self.survey, self.survey.sentinels
         declared = [*sentinels.undetected, *sentinels.unobserved]
         self.good += int(good.sum())
@@ -141,22 +141,22 @@ class _Seen:
             if noise is not None:
                 self.ratios.setdefault(band, []).append(_ratios(value, noise, survey)[looked & (noise > 0)])
 
-    def add_places(self, ra: Floats, dec: Floats) -> None:
-        """Keep how far positions reach, in degrees."""
+    def add_positions(self, ra: Floats, dec: Floats) -> None:
+        """Add the largest coordinates of positions, in degrees."""
         if len(ra):
-            self.places.append((float(np.abs(ra).max()), float(np.abs(dec).max())))
-            self.placed += len(ra)
+            self.extents.append((float(np.abs(ra).max()), float(np.abs(dec).max())))
+            self.positions += len(ra)
 
     def _keep(self, column: str, values: Floats, rows: int) -> None:
         self.values.setdefault(column, []).append(values)
         self.rows[column] = self.rows.get(column, 0) + rows
 
     def warnings(self, of: str) -> list[str]:
-        """What is to be said."""
+        """All warnings."""
         return [*self._repeated(of), *self._absent(of), *self._medians(), *self._positions()]
 
     def _absent(self, of: str) -> list[str]:
-        """Bands that no row has."""
+        """Warnings of bands without a measurement."""
         absent = [band for band, parts in self.mags.items() if not any(map(len, parts))]
         if not absent or self.good < ENOUGH:
             return []
@@ -166,7 +166,7 @@ class _Seen:
         ]
 
     def _repeated(self, of: str) -> list[str]:
-        """Values that stand for something else, with the line that would declare them."""
+        """Warnings of probable sentinel values, with the line that declares them."""
         found: dict[tuple[float, bool], dict[str, int]] = {}
         for column, parts in self.values.items():
             values = np.concatenate(parts)
@@ -174,18 +174,18 @@ class _Seen:
                 if column in self.errors and 0 < value < 10 * np.nanmedian(values):
                     continue  # errors are rounded, and have floors
                 found.setdefault((value, column in self.errors), {})[column] = number
-        told = []
+        lines = []
         for (value, in_error), columns in found.items():
             where = ", ".join(f"{column} ({number})" for column, number in list(columns.items())[:8])
             more = f" and {len(columns) - 8} more columns" if len(columns) > 8 else ""
-            told.append(
+            lines.append(
                 f"one value, {value:g}, stands in {where}{more} {of}: if it means a missing measurement, declare it: "
                 + self._line(value, in_error)
             )
-        return told
+        return lines
 
     def _impossible(self, column: str) -> bool:
-        """Whether numbers out of the range of magnitudes are told of even where they are few."""
+        """Whether even a few numbers out of the range of magnitudes give a warning."""
         return self.survey.photometry not in (*ZERO_POINTS, "flux") and column not in self.errors
 
     def _line(self, value: float, in_error: bool) -> str:
@@ -199,13 +199,13 @@ class _Seen:
         return self.survey.photometry in ("ab_magnitude", "vega_magnitude", "luptitude")
 
     def _medians(self) -> list[str]:
-        told = []
+        lines = []
         faint = {
             band: float(np.median(m)) for band, parts in self.mags.items() if len(m := np.concatenate(parts)) >= ENOUGH
         }
         strange = {b: m for b, m in faint.items() if not BRIGHTEST_MEDIAN <= m <= FAINTEST_MEDIAN}
         if strange:
-            told.append(
+            lines.append(
                 f"the median magnitude is {_listed(strange, '.1f')}: check photometry ({self.survey.photometry})"
                 + (" and zero_point" if self.survey.photometry == "flux" else "")
             )
@@ -215,16 +215,16 @@ class _Seen:
         strange = {b: r for b, r in noisy.items() if not LOWEST_RATIO <= r <= HIGHEST_RATIO}
         if strange:
             other = "sigma" if self.survey.errors == "inverse_variance" else "inverse_variance"
-            told.append(
+            lines.append(
                 f"the median signal-to-noise ratio is {_listed(strange, '.3g')}, which no photometry has: check "
                 f"columns.error and errors ({self.survey.errors}; is it {other}?)"
             )
-        return told
+        return lines
 
     def _positions(self) -> list[str]:
-        if self.placed < ENOUGH or self.survey.columns.angle_unit != "degree":
+        if self.positions < ENOUGH or self.survey.columns.angle_unit != "degree":
             return []
-        ra, dec = np.max(self.places, axis=0)
+        ra, dec = np.max(self.extents, axis=0)
         if ra <= 2 * np.pi and dec <= np.pi / 2:
             return [
                 f"all right ascensions are at most {ra:.4f} and all declinations at most {dec:.4f} degrees: if these are "
@@ -236,7 +236,7 @@ class _Seen:
 def _suspects(values: Floats, rows: int, impossible: bool) -> list[tuple[float, int]]:
     """Values that occur in more than `REPEATED` of the rows, and how often; the most frequent magnitude out of range too.
 
-    Rounded numbers repeat each other too: only a value that is far more frequent than the fifth is told of.
+    Rounded numbers repeat, too: only a value that is far more frequent than the fifth is returned.
     """
     values = values[~np.isnan(values)]
     if not len(values):
@@ -271,7 +271,7 @@ def _yaml(values: Sequence[float | Range | None]) -> str:
 
 
 def _number(value: float | Range | None) -> str:
-    """As YAML reads it."""
+    """The value in YAML syntax."""
     if value is None:
         return "null"
     if isinstance(value, Range):

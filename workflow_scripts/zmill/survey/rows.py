@@ -1,4 +1,4 @@
-"""Batches of a survey's own columns into batches of zmill's: positions, magnitudes, states, and which rows are bad."""
+"""Conversion of a survey's columns to zmill's: positions, magnitudes and states, and detection of bad rows."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ REASONS = (
     "ebv_not_finite",
     "ebv_out_of_range",
 )
-"""Why a row is set aside, by code; code 0 is a good row. Where several hold, the first one found is given."""
+"""Reasons for which a row is rejected, by code; code 0 is a good row. Of several reasons, the first one found is recorded."""
 CODE = {reason: code for code, reason in enumerate(REASONS)}
 EBV = "E(B-V)"
-"""What E(B-V) is called beside the bands."""
+"""Name of E(B-V) among the bands."""
 LOWEST_EBV, HIGHEST_EBV = -0.1, 10.0
 """E(B-V) in magnitudes lies between these: maps have noise around zero, and no galaxy is seen through more."""
 
@@ -42,7 +42,7 @@ EbvAt = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns are read from the survey's files and which come out of them.
+    """The columns that are read from the survey's files, and the columns of the output.
 
     id_type : int64 or string.
     extra_types : of `columns.extra`: float32, int64 or string.
@@ -63,13 +63,13 @@ class Layout:
     def schema(self) -> pa.Schema:
         """The columns of the imported survey, in order."""
         survey = self.survey
-        place = [(HEALPIX_COLUMN, pa.int64())] if survey.files else []
+        index = [(HEALPIX_COLUMN, pa.int64())] if survey.files else []
         radec = [("ra", pa.float64()), ("dec", pa.float64())] if survey.files else []
         per_band = [(f"{kind}_{band}", pa.float32()) for kind in ("mag", "magerr", "maglim") for band in survey.bands]
         masks = [("undetected", pa.int32()), ("unobserved", pa.int32()), ("ebv", pa.float32())]
         extra = list(zip(survey.columns.extra, self.extra_types, strict=True))
         redshift = [("redshift", pa.float64())] if survey.tables else []
-        return pa.schema([*place, ("object_id", self.id_type), *radec, *per_band, *masks, *extra, *redshift])
+        return pa.schema([*index, ("object_id", self.id_type), *radec, *per_band, *masks, *extra, *redshift])
 
 
 def input_columns(survey: Survey) -> list[str]:
@@ -86,12 +86,12 @@ def input_columns(survey: Survey) -> list[str]:
 
 
 def numeric_columns(survey: Survey) -> set[str]:
-    """Those that are numbers whatever the first rows of a text file look like."""
+    """The columns that are read as numbers, whatever the first rows of a text file contain."""
     return set(input_columns(survey)) - {survey.columns.object_id} - set(survey.columns.extra)
 
 
 def typed_columns(survey: Survey) -> list[str]:
-    """The columns whose type the files decide: the identifier and `columns.extra`."""
+    """The columns whose type depends on the files: the identifier and `columns.extra`."""
     return [*([survey.columns.object_id] if survey.columns.object_id else []), *survey.columns.extra]
 
 
@@ -107,7 +107,7 @@ def positions(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]:
     """Right ascension in [0, 360) and declination in degrees, and a reason code per row (0: good).
 
-    No object is at exactly (0, 0): files write that where the position is unknown.
+    A position of exactly (0, 0) is rejected, because files write it for an unknown position.
     """
     ra = floats(batch.column(survey.columns.ra)).astype(np.float64)
     dec = floats(batch.column(survey.columns.dec)).astype(np.float64)
@@ -139,7 +139,7 @@ def object_ids(batch: pa.RecordBatch, layout: Layout, first_row: int) -> pa.Arra
 
 @dataclass(frozen=True)
 class Converted:
-    """A batch of n rows in zmill's columns; bad rows are still in it.
+    """A batch of n rows in zmill's columns, bad rows included.
 
     reason : (n,) code of `REASONS` per row (0: good).
     faults : by band (or `E(B-V)`) and fault of `states.FAULTS`, the rows (n,) that have it.
@@ -150,7 +150,7 @@ class Converted:
     faults: dict[str, dict[str, NDArray[np.bool_]]]
 
     def counted(self, survey: Survey) -> Counts:
-        """What became of the rows, once every reason is known."""
+        """Counts of the rows, after all reasons are set."""
         counts = Counts(len(self.reason))
         if not self.reason.any():
             good = None
@@ -170,7 +170,7 @@ class Converted:
 
 
 def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt | None = None) -> Converted:
-    """Turn a batch of the survey's columns into zmill's.
+    """Convert a batch of the survey's columns to zmill's.
 
     Parameters
     ----------

@@ -37,8 +37,8 @@ def read_tables(
 
     Parameters
     ----------
-    rejected : where bad rows go, as `object_id` (string), `reason`, `file`, `row`; they are counted in the log either way.
-    total : what became of the rows is added to these counts.
+    rejected : file of the bad rows, with `object_id` (string), `reason`, `file`, `row`; the log has their counts in any case.
+    total : the counts of the rows are added to these.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def read_tables(
     Raises
     ------
     ReadError
-        Where a file cannot be read or most rows are of no use.
+        Where a file cannot be read or most rows are unusable.
     """
     layout = layout_of(survey, _types(files, survey))
     while True:

@@ -1,7 +1,7 @@
-"""What a file says of the units of its columns, held against what the survey definition says of them.
+"""Comparison of the units stated in a file with the survey definition.
 
-Unit texts come in many spellings (uJy, microJy, nMgy, 1e-9 Jy, mag(AB), 1/nanomaggy^2). Those that are understood are
-compared; a text that is not understood contradicts nothing.
+Unit texts come in many spellings (uJy, microJy, nMgy, 1e-9 Jy, mag(AB), 1/nanomaggy^2). Known spellings are
+compared; an unknown one is ignored.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from zmill.inputs.photometry.batch import ZERO_POINTS
 from zmill.survey_definition import Survey
 
 ALIKE = 0.02
-"""Zero points in magnitudes that differ by less are one: 31.4 is 3630.78 Jy, where AB says 3631 Jy."""
+"""Zero points that differ by less, in magnitudes, count as equal: 31.4 is 3630.78 Jy, but AB is defined by 3631 Jy."""
 
 Kind = Literal["flux", "magnitude", "count", "angle", "ratio", "other"]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What a unit text means.
+    """The meaning of a unit text.
 
     kind : `flux` per frequency, `magnitude`, `count` (counts, electrons, ADU, with or without time), `angle`, `ratio`
         (a number without unit), or `other`: known to be none of these.
@@ -72,7 +72,7 @@ _ANGLES = {
 
 @lru_cache(maxsize=4096)
 def understand(text: str) -> Unit | None:
-    """What a unit text means, or None where it is not understood."""
+    """The meaning of a unit text; None where it is unknown."""
     plain = text.strip()
     if inner := re.fullmatch(r"angle\[(.+)\]", plain):
         plain = inner[1]
@@ -141,7 +141,7 @@ def _prefixed(prefix: str, word: str) -> str:
 
 
 def _kind(unit: Any) -> Unit:
-    """What an astropy unit means."""
+    """The meaning of an astropy unit."""
     import astropy.units as u
 
     for power in (1, -2, 2):
@@ -161,11 +161,11 @@ def _kind(unit: Any) -> Unit:
     return Unit("other")
 
 
-# ------------------------------------------------------------------------------------- held against the definition
+# ------------------------------------------------------------------------------- comparison with the definition
 
 
 def unit_faults(units: Mapping[str, str], survey: Survey) -> list[str]:
-    """What a file says of its columns that contradicts the survey definition, a sentence each.
+    """One sentence per unit of a file that contradicts the survey definition.
 
     Parameters
     ----------
@@ -204,42 +204,44 @@ def _listed(columns: list[str]) -> str:
     )
 
 
-def _said(survey: Survey, band: str) -> str:
+def _settings_text(survey: Survey, band: str) -> str:
     if survey.photometry == "flux":
         return f"photometry is 'flux' with zero_point {survey.zero_point_of(band)}"
     return f"photometry is {survey.photometry!r}"
 
 
 def _wrong_value(unit: Unit | None, survey: Survey, band: str) -> str:
-    """Why a flux column cannot be in this unit, and what to write, or nothing."""
+    """Why a flux column cannot be in this unit, and the setting to write; empty where it can."""
     if unit is None or unit.kind in ("ratio", "angle"):
         return ""
-    said, photometry = _said(survey, band), survey.photometry
+    stated, photometry = _settings_text(survey, band), survey.photometry
     magnitudes = photometry in ("ab_magnitude", "vega_magnitude", "luptitude")
     if unit.power != 1:
-        return f"{said}: a {'variance' if unit.power == 2 else 'inverse variance'} is no flux; check columns.flux"
+        return f"{stated}: a {'variance' if unit.power == 2 else 'inverse variance'} is no flux; check columns.flux"
     if unit.kind == "other":
-        return f"{said}: expected magnitudes or fluxes per frequency (fluxes per wavelength are to be converted first)"
+        return (
+            f"{stated}: expected magnitudes or fluxes per frequency (fluxes per wavelength are to be converted first)"
+        )
     if unit.kind == "magnitude":
         systems = {"AB": "ab_magnitude", "Vega": "vega_magnitude", "asinh": "luptitude"}
         if not magnitudes:
-            return f"{said}: write photometry: {systems.get(unit.system, 'ab_magnitude')}"
+            return f"{stated}: write photometry: {systems.get(unit.system, 'ab_magnitude')}"
         if unit.system == "ST":
-            return f"{said}: ST magnitudes are to be converted to AB first"
+            return f"{stated}: ST magnitudes are to be converted to AB first"
         # Luptitudes are on the AB system, so that a file may call them either.
         alike = {"ab_magnitude": ("AB",), "vega_magnitude": ("Vega",), "luptitude": ("AB", "asinh")}[photometry]
-        return f"{said}: write photometry: {systems[unit.system]}" if unit.system and unit.system not in alike else ""
+        return f"{stated}: write photometry: {systems[unit.system]}" if unit.system and unit.system not in alike else ""
     if unit.kind == "count":
         fits = photometry == "flux"
-        return "" if fits else f"{said}: write photometry: flux, and zero_point, the AB magnitude of a flux of 1"
+        return "" if fits else f"{stated}: write photometry: flux, and zero_point, the AB magnitude of a flux of 1"
     zero_point = ZERO_POINTS.get(photometry, survey.zero_point_of(band))
     if isinstance(zero_point, str) or (zero_point is not None and abs(zero_point - unit.zero_point) < ALIKE):
         return ""
     named = [name for name, zero in ZERO_POINTS.items() if abs(zero - unit.zero_point) < ALIKE]
     write = named[0] if named else f"flux, and zero_point: {unit.zero_point:.3f}"
     if zero_point is None:
-        return f"{said}: write photometry: {write}"
-    return f"{said}, {abs(zero_point - unit.zero_point):.2f} magnitudes off: write photometry: {write}"
+        return f"{stated}: write photometry: {write}"
+    return f"{stated}, {abs(zero_point - unit.zero_point):.2f} magnitudes off: write photometry: {write}"
 
 
 _NAMES = {
@@ -250,11 +252,11 @@ _NAMES = {
         r"(?:^|[^a-z])(?:snr|s2n|s_?to_?n|sig(?:nal)?_?to_?noise)(?:[^a-z]|$)|signaltonoise", re.IGNORECASE
     ),
 }
-"""Names of columns that say what kind of error they hold."""
+"""Patterns of column names that state the kind of error."""
 
 
 def _wrong_error(column: str, text: str, flux_text: str, survey: Survey, band: str) -> str:
-    """Why an error column cannot hold what `errors` says, and what to write, or nothing."""
+    """Why an error column contradicts `errors`, and the setting to write; empty where it does not."""
     errors = survey.errors
     for kind, name in _NAMES.items():
         if name.search(column) and errors != kind:
@@ -267,30 +269,30 @@ def _wrong_error(column: str, text: str, flux_text: str, survey: Survey, band: s
     unit = understand(text) if text else None
     if unit is None or unit.kind == "angle":
         return ""
-    said = f"in {text!r}, but errors is {errors!r}"
+    stated = f"in {text!r}, but errors is {errors!r}"
     if unit.kind == "ratio":
         # A number without unit may be a ratio, or an error of a number without unit.
-        return f"{said} of {flux_text!r}" if errors != "signal_to_noise" and flux_text and text == "%" else ""
+        return f"{stated} of {flux_text!r}" if errors != "signal_to_noise" and flux_text and text == "%" else ""
     if errors == "signal_to_noise":
-        return f"{said}, which has no unit: write errors: {'inverse_variance' if unit.power == -2 else 'sigma'}"
+        return f"{stated}, which has no unit: write errors: {'inverse_variance' if unit.power == -2 else 'sigma'}"
     wanted = -2 if errors == "inverse_variance" else 1
     if unit.power == 2:
-        return f"{said}: variances are to be converted to errors first"
+        return f"{stated}: variances are to be converted to errors first"
     if unit.power != wanted:
-        return f"{said}: write errors: {'inverse_variance' if unit.power == -2 else 'sigma'}"
+        return f"{stated}: write errors: {'inverse_variance' if unit.power == -2 else 'sigma'}"
     given = understand(flux_text) if flux_text else None
     if given is None or given.kind not in ("flux", "magnitude", "count"):
         return _wrong_value(Unit(unit.kind, 1, unit.zero_point), survey, band) and (
-            f"{said} of {survey.photometry}: errors and fluxes are to be in one unit"
+            f"{stated} of {survey.photometry}: errors and fluxes are to be in one unit"
         )
     if given.kind != unit.kind:
-        return f"{said} of fluxes in {flux_text!r}: errors and fluxes are to be in one unit"
+        return f"{stated} of fluxes in {flux_text!r}: errors and fluxes are to be in one unit"
     off = abs(given.zero_point - unit.zero_point) if unit.kind == "flux" else 0.0
-    return f"{said} of fluxes in {flux_text!r}: errors and fluxes are to be in one unit" if off > ALIKE else ""
+    return f"{stated} of fluxes in {flux_text!r}: errors and fluxes are to be in one unit" if off > ALIKE else ""
 
 
 def wrong_angle(text: str, given: str, is_declination: bool, key: str = "columns.angle_unit") -> str:
-    """Why a coordinate cannot be in the unit that its file states, and what to write, or nothing.
+    """Why a coordinate's unit contradicts the settings, and the setting to write; empty where it does not.
 
     Parameters
     ----------
@@ -303,12 +305,12 @@ def wrong_angle(text: str, given: str, is_declination: bool, key: str = "columns
     expected = "degree" if given == "hour" and is_declination else given
     if unit.kind == "angle" and unit.angle == expected:
         return ""
-    said = f"in {text!r}, but {key} is {given!r}"
+    stated = f"in {text!r}, but {key} is {given!r}"
     if unit.kind != "angle":
-        return f"{said}: a coordinate is an angle; check columns.ra and columns.dec"
+        return f"{stated}: a coordinate is an angle; check columns.ra and columns.dec"
     if unit.angle in ("degree", "radian") or (unit.angle == "hour" and not is_declination):
-        return f"{said}: write angle_unit: {unit.angle}"
-    return f"{said}: positions are to be converted to degrees first"
+        return f"{stated}: write angle_unit: {unit.angle}"
+    return f"{stated}: positions are to be converted to degrees first"
 
 
 def is_velocity(text: str) -> bool:
