@@ -72,7 +72,7 @@ def test_missing_file_unknown_ending_and_wrong_content(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="there is no such file"):
         open_table(tmp_path / "none.fits")
     (tmp_path / "table.xyz").write_text("1 2")
-    with pytest.raises(ReadError, match="its ending tells no format; name one under format: ascii, csv"):
+    with pytest.raises(ReadError, match="its ending determines no format; name one under format: ascii, csv"):
         open_table(tmp_path / "table.xyz")
     for name in ("a.fits", "a.parquet", "a.hdf5", "a.vot"):
         (tmp_path / name).write_text("<html>503 Service Unavailable</html>")

@@ -63,7 +63,7 @@ def test_a_wrong_search_is_named(tune: dict, message: str) -> None:
         ({"space": {"lr": {"low": 3, "high": 2}}}, "with low below high"),
         ({"space": {"lr": {"low": 0, "high": 2, "log": True}}}, "log needs low above 0"),
         ({"space": {"lr": {"low": 1, "high": 2, "log": True, "step": 0.5}}}, "log or step, not both"),
-        ({"space": {"lr": {"low": 1, "high": 2, "step": 0.3}}}, "plus whole steps of 0.3"),
+        ({"space": {"lr": {"low": 1, "high": 2, "step": 0.3}}}, "plus a multiple of 0.3"),
         ({"space": {"lr": [1, 2, 1]}}, "choices that differ"),
         ({"space": {"lr.": [1]}}, "tune.cnn.space.lr.: expected a name of letters, digits and _"),
         ({"space": {}}, "tune.cnn.space: expected at least 1 entry, found none"),

@@ -1,4 +1,4 @@
-"""Typed configuration: `config.yaml` and one `surveys/<name>.yaml`, validated whole before any job starts.
+"""Typed configuration: `config.yaml` and one `surveys/<name>.yaml`, validated completely before any job starts.
 
 Every key that exists is declared here, with its meaning, its default and its bounds. A key that is not declared is
 refused with the nearest declared one named. `json_schema()` gives the same declarations to editors.
@@ -22,7 +22,7 @@ from zmill.sections import (
     ConfigError,
     Fraction,
     Name,
-    Place,
+    PathText,
     Radius,
     Section,
     Seed,
@@ -45,18 +45,18 @@ class Demo(Section):
 
 
 class Partitions(Section):
-    """How catalogues are cut into files and files into jobs."""
+    """Division of catalogues into files, and of files into jobs."""
 
     max_rows: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1_000_000
-    """Most rows in one HATS partition (one Parquet file); a denser part of the sky is cut into smaller pixels."""
+    """Largest number of rows in one HATS partition (one Parquet file); denser parts of the sky are divided into smaller pixels."""
     max_order: Annotated[int, Field(ge=0, le=15)] = 10
     """Highest HEALPix order of a partition; a pixel of this order keeps all of its rows."""
     shard_rows: Annotated[int, Field(ge=1, le=10**12)] = 20_000_000
-    """Partitions are grouped into shards of about this many rows (500 shards at most); one job works through one shard."""
+    """Partitions are grouped into shards of about this many rows (500 shards at most); one job processes one shard."""
 
 
 class Labels(Section):
-    """How spectroscopic redshifts of all sources are judged and merged."""
+    """Selection and merging of the spectroscopic redshifts of all sources."""
 
     min_quality: Annotated[int, Field(ge=0, le=4)] = 3
     """Lowest quality accepted, on the common scale: 4 certain (>99 %), 3 secure (>90 %), 2 probable, 1 a guess, 0 none."""
@@ -65,25 +65,25 @@ class Labels(Section):
     merge_radius_arcsec: Radius = 0.5
     """Entries closer than this, of one or of several sources, are one object."""
     conflict: Annotated[float, Field(gt=0, le=1)] = 0.005
-    """Good entries of one object that differ by more than this times (1 + z) are set aside as a conflict."""
+    """Accepted entries of one object that differ by more than this times (1 + z) are left out as a conflict."""
 
 
 class Crossmatch(Section):
-    """How spectra find their photometric object."""
+    """Cross-match of spectra with photometric objects."""
 
     radius_arcsec: Radius = 1.0
-    """Largest separation of a match; a label source may name its own."""
+    """Largest separation of a match; a label source may have its own."""
     margin_arcsec: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """Farthest that a match may reach beyond the edge of a partition; no radius may exceed it."""
+    """Largest distance of a match beyond the edge of a partition; no radius may exceed it."""
     ambiguous: Literal["exclude", "keep"] = "exclude"
-    """What becomes of a match that has a second candidate within the radius on either side."""
+    """Treatment of matches with a second candidate within the radius on either side."""
 
 
 class Split(Section):
-    """Which labelled rows train, choose, calibrate and test the models."""
+    """Division of the labelled rows into training, validation, calibration and test rows."""
 
     by: Literal["sky", "row"] = "sky"
-    """`sky`: whole HEALPix blocks, so that a cluster is never on two sides; `row`: object by object."""
+    """`sky`: by HEALPix blocks, so that a galaxy cluster is never in two splits; `row`: object by object."""
     block_order: Annotated[int, Field(ge=0, le=15)] = 8
     """HEALPix order of a block: 8 is 13.7 arcmin on a side, 7 is 27.5, 9 is 6.9."""
     train: Fraction = 0.6
@@ -102,80 +102,80 @@ class Split(Section):
 
 
 class Clean(Section):
-    """What happens to bands without a measurement."""
+    """Treatment of bands without a measurement."""
 
     impute: Literal["mean_color", "none"] = "mean_color"
-    """`mean_color`: filled from the neighbouring bands with the mean colors of the training rows; `none`: left empty."""
+    """`mean_color`: filled from the neighboring bands with the mean colors of the training rows; `none`: left empty."""
 
 
 class Weights(Section):
-    """How labelled rows, which are brighter than the survey, are weighed to stand for it."""
+    """Weights of labelled rows, which are brighter than the survey, so that they represent it."""
 
     method: Literal["lima", "none"] = "lima"
-    """`lima`: by the density of the survey's rows over that of labelled rows (Lima et al. 2008); `none`: all weigh 1."""
+    """`lima`: by the density of the survey's rows over that of labelled rows (Lima et al. 2008); `none`: all weights are 1."""
     neighbors: Annotated[int, Field(ge=1, le=10_000)] = 10
-    """Labelled neighbors that say how densely labelled rows lie: more are smoother, fewer follow the survey closer."""
+    """Number of labelled neighbors from which the density is measured: more are smoother, fewer follow the survey more closely."""
     clip: Annotated[float, Field(gt=1, le=1e6)] = 20.0
     """Largest weight, in units of the mean."""
     train: bool = False
-    """Whether models are fitted and calibrated with the weights; metrics are given with and without them in any case."""
+    """Whether models are fitted and calibrated with the weights; metrics are always computed with and without them."""
 
 
 class Select(Section):
-    """How the model that is applied to every row is chosen."""
+    """Selection of the model that is applied to every row."""
 
     metric: str = "crps"
-    """A column of the leaderboard; models are compared by it on the validation rows."""
+    """The column of the leaderboard by which models are compared on the validation rows."""
 
 
 class Predict(Section):
-    """How the chosen model is applied to every row."""
+    """Application of the chosen model to every row."""
 
     pdf: Literal["none", "compact", "full"] = "compact"
-    """`none`: points only; `compact`: 32 quantiles in 64 bytes per row; `full`: the density on the whole grid."""
+    """`none`: points only; `compact`: 32 quantiles in 64 bytes per row; `full`: the density on the complete grid."""
     batch_rows: Annotated[int, Field(ge=1, le=2**24)] = 65_536
-    """Rows that are in the network at a time: memory depends on this and not on the catalogue."""
+    """Rows per batch of inference: memory depends on this and not on the catalogue."""
 
 
 class Release(Section):
-    """How many releases are kept."""
+    """Number of releases that are kept."""
 
     keep: Annotated[int, Field(ge=1, le=100_000)] = 5
     """Releases kept; older ones are removed once a new one is published."""
 
 
 class Refresh(Section):
-    """When models are learned again, what a new one must do to take the place of the old, and how fast it then does."""
+    """When models are retrained, the condition for a new model to replace the champion, and the speed of its rollout."""
 
     labels_changed: Fraction = 0.05
-    """Models are learned again once more than this share of their labels came, went or changed."""
+    """Models are retrained after more than this fraction of their labels was added, removed or changed."""
     every: Annotated[float, Field(gt=0, le=36_500)] | None = 30.0
-    """They are learned again after so many days in any case; null: only when labels or settings change."""
+    """Models are retrained after this many days in any case; null: only when labels or settings change."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """A new model must be better than the old by more than this share of `select.metric`, both on the test rows."""
+    """A new model must be better than the champion by more than this fraction of `select.metric`, both on the test rows."""
     budget: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    """Hours of prediction, all jobs together, that a new model may take in one run; the other shards wait for the next."""
+    """Hours of prediction by a new model in one run, summed over all jobs; the other shards wait for the next run."""
 
 
 class Gates(Section):
-    """What a release must satisfy; drift is judged against the current release, where that was made with the same settings."""
+    """Conditions for a release; drift is measured against the current release, if it was made with the same settings."""
 
     rows_lost: Fraction = 0.001
-    """Largest share of rows that may be fewer."""
+    """Largest fraction of lost rows."""
     magnitudes: Annotated[float, Field(gt=0, le=100)] = 0.1
     """Largest change of the median magnitude in any band."""
     measured: Fraction = 0.05
-    """Largest change of the share of rows that are measured in a band."""
+    """Largest change of the fraction of rows that are measured in a band."""
     n_of_z: Fraction = 0.05
-    """Largest difference of the cumulative distributions of z_median, where one and the same model made them."""
+    """Largest difference of the cumulative distributions of z_median, where the same model predicted both."""
     n_of_z_new_model: Fraction = 0.2
-    """The same where models differ: a better one moves n(z), and is meant to, but not by any amount."""
+    """The same where models differ: a better model is expected to change n(z), within this limit."""
     metrics: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] = {}
-    """Worst value that metrics of the model on the test rows may have, by name: `crps: 0.1`."""
+    """Limits of the model's metrics on the test rows, by name: `crps: 0.1`."""
 
 
 class ModelSettings(Section):
-    """One entry of `models:`; the keys beside `type` belong to the model's own file and are checked there."""
+    """One entry of `models:`; all keys except `type` belong to the model's own file and are checked there."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -196,9 +196,9 @@ class Dimension(Section):
     high: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
     """Highest value of a number."""
     log: bool = False
-    """As likely between 0.001 and 0.01 as between 0.01 and 0.1."""
+    """Sample on a logarithmic scale: values between 0.001 and 0.01 are as likely as between 0.01 and 0.1."""
     step: Annotated[float, Field(gt=0, le=1e12)] | None = None
-    """Only `low` plus whole steps; of a setting that is a whole number, 1 when left out."""
+    """Only `low` plus multiples of this step; default 1 for integer settings."""
 
     @model_validator(mode="before")
     @classmethod
@@ -225,7 +225,7 @@ class Dimension(Section):
         elif self.step and (self.high - self.low) / self.step > MOST_STEPS:
             raise ValueError(f"expected at most {MOST_STEPS:,} steps from low to high, found a step of {self.step:g}")
         elif self.step and abs((self.high - self.low) / self.step % 1 - 0.5) < 0.5 - 1e-9:
-            raise ValueError(f"high ({self.high:g}) must be low ({self.low:g}) plus whole steps of {self.step:g}")
+            raise ValueError(f"high ({self.high:g}) must be low ({self.low:g}) plus a multiple of {self.step:g}")
         return self
 
     @classmethod
@@ -235,31 +235,31 @@ class Dimension(Section):
 
 
 class Search(Section):
-    """How the settings of one model are searched for."""
+    """Search for the settings of one model."""
 
     space: Annotated[dict[Setting, Dimension], Field(min_length=1)]
-    """What is searched: settings of the model, each with its values; `networks.width` is `width` under `networks`."""
+    """The settings of the model to search, each with its values; `networks.width` is `width` under `networks`."""
     trials: Annotated[int, Field(ge=1, le=100_000)] = 30
-    """Trainings; with more of them, those that were done are kept."""
+    """Number of trainings; when it is raised, finished ones are kept."""
     hours: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    """No further trial starts once the finished ones took this long together."""
+    """No further trial starts after the finished ones took this many hours in total."""
     metric: str | None = None
     """A column of the leaderboard, on the validation rows; `select.metric` when left out."""
     prune: bool = True
-    """Networks that fall behind the median of the other trials at the same epoch are given up."""
+    """Stop networks that are worse than the median of the other trials at the same epoch."""
     seed: Seed | None = None
-    """Of what is tried; the seed of everything else when left out."""
+    """Seed of the sampled settings; the general `seed` when left out."""
 
 
 class Config(Section):
-    """`config.yaml`: what a user edits."""
+    """The settings of `config.yaml`."""
 
     survey: Name = "demo"
-    """Which definition in `surveys/` to run."""
-    data_dir: Place = "data"
+    """Name of the survey definition in `surveys/`."""
+    data_dir: PathText = "data"
     """Folder that the survey definition's relative paths start from; `~` and `$VARIABLE` are expanded."""
-    results_dir: Place = "results"
-    """Folder for everything zmill writes, below it a folder per survey; `~` and `$VARIABLE` are expanded."""
+    results_dir: PathText = "results"
+    """Folder of zmill's results, with a subfolder per survey; `~` and `$VARIABLE` are expanded."""
     seed: Seed = 1
     """Seed of every random choice: same seed, same inputs, same results."""
     demo: Demo = Demo()
@@ -270,9 +270,9 @@ class Config(Section):
     clean: Clean = Clean()
     weights: Weights = Weights()
     models: dict[Name, ModelSettings] = Field(default={"knn": ModelSettings()}, min_length=1)
-    """The models that are trained side by side, by name; null leaves one out: `--config 'models={knn: null}'`."""
+    """The models to train, by name; null leaves one out: `--config 'models={knn: null}'`."""
     refit: bool = True
-    """Once chosen and calibrated, each model learns again from train, valid and calib rows together; never from test rows."""
+    """After selection and calibration, each model is refitted to the train, valid and calib rows together; never to test rows."""
     tune: dict[Name, Search] = {}
     """Models of `models:` whose settings `snakemake tune` searches for."""
     select: Select = Select()
@@ -283,7 +283,7 @@ class Config(Section):
 
 
 def check_files(files: Iterable[Path | str]) -> None:
-    """Refuse files of settings that a parser takes and nobody means. Snakemake reads them on its own, less strictly.
+    """Refuse settings files with valid but probably unintended YAML, because Snakemake reads them less strictly.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Passwords and tokens of addresses: they come from the environment or `~/.netrc`, and are written nowhere.
+"""Passwords and tokens in addresses: they come from the environment or `~/.netrc`, and are never written to a file or log.
 
 An address in the configuration may name environment variables, `https://$NED_USER:$NED_PASSWORD@host/tap` or `?token=$TOKEN`;
-one that holds a user, a password or a token itself is refused. `expand` puts the values in at the moment of the request,
-and from then on `redact` takes them out of every text.
+one that contains a user, a password or a token itself is refused. `expand` inserts the values at the time of the request,
+and `redact` then removes them from every text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def refuse_secrets(url: str) -> None:
     Raises
     ------
     ValueError
-        Which does not repeat the address.
+        The message does not repeat the address.
     """
     parts = urlsplit(url)
     plain = not _only_variables(parts.netloc.rpartition("@")[0])
@@ -65,7 +65,7 @@ def expand(url: str) -> str:
 
 
 def redact(text: str) -> str:
-    """A text without the passwords and tokens of addresses: those that `expand` put in, and any that look like one."""
+    """A text without the passwords and tokens of addresses: those that `expand` inserted, and any that look like one."""
     for value in sorted(_values, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     text = _USER.sub(lambda found: found[0] if _only_variables(found[0][:-1]) else f"{HIDDEN}@", text)
@@ -73,11 +73,11 @@ def redact(text: str) -> str:
 
 
 def _only_variables(text: str) -> bool:
-    """Whether a user and password, or a token, are named and not given."""
+    """Whether a user and password, or a token, consist of variables only."""
     return not VARIABLE.sub("", text).replace(":", "")
 
 
 def _remember(secret: str) -> None:
-    # A value of one or two characters would take letters out of every word.
+    # A value of one or two characters would be replaced within words.
     if len(secret) > 2:
         _values.update({secret, quote(secret, safe=""), quote_plus(secret)})

@@ -1,4 +1,4 @@
-"""What every part of the configuration has in common: the types of values, and the message for each that is wrong.
+"""Common parts of the configuration: the types of values, and the messages for wrong ones.
 
 Numbers are finite, a `true` is no number, text is short and printable, and `null` takes an entry out of a list of named
 entries. A message has one line per fault: the key, what was expected there, and what was found.
@@ -21,17 +21,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from zmill.redact import redact, refuse_secrets
 
 LONGEST_TEXT = 1000
-"""Characters of a text in the configuration; no file system takes a longer name."""
+"""Largest length of a text in the configuration; no file system allows a longer name."""
 MOST_FAULTS = 20
-"""Faults that one message lists."""
+"""Largest number of faults in one message."""
 SHOWN = 60
-"""Characters of a wrong value that a message shows."""
+"""Length to which a wrong value is cut in a message."""
 SEED_MAX = 2**31 - 1
-"""LightGBM takes signed 32-bit seeds; all other libraries take more."""
+"""Largest seed: LightGBM accepts signed 32-bit seeds; all other libraries accept more."""
 
 
 class ConfigError(Exception):
-    """A wrong setting, file or column: the message says what was found, where, what was expected and what to do."""
+    """A wrong setting, file or column; the message names the fault, its location, what was expected and what to do."""
 
 
 class Section(BaseModel):
@@ -45,7 +45,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse `true` where a number belongs, and text that is too long or not printable; leave out entries of null."""
+        """Refuse `true` instead of a number, and text that is too long or not printable; remove null entries."""
         name = info.field_name or ""
         annotation = cls.model_fields[name].annotation
         kinds = _kinds(annotation)
@@ -70,7 +70,7 @@ class Section(BaseModel):
 
 
 def _is_null(value: Any) -> bool:
-    """Whether a value is null, or the word: Snakemake's `--config` gives all that is in braces as text."""
+    """Whether a value is null or the text `null`, because Snakemake's `--config` passes values in braces as text."""
     return value is None or value == "null"
 
 
@@ -121,7 +121,7 @@ def _refuse_text(text: str, allowed: str) -> None:
 # ---------------------------------------------------------------------------------------------------- types
 
 
-def _place(text: str) -> str:
+def _expanded_path(text: str) -> str:
     """`~` and `$VARIABLE` of a path expanded."""
 
     def value(found: re.Match[str]) -> str:
@@ -143,7 +143,7 @@ def _place(text: str) -> str:
 
 
 def refuse_braces(path: str) -> str:
-    """The path, if Snakemake takes it for a path; ValueError where braces would make it a pattern."""
+    """The path; ValueError where Snakemake would read braces in it as wildcards."""
     if "{" in path or "}" in path:
         raise ValueError(
             f"found braces in {shown(path)}, which mark wildcards in Snakemake: rename or link the file or folder"
@@ -154,10 +154,10 @@ def refuse_braces(path: str) -> str:
 def _address(text: str) -> str:
     try:
         parts = urlsplit(text)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
-        whole = False
-    if not whole or " " in text:
+        valid = False
+    if not valid or " " in text:
         raise ValueError(f"expected an address that begins with https:// or http://, found {shown(redact(text))}")
     refuse_secrets(text)
     return text
@@ -166,10 +166,10 @@ def _address(text: str) -> str:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
 Setting = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*$", max_length=128)]
 Text = Annotated[str, Field(min_length=1)]
-Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_expanded_path)]
 """A file, folder or pattern of files; `~` and `$VARIABLE` are expanded."""
 Url = Annotated[str, AfterValidator(_address)]
-"""Address of a service; `$VARIABLE` is put in at the moment of the request (`zmill.redact`)."""
+"""Address of a service; `$VARIABLE` is expanded at the time of the request (`zmill.redact`)."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Radius = Annotated[float, Field(gt=0, le=60)]
 Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]
@@ -204,7 +204,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: short, on one line, in the words of YAML."""
+    """A value as shown in a message: short, on one line, in YAML syntax."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, bool):
@@ -231,7 +231,7 @@ def _key(key: Any) -> str:
 
 
 def _faults(section: type[BaseModel], values: Any, error: ValidationError) -> list[str]:
-    """One line per key that is wrong: the alternatives of a key that may hold several types stand in one line."""
+    """One line per wrong key; the alternatives of a key with several types are in one line."""
     expected: dict[tuple[Any, ...], list[str]] = {}
     found: dict[tuple[Any, ...], str] = {}
     for fault in error.errors(include_url=False):
@@ -252,15 +252,15 @@ def _faults(section: type[BaseModel], values: Any, error: ValidationError) -> li
 
 
 def _path(values: Any, fault: Any) -> tuple[Any, ...]:
-    """The keys that lead to a fault, without what pydantic calls the alternatives of a key with several types."""
+    """The keys that lead to a fault, without pydantic's names of the alternatives of a key with several types."""
     path: list[Any] = []
-    for place, part in enumerate(fault["loc"], 1):
+    for depth, part in enumerate(fault["loc"], 1):
         there = (
             range(len(values)) if isinstance(values, list | tuple) else values if isinstance(values, Mapping) else ()
         )
         if part in there:
             values = values[part]
-        elif fault["type"] == "missing" and place == len(fault["loc"]):
+        elif fault["type"] == "missing" and depth == len(fault["loc"]):
             pass
         else:
             continue
@@ -288,7 +288,7 @@ _KINDS = {
 
 
 def _message(section: type[BaseModel], fault: Any) -> tuple[str, bool]:
-    """What was expected, and whether what was found is to be added."""
+    """The expected value, and whether the message adds the found one."""
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "extra_forbidden":
         known = _keys_at(section, fault["loc"][:-1])
@@ -319,7 +319,7 @@ def _message(section: type[BaseModel], fault: Any) -> tuple[str, bool]:
 
 
 def _keys_at(section: Any, loc: tuple[Any, ...]) -> list[str]:
-    """The keys that the section at a place of the configuration has."""
+    """The keys of the section at a path of the configuration."""
     for part in loc:
         section = _unwrapped(section)
         named = (
@@ -345,7 +345,7 @@ def _is_section(section: Any) -> bool:
 
 
 def same_file(path: Path) -> object:
-    """Two paths with the same value are one file: through links, `..` and whatever else they are spelled by."""
+    """A key that is equal for all paths of the same file, also through links and `..`."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""YAML files read as they are meant: what a parser takes without a word and a person does not mean is refused."""
+"""Strict reading of YAML files: valid but probably unintended YAML is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zmill.sections import ConfigError, shown
 MOST_BYTES = 1_000_000
 DEEPEST = 20
 MOST_VALUES = 100_000
-"""Size of a file of settings, how deep its keys are nested, and how many values it has once its aliases are written out."""
+"""Limits of a settings file: size, depth of nested keys, and number of values after expansion of aliases."""
 
 
 def read_yaml(path: Path, where: str) -> Any:
@@ -77,7 +77,7 @@ def _text(path: Path) -> str:
 
 
 def _composed(text: str) -> yaml.Node | None:
-    """The tree of a document that is not nested too deeply, which its events tell before anything recurses."""
+    """The tree of a document; too deep nesting is refused from its events, before any recursion."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -97,7 +97,7 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _refuse_bomb(root: yaml.Node) -> None:
-    """Refuse aliases that hold themselves, or together stand for more values than anyone writes."""
+    """Refuse aliases that contain themselves, or that expand to too many values."""
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node, above: frozenset[int]) -> int:
@@ -112,7 +112,7 @@ def _refuse_bomb(root: yaml.Node) -> None:
 
 
 def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
-    """Every node below a root, and the root itself, once each, however many aliases stand for it."""
+    """The root and all nodes below it, each once, whatever the number of aliases."""
     seen: set[int] = set()
     pending = [root]
     while pending:
@@ -125,7 +125,7 @@ def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def _keys_as_text(root: yaml.Node) -> None:
-    """Take every key for the text that is written: `Yes` and `no`, flags of a survey, are no truth values, `3.50` no number."""
+    """Read every key as text: `Yes` and `no`, which may be flags of a survey, are no truth values, and `3.50` is no number."""
     for node in _nodes(root):
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else []:
             if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
@@ -133,7 +133,7 @@ def _keys_as_text(root: yaml.Node) -> None:
 
 
 def _refuse_ambiguous(root: yaml.Node) -> None:
-    """Refuse keys that are given twice, of which a parser takes the last, and numbers that are not what they look like."""
+    """Refuse repeated keys, of which a parser would use the last, and texts that look like numbers but are parsed differently."""
     for node in _nodes(root):
         if isinstance(node, yaml.MappingNode):
             first: dict[tuple[str, str], int] = {}

@@ -21,7 +21,7 @@ from pydantic import (
 
 from zmill.sections import (
     Name,
-    Place,
+    PathText,
     Radius,
     Section,
     Text,
@@ -32,11 +32,11 @@ RESERVED = {
     *("_healpix_29", "object_id", "ra", "dec", "undetected", "unobserved", "ebv", "imputed", "cut"),
     *("redshift", "redshift_err", "quality", "label_source", "separation_arcsec", "weight"),
 }
-"""Columns of the catalogues and samples that zmill writes, beside those of each band."""
+"""Columns of zmill's catalogues and samples, in addition to those of each band."""
 
 
 class Columns(Section):
-    """Which column of the survey's files holds what; `{band}` stands for each band in turn."""
+    """Columns of the survey's files; `{band}` stands for each band in turn."""
 
     object_id: Text | None = None
     """The survey's own identifier, unique; without one, the row number over all files is used."""
@@ -44,7 +44,7 @@ class Columns(Section):
     """Right ascension (see `angle_unit`). Left out, together with dec, for tables without positions."""
     dec: Text | None = None
     flux: Text
-    """Magnitude, flux or luptitude column, for example `mag_{band}`; which of them `photometry` says."""
+    """Magnitude, flux or luptitude column, for example `mag_{band}`; `photometry` states which of them."""
     error: Text | None = None
     """Its error column; left out, errors are unknown (NaN)."""
     ebv: Text | None = None
@@ -52,7 +52,7 @@ class Columns(Section):
     redshift: Text | None = None
     """Spectroscopic redshift; only for tables that are given as training and test sample."""
     extra: list[Text] = []
-    """Further columns to carry along, for cuts and as inputs of models (sizes, classes)."""
+    """Further columns to keep, for cuts and as inputs of models (sizes, classes)."""
     overrides: dict[str, Text | None] = {}
     """A single band's column where it breaks the template, as `flux_<band>` or `error_<band>`; null: there is none.
 
@@ -93,17 +93,17 @@ class Range(Section):
 
 
 def _as_sentinel(value: Any) -> Any:
-    """A number or a range, with one plain sentence for all else."""
+    """A number or a range, with one error message for all other values."""
     value = _as_number(value)
     if not isinstance(value, float | dict | Range):
         raise ValueError(f"expected a number such as -99 or a range such as {{max: -1.0e+9}}, found {shown(value)}")
     if isinstance(value, float) and math.isnan(value):
-        raise ValueError("NaN needs no sentinel: sentinels.nonfinite says what NaN and null mean")
+        raise ValueError("NaN needs no sentinel: sentinels.nonfinite defines the meaning of NaN and null")
     return value
 
 
 def _as_number(value: Any) -> Any:
-    """A number as float, also one that YAML reads as text (-1e9); all else as it is."""
+    """A number as float, also one that YAML reads as text (-1e9); other values unchanged."""
     if isinstance(value, int | str) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):
             return float(value)
@@ -111,7 +111,7 @@ def _as_number(value: Any) -> Any:
 
 
 def _one_of(kinds: dict[type, str]) -> Discriminator:
-    """Chooses the alternative of a key that may hold several types, so that a fault is told of that one alone."""
+    """Chooses the alternative of a key with several types, so that a message concerns only that one."""
     return Discriminator(lambda value: next((tag for kind, tag in kinds.items() if isinstance(value, kind)), None))
 
 
@@ -126,27 +126,27 @@ ErrorSentinel = Annotated[
 
 
 class ErrorSentinels(Section):
-    """Numbers in the error column that state something of the band: numbers, ranges, or `null` for NaN and null."""
+    """Sentinel values of the error column: numbers, ranges, or `null` for NaN and null."""
 
     upper_limit: list[ErrorSentinel] = []
     """The band is undetected, and its value is the upper limit (CIGALE: `[{max: 0}]`; LePHARE: `[-1]`; WISE: `[null]`)."""
     unobserved: list[ErrorSentinel] = []
-    """The band was never observed, whatever stands in the flux column."""
+    """The band was never observed, whatever the value in the flux column."""
 
 
 class Sentinels(Section):
-    """How the survey's files write a missing measurement. Every one of them becomes NaN and a bit of a mask.
+    """Sentinel values of missing measurements in the survey's files. Each becomes NaN and a bit of a mask.
 
     A sentinel is a number or a range `{min: ..., max: ...}`, both ends included. One of `undetected` or `unobserved` in the
     error column means that the error is unknown.
     """
 
     undetected: list[Sentinel] = []
-    """Values that mean: looked at, below the limit (RAIL: 99)."""
+    """Values that mean observed, but below the limit (RAIL: 99)."""
     unobserved: list[Sentinel] = []
-    """Values that mean: never looked at (RAIL, LePHARE: -99; SDSS: -9999; values around -9.999e9: `{max: -9.0e+9}`)."""
+    """Values that mean never observed (RAIL, LePHARE: -99; SDSS: -9999; values around -9.999e9: `{max: -9.0e+9}`)."""
     nonfinite: Literal["undetected", "unobserved"] = "unobserved"
-    """What NaN and null mean in the flux column. An infinity makes the band unobserved, unless listed above as `.inf`."""
+    """Meaning of NaN and null in the flux column. An infinity makes the band unobserved, unless listed above as `.inf`."""
     limit_in_error: bool = False
     """The error column of an undetected band holds its limiting magnitude or flux (RAIL's DC2 sample)."""
     error: ErrorSentinels = ErrorSentinels()
@@ -157,27 +157,27 @@ class Extinction(Section):
 
     coefficients: dict[Name, Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)]] = {}
     """A_band / E(B-V) of each band; empty: magnitudes are taken as they are."""
-    map: Place | None = None
+    map: PathText | None = None
     """A HEALPix FITS map of E(B-V) (RING or NESTED by its header, Galactic or equatorial) where no column has it."""
 
 
 class LabelSource(Section):
-    """One source of spectroscopic redshifts; the keys beside these belong to the source's own file."""
+    """One source of spectroscopic redshifts; further keys belong to the source's own file."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: Name
-    """What `label_source` says in every later table."""
+    """Name of the source, the value of `label_source` in every later table."""
     source: Name = "file"
     """The file in `zmill/labels/`."""
     radius_arcsec: Radius | None = None
     """Match radius of this source where it differs from `crossmatch.radius_arcsec`."""
-    files: list[Place] | None = None
-    """Of a source that reads files: paths or glob patterns, below `data_dir` unless absolute."""
+    files: list[PathText] | None = None
+    """For a source that reads files: paths or glob patterns, below `data_dir` unless absolute."""
 
 
 class Cut(Section):
-    """A condition that a row must meet to train a model; rows that fail are predicted all the same and flagged."""
+    """A condition that a row must meet to train a model; rows that fail are still predicted, and flagged."""
 
     column: Text
     """A column of the imported survey: `mag_<band>`, `magerr_<band>`, `ebv` or one of `columns.extra`."""
@@ -198,11 +198,11 @@ class Cut(Section):
 
 
 NARROWEST_GRID = 0.01
-"""Range in redshift below which densities would be all but one number."""
+"""Smallest range of a redshift grid."""
 
 
 class RedshiftGrid(Section):
-    """The grid of redshifts on which probability densities live."""
+    """The grid of redshifts of probability densities."""
 
     min: Annotated[float, Field(ge=0, le=20)] = 0.0
     max: Annotated[float, Field(gt=0, le=20)] = 3.0
@@ -218,12 +218,12 @@ class RedshiftGrid(Section):
 
 
 class Tables(Section):
-    """Training and test tables for data without positions: they take the place of survey, labels and cross-match."""
+    """Training and test tables for data without positions, instead of survey, labels and cross-match."""
 
-    train: Annotated[list[Place], Field(min_length=1)]
+    train: Annotated[list[PathText], Field(min_length=1)]
     """Files that training, validation and calibration rows are drawn from."""
-    test: Annotated[list[Place], Field(min_length=1)]
-    """Files that are only tested on."""
+    test: Annotated[list[PathText], Field(min_length=1)]
+    """Files of the test rows."""
 
 
 ZeroPoint = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
@@ -246,12 +246,12 @@ ZeroPoints = Annotated[
 
 
 class Survey(Section):
-    """`surveys/<name>.yaml`: what a survey's files look like and which spectroscopic redshifts go with it."""
+    """`surveys/<name>.yaml`: the format of a survey's files and its sources of spectroscopic redshifts."""
 
     PROSE = frozenset({"description"})
 
     description: str = ""
-    files: list[Place] = []
+    files: list[PathText] = []
     """Paths or glob patterns, below `data_dir` unless absolute; a folder is a HATS catalogue or collection."""
     format: Literal["fits", "votable", "csv", "ecsv", "ipac", "parquet", "hdf5", "hats", "ascii"] | None = None
     """Read from the file's ending when left out."""
@@ -262,7 +262,7 @@ class Survey(Section):
     bands: Annotated[list[Name], Field(min_length=1, max_length=31)]
     """Names of the bands from blue to red: the order of imputation, colors and bit masks, which have 31 bits."""
     filters: dict[Name, Text] = {}
-    """speclite's name of each band's filter curve (`lsst2023-r`), for template fits and for the galaxies that the flagship learns from first."""
+    """speclite's name of each band's filter curve (`lsst2023-r`), for template fits and for the synthetic training galaxies of the flagship."""
     photometry: Literal[
         "ab_magnitude",
         "vega_magnitude",
@@ -275,17 +275,17 @@ class Survey(Section):
         "nanomaggy",
         "maggy",
     ] = "ab_magnitude"
-    """What the flux columns hold: magnitudes, luptitudes (asinh magnitudes), or fluxes per frequency in a unit of this name;
+    """Content of the flux columns: magnitudes, luptitudes (asinh magnitudes), or fluxes per frequency in a unit of this name;
     `flux` is a flux or count rate in any other linear unit, with its `zero_point`."""
     zero_point: ZeroPoints | None = None
     """AB magnitude of a flux of 1, for `photometry: flux`: a number, a number per band, or the name of a column that holds it
     row by row (`zp_{band}`). Fluxes in erg/s/cm2/Hz have -48.6."""
     errors: Literal["sigma", "inverse_variance", "signal_to_noise"] = "sigma"
-    """What the error columns hold: standard deviations, inverse variances (0: the band is unobserved), or signal-to-noise
+    """Content of the error columns: standard deviations, inverse variances (0: the band is unobserved), or signal-to-noise
     ratios, of the numbers in the flux columns."""
     check_units: bool = True
     """Refuse files whose own units, or names of error columns, contradict `photometry`, `errors` or `angle_unit`. `false`
-    only where the files are wrong about themselves."""
+    only where the units in the files are wrong."""
     vega_to_ab: dict[Name, Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]] = {}
     """Added to Vega magnitudes, per band."""
     softening: dict[Name, Annotated[float, Field(gt=0, le=1e-6, allow_inf_nan=False)]] = {}
@@ -350,7 +350,7 @@ class Survey(Section):
         return self
 
     def _check_fluxes(self, known: set[str]) -> None:
-        """Zero points and errors fit the photometry."""
+        """Check that zero points and errors fit the photometry."""
         if (self.photometry == "flux") != (self.zero_point is not None):
             raise ValueError(
                 "photometry: flux needs zero_point, the AB magnitude of a flux of 1"
@@ -372,7 +372,7 @@ class Survey(Section):
             )
 
     def _check_extra(self) -> None:
-        """Every column of the later tables has a name of its own."""
+        """Check that all columns of the later tables have different names."""
         extra = self.columns.extra
         taken = {f"{kind}_{band}" for kind in ("mag", "magerr", "maglim") for band in self.bands} | RESERVED
         clash = [name for name in dict.fromkeys(extra) if name in taken or extra.count(name) > 1]

@@ -10,7 +10,7 @@ from typing import Any
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
-from zmill.clean.partition import Recipe, clean_partition, tally, complete_counts
+from zmill.clean.partition import Recipe, clean_partition, complete_counts, tally
 from zmill.inputs.photometry.impute import MeanColors
 from zmill.survey_definition import Survey
 from zmill.workflow.job import Progress, log

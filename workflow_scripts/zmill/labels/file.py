@@ -17,7 +17,7 @@ from zmill.labels.base import LabelsError, Request
 from zmill.labels.judging import Judging
 from zmill.labels.redshifts import HIGHEST_REDSHIFT
 from zmill.labels.rows import rows
-from zmill.sections import Place, Text, shown
+from zmill.sections import PathText, Text, shown
 from zmill.survey.check import column_faults
 from zmill.survey.readers import FORMATS, open_table
 from zmill.survey.readers.base import EXACT, exact_text
@@ -36,7 +36,7 @@ BATCH_ROWS = 50_000
 class Settings(Judging):
     """An entry of `labels:` with `source: file`."""
 
-    files: Annotated[list[Place], Field(min_length=1)]
+    files: Annotated[list[PathText], Field(min_length=1)]
     """Paths or glob patterns, below `data_dir` unless absolute."""
     format: Text | None = None
     """Read from the file's ending when left out."""

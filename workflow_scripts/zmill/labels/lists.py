@@ -18,7 +18,7 @@ from zmill.config import ConfigError, Section
 from zmill.labels.base import LabelsError, Request
 from zmill.labels.fetch import ServiceSettings
 from zmill.labels.tiles import Tile
-from zmill.sections import Place, Text
+from zmill.sections import PathText, Text
 from zmill.survey.check import column_faults
 from zmill.survey.partitioning import choose, histogram
 from zmill.survey.readers import open_table
@@ -40,7 +40,7 @@ class Positions(Section):
 class ListSettings(ServiceSettings):
     """The keys of every source that is queried by a list of positions."""
 
-    files: Annotated[list[Place], Field(min_length=1)]
+    files: Annotated[list[PathText], Field(min_length=1)]
     """The list: paths or glob patterns, in any format that the survey import reads."""
     positions: Positions = Positions()
 

@@ -17,7 +17,7 @@ from zmill.labels.base import Request
 from zmill.labels.download import download
 from zmill.labels.fetch import RequestSettings
 from zmill.labels.judging import LabelColumns
-from zmill.sections import Place, Text, Url, shown
+from zmill.sections import PathText, Text, Url, shown
 from zmill.workflow.job import log
 
 COLUMNS = LabelColumns.model_validate(
@@ -44,7 +44,7 @@ class Settings(file.Settings, RequestSettings):
     """The file, or a mirror of it."""
     checksum: Text | None = None
     """Its MD5, SHA-1 or SHA-256 (the archive's `.sha1sum`); a file with another checksum is refused."""
-    files: list[Place] = Field(default=[])
+    files: list[PathText] = Field(default=[])
     """Path of a copy that was downloaded before; then nothing is fetched."""
     columns: LabelColumns = COLUMNS
     """The file's columns."""

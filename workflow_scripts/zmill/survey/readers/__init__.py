@@ -27,25 +27,25 @@ FORMATS: tuple[str, ...] = tuple(
 
 
 def format_of(path: Path | str) -> str:
-    """The format that a file's first bytes tell, or where they tell none, its ending; a folder is a HATS catalogue.
+    """The format of a file by its first bytes, or else by its ending; a folder is a HATS catalogue.
 
     Raises
     ------
     ReadError
-        Where it tells none.
+        Where neither determines the format.
     """
     path = Path(path)
     if path.is_dir():
         return "hats"
-    if told := streams.content_of(path) if path.is_file() else None:
-        return told
+    if found := streams.content_of(path) if path.is_file() else None:
+        return found
     endings = {ending: name for name in FORMATS for ending in _module(name).ENDINGS}
     name = streams.stem(path.name)
     for ending in sorted(endings, key=len, reverse=True):
         if name.endswith(ending):
             return endings[ending]
     raise ReadError(
-        f"{path}: its ending tells no format; name one under format: {', '.join(FORMATS)} "
+        f"{path}: its ending determines no format; name one under format: {', '.join(FORMATS)} "
         f"(endings that are known: {', '.join(sorted(endings))})"
     )
 
@@ -71,10 +71,10 @@ def open_table(path: Path | str, format: str | None = None, group: str | None = 
     if name not in FORMATS:
         raise ReadError(f"{path}: there is no format {name!r}; the formats are {', '.join(FORMATS)}")
     if format is not None and path.is_file():
-        told = streams.content_of(path)
-        if told not in (None, format) and not (told == "ipac" and format in ("csv", "ascii")):
+        found = streams.content_of(path)
+        if found not in (None, format) and not (found == "ipac" and format in ("csv", "ascii")):
             raise ReadError(
-                f"{path}: is {told} by its content, not {format}; leave out `format`, or set format: {told}"
+                f"{path}: is {found} by its content, not {format}; leave out `format`, or set format: {found}"
             )
     try:
         table: Table = _module(name).Reader(path, group)

@@ -1,4 +1,4 @@
-"""What every reader of a file format offers, and what all of them share."""
+"""Base class and common functions of the readers of file formats."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from zmill.config import nearest
 from zmill.survey.readers.streams import BROKEN
 
 Span = tuple[int, int] | None
-"""First row and first row behind a piece of a table; None for the whole of it."""
+"""First row and end row of a piece of a table; None for the complete table."""
 EXACT = {pa.float32(): 2**24, pa.float64(): 2**53}
-"""Integers that floats hold exactly end here."""
+"""Largest integers that floats represent exactly."""
 MOST_ELEMENTS = 1000
 """Elements of a vector column whose units are listed one by one."""
 
@@ -35,9 +35,9 @@ class Table(ABC):
     types : the type of each column, by the header; of text, by the first rows, and null where those have no value. Columns
         of several values per row are list types: `NAME[0]` names their first element.
     unreadable : columns that zmill does not read, and what each of them is.
-    rows : the number of rows, or None where only reading the file tells.
+    rows : the number of rows, or None where it is only known after reading the file.
     units : the units that the file gives, as it writes them, by column; a column of which it gives none is left out.
-    warnings : what the file says of itself that a person should know.
+    warnings : warnings about the file for the log.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Table(ABC):
     def read(
         self, columns: list[str], batch_rows: int, span: Span, numeric: Collection[str]
     ) -> Iterator[pa.RecordBatch]:
-        """The format's own part of `batches`; types as the file has them, text files give text."""
+        """The format's own part of `batches`; types as in the file, text from text files."""
 
     def spans(self, rows: int) -> list[Span]:
         """Pieces of about `rows` rows that can be read independently of each other, in the order of the file."""
@@ -82,33 +82,33 @@ class Table(ABC):
         return self.types[self._element(column)[0]].value_type
 
     def lacks(self, column: str, key: str = "") -> str:
-        """Why a column cannot be read, as a sentence without a full stop; nothing where it can.
+        """Why a column cannot be read, as a sentence without a full stop; empty where it can.
 
         key : the setting that names the column, for the sentence.
         """
         key = f" ({key})" if key else ""
         if column in self.columns:
             return ""
-        whole = re.split(r"[\[.]", column)[0]
-        for name in (column, whole):  # also a part of what cannot be read
+        parent = re.split(r"[\[.]", column)[0]
+        for name in (column, parent):  # also a field of an unreadable column
             if name in self.unreadable:
                 return f"column {name!r}{key} {self.unreadable[name]}"
-        if whole in self.types and pa.types.is_struct(self.types[whole]):
-            return f"column {whole!r}{key} {_vector(whole, self.types[whole])}"
+        if parent in self.types and pa.types.is_struct(self.types[parent]):
+            return f"column {parent!r}{key} {_vector(parent, self.types[parent])}"
         if column in self.types:
             return f"column {column!r}{key} {_vector(column, self.types[column])}"
-        name, place = self._element(column)
-        kind = self.types.get(name) if place is not None else None
+        name, index = self._element(column)
+        kind = self.types.get(name) if index is not None else None
         if kind is not None and _is_list(kind) and not pa.types.is_nested(kind.value_type):
-            if pa.types.is_fixed_size_list(kind) and place is not None and place >= kind.list_size:
+            if pa.types.is_fixed_size_list(kind) and index is not None and index >= kind.list_size:
                 return f"there is no {column!r}{key}: {name} {_vector(name, kind)}"
             return ""
         close = nearest(column, [*self.columns, *self.types])
         vectors = [name for name, kind in self.types.items() if _is_list(kind)]
-        told = [name for name in vectors if column.startswith(name) or f"{name!r}" in close] or vectors[
+        listed = [name for name in vectors if column.startswith(name) or f"{name!r}" in close] or vectors[
             : 0 if close else 3
         ]
-        near = "".join(f"; {name} {_vector(name, self.types[name])}" for name in told)
+        near = "".join(f"; {name} {_vector(name, self.types[name])}" for name in listed)
         return f"there is no column {column!r}{key}{near or close or _some(self.columns)}"
 
     def batches(
@@ -125,9 +125,9 @@ class Table(ABC):
         ----------
         columns : which columns, each once; the batches have them in this order. `NAME[2]` is the third element of a column
             of several values per row; null where a row has fewer.
-        span : one of `spans()`, or None for the whole table.
+        span : one of `spans()`, or None for the complete table.
         numeric : columns to be given as floats; null where there is no value.
-        text : columns to be given as text, digit for digit (`exact_text`).
+        text : columns to be given as text, exactly (`exact_text`).
             All others keep the file's type; in files of text every value is text.
 
         Raises
@@ -143,7 +143,7 @@ class Table(ABC):
         wanted = list(dict.fromkeys([*source.values(), *masks.values()]))
         try:
             for batch in self.read(wanted, batch_rows, span, numeric):
-                found = {name: plain(batch.column(place)) for place, name in enumerate(batch.schema.names)}
+                found = {name: plain(batch.column(index)) for index, name in enumerate(batch.schema.names)}
                 arrays = []
                 for column in columns:
                     array = found[source[column]]
@@ -161,7 +161,7 @@ class Table(ABC):
             raise ReadError(f"{self.path}: cannot be read: {error}") from error
 
     def _has_mask(self, column: str) -> bool:
-        """Whether astropy has written next to the column which of its values are masked."""
+        """Whether astropy has written a mask column for the column."""
         return f"{column}.mask" in self.columns and pa.types.is_boolean(self.types[f"{column}.mask"])
 
     def _floats(self, column: str, array: pa.Array) -> pa.Array:
@@ -174,26 +174,26 @@ class Table(ABC):
 
     @staticmethod
     def _element(column: str) -> tuple[str, int | None]:
-        """Name and place of `NAME[place]`."""
+        """Name and index of `NAME[index]`."""
         found = re.fullmatch(r"(.+)\[(\d+)\]", column, re.DOTALL)
         return (found[1], int(found[2])) if found else (column, None)
 
 
 def exact_text(array: pa.Array) -> pa.Array:
-    """Values as text: integers digit for digit, floats as the shortest text that gives them back (3.0 is `3`), truth values as
+    """Values as text: integers exactly, floats as the shortest text that reads back equal (3.0 is `3`), truth values as
     `true` and `false`, dates as 2000-01-01; NaN is null.
     """
     array = plain(array)
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
-        whole = pc.and_(pc.equal(array, pc.floor(array)), pc.less_equal(pc.abs(array), EXACT[array.type]))
-        digits = pc.if_else(whole, array, pa.scalar(0, array.type)).cast(pa.int64()).cast(pa.string())
-        return pc.if_else(whole, digits, array.cast(pa.string()))
+        parent = pc.and_(pc.equal(array, pc.floor(array)), pc.less_equal(pc.abs(array), EXACT[array.type]))
+        digits = pc.if_else(parent, array, pa.scalar(0, array.type)).cast(pa.int64()).cast(pa.string())
+        return pc.if_else(parent, digits, array.cast(pa.string()))
     return array if pa.types.is_string(array.type) else array.cast(pa.string())
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """Types that the rest of zmill knows: strings of one kind, no dictionaries, no extension types."""
+    """The array in a type that zmill supports: strings of one kind, no dictionaries, no extension types."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if pa.types.is_dictionary(array.type):
@@ -206,7 +206,7 @@ def plain(array: pa.Array) -> pa.Array:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type that `plain` makes of a type."""
+    """The type that `plain` returns for a type."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     if pa.types.is_dictionary(kind):
@@ -246,12 +246,12 @@ def decoded(value: bytes | str | None) -> str | None:
         return value.decode("latin-1")
 
 
-def element(array: pa.Array, place: int) -> pa.Array:
+def element(array: pa.Array, index: int) -> pa.Array:
     """One element of each row of a list array; null where the row has fewer."""
     if pa.types.is_fixed_size_list(array.type):
-        return pc.list_element(array, place)
+        return pc.list_element(array, index)
     offsets = np.asarray(array.offsets, np.int64)
-    rows = offsets[:-1] + place
+    rows = offsets[:-1] + index
     absent = (rows >= offsets[1:]) | array.is_null().to_numpy(zero_copy_only=False)
     return array.values.take(pa.array(rows, mask=absent))
 
@@ -262,13 +262,13 @@ def refuse_repeated(path: Path, names: Iterable[str]) -> None:
     Raises
     ------
     ReadError
-        Naming them.
+        The message names them.
     """
     repeated = [(name, times) for name, times in Counter(names).items() if times > 1]
     if repeated:
-        told = ", ".join(f"{times} columns {name!r}" for name, times in repeated[:5])
+        repeats = ", ".join(f"{times} columns {name!r}" for name, times in repeated[:5])
         raise ReadError(
-            f"{path}: has {told}; every column needs a name of its own: rename or drop the others in the file"
+            f"{path}: has {repeats}; every column needs a name of its own: rename or drop the others in the file"
         )
 
 

@@ -1,4 +1,4 @@
-"""Units of columns as the writers of Parquet and HDF5 files note them, each in a place of its own."""
+"""Units of columns in the metadata of Parquet and HDF5 files, as different writers store them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 KEYS = ("unit", "units", "tunit")
-"""Names under which a column's unit stands, in any case."""
+"""Names of a column's unit attribute, in any case."""
 
 
 def of_schema(schema: pa.Schema) -> dict[str, str]:
@@ -30,7 +30,7 @@ def of_schema(schema: pa.Schema) -> dict[str, str]:
 
 
 def of_yaml(lines: Iterable[str]) -> dict[str, str]:
-    """Units of the header that astropy writes into ECSV, HDF5 and Parquet; none where it is no such header."""
+    """Units of the header that astropy writes into ECSV, HDF5 and Parquet; none for other headers."""
     from astropy.table.meta import (
         get_header_from_yaml,
     )  # only for files that have such a header: it takes long to import
@@ -43,7 +43,7 @@ def of_yaml(lines: Iterable[str]) -> dict[str, str]:
 
 
 def of_attributes(attributes: Mapping[Any, Any]) -> str:
-    """The unit among a column's attributes, or nothing."""
+    """The unit among a column's attributes; empty where there is none."""
     for key, value in attributes.items():
         name = key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
         if name.lower() in KEYS:

@@ -1,4 +1,4 @@
-"""ECSV: CSV with types and units in comments, as astropy writes it; held in memory as a whole."""
+"""ECSV: CSV with types and units in comments, as astropy writes it; held completely in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENDINGS = (".ecsv",)
 
 
 class Reader(Held):
-    """One ECSV file; what astropy makes of several columns together (a SkyCoord, a Time) is not read."""
+    """One ECSV file; objects that astropy builds of several columns (a SkyCoord, a Time) are not read."""
 
     astropy = "ascii.ecsv"
 
@@ -40,7 +40,7 @@ class Reader(Held):
         others = {
             n: f"is a {type(c).__name__} of astropy: write its numbers as columns" for n, c in table.columns.items()
         }
-        self.unreadable = {**self.unreadable, **{n: told for n, told in others.items() if n not in plain}}
+        self.unreadable = {**self.unreadable, **{n: reason for n, reason in others.items() if n not in plain}}
 
     @staticmethod
     def header(text: str) -> list[str]:
@@ -55,5 +55,5 @@ class Reader(Held):
 
     @staticmethod
     def lines(text: str) -> int:
-        """Number of lines that hold a row."""
+        """Number of lines with a row."""
         return sum(bool(line.strip()) and not line.startswith("#") for line in text.split("\n")) - 1

@@ -1,4 +1,4 @@
-"""FITS binary tables, read row slice by row slice from the file (no memory map: its pages would count as ours)."""
+"""FITS binary tables, read in chunks of rows from the file (not by a memory map, whose pages would count as the process's memory)."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Reader(Table):
             types, unreadable = {}, {}
             raw = hdu.columns.dtype
             for column in hdu.columns:
-                kind, place = cast("tuple[np.dtype, int]", raw.fields[column.name][:2])
+                kind, offset = cast("tuple[np.dtype, int]", raw.fields[column.name][:2])
                 if len(kind.shape) <= 1 and column.format.format in READABLE and column.format.repeat:
-                    self._fields[column.name] = (kind.newbyteorder(">"), place)
+                    self._fields[column.name] = (kind.newbyteorder(">"), offset)
                     self._columns[column.name] = column.copy()
                     empty = np.empty(0, np.dtype([("x", kind.newbyteorder(">"))]))["x"]
                     types[column.name] = _arrow(empty, self._columns[column.name]).type
@@ -95,8 +95,8 @@ def _table(hdus: fits.HDUList, path: Path, group: str | None) -> fits.BinTableHD
         return hdu
     tables = {number: hdu for number, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU)}
     if len(tables) > 1:
-        told = ", ".join(f"{n} {hdu.name} ({hdu.header['NAXIS2']} rows)" for n, hdu in tables.items())
-        raise ReadError(f"{path}: holds {len(tables)} tables: {told}; name one under `group`, by number or name")
+        listed = ", ".join(f"{n} {hdu.name} ({hdu.header['NAXIS2']} rows)" for n, hdu in tables.items())
+        raise ReadError(f"{path}: holds {len(tables)} tables: {listed}; name one under `group`, by number or name")
     if not tables:
         text = any(isinstance(hdu, fits.TableHDU) for hdu in hdus)
         raise ReadError(f"{path}: has no binary table" + ("; write its ASCII table as a binary one" if text else ""))

@@ -15,11 +15,11 @@ from zmill.survey.readers.parquet_format import describe_schema, group_spans
 
 ENDINGS = ("hats.properties", "collection.properties")
 NO_SURVEY = ("margin", "association", "index", "map")
-"""Kinds of HATS tables whose rows are not the objects of a survey, or not all of them."""
+"""Kinds of HATS tables whose rows are not, or not all, objects of a survey."""
 
 
 class Reader(Table):
-    """A HATS catalogue: a folder with `partition_info.csv`, or a collection of which that is the primary table."""
+    """A HATS catalogue: a folder with `partition_info.csv`, or the primary table of a collection."""
 
     def __init__(self, path: Path, group: str | None) -> None:
         self.path = path if path.is_dir() else path.parent

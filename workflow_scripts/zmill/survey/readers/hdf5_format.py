@@ -16,12 +16,12 @@ from zmill.survey.readers.held import arrow
 from zmill.survey.readers.streams import compression
 
 ASTROPY = ".__table_column_meta__"
-"""Ending of the dataset in which astropy describes the columns of another."""
+"""Ending of the dataset in which astropy describes the columns of another dataset."""
 ENDINGS = (".hdf5", ".h5", ".hdf", ".he5")
 
 
 class Reader(Table):
-    """One group or record dataset of an HDF5 file; the only one there is where `group` is not given."""
+    """One group or record dataset of an HDF5 file; the only one where `group` is not given."""
 
     def __init__(self, path: Path, group: str | None) -> None:
         self.path = path
@@ -85,7 +85,7 @@ def _tables(file: h5py.File) -> list[str]:
 
 
 def _refuse_others(file: h5py.File, path: Path) -> None:
-    """Refuse the layouts of pandas and vaex, which are no tables of columns to anyone else."""
+    """Refuse the layouts of pandas and vaex, which are not plain tables of columns."""
     frames = []
     file.visititems(lambda name, item: frames.append(name) if "pandas_type" in item.attrs else None)
     if frames:

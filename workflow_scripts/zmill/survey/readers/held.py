@@ -1,4 +1,4 @@
-"""Tables that a library reads as a whole: their columns as NumPy arrays in memory."""
+"""Tables that a library reads completely into memory, as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pyarrow as pa
 from zmill.survey.readers.base import Span, Table, decoded, windows
 
 ALONE = threading.Lock()
-"""Held while astropy reads text: what its warnings do is set for all threads, and headers are read by several."""
+"""Lock while astropy reads text: warning filters are global, and several threads read headers."""
 
 
 class Held(Table):
-    """A table whose columns are held in memory; it is one piece, for a second one would read the file again."""
+    """A table whose columns are held in memory, as one piece, because a second piece would read the file again."""
 
     _arrays: dict[str, np.ma.MaskedArray]
 
     def hold(self, arrays: Mapping[str, Any], rows: int, units: Mapping[str, str]) -> None:
-        """Take the columns, in the file's order; those of objects that are no text cannot be read."""
+        """Set the columns, in the file's order; columns of objects other than text cannot be read."""
         self.rows = rows
         self._arrays, types, unreadable = {}, {}, {}
         for name, array in arrays.items():
@@ -50,7 +50,7 @@ class Held(Table):
 
 
 def arrow(values: Any) -> pa.Array:
-    """A NumPy column of one or of several values per row as an Arrow array; what is masked is null.
+    """A NumPy column of one or of several values per row as an Arrow array; masked values are null.
 
     Raises
     ------

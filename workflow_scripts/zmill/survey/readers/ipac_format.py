@@ -1,4 +1,4 @@
-"""IPAC tables: columns of fixed width under a header between bars; held in memory as a whole."""
+"""IPAC tables: columns of fixed width under a header between bars; held completely in memory."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ class Reader(ecsv_format.Reader):
 
     @staticmethod
     def lines(text: str) -> int:
-        """Number of lines that hold a row."""
+        """Number of lines with a row."""
         return sum(bool(line.strip()) and line[0] not in "\\|" for line in text.split("\n"))

@@ -1,4 +1,4 @@
-"""Parquet files: pieces are whole row groups."""
+"""Parquet files: pieces consist of complete row groups."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Reader(Table):
 
 
 def describe_schema(table: Table, schema: pa.Schema) -> None:
-    """Columns, types and units of an Arrow schema, into a table.
+    """Set the columns, types and units of a table from an Arrow schema.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def describe_schema(table: Table, schema: pa.Schema) -> None:
 
 
 def group_spans(starts: list[int], rows: int) -> list[Span]:
-    """Runs of row groups, given where each starts and where the last ends, of about `rows` rows."""
+    """Runs of row groups of about `rows` rows, from the start of each group and the end of the last."""
     spans: list[Span] = []
     first = 0
     for start, stop in pairwise(starts):

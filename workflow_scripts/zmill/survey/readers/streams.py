@@ -1,4 +1,4 @@
-"""Files as streams of bytes: what a file is, and whether it is compressed, is decided by its first bytes."""
+"""Files as streams of bytes; the first bytes determine format and compression."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REFUSED = {
 
 
 def compression(path: Path) -> str | None:
-    """`gz`, `bz2`, `xz` or `zst` where the file's first bytes say so."""
+    """The compression by the file's first bytes: `gz`, `bz2`, `xz` or `zst`, or None."""
     with open(path, "rb") as file:
         first = file.read(8)
     return next((name for magic, name in COMPRESSIONS.items() if first.startswith(magic)), None)
@@ -142,7 +142,7 @@ def head(path: Path, size: int = HEAD_BYTES) -> bytes:
 
 
 def content_of(path: Path) -> str | None:
-    """The format that a file's first bytes tell, or None where they tell none."""
+    """The format by a file's first bytes, or None."""
     first = head(path)
     if first.startswith(b"SIMPLE  ="):
         return "fits"
@@ -163,13 +163,13 @@ def content_of(path: Path) -> str | None:
 
 
 def _ipac_types(second: list[bytes]) -> bool:
-    """Whether the second of the lines between bars holds types of IPAC's columns, or is none: other tables have values there."""
+    """Whether the second line between bars holds IPAC's column types, or there is none; other tables have values there."""
     names = (b"int", b"long", b"float", b"double", b"real", b"char", b"date", b"bool")
     words = [word.strip().lower() for line in second for word in line.strip(b"|").split(b"|")]
     return all(any(word and name.startswith(word) for name in names) for word in words)
 
 
 def stem(name: str) -> str:
-    """A file's name in lower case without the ending of its compression."""
+    """A file's name in lower case, without the ending of its compression."""
     lower = name.lower()
     return next((lower.removesuffix(ending) for ending in COMPRESSED_ENDINGS if lower.endswith(ending)), lower)

@@ -1,7 +1,7 @@
 """Tables of text, one row a line: values between commas, tabs, semicolons, bars or blanks.
 
-Blocks of whole lines are tidied (comments, blanks around values, encoding), parsed by pyarrow, and counted: a block has as
-many rows as lines, or the run stops and names the line. Values are text unless they are asked for as numbers.
+Blocks of complete lines are cleaned (comments, blanks around values, encoding), parsed by pyarrow, and counted: a block must
+have as many rows as lines, or the run stops and names the line. Values are text unless they are requested as numbers.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from zmill.survey.readers.streams import opened, stem
 from zmill.workflow.job import log
 
 BLOCK_BYTES = 8 << 20
-"""Text that is parsed at a time."""
+"""Bytes that are parsed at a time."""
 HEAD_BYTES = 1 << 18
-"""Text of which the header and the first rows are taken."""
+"""Bytes from which the header and the first rows are read."""
 LONGEST_LINE = 1 << 27
 SAMPLE_LINES = 20
 DELIMITERS = (",", "\t", ";", "|")
 MISSING = [*pyarrow.csv.ConvertOptions().null_values, "--", "None"]
-"""What stands for a missing number; `--` is how astropy prints one."""
+"""Texts of a missing number; astropy writes `--`."""
 WHOLE = r"^(0|-?[1-9][0-9]{0,18})$"
-"""A whole number as it is written when it is one: `007` and `+5` are text."""
+"""Pattern of an integer in its usual form: `007` and `+5` are text."""
 TRUTH = {"true": True, "false": False}
 
 
 class TextTable(Table):
-    """One text file; only reading it tells the number of rows, and it is one piece.
+    """One text file, as one piece; the number of rows is only known after reading it.
 
     Parameters
     ----------
@@ -75,11 +75,11 @@ class TextTable(Table):
         names, self._first_line = self._header(data, aligned)
         self._width = len(names)
         refuse_repeated(path, [name for name in names if name])
-        self._place = {name: place for place, name in enumerate(names) if name}
+        self._index = {name: index for index, name in enumerate(names) if name}
         if aligned:
-            for place in range(len(names)):
-                self._place.setdefault(f"col{place + 1}", place)
-        self.columns = list(self._place)
+            for index in range(len(names)):
+                self._index.setdefault(f"col{index + 1}", index)
+        self.columns = list(self._index)
         self._sample = [(number, line) for number, line in data if number >= self._first_line]
 
     def _header(self, data: list[tuple[int, str]], aligned: bool) -> tuple[list[str], int]:
@@ -93,10 +93,10 @@ class TextTable(Table):
             if len(above) == len(first) and not any(_is_number(name) for name in above):
                 return above, start
             if aligned:
-                return [f"col{place + 1}" for place in range(len(first))], start
+                return [f"col{index + 1}" for index in range(len(first))], start
         elif aligned and not any(_is_number(value) for _, next_ in data[1:2] for value in self._split(next_)):
-            return [f"col{place + 1}" for place in range(len(first))], start
-        for behind in (1, 2):  # VizieR: names, units (where they are asked for), dashes
+            return [f"col{index + 1}" for index in range(len(first))], start
+        for behind in (1, 2):  # VizieR: names, units (where they were requested), dashes
             if len(data) > behind and all(re.fullmatch(r"-+", v) for v in self._split(data[behind][1])):
                 if behind == 2:
                     units = self._split(data[1][1])
@@ -108,7 +108,7 @@ class TextTable(Table):
         return next(csv.reader([self._trimmed(line.encode()).decode()], delimiter=self._delimiter), [""])
 
     def _trimmed(self, text: bytes) -> bytes:
-        """Text without blanks around values, but for those between quotation marks."""
+        """Text without blanks around values, except between quotation marks."""
         if self._delimiter == " ":
             text = _replaced(text, rb"[ \t]+", b" ")
         else:
@@ -123,7 +123,7 @@ class TextTable(Table):
 
     @cached_property
     def types(self) -> dict[str, pa.DataType]:  # type: ignore[override]
-        """Types by the first rows; one of them that is no row of the table is refused, with its line."""
+        """Types from the first rows; a line that is no row of the table is refused."""
         text, lines = self._tidied("\n".join(line for _, line in self._sample).encode(), 0)
         if not lines:
             return dict.fromkeys(self.columns, pa.null())
@@ -162,7 +162,7 @@ class TextTable(Table):
                     yield batch.slice(start, stop - start)
 
     def _blocks(self) -> Iterator[tuple[bytes, int]]:
-        """Whole lines behind the header, ending in \\n alone, and how many lines are before them."""
+        """Blocks of complete lines after the header, ending in \\n, and the number of lines before each."""
         left, number, skip = b"", 0, self._first_line
         with opened(self.path) as file:
             ended = False
@@ -214,21 +214,21 @@ class TextTable(Table):
         if re.search(rb"(?m)^#(RESOURCE=|Table\b)", text):
             raise ReadError(f"{self.path}: holds several tables of VizieR; write each into a file of its own")
         rest, times = re.subn(rb"(?m)^#.*\n?", b"", text)
-        told = text[text.find(b"#") :].split(b"\n", 1)[0][:80].decode("utf-8", "replace")
+        comment = text[text.find(b"#") :].split(b"\n", 1)[0][:80].decode("utf-8", "replace")
         log.info(
-            "%s: %d lines from line %d on begin with # and are comments: %r", self.path, times, first_line + 1, told
+            "%s: %d lines from line %d on begin with # and are comments: %r", self.path, times, first_line + 1, comment
         )
         return rest
 
     def _parse(self, text: bytes, columns: list[str], numeric: Collection[str]) -> pa.Table:
-        places = {name: f"c{self._place[name]}" for name in columns}
+        names = {name: f"c{self._index[name]}" for name in columns}
         types = {
-            place: pa.bool_()
+            column: pa.bool_()
             if name in numeric and pa.types.is_boolean(self.types[name])
             else pa.float64()
             if name in numeric
             else pa.string()
-            for name, place in places.items()
+            for name, column in names.items()
         }
         table = pyarrow.csv.read_csv(
             pa.BufferReader(text),
@@ -238,13 +238,13 @@ class TextTable(Table):
             pyarrow.csv.ParseOptions(delimiter=self._delimiter),
             pyarrow.csv.ConvertOptions(
                 column_types=types,
-                include_columns=list(dict.fromkeys(places.values())),
+                include_columns=list(dict.fromkeys(names.values())),
                 null_values=MISSING,
                 true_values=["true", "True", "TRUE"],
                 false_values=["false", "False", "FALSE"],
             ),
         )
-        return pa.table({name: table.column(place) for name, place in places.items()})
+        return pa.table({name: table.column(column) for name, column in names.items()})
 
     # ----------------------------------------------------------------------------------------------- faults
 
@@ -270,7 +270,7 @@ class TextTable(Table):
             blank = "; a missing value must be written, as nan or --" if self._delimiter == " " else ""
             return f"{len(values)} values where {where} has {self._width} ({short!r}): values would stand in wrong columns{blank}"
         for name in columns:
-            value = values[self._place[name]]
+            value = values[self._index[name]]
             truth = name in numeric and pa.types.is_boolean(self.types[name])
             fits = value.lower() in TRUTH if truth else _is_number(value)
             if name in numeric and not fits and value not in MISSING:
@@ -283,7 +283,7 @@ class TextTable(Table):
 
 
 def _delimiter(first: str, others: list[str], aligned: bool, name: str) -> str:
-    """What stands between the values: the delimiter that gives most of them in the first line."""
+    """The delimiter: the one that gives most values in the first line."""
     counts = {sign: len(next(csv.reader([first], delimiter=sign), [])) for sign in DELIMITERS}
     if name.endswith(".tsv") and counts["\t"] > 1:
         return "\t"
@@ -304,7 +304,7 @@ def _delimiter(first: str, others: list[str], aligned: bool, name: str) -> str:
 
 
 def _replaced(text: bytes, pattern: bytes, by: bytes) -> bytes:
-    """The text with every fit of a pattern replaced, but for what is between quotation marks."""
+    """The text with every match of a pattern replaced, except between quotation marks."""
     if b'"' not in text:
         return re.sub(pattern, by, text)
     return re.sub(rb'("(?:[^"\n]|"")*")|' + pattern, lambda found: found[1] or by, text)
@@ -320,7 +320,7 @@ def _opens(line: str, delimiter: str) -> bool:
 
 
 def _is_number(value: str) -> bool:
-    """Whether pyarrow reads a value as a number, which takes fewer spellings for one than Python."""
+    """Whether pyarrow reads a value as a number; it accepts fewer spellings than Python."""
     try:
         float(value)
     except ValueError:
@@ -329,7 +329,7 @@ def _is_number(value: str) -> bool:
 
 
 def _kind(column: pa.ChunkedArray) -> pa.DataType:
-    """What the values of a column of text look like: nothing, truth values, whole numbers, numbers or text."""
+    """The type of the values of a text column: null, truth values, integers, numbers or text."""
     values = column.filter(pc.invert(pc.is_in(column, pa.array(MISSING)))).combine_chunks()
     if not len(values):
         return pa.null()

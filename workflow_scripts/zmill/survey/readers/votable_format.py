@@ -1,4 +1,4 @@
-"""VOTable of any serialisation, through astropy, which holds the whole table in memory."""
+"""VOTable of any serialisation, through astropy, which holds the complete table in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHANGES = {
     exceptions.W46: "a text is longer than its field says, and would be cut",
     exceptions.W51: "a whole number is beyond the type of its field, and would be another one",
 }
-"""What astropy would do to a value, by the warning that it gives."""
+"""Changes that astropy makes to a value, by its warning."""
 
 
 class Reader(Held):
@@ -67,7 +67,7 @@ class Reader(Held):
 
 @contextmanager
 def _exactly(path: Path) -> Iterator[None]:
-    """Refuse what astropy changes with no more than a warning; what else it warns of is not told."""
+    """Refuse values that astropy would change with only a warning; other warnings are ignored."""
     changed: list[str] = []
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
