@@ -186,9 +186,9 @@ def exact_text(array: pa.Array) -> pa.Array:
     array = plain(array)
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
-        parent = pc.and_(pc.equal(array, pc.floor(array)), pc.less_equal(pc.abs(array), EXACT[array.type]))
-        digits = pc.if_else(parent, array, pa.scalar(0, array.type)).cast(pa.int64()).cast(pa.string())
-        return pc.if_else(parent, digits, array.cast(pa.string()))
+        integral = pc.and_(pc.equal(array, pc.floor(array)), pc.less_equal(pc.abs(array), EXACT[array.type]))
+        digits = pc.if_else(integral, array, pa.scalar(0, array.type)).cast(pa.int64()).cast(pa.string())
+        return pc.if_else(integral, digits, array.cast(pa.string()))
     return array if pa.types.is_string(array.type) else array.cast(pa.string())
 
 
