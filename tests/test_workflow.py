@@ -168,10 +168,10 @@ def test_a_run_that_fails_ends_with_the_log_and_the_cause_and_goes_on_when_the_d
     assert answer.returncode == 1
     log = "results/mine/logs/import_survey.log"
     end = (answer.stdout + answer.stderr).split("zmill: a job failed")[1]
-    assert log in end and "does not tell objects apart" in end
+    assert log in end and "does not identify objects" in end
     last = (tmp_path / log).read_text().splitlines()
     assert any("attempt 2 is not made" in line for line in last)
-    assert "does not tell objects apart" in last[-1]
+    assert "does not identify objects" in last[-1]
 
     survey.write_text("".join([head, *rows]))
     answer = snakemake(tmp_path, *command)

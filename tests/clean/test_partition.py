@@ -94,7 +94,7 @@ def test_a_damaged_input_is_named_and_nothing_is_written(tmp_path: Path, fault: 
     if fault == "flipped":
         content[len(content) // 2] ^= 1
     file.write_bytes({"truncated": content[: len(content) // 2], "flipped": content, "empty": b""}[fault])
-    with pytest.raises(CatalogError, match=r"Npix=10.parquet: its content is not what its sidecar says"):
+    with pytest.raises(CatalogError, match=r"Npix=10.parquet: its content differs from its sidecar"):
         clean_partition(tmp_path / "in", tmp_path / "out", part, RECIPE)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 

@@ -97,7 +97,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(LabelsError, match=r"has the checksum [0-9a-f]{40}, expected a{40}"):
             fetch(server, tmp_path / "file", "a" * 40)
         assert list(tmp_path.iterdir()) == []
-        with pytest.raises(LabelsError, match="the server says 404 Not Found; check url"):
+        with pytest.raises(LabelsError, match="the server answered 404 Not Found; check url"):
             download(f"{server.url}/other.fits", tmp_path / "file", None, QUICK)
         server.faults = ["html"] * 9
         with pytest.raises(LabelsError, match="a page of HTML"):

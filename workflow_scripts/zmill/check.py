@@ -32,7 +32,7 @@ LOOK_BYTES, LOOK_ROWS = 2**25, 2**18
 
 
 def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
-    """Check the whole configuration against what is on disk.
+    """Check the complete configuration against the files on disk.
 
     Parameters
     ----------

@@ -55,12 +55,12 @@ def atomic_write(path: Path | str, check: bool = True, durable: bool = True) -> 
     temporary = temporary_path(path)
     try:
         yield temporary
-        put_in_place(temporary, path, check, durable)
+        rename_finished(temporary, path, check, durable)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def put_in_place(written: Path, path: Path, check: bool = True, durable: bool = True) -> None:
+def rename_finished(written: Path, path: Path, check: bool = True, durable: bool = True) -> None:
     """Rename a finished temporary file to `path`, as `atomic_write` does; for files that one job begins and another finishes."""
     if check:
         _write_check(path, written)

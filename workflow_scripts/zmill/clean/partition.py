@@ -86,7 +86,7 @@ def clean_partition(survey: Path, clean: Path, partition: Partition, recipe: Rec
     before = _identity(path)
     if file_hash(path) != given["xxh3_128"]:
         raise CatalogError(
-            f"{path}: its content is not what its sidecar says: corrupt, truncated or written over; import it again"
+            f"{path}: its content differs from its sidecar: corrupt, truncated or written over; import it again"
         )
     schema = pq.read_schema(path)
     for field in ADDED:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import requests
 
-from zmill.catalog.files import put_in_place, read_json, write_json
+from zmill.catalog.files import read_json, rename_finished, write_json
 from zmill.labels.base import LabelsError
 from zmill.labels.fetch import RequestSettings
 from zmill.labels.http import Session, Transient, transient
@@ -65,7 +65,7 @@ def download(url: str, path: Path, checksum: str | None, settings: RequestSettin
             f"{url}: the file has the checksum {found}, expected {checksum}: it was damaged on its way or has changed; "
             "it was removed, run again or correct the checksum"
         )
-    put_in_place(part, path)
+    rename_finished(part, path)
     started.unlink()
     write_json(facts, {"url": url, "bytes": size, "checksum": found})
     return path
@@ -82,7 +82,7 @@ def _continue(session: Session, url: str, part: Path, started: Path) -> int:
         if response.status_code == 416 and known.get("size") == have:
             return have
         if response.status_code >= 400:
-            raise LabelsError(f"{url}: the server says {response.status_code} {response.reason}; check url")
+            raise LabelsError(f"{url}: the server answered {response.status_code} {response.reason}; check url")
         if response.status_code == 206:
             content_range = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
             if content_range is None or int(content_range[1]) != have:

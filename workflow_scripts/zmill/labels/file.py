@@ -70,7 +70,7 @@ class Settings(Judging):
             raise ConfigError("\n".join(f"labels: {self.name}: {fault}" for fault in faults))
 
     def _unit_faults(self, units: Mapping[str, str]) -> list[str]:
-        """What a file says of the units of its columns that contradicts the settings, a sentence each."""
+        """One sentence per unit of a file that contradicts the settings."""
         if not self.check_units:
             return []
         named = self.named()
@@ -161,7 +161,7 @@ def _array(key: str, column: pa.Array, settings: Settings, path: Path) -> NDArra
         if (numbers[np.isfinite(numbers)] > EXACT[column.type]).any():
             raise LabelsError(
                 f"labels: {settings.name}: {path}: column {settings.columns.id!r} (columns.id) holds floats such as "
-                f"{np.nanmax(numbers):g}: identifiers of so many digits were rounded and tell spectra no longer apart; leave "
+                f"{np.nanmax(numbers):g}: identifiers of so many digits were rounded and no longer identify spectra; leave "
                 "columns.id out, or write the column as integers or text"
             )
     text = exact_text(column).fill_null("")

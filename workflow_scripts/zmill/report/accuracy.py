@@ -351,7 +351,7 @@ def _weighted(sources: Sources, metric: str) -> list[Note | Table]:
     return [
         Note(
             "Labelled rows are brighter and nearer than the survey. Weighed, they stand for its rows in magnitude and color, and a "
-            "metric says more of what to expect of the catalogue, from as many rows as are called effective."
+            "metric predicts the accuracy on the catalogue better, with the statistics of the effective number of rows."
         ),
         Table(
             "Labelled rows as they are, and weighed to stand for the survey; in brackets 68 % intervals",

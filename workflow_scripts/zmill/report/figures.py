@@ -237,7 +237,7 @@ def _logarithmic_if_wide(axes: Axes, scores: Floats) -> None:
 def distributions(axes: list[dict[str, Any]], names: dict[str, str]) -> Figure:
     """Distributions of several quantities, a panel each.
 
-    axes : name and edges of each, and the share of rows in each bin under every key of `names`, which says what the
+    axes : name and edges of each, and the fraction of rows in each bin under every key of `names`, which names what the
         curves are called.
     """
     lines = -(-len(axes) // 2)

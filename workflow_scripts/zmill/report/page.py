@@ -50,7 +50,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
     results : the survey's folder of results.
     name : the survey's name.
     config, survey : the validated configuration and survey definition, as JSON-ready dictionaries; shown without the
-        places of the machine.
+        absolute paths.
     out : the HTML file, which refers to nothing outside itself.
     """
     config, survey = public([config, survey], config.get("data_dir"))

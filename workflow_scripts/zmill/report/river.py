@@ -114,7 +114,9 @@ def rows_section(predicted: Predicted | None) -> Section | None:
     )
     section = Section("rows", "Every predicted row", "Flags")
     section.blocks += [
-        Note(f"All {predicted.rows:,} rows of the survey have a photo-z; the column flags says how far to trust each."),
+        Note(
+            f"All {predicted.rows:,} rows of the survey have a photo-z; the column flags describes their reliability."
+        ),
         Table("Bits of flags; a row may have several", ["bit", "meaning", "rows", "share"], rows),
     ]
     return section

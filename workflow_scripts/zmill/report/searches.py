@@ -69,7 +69,7 @@ def _search(model: str, search: dict[str, Any]) -> list[Block]:
     blocks.append(
         picture(
             f"settings-{model}",
-            f"{model}: {metric} against each setting; diamond: the best. One at the end of its range asks for a wider range.",
+            f"{model}: {metric} against each setting; diamond: the best. If it is at the end of its range, widen the range.",
             f"{metric} of {len(scored)} trials of {model} against {', '.join(values)}.",
             lambda: figures.search_settings(values, each, scored.index(best), metric, logarithmic),
         )

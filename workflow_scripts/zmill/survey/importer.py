@@ -293,7 +293,7 @@ def _repeated(found: list[Piece], work: Work, rows: int, run: Any) -> dict[int |
     if len(suspects) > MOST_REPEATED:
         raise ImportFailed(
             f"columns.object_id = {column!r}: {len(suspects)} identifiers of {rows} rows occur more than once: it does not "
-            "tell objects apart; name another column, or leave object_id out to use the row number"
+            "identify objects; name another column, or leave object_id out to use the row number"
         )
     if not len(suspects):
         return {}
@@ -341,7 +341,7 @@ def _write(
     if repeated > counts.rows / 2:
         raise ImportFailed(
             f"columns.object_id = {work.survey.columns.object_id!r}: {repeated} of {counts.rows} rows repeat the identifier of "
-            "an earlier one: it does not tell objects apart; name another column, or leave object_id out to use the row number"
+            "an earlier one: it does not identify objects; name another column, or leave object_id out to use the row number"
         )
     if refusal := counts.refusal():
         raise ImportFailed(refusal)

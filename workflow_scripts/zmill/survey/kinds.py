@@ -148,6 +148,6 @@ def _all_integers(values: pa.Array) -> bool:
 
 def _rounded(name: str, value: str) -> str:
     return (
-        f"column {name!r} (object_id) holds numbers such as {value} that are no exact integers: they cannot tell objects apart; "
+        f"column {name!r} (object_id) holds numbers such as {value} that are no exact integers: they cannot identify objects; "
         "name another column, or leave object_id out to use the row number"
     )

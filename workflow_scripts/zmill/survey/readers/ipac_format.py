@@ -24,9 +24,9 @@ class Reader(ecsv_format.Reader):
         bars: list[int] = []
         for number, line in enumerate(text.splitlines(), 1):
             if line.startswith("|"):
-                bars = bars or [place for place, sign in enumerate(line) if sign == "|"]
+                bars = bars or [column for column, sign in enumerate(line) if sign == "|"]
             elif bars and line.strip() and not line.startswith("\\"):
-                crossed = [place for place in bars if line[place : place + 1].strip()]
+                crossed = [column for column in bars if line[column : column + 1].strip()]
                 if crossed or line[bars[-1] :].strip():
                     return (
                         f"line {number}: {line.strip()[:60]!r} has a value that reaches below a bar of the header: columns of IPAC "

@@ -76,7 +76,7 @@ class _Streams(io.RawIOBase):
 
     def __init__(self, path: Path, new: Callable[[], Any]) -> None:
         self._file, self._new = open(path, "rb"), new  # noqa: SIM115 - closed with this
-        self._engine, self._place = new(), 0
+        self._engine, self._position = new(), 0
 
     def readable(self) -> bool:
         return True
@@ -87,7 +87,7 @@ class _Streams(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self._next(len(buffer))
         buffer[: len(data)] = data
-        self._place += len(data)
+        self._position += len(data)
         return len(data)
 
     def _next(self, size: int) -> bytes:
@@ -108,18 +108,18 @@ class _Streams(io.RawIOBase):
             data = self._engine.decompress(raw, size)
         return data
 
-    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
         if whence != io.SEEK_SET:
             raise io.UnsupportedOperation("seek from elsewhere than the start")
-        if place < self._place:
+        if position < self._position:
             self._file.seek(0)
-            self._engine, self._place = self._new(), 0
-        while self._place < place and (data := self._next(min(place - self._place, BLOCK_BYTES))):
-            self._place += len(data)
-        return self._place
+            self._engine, self._position = self._new(), 0
+        while self._position < position and (data := self._next(min(position - self._position, BLOCK_BYTES))):
+            self._position += len(data)
+        return self._position
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def close(self) -> None:
         self._file.close()
