@@ -12,31 +12,13 @@ import torch
 from models.toy_survey import CONTEXT, GRID, labelled
 from zmill.inputs.base import Labelled
 from zmill.models.base import Model
-from zmill.models.registry import model_class
+from zmill.models.registry import model_class, types
 from zmill.networks.losses import mean_crps
 from zmill.training import store
 from zmill.training.trained import fit_and_calibrate
 
 CPU = torch.device("cpu")
-_NETWORK = {"epochs": 10, "width": 32, "blocks": 1, "waves": 2, "embedding": 2, "batch": 128}
-QUICK: dict[str, dict[str, Any]] = {
-    "cmnn": {"floor": 0.02, "magnitude": 1.0},
-    "cnn": {"epochs": 10, "lr": 3e-3, "activation": "relu"},
-    "ensemble": {
-        "networks": {**_NETWORK, "members": 1, "moved": 1000, "passes": 1, "lr_after": 4e-3},
-        "neighbors": {**_NETWORK, "members": 1, "candidates": 300},
-        "distilled": {**_NETWORK, "epochs": 1, "waves": 0, "batch": 512},
-    },
-    "fcnn": {"lr": 3e-3, "epochs": 10, "hidden": [32, 32], "ema": 0.0},
-    "forest": {"trees": 15},
-    "gat": {"epochs": 20, "lr": 5e-3, "hidden": 8, "heads": 2, "embedding": 2},
-    "gbdt": {"bases": 12, "rounds": 40, "lr": 0.1, "leaves": 8},
-    "knn": {},
-    "nca": {**_NETWORK, "members": 1, "candidates": 300},
-    "resmlp": {**_NETWORK, "members": 1, "moved": 1000, "passes": 1, "lr_after": 4e-3},
-    "template": {"floor": 0.05, "smooth": 0.02},
-    "trainz": {},
-}
+QUICK: dict[str, dict[str, Any]] = {type_: model_class(type_).quick for type_ in types()}
 """Settings with which every type is trained in seconds; the tests of each have settings that learn."""
 
 

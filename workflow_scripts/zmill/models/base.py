@@ -31,6 +31,8 @@ class Model(ABC):
     min_train: ClassVar[int] = 50
     """Fewest training rows it can be fitted on; the run is refused below."""
     Settings: ClassVar[type[Settings]]
+    quick: ClassVar[dict[str, Any]] = {}
+    """Settings with which the tests of all types fit it in seconds, and not badly."""
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings

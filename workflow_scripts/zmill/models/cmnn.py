@@ -64,6 +64,7 @@ class ColorNeighbours(Model):
     """Redshifts of the color-matched training galaxies, each a Gaussian of width `width` (1 + z)."""
 
     Settings = CMNNSettings
+    quick = {"floor": 0.02, "magnitude": 1.0}
     min_train = 50
 
     settings: CMNNSettings

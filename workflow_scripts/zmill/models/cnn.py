@@ -50,6 +50,7 @@ class CNN(PointNetwork):
     """The network; inputs are the bands in their order, then further columns."""
 
     Settings = CNNSettings
+    quick = {"epochs": 10, "lr": 0.003, "activation": "relu"}
 
     settings: CNNSettings
 

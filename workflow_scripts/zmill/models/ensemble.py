@@ -115,6 +115,31 @@ class Ensemble(Model):
     """Weighted mean of the densities of `resmlp`, `cmnn` and, without moved galaxies, `nca`; or one network distilled from it."""
 
     Settings = EnsembleSettings
+    quick = {
+        "networks": {
+            "epochs": 10,
+            "width": 32,
+            "blocks": 1,
+            "waves": 2,
+            "embedding": 2,
+            "batch": 128,
+            "members": 1,
+            "moved": 1000,
+            "passes": 1,
+            "lr_after": 0.004,
+        },
+        "neighbors": {
+            "epochs": 10,
+            "width": 32,
+            "blocks": 1,
+            "waves": 2,
+            "embedding": 2,
+            "batch": 128,
+            "members": 1,
+            "candidates": 300,
+        },
+        "distilled": {"epochs": 1, "width": 32, "blocks": 1, "waves": 0, "embedding": 2, "batch": 512},
+    }
     min_train = 200
 
     settings: EnsembleSettings

@@ -25,6 +25,7 @@ class FCNN(PointNetwork):
     """ReLU layers of the given widths."""
 
     Settings = FCNNSettings
+    quick = {"lr": 0.003, "epochs": 10, "hidden": [32, 32], "ema": 0.0}
 
     settings: FCNNSettings
 

@@ -45,6 +45,7 @@ class Forest(Model):
     """Each tree gives the training galaxies of its leaf equal weights; each galaxy is a Gaussian of width `width` (1 + z)."""
 
     Settings = ForestSettings
+    quick = {"trees": 15}
     min_train = 50
 
     settings: ForestSettings

@@ -69,6 +69,7 @@ class GAT(PointNetwork):
     """The network; the nodes are the bands, then further columns."""
 
     Settings = GATSettings
+    quick = {"epochs": 20, "lr": 0.005, "hidden": 8, "heads": 2, "embedding": 2}
 
     settings: GATSettings
 

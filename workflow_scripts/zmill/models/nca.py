@@ -51,6 +51,16 @@ class MetricNeighbors(Model):
     """Softmax over the training rows of the negative squared distances in the learned space."""
 
     Settings = NCASettings
+    quick = {
+        "epochs": 10,
+        "width": 32,
+        "blocks": 1,
+        "waves": 2,
+        "embedding": 2,
+        "batch": 128,
+        "members": 1,
+        "candidates": 300,
+    }
     min_train = 200
 
     settings: NCASettings

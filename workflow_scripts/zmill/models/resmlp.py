@@ -68,6 +68,18 @@ class ResidualEnsemble(Model):
     """Density as a softmax over the points of the redshift grid, averaged over the members."""
 
     Settings = ResMLPSettings
+    quick = {
+        "epochs": 10,
+        "width": 32,
+        "blocks": 1,
+        "waves": 2,
+        "embedding": 2,
+        "batch": 128,
+        "members": 1,
+        "moved": 1000,
+        "passes": 1,
+        "lr_after": 0.004,
+    }
     min_train = 200
 
     settings: ResMLPSettings

@@ -174,6 +174,7 @@ class TemplateFit(Model):
     """p(z) = sum over templates of prior times likelihood; the amplitude of each template is free."""
 
     Settings = TemplateSettings
+    quick = {"floor": 0.05, "smooth": 0.02}
     min_train = 1
 
     settings: TemplateSettings

@@ -1,0 +1,22 @@
+"""The contract of a model, for the types that have no tests of their own: a new file in `zmill/models/` is found here by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models import contract
+from zmill.models.registry import types
+
+UNTESTED = [type_ for type_ in types() if not Path(__file__).with_name(f"test_{type_}.py").exists()]
+
+
+@pytest.mark.parametrize("type_", UNTESTED)
+def test_it_is_saved_and_repeatable(type_: str, tmp_path: Path) -> None:
+    contract.is_saved_and_repeatable(type_, contract.QUICK[type_], tmp_path)
+
+
+@pytest.mark.parametrize("type_", UNTESTED)
+def test_it_predicts_rows_with_gaps(type_: str) -> None:
+    contract.predicts_rows_with_gaps(type_, contract.QUICK[type_])
