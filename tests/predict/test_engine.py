@@ -171,7 +171,7 @@ def test_a_partition_written_anew_while_it_is_read_is_found_out(tmp_path: Path) 
     rest = list(events)
     broken = [event for event in rest if isinstance(event, Broken)]
     assert [event.partition for event in broken] == partitions[:1]
-    assert "written anew while it was being read" in broken[0].why
+    assert "written again while it was being read" in broken[0].why
 
 
 def test_a_model_that_loses_a_row_stops_the_run(tmp_path: Path) -> None:
