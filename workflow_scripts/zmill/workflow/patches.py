@@ -161,7 +161,7 @@ def _replace(name: str, wrap: Callable[[Any], Any], without: str = "", warn: boo
         return
     original = resolve_name(name)
     if not hasattr(original, "zmill"):
-        replacement = wraps(original)(wrap(original))
+        replacement: Any = wraps(original)(wrap(original))
         replacement.zmill = True
         owner, _, last = name.rpartition(".")
         setattr(resolve_name(owner), last, replacement)

@@ -34,7 +34,7 @@ folders: dict[str, Callable[[Path], list[str]]] = {}
 Reason: Any = getattr(jobs, "Reason", object)
 
 
-class Due(Reason):  # type: ignore[misc]
+class Due(Reason):
     """Why a job runs: what its record says, beside Snakemake's own reasons."""
 
     __slots__ = ("changes",)
