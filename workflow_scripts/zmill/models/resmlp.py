@@ -11,16 +11,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zmill.chunks import cache_sized_chunks
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import Labelled, evenly
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.inputs.photometry.synthetic import synthetic_galaxies
 from zmill.models.base import Model
+from zmill.models.knn import JUDGED
 from zmill.networks.inference import Applied
-from zmill.networks.losses import density_loss, mean_crps
+from zmill.networks.losses import density_loss, mean_cde_loss
 from zmill.networks.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
 from zmill.sections import Text
 
+BATCH = 2
+"""Moved galaxies in a step, in batches of training rows: there are enough of them."""
 ROWS = 4096
 """Rows computed at a time, so that activations stay in the processor's cache."""
 
@@ -61,7 +64,7 @@ class ResMLPSettings(Residual, Augmented):
     """`epochs` and `lr` on the training rows after that."""
     lr_after: float = Field(1e-3, gt=0, le=10)
     members_after: int = Field(4, ge=1, le=100)
-    """`members` of networks that learn from moved galaxies first: these differ little."""
+    """`members` of networks that are trained on moved galaxies first, or on as many training rows: these differ little."""
 
 
 class ResidualEnsemble(Model):
@@ -85,6 +88,8 @@ class ResidualEnsemble(Model):
     settings: ResMLPSettings
     before: dict[str, Tensor] | None = None
     """Weights of the networks that were pre-trained on moved galaxies; None where none are made."""
+    many: bool = False
+    """Whether there are as many training rows as galaxies would be moved."""
     spare: int = 0
     """Further moved galaxies to be made, which the networks are not trained on."""
     made: Photometry | None = None
@@ -94,13 +99,15 @@ class ResidualEnsemble(Model):
         s, grid = self.settings, self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self.before = self.made = None
+        self.many = len(train) >= s.moved > 0
         fluxes = self._prepare(train, device)
         self.before = self._pretrained(train, device, say)
-        valid_inputs = self.features(Fluxes.of(valid.photometry, s.extra, device))
-        valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
+        judged = valid.rows(evenly(len(valid), JUDGED))
+        valid_inputs = self.features(Fluxes.of(judged.photometry, s.extra, device))
+        valid_z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
 
         def score(network: nn.Module) -> float:
-            return mean_crps(grid.normalize(probability(network, valid_inputs)), valid_z, grid)
+            return mean_cde_loss(grid.normalize(probability(network, valid_inputs)), valid_z, grid)
 
         facts = self._learn(train, fluxes, score, say)
         self.epochs = int(facts["best_epoch"])
@@ -114,7 +121,7 @@ class ResidualEnsemble(Model):
         """Weights of networks that were trained on galaxies made of training rows; None where none are made."""
         s, filters = self.settings, self.context.filters or {}
         unknown = [band for band in self.context.bands if band not in filters]
-        if len(rows) >= s.moved:
+        if self.many or not s.moved:
             return None
         if unknown:
             say(f"no galaxies are made by moving training rows: the survey's `filters` lack {', '.join(unknown)}")
@@ -122,7 +129,7 @@ class ResidualEnsemble(Model):
         say(f"making {s.moved:,} galaxies of {len(rows):,} by moving them in redshift")
         made = synthetic_galaxies(rows, self.context, s.moved + self.spare, self.context.seed)
         self.made, made = made.photometry[s.moved :], made.rows(np.arange(s.moved))
-        schedule = s.model_copy(update={"epochs": s.passes})
+        schedule = s.model_copy(update={"epochs": s.passes, "batch": BATCH * s.batch})
         self._train(made, Fluxes.of(made.photometry, s.extra, device), schedule, None, say, "networks, moved galaxies")
         return self.network.state_dict()
 
@@ -160,7 +167,8 @@ class ResidualEnsemble(Model):
     ) -> dict[str, Any]:
         grid, seed, device = self.context.grid, self.context.seed, fluxes.flux.device
         torch.manual_seed(seed)
-        self.network = self._network(s.members if self.made is None else s.members_after).to(device)
+        enough = self.made is not None or self.many
+        self.network = self._network(s.members_after if enough else s.members).to(device)
         if self.before is not None:
             self.network.load_state_dict(self.before)
         z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from zmill.pdf.grid import Grid, running_sum
+from zmill.pdf.values import density_at
 
 FARTHEST = -80.0
 """Lowest exponent of a label: smaller ones would give denormal numbers, with which processors are ten times slower."""
@@ -75,3 +76,9 @@ def mean_crps(density: Tensor, z: Tensor, grid: Grid) -> float:
     """Mean over rows of the integral of (F - step at z) squared over the grid; densities (n, size), redshifts (n,)."""
     below = (grid.tensor(density.device) >= z[:, None]).float()
     return float((grid.cdf(density) - below).square().sum(1).mean()) * grid.step
+
+
+def mean_cde_loss(density: Tensor, z: Tensor, grid: Grid) -> float:
+    """Mean over rows of ∫ f² dz − 2 f(z) (Izbicki & Lee 2017, eq. 7); densities (n, size), redshifts (n,)."""
+    between = density[:, :-1].square() + density[:, :-1] * density[:, 1:] + density[:, 1:].square()
+    return float((between.sum(1) * (grid.step / 3) - 2 * density_at(density, grid, z)).mean())

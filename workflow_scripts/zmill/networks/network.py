@@ -36,6 +36,8 @@ class Schedule(Section):
 
     epochs: int = Field(100, ge=1, le=100_000)
     """Most passes over the training rows."""
+    most_rows: int = Field(10_000_000, ge=1, le=10**12)
+    """Most rows that are seen, passes times training rows: of more rows there are fewer passes, at least one."""
     batch: int = Field(256, ge=1, le=2**20)
     """Rows in one step."""
     lr: float = Field(1e-3, gt=0, le=10)
@@ -51,6 +53,10 @@ class Schedule(Section):
     """Products in bfloat16 where the device has instructions for them; the weights stay in float32."""
     look_every: int = Field(1, ge=1, le=1000)
     """Epochs between two looks at the validation rows."""
+
+    def passes_over(self, rows: int) -> int:
+        """Most passes over so many training rows."""
+        return min(self.epochs, max(1, self.most_rows // rows))
 
 
 class Residual(Section):
@@ -279,8 +285,9 @@ def train(
     device = next(network.parameters()).device
     batch = min(schedule.batch, rows)
     steps = rows // batch
-    total = schedule.epochs * steps
-    last = min(schedule.epochs, until or schedule.epochs)
+    epochs = schedule.passes_over(rows)
+    total = epochs * steps
+    last = min(epochs, until or epochs)
     amp = schedule.amp and multiplies_bfloat16(device)
     parameters = list(network.parameters())
     optimizer = optimizer_of(parameters, schedule)
@@ -294,8 +301,10 @@ def train(
         kept = watch.kept(phase)
         if kept is not None:
             now.restore(*kept)
+            say(f"{phase}: going on after epoch {now.epoch} of at most {epochs}, where an earlier job was stopped")
+        if epochs < schedule.epochs:
             say(
-                f"{phase}: going on after epoch {now.epoch} of at most {schedule.epochs}, where an earlier job was stopped"
+                f"{phase}: {epochs} passes over {rows:,} rows in place of {schedule.epochs}: most_rows is {schedule.most_rows:,}"
             )
         clock = _Clock(now.epoch, last)
 
@@ -334,7 +343,7 @@ def train(
             mean_loss = float(running) / steps / members
             if not math.isfinite(mean_loss):
                 raise TrainingError(
-                    f"the loss became {mean_loss} in epoch {now.epoch} of {schedule.epochs} (learning rate {schedule.lr:g}, "
+                    f"the loss became {mean_loss} in epoch {now.epoch} of {epochs} (learning rate {schedule.lr:g}, "
                     f"batch {batch}): lower the learning rate of this model in config.yaml, or scale its inputs"
                 )
             now.ended = now.epoch == last
