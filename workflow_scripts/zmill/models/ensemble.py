@@ -43,10 +43,10 @@ BLEND = 0.5
 """Largest part of a galaxy's light that is replaced in a blend."""
 NOISE = 0.5
 """Blends are drawn again from their errors times this."""
-LESSONS = 150_000
+LESSONS = 300_000
 """Galaxies that the distilled network is taught on; as many as training rows where these are more, up to `MOST`."""
 MOST = 400_000
-PER_ROW = 40
+PER_ROW = 50
 """Of a training row, at most."""
 MEASURED = 20_000
 """Of them, those that the ranges of the numbers inside the distilled network are taken of."""
@@ -59,12 +59,10 @@ POWERS = (1.0, 1.25, 1.5)
 
 
 class Networks(ResMLPSettings):
-    """The residual networks, fewer than those of `resmlp` where they are pre-trained."""
+    """The residual networks: one, not several, where it is pre-trained, and fewer passes over very many rows than `resmlp`."""
 
-    passes: int = Field(4, ge=1, le=100_000)
-    epochs_after: int = Field(16, ge=1, le=100_000)
     members_after: int = Field(1, ge=1, le=100)
-    look_every: int = Field(1, ge=1, le=1000)
+    most_rows: int = Field(4_000_000, ge=1, le=10**12)
 
 
 class Distilled(Residual, Schedule):
@@ -75,10 +73,11 @@ class Distilled(Residual, Schedule):
     waves: int = Field(0, ge=0, le=1000)
     epochs: int = Field(5, ge=1, le=100_000)
     """Passes over the galaxies that it is taught on."""
-    lr: float = Field(4e-3, gt=0, le=10)
+    batch: int = Field(512, ge=1, le=2**20)
+    lr: float = Field(6e-3, gt=0, le=10)
     epochs_after: int = Field(2, ge=1, le=100_000)
     """`epochs` and `lr` when it is taught again by teachers that were fitted on all rows."""
-    lr_after: float = Field(2e-3, gt=0, le=10)
+    lr_after: float = Field(3e-3, gt=0, le=10)
     ema: float = Field(0.998, ge=0, lt=1)
     drop: float = Field(0.15, ge=0, le=1)
     """Share of the galaxies that lose bands."""
@@ -156,8 +155,9 @@ class Ensemble(Model):
             self.neighbors = self._neighbors()
             facts["neighbors"] = self.neighbors.fit(train, valid, device, say)
         facts["matched"] = self.matched.fit(self._bank(train), valid, device, say)
-        fluxes = Fluxes.of(valid.photometry, self.settings.extra, device)
-        valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
+        judged = valid.rows(evenly(len(valid), JUDGED))
+        fluxes = Fluxes.of(judged.photometry, self.settings.extra, device)
+        valid_z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
         with lanes(device) as ways:
             self.shares = self._best_shares(fluxes, valid_z, ways)
         facts["shares"] = dict(zip(self._parts(), self.shares, strict=True))
@@ -218,19 +218,17 @@ class Ensemble(Model):
         judged as it is it would have to be of one part. More freedom than a few shares follows the noise of a thousand
         validation rows.
         """
-        grid, rows = self.context.grid, torch.from_numpy(evenly(len(z), JUDGED)).to(z.device)
+        grid = self.context.grid
         parts = list(self._parts().values())
-        found = [
-            torch.cat(ways.map(partial(_densities, part), [fluxes.rows(some) for some in rows.split(ROWS // 4)]))
-            for part in parts
-        ]
+        pieces = [fluxes.rows(some) for some in torch.arange(len(z), device=z.device).split(ROWS // 4)]
+        found = [torch.cat(ways.map(partial(_densities, part), pieces)) for part in parts]
 
         @torch.inference_mode()
         def log_score(shares: list[float]) -> float:
             mean = torch.zeros_like(found[0])
             for share, density in zip(shares, found, strict=True):
                 mean.add_(density, alpha=share)
-            there = (density_at(Calibration(power)(mean, grid), grid, z[rows]) for power in POWERS)
+            there = (density_at(Calibration(power)(mean, grid), grid, z) for power in POWERS)
             return max(float(density.clamp_min(SMALLEST_DENSITY).log().mean()) for density in there)
 
         if len(parts) == 2:
