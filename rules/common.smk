@@ -1,4 +1,4 @@
-# What several stages ask of the survey once it is imported, and what searches ask of the configuration.
+# Functions of the imported survey that several stages use, and of the configuration that searches use.
 
 from functools import lru_cache
 
@@ -36,23 +36,23 @@ def threads_of_shard(wildcards) -> int:
 
 
 def content_of(files: list, known: Path) -> str:
-    """A parameter that changes with the content of a stage's source files; `known` is what the stage keeps of them."""
+    """A parameter that changes with the content of the source files of a stage; `known` is the manifest that the stage keeps."""
     return sources.digest(files, known, DATA, note=executes(workflow))
 
 
 @lru_cache(maxsize=1)
 def models_of_shards(plan_changed: int, champion_changed: int) -> dict[int, str]:
-    """The model of each shard, decided once for all of them."""
+    """The model of each shard, computed once for all shards."""
     return assign.assign(
         Path(RESULTS), shards.numbers(Path(RESULTS, "survey")), settings.refresh.budget, settings.predict.pdf
     )
 
 
 def model_of(wildcards) -> str:
-    """Hash of the model that a shard is predicted by: it is predicted again when this is another one."""
+    """Hash of the model of a shard, which is predicted again when the hash changes."""
     plan, state = Path(RESULTS, "survey", "partition_info.csv"), assign.state(Path(RESULTS))
     if not (plan.is_file() and state.is_file()):
-        return ""  # asked for before there is a champion; asked again once there is one
+        return ""  # called before there is a champion, and again once there is one
     assigned = models_of_shards(plan.stat().st_mtime_ns, state.stat().st_mtime_ns)
     return assigned.get(int(wildcards.shard), "")
 
@@ -86,7 +86,7 @@ cleaned, predicted = shards_of("clean", "clean_catalog"), shards_of("predict", "
 
 
 def searched(wildcards) -> list[str]:
-    """The winners of all searches there are."""
+    """The results of all searches that have been run."""
     if not settings.tune:
         raise WorkflowError(
             "config.yaml: tune: names no model, so there is nothing to search; docs/tuning.md shows how, or add "
@@ -96,12 +96,12 @@ def searched(wildcards) -> list[str]:
 
 
 def search_of(wildcards) -> dict:
-    """A search without its budget: more trials rerun none of those that were done."""
+    """A search without its budget, so that a larger budget reruns no finished trial."""
     return {key: value for key, value in dump(settings.tune[wildcards.model]).items() if key != "trials"}
 
 
-def settings_beside(wildcards) -> dict:
+def fixed_search_settings(wildcards) -> dict:
     """Settings of the searched model that are not searched."""
-    from zmill.tune.space import beside  # takes torch with it, which only a search needs
+    from zmill.tune.space import fixed_settings  # imports torch, which only a search needs
 
-    return beside(settings.models[wildcards.model].model_extra or {}, settings.tune[wildcards.model].space)
+    return fixed_settings(settings.models[wildcards.model].model_extra or {}, settings.tune[wildcards.model].space)

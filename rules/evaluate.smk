@@ -1,4 +1,4 @@
-# Every model against the same labelled rows, and which of them is applied to the survey.
+# Evaluation of every model on the same labelled rows, and selection of the one that is applied to the survey.
 
 
 rule evaluate_model:
@@ -36,9 +36,9 @@ rule evaluate_model:
 
 
 rule select_model:
-    """Which model is applied to every row, and the leaderboards: in all, and by pattern of bands."""
+    """Select the model that is applied to every row; write the leaderboards of all rows and by pattern of missing bands."""
     message:
-        "Choosing the model by {params.metric}"
+        "Selecting the model by {params.metric}"
     input:
         TRAINING,
         metrics=expand(f"{RESULTS}/evaluation/{{model}}/metrics.json", model=MODELS),

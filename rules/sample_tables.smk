@@ -1,4 +1,4 @@
-# Surveys without positions: training and test tables straight to the sample.
+# Surveys without positions: the sample is made directly from training and test tables.
 
 # Which tables the sample was made from.
 TABLES = f"{RESULTS}/progress/sources/tables.json"

@@ -1,8 +1,8 @@
-# One job per model, side by side; each on a GPU of its own where there are any. A killed job goes on
-# from its checkpoint, which is no output: Snakemake would remove it.
+# One job per model, run concurrently, each on its own GPU if there are any. A killed job resumes from
+# its checkpoint, which is not an output, because Snakemake would remove it.
 
 
-# Small networks, which train on one thread (docs/performance.md): two of them run side by side.
+# Small networks, which train on one thread (docs/performance.md): two of them run concurrently.
 ONE_THREAD = {"cnn", "fcnn", "gat", "trainz"}
 
 

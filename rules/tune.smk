@@ -1,6 +1,6 @@
-# Searching the settings of the models under `tune:`. A job per trial: Snakemake then counts the budget, runs as many side
-# by side as there are GPUs or cores, and starts again what was killed, which goes on from its checkpoint. The trials share
-# a journal; journal and checkpoints are no outputs, as Snakemake would remove them with what a killed job left.
+# Searches for the settings of the models under `tune:`, with a job per trial. Snakemake counts the budget, runs as many jobs
+# concurrently as there are GPUs or cores, and restarts killed jobs, which resume from their checkpoints. The trials share a
+# journal. Journal and checkpoints are not outputs, because Snakemake would remove them after a killed job.
 
 
 rule tune:
@@ -21,7 +21,7 @@ rule tune_trial:
         f"{RESULTS}/progress/tune/{{model}}/{{trial}}.json",
     params:
         type=rules.train_model.params.type,
-        settings=settings_beside,
+        settings=fixed_search_settings,
         search=search_of,
         metric=lambda wildcards: settings.tune[wildcards.model].metric or settings.select.metric,
         seed=lambda wildcards: (
@@ -62,7 +62,7 @@ rule tune_model:
         search=f"{RESULTS}/tune/{{model}}/search.json",
     params:
         type=rules.train_model.params.type,
-        settings=settings_beside,
+        settings=fixed_search_settings,
         search=search_of,
         metric=rules.tune_trial.params.metric,
         seed=rules.tune_trial.params.seed,

@@ -33,7 +33,7 @@ with job(snakemake) as log:
         sample={split: pq.read_table(snakemake.input[split]) for split in ("train", "valid", "calib")},
         weighted=snakemake.params.weighted,
         device=choose(),
-        say=log.info,
+        log=log.info,
     )
     with reproducible():
         outcome = run(

@@ -1,4 +1,4 @@
-"""A quick search on the toy survey, in this process or as a program: python small_search.py FOLDER PLACE..."""
+"""A quick search on the toy survey, in this process or as a program: python small_search.py FOLDER NUMBER..."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS: dict[str, Any] = {"epochs": 8, "batch": 64, "ema": 0.0}
 ROWS = {"train": 400, "valid": 200, "calib": 150}
 
 
-def task(search: dict[str, Any] = SEARCH, say: Callable[[str], None] = lambda line: None, **changes: Any) -> Task:
+def task(search: dict[str, Any] = SEARCH, log: Callable[[str], None] = lambda line: None, **changes: Any) -> Task:
     """A search for settings of `fcnn` by the squared error."""
     given: dict[str, Any] = {
         "model": "quick",
@@ -33,17 +33,17 @@ def task(search: dict[str, Any] = SEARCH, say: Callable[[str], None] = lambda li
         "weighted": False,
         "sample": {split: sample_table(n, seed) for seed, (split, n) in enumerate(ROWS.items(), 1)},
         "device": torch.device("cpu"),
-        "say": say,
+        "log": log,
     }
     return Task(**{**given, **changes})
 
 
-def done(given: Task, folder: Path, places: Iterable[int]) -> list[dict[str, Any]]:
-    """Trials one after the other."""
-    return [run(given, place, folder / "journal.jsonl", folder / f"{place}.safetensors") for place in places]
+def done(given: Task, folder: Path, numbers: Iterable[int]) -> list[dict[str, Any]]:
+    """Run trials in sequence."""
+    return [run(given, number, folder / "journal.jsonl", folder / f"{number}.safetensors") for number in numbers]
 
 
-class Eager(trial.Watched):
+class Eager(trial.TrialCheckpoint):
     """Writes its checkpoint after every epoch."""
 
     def __init__(self, *given: Any) -> None:
@@ -51,20 +51,20 @@ class Eager(trial.Watched):
         self.every = 0.0
 
 
-def main(folder: Path, places: list[int]) -> None:
-    """Do trials, say every line aloud, leave what came out beside the journal."""
+def main(folder: Path, numbers: list[int]) -> None:
+    """Run trials, print every line of the log, and write the outcomes next to the journal."""
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
     torch.set_num_threads(1)
-    trial.Watched = Eager  # type: ignore[misc]
-    given = task(say=say)
-    for place in places:
-        (outcome,) = done(given, folder, [place])
-        write_json(folder / f"{place}.json", outcome)
+    trial.TrialCheckpoint = Eager  # type: ignore[misc]
+    given = task(log=log)
+    for number in numbers:
+        (outcome,) = done(given, folder, [number])
+        write_json(folder / f"{number}.json", outcome)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [int(place) for place in sys.argv[2:]])
+    main(Path(sys.argv[1]), [int(number) for number in sys.argv[2:]])

@@ -69,7 +69,7 @@ def test_the_winner_trains_again_to_the_same_score(tmp_path: Path) -> None:
     _, own = check_models(settings.models)["quick"]
     rows = (given.rows(split) for split in ("train", "valid", "calib"))
     trained = fit_and_calibrate(
-        "quick", settings.models["quick"].type, own, given.context, *rows, given.device, given.say
+        "quick", settings.models["quick"].type, own, given.context, *rows, given.device, given.log
     )
     best = next(trial for trial in found["trials"] if trial["place"] == found["best"])
     assert validation_board(trained, given.sample["valid"])["mse"] == best["score"]
@@ -91,7 +91,7 @@ def test_a_winner_of_nested_settings_is_a_plain_entry_that_trains_again(tmp_path
     plain = parse(Config, entry, "best.yaml")
     _, own = check_models(plain.models)["quick"]
     rows = (given.rows(split) for split in ("train", "valid", "calib"))
-    trained = fit_and_calibrate("quick", "ensemble", own, given.context, *rows, given.device, given.say)
+    trained = fit_and_calibrate("quick", "ensemble", own, given.context, *rows, given.device, given.log)
     assert validation_board(trained, given.sample["valid"])["crps"] == best["score"]
 
 

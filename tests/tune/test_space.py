@@ -9,7 +9,7 @@ import yaml
 
 from zmill.config import Config, ConfigError, Dimension, load, parse
 from zmill.models.registry import model_class, types
-from zmill.tune.space import beside, changed, check_searches, combination, further_inputs, values
+from zmill.tune.space import changed, check_searches, combination, fixed_settings, further_inputs, values
 
 MODELS = {"cnn": {}, "fcnn": {}, "other": {"type": "knn"}, "ensemble": {"networks": {"members": 2}}}
 
@@ -118,6 +118,6 @@ def test_a_dotted_name_reaches_into_nested_settings() -> None:
         "distill": True,
         "distilled": {"lr": 0.1},
     }
-    assert beside(settings, ["networks.width", "distill"]) == {"networks": {"members": 2}}
-    assert beside({"networks": {"width": 64}}, ["networks.width", "neighbors.lr"]) == {}
+    assert fixed_settings(settings, ["networks.width", "distill"]) == {"networks": {"members": 2}}
+    assert fixed_settings({"networks": {"width": 64}}, ["networks.width", "neighbors.lr"]) == {}
     assert settings == {"networks": {"width": 64, "members": 2}, "distill": False}

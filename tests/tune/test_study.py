@@ -95,7 +95,7 @@ def test_what_was_proposed_stays_proposed(tmp_path: Path) -> None:
 def test_two_jobs_that_begin_one_place_at_once_take_the_same_trial(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     one, other = open_study(path), open_study(path)
-    begun = studies.create_trial(state=studies.TrialState.RUNNING, user_attrs={studies.PLACE: 0})
+    begun = studies.create_trial(state=studies.TrialState.RUNNING, user_attrs={studies.NUMBER: 0})
     one.add_trial(begun)
     other.add_trial(begun)
     assert claim(one, 0).number == claim(other, 0).number

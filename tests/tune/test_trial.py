@@ -28,7 +28,7 @@ def scored(given: Task, settings: dict[str, Any]) -> float:
     """The score of settings, without any search."""
     own = model_class(given.type).Settings.model_validate({**given.settings, **settings})
     rows = (given.rows(split) for split in ("train", "valid", "calib"))
-    trained = fit_and_calibrate("alone", given.type, own, given.context, *rows, given.device, given.say)
+    trained = fit_and_calibrate("alone", given.type, own, given.context, *rows, given.device, given.log)
     return validation_board(trained, given.sample["valid"])[given.metric]
 
 
@@ -108,7 +108,7 @@ def test_a_trial_that_falls_behind_is_given_up(tmp_path: Path) -> None:
                 params={"lr": 1.5e-8},
                 distributions=space,
                 intermediate_values=dict.fromkeys(range(1, 9), 0.01),
-                user_attrs={studies.PLACE: place, OUTCOME: {"seconds": 1.0}},
+                user_attrs={studies.NUMBER: place, OUTCOME: {"seconds": 1.0}},
             )
         )
     (outcome,) = done(given, tmp_path, [5])
@@ -170,7 +170,7 @@ def test_a_killed_search_goes_on_to_the_same_end(tmp_path: Path) -> None:
     assert killed == 4
     assert resumed >= 1
     trials = studies.open_study(tmp_path / "journal.jsonl", task().study, 1, 0).trials
-    assert [trial.user_attrs[studies.PLACE] for trial in trials] == list(places)
+    assert [trial.user_attrs[studies.NUMBER] for trial in trials] == list(places)
     assert all(trial.state.is_finished() for trial in trials)
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
@@ -188,6 +188,6 @@ def test_two_jobs_at_a_time_share_one_study(tmp_path: Path) -> None:
     for job in jobs:
         job.stdout.close()
     trials = studies.open_study(tmp_path / "journal.jsonl", task().study, 1, 0).trials
-    assert sorted(trial.user_attrs[studies.PLACE] for trial in trials) == list(range(12))
+    assert sorted(trial.user_attrs[studies.NUMBER] for trial in trials) == list(range(12))
     assert all(trial.state.is_finished() for trial in trials)
     assert len({trial.params["lr"] for trial in trials}) == 12

@@ -1,1 +1,1 @@
-"""Searching the settings of models on the validation rows: spaces, trials that may be killed, and what came out."""
+"""Searches for the settings of models on the validation rows: search spaces, resumable trials, and results."""

@@ -1,4 +1,4 @@
-"""What a search found: the winner as an entry of `models:`, every trial, and which settings mattered."""
+"""The result of a search: the best settings as an entry of `models:`, all trials, and the importance of settings."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from zmill.tune.study import TuneError, distributions
 from zmill.tune.trial import COMPLETE, LEFT_OUT
 
 Outcome = dict[str, Any]
-"""What `zmill.tune.trial.run` gives."""
+"""The result of `zmill.tune.trial.run`."""
 FEWEST = 6
-"""Scored trials below which nothing is said of the importance of settings."""
+"""Fewest scored trials for which the importance of settings is estimated."""
 
 
 def ranked(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
-    """The scored trials, the best first; of equals the one that came first in the budget.
+    """The scored trials, the best first; equal ones in the order of the budget.
 
     Raises
     ------
     TuneError
-        If there is none.
+        If no trial has a score.
     """
     scored = [outcome for outcome in outcomes if outcome["state"] == COMPLETE]
     if not scored:
@@ -54,12 +54,12 @@ def describe(
     seed: int,
     outcomes: Sequence[Outcome],
 ) -> dict[str, Any]:
-    """Everything that the report tells of a search, JSON-ready.
+    """The summary of a search for the report, JSON-ready.
 
     Parameters
     ----------
-    model, type_, settings : of the entry of `models:`.
-    outcomes : of all places of the budget.
+    model, type_, settings : name, type and settings of the entry of `models:`.
+    outcomes : outcomes of all trials of the budget.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def describe(
     if len({outcome["study"] for outcome in outcomes}) > 1:
         raise TuneError(
             f"{model}: its trials are of different searches (rows or settings changed between them): remove "
-            f"progress/tune/{model} from the results and run again; trials of this search are not done twice"
+            f"progress/tune/{model} from the results and run again; finished trials of this search are not repeated"
         )
     begun = [outcome for outcome in outcomes if outcome["state"] != LEFT_OUT]
     best = ranked(begun, metric)[0]
@@ -89,7 +89,7 @@ def describe(
 
 
 def entry(found: Mapping[str, Any]) -> str:
-    """`best.yaml`: the winner as an entry of `models:`, to paste or to give with --configfile."""
+    """The content of `best.yaml`: the best settings as an entry of `models:`, to paste or to pass with --configfile."""
     best = next(trial for trial in found["trials"] if trial["place"] == found["best"])
     head = (
         f"# {found['model']}: the best of {len(found['trials'])} trials by {found['metric']} on the validation rows, "
@@ -99,7 +99,7 @@ def entry(found: Mapping[str, Any]) -> str:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """`trials.csv`: a row per trial in the order in which they ended; empty where a trial has no such number."""
+    """The content of `trials.csv`: a row per trial in the order in which they ended; missing numbers are empty."""
     boards = [trial["board"] for trial in found["trials"] if trial.get("board")]
     metrics = [name for name in boards[0] if name != found["metric"]]
     text = io.StringIO()
@@ -122,10 +122,10 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def importance(type_: str, search: Search, metric: str, seed: int, outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Share of each setting in what the settings by themselves explain of the score's variance over the space.
+    """The importance of each setting: its fraction of the variance of the score that single settings explain.
 
-    fANOVA (Hutter et al. 2014) on the scored trials; settings that are searched on a logarithmic scale count on that
-    scale. Empty with too few trials to say.
+    fANOVA (Hutter et al. 2014) on the scored trials; settings searched on a logarithmic scale are used on that scale. Empty
+    with too few trials.
     """
     scored = [outcome for outcome in outcomes if outcome["state"] == COMPLETE]
     if len(scored) < FEWEST or len({outcome["score"] for outcome in scored}) < 2:
@@ -149,7 +149,7 @@ def importance(type_: str, search: Search, metric: str, seed: int, outcomes: Seq
         }
         study.add_trial(create_trial(params=tried, distributions=straight, value=badness(metric, outcome["score"])))
     found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
-    return {name: round(share, 4) for name, share in found.items()}
+    return {name: round(fraction, 4) for name, fraction in found.items()}
 
 
 def _text(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""What a search may try, held against the settings of its model before any job, and read back from a trial."""
+"""Search spaces: their check against the settings of the model before any job, and the settings of a trial."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from zmill.metrics import check_metric
 from zmill.models.base import Settings
 from zmill.models.registry import model_class
 
-GONE_THROUGH = 64
-"""Most combinations of choices that are tried one after the other instead of being proposed."""
+GRID_SEARCH = 64
+"""Largest number of combinations that are all tried (grid search) instead of proposed by the sampler."""
 
 
 def check_searches(settings: Config, extra: Sequence[str], texts: Collection[str] = ()) -> None:
-    """Refuse a search of what is no model or no setting, or that tries a value which the model would refuse.
+    """Refuse a search of an unknown model or setting, or with a value that the model refuses.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def check_searches(settings: Config, extra: Sequence[str], texts: Collection[str
     Raises
     ------
     ConfigError
-        Naming the search, the setting, what was found and what was expected.
+        With the search, the setting, the value found and what is expected.
     """
     for name, search in settings.tune.items():
         where = f"config.yaml: tune.{name}"
@@ -50,12 +50,12 @@ def check_searches(settings: Config, extra: Sequence[str], texts: Collection[str
             inside = [other for other in search.space if other.startswith(f"{setting}.")]
             if inside:
                 raise ConfigError(
-                    f"{where}.space: {setting} holds {', '.join(inside)}: search either it as a whole or what is in it"
+                    f"{where}.space: {setting} holds {', '.join(inside)}: search either {setting} or the settings in it"
                 )
 
 
 def changed(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with others in their place: `networks.width` takes the place of `width` under `networks`."""
+    """Settings with some replaced: the key `networks.width` replaces `width` under `networks`."""
     found = dict(settings)
     for path, value in chosen.items():
         name, _, inner = path.partition(".")
@@ -66,22 +66,22 @@ def changed(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str,
     return found
 
 
-def beside(settings: Mapping[str, Any], space: Iterable[str]) -> dict[str, Any]:
-    """Settings without those that are searched."""
+def fixed_settings(settings: Mapping[str, Any], space: Iterable[str]) -> dict[str, Any]:
+    """The settings without those that are searched."""
     found = dict(settings)
     for path in space:
         name, _, inner = path.partition(".")
         if not inner:
             found.pop(name, None)
         elif isinstance(found.get(name), Mapping):
-            found[name] = beside(found[name], [inner])
+            found[name] = fixed_settings(found[name], [inner])
             if not found[name]:
                 del found[name]
     return found
 
 
 def further_inputs(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> tuple[str, ...]:
-    """Every column of `columns.extra` that a trial may take as an input."""
+    """All columns of `columns.extra` that a trial may use as input."""
     tried = space["extra"].choices if "extra" in space else [settings.get("extra", ())]
     return tuple(dict.fromkeys(name for names in tried or () for name in names if name != "ebv"))
 
@@ -96,7 +96,7 @@ def type_of(own: type[Settings], setting: str) -> Any:
 
 
 def _extremes(own: type[Settings], setting: str, dimension: Dimension, where: str) -> list[Any]:
-    """Values between which all others are: what the model takes of these it takes of all."""
+    """The extreme values of a dimension; if the model accepts these, it accepts all values."""
     if dimension.choices is not None:
         return dimension.choices
     kind = type_of(own, setting)
@@ -113,30 +113,30 @@ def _extremes(own: type[Settings], setting: str, dimension: Dimension, where: st
     return [int(number or 0) for number in ends]
 
 
-def combination(space: Mapping[str, Dimension], seed: int, place: int) -> dict[str, Any] | None:
-    """What the trial of a place tries of a space that is gone through: one of few choices, each combination once.
+def combination(space: Mapping[str, Dimension], seed: int, number: int) -> dict[str, Any] | None:
+    """The settings of a trial of a grid search, which tries each combination once.
 
     Returns
     -------
-    Choices as Optuna keeps them, in an order drawn from the seed; an empty dictionary where all were tried at places
-    before; None where the space is too large, or has ranges.
+    Choices as Optuna stores them, in an order drawn from the seed; an empty dictionary if earlier trials have all
+    combinations; None if the space is too large for a grid search or has ranges.
     """
     choices = [[label(choice) for choice in dimension.choices or ()] for dimension in space.values()]
-    if not all(choices) or math.prod(map(len, choices)) > GONE_THROUGH:
+    if not all(choices) or math.prod(map(len, choices)) > GRID_SEARCH:
         return None
     every = list(itertools.product(*choices))
-    if place >= len(every):
+    if number >= len(every):
         return {}
-    return dict(zip(space, every[np.random.default_rng(seed).permutation(len(every))[place]], strict=True))
+    return dict(zip(space, every[np.random.default_rng(seed).permutation(len(every))[number]], strict=True))
 
 
 def label(choice: Any) -> Any:
-    """A choice as Optuna keeps it: numbers and words as they are, lists as their JSON."""
+    """A choice as Optuna stores it: numbers and strings unchanged, lists as JSON."""
     return json.dumps(choice) if isinstance(choice, list | dict) else choice
 
 
 def values(space: Mapping[str, Dimension], tried: Mapping[str, Any]) -> dict[str, Any]:
-    """What a trial tried as values of settings."""
+    """The parameters of a trial as values of settings."""
     found = dict(tried)
     for setting, dimension in space.items():
         if dimension.choices is not None:

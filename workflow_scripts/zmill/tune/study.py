@@ -1,8 +1,8 @@
-"""The study that the trials of a search share: a journal on disk, which any number of jobs append to.
+"""The Optuna study of a search: a journal on disk, to which any number of jobs append.
 
-Optuna's journal is one JSON line per operation, in a file that only grows; a job reads what the others wrote. A trial
-belongs to a numbered place of the search's budget, for good: the job that finds its place's trial unfinished goes on
-with it, so that a kill neither loses a trial nor adds one.
+Optuna's journal has one JSON line per operation; jobs only append to it and read the lines of the others. Each trial has a fixed
+number in the budget of the search. A job that finds its trial unfinished resumes it, so that a killed job neither loses nor adds
+a trial.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from zmill.models.base import Settings
 from zmill.tune.space import label, type_of
 
 RANDOM_TRIALS = 10
-"""Trials before the sampler learns from those that ended."""
+"""Number of random trials before the sampler uses the results of earlier ones."""
 COMPARED = 5
-"""Trials that must have ended before another one is given up, and of which three reached the same epoch."""
+"""Trials that must have ended before another one is pruned; three of them must have reached its epoch."""
 SPARED_EPOCHS = 4
-"""Epochs after which a trial may be given up at the earliest."""
-PLACE = "place"
+"""Epochs before which no trial is pruned."""
+NUMBER = "place"
+"""Attribute of a trial with its number in the budget."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class TuneError(Exception):
-    """A search cannot go on; the message says why and what to do."""
+    """A search cannot continue; the message gives the cause and the remedy."""
 
 
 class Lock(JournalFileOpenLock):
-    """The kernel's lock on a file beside the journal: it is gone with the process that held it, however that ended.
+    """A kernel lock on a file next to the journal, which is released when its process ends in any way.
 
-    Optuna's own locks are files, which outlive a killed process and are broken by whoever has waited long enough.
+    Optuna's own locks are files, which a killed process leaves behind and another process removes after a timeout.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -50,7 +51,7 @@ class Lock(JournalFileOpenLock):
         self._held = -1
 
     def acquire(self) -> bool:
-        """Wait for the lock, then cut off what a writer that died or found the disk full left of a line."""
+        """Wait for the lock, then remove an incomplete last line of a writer that was killed or found the disk full."""
         self._held = os.open(self.journal.with_name(self.journal.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
         try:
             take(self._held, self.journal, wait=True)
@@ -61,7 +62,7 @@ class Lock(JournalFileOpenLock):
         return True
 
     def release(self) -> None:
-        """Let others append."""
+        """Release the lock."""
         os.close(self._held)
 
 
@@ -75,16 +76,15 @@ def _cut_torn_line(journal: Path) -> None:
             handle.truncate(handle.read().rfind(b"\n") + 1)
 
 
-def open_study(journal: Path, name: str, seed: int, place: int) -> optuna.Study:
-    """The study of a name in a journal, made where there is none.
+def open_study(journal: Path, name: str, seed: int, number: int) -> optuna.Study:
+    """Open the study of a name in a journal, or create it.
 
-    Proposals are by a tree-structured Parzen estimator (TPE; Bergstra et al. 2011) of all settings together. Trials
-    that are still running count as bad ones, so that jobs side by side try different things; every place of the budget
-    draws from its own seed.
+    Proposals are by a tree-structured Parzen estimator (TPE; Bergstra et al. 2011) of all settings together. Running
+    trials count as bad ones, so that concurrent jobs try different settings; each trial of the budget has its own seed.
     """
     journal.parent.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(journal), Lock(journal)))
-    own_seed = int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
+    own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     sampler = optuna.samplers.TPESampler(
         seed=own_seed, multivariate=True, constant_liar=True, n_startup_trials=RANDOM_TRIALS
     )
@@ -92,22 +92,24 @@ def open_study(journal: Path, name: str, seed: int, place: int) -> optuna.Study:
     return optuna.create_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner, load_if_exists=True)
 
 
-def begun(study: optuna.Study, place: int) -> bool:
-    """Whether a place of the budget has its trial."""
-    return _at(study, place) is not None
+def begun(study: optuna.Study, number: int) -> bool:
+    """Whether a trial of the budget was begun."""
+    return _at(study, number) is not None
 
 
-def claim(study: optuna.Study, place: int, space: dict[str, BaseDistribution], fixed: dict[str, Any] | None) -> Trial:
-    """The trial of a place of the budget, begun where there is none yet, with what it is to try.
+def claim(study: optuna.Study, number: int, space: dict[str, BaseDistribution], fixed: dict[str, Any] | None) -> Trial:
+    """Begin or resume a trial of the budget, with its parameters.
 
-    fixed : what is tried where nothing is to be proposed. A proposal, once made, stays the same.
+    fixed : parameters that are given and not proposed. The proposed parameters of a trial never change.
     """
-    if not begun(study, place):
+    if not begun(study, number):
         chosen = {name: space[name] for name in fixed or {}}
         study.add_trial(
-            create_trial(state=TrialState.RUNNING, params=fixed or {}, distributions=chosen, user_attrs={PLACE: place})
+            create_trial(
+                state=TrialState.RUNNING, params=fixed or {}, distributions=chosen, user_attrs={NUMBER: number}
+            )
         )
-    found = _at(study, place)
+    found = _at(study, number)
     assert found is not None
     trial = Trial(study, found._trial_id)
     for name, values in space.items():
@@ -120,18 +122,18 @@ def claim(study: optuna.Study, place: int, space: dict[str, BaseDistribution], f
     return trial
 
 
-def _at(study: optuna.Study, place: int) -> FrozenTrial | None:
-    """The first trial of a place: should two jobs begin one at the same moment, both take the same."""
-    return next((trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get(PLACE) == place), None)
+def _at(study: optuna.Study, number: int) -> FrozenTrial | None:
+    """The first trial with a number; if two jobs begin it at the same time, both use the same trial."""
+    return next((trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get(NUMBER) == number), None)
 
 
 def ended(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that came to an end, of whatever kind."""
+    """All trials that ended, complete or pruned."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
 def distributions(space: Mapping[str, Dimension], own: type[Settings]) -> dict[str, BaseDistribution]:
-    """The space of a model's settings in Optuna's words."""
+    """The search space as distributions of Optuna."""
     found: dict[str, BaseDistribution] = {}
     for setting, dimension in space.items():
         if dimension.choices is not None:

@@ -1,4 +1,4 @@
-"""One trial of a search: a model trained with proposed settings and scored as the leaderboard would score it."""
+"""One trial of a search: a model is trained with proposed settings and scored like in the leaderboard."""
 
 from __future__ import annotations
 
@@ -28,22 +28,25 @@ from zmill.training import store
 from zmill.training.evaluate import Rows, jsonable, predict_sample
 from zmill.training.trained import TrainedModel, fit_and_calibrate
 from zmill.tune import study as studies
-from zmill.tune.space import beside, changed, combination, values
+from zmill.tune.space import changed, combination, fixed_settings, values
 
 FORMAT = 1
-"""Raised when trials done before can no longer be compared with new ones."""
+"""Version of the trials; increased when earlier trials can no longer be compared with new ones."""
 OUTCOME = "outcome"
 COMPLETE, PRUNED, FAILED, LEFT_OUT = "complete", "pruned", "failed", "left out"
-"""How a trial ended: scored; given up by comparison with others; not trainable; not begun, as time or choices were used up."""
+"""How a trial ended: scored; pruned; training failed; not begun, because hours or combinations were used up."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A search as each of its jobs is told of it. No test row is among what it is told.
+    """The search that a trial belongs to. It has no test rows.
 
-    model, type, settings : of the entry of `models:`. metric : that decides. seed : of what is tried.
-    sample : the tables of the training, validation and calibration rows, by split.
-    weighted : whether models are fitted with the rows' weights.
+    model, type, settings : name, type and settings of the entry of `models:`.
+    metric : metric of the score.
+    seed : seed of the proposals.
+    sample : tables of the training, validation and calibration rows, by split.
+    weighted : whether models are fitted with the weights of the rows.
+    log : function that logs a line.
     """
 
     model: str
@@ -56,7 +59,7 @@ class Task:
     sample: dict[str, pa.Table]
     weighted: bool
     device: torch.device
-    say: Callable[[str], None]
+    log: Callable[[str], None]
 
     def rows(self, split: str) -> Labelled:
         """The rows of a split."""
@@ -65,12 +68,12 @@ class Task:
 
     @property
     def study(self) -> str:
-        """Name of the study: the same for all trials that may be compared, whatever the budget."""
+        """Name of the study, the same for all comparable trials; it does not depend on the budget."""
         space = {name: dimension.model_dump(mode="json") for name, dimension in self.search.space.items()}
         about = {
             "format": FORMAT,
             "type": self.type,
-            "settings": beside(self.settings, space),
+            "settings": fixed_settings(self.settings, space),
             "space": space,
             "prune": self.search.prune,
             "metric": self.metric,
@@ -81,80 +84,80 @@ class Task:
         return f"{self.model}-{xxhash.xxh3_64_hexdigest(json.dumps(about, sort_keys=True).encode())}"
 
 
-class Watched(store.Checkpoint):
-    """A trial's training: kept like any other, and given up where it falls behind other trials at the same epoch.
+class TrialCheckpoint(store.Checkpoint):
+    """The checkpoint of a trial, which also prunes it if it is worse than other trials at the same epoch.
 
-    Of a training in several phases the first decides.
+    For a training in several phases, the scores of the first are compared.
     """
 
-    def __init__(self, path: Path, identity: str, say: Callable[[str], None], trial: Trial | None) -> None:
-        super().__init__(path, identity, say)
+    def __init__(self, path: Path, identity: str, log: Callable[[str], None], trial: Trial | None) -> None:
+        super().__init__(path, identity, log)
         self.trial = trial
-        self._told = set(trial.study.trials[trial.number].intermediate_values) if trial else set()
+        self._reported = set(trial.study.trials[trial.number].intermediate_values) if trial else set()
 
     def look(self, phase: str, epoch: int, score: float) -> None:
         if self.trial is None or not math.isfinite(score) or any(other != phase for other in self._phases):
             return
-        if epoch not in self._told:  # by a job that was killed after its last checkpoint
+        if epoch not in self._reported:  # else reported by a job that was killed after its last checkpoint
             self.trial.report(score, epoch)
         if self.trial.should_prune():
             raise optuna.TrialPruned(f"behind other trials in epoch {epoch}")
 
 
-def run(task: Task, place: int, journal: Path, checkpoint: Path) -> dict[str, Any]:
-    """Do the trial of a place of the budget, go on with it, or find that it was done.
+def run(task: Task, number: int, journal: Path, checkpoint: Path) -> dict[str, Any]:
+    """Run a trial of the budget, resume it, or return its outcome if it has ended.
 
     Parameters
     ----------
-    place : number of the trial in the budget, from 0.
-    journal : the file that all trials of the model share.
-    checkpoint : where the training is kept while it runs.
+    number : number of the trial in the budget, from 0.
+    journal : journal of the study.
+    checkpoint : path of the checkpoint of the training.
 
     Returns
     -------
-    What came out, JSON-ready: `study`, `place`, `state`, `values` (what was tried), `score` (the metric), `board` (every
-    metric), `seconds`, `why` (it failed), `ended` (when); of a trial that was left out the first three.
+    The outcome, JSON-ready: `study`, `place` (the number), `state`, `values` (settings), `score` (the metric), `board` (all
+    metrics), `seconds`, `why` (cause of a failure), `ended` (time). A trial that was left out has only the first three.
     """
-    study = studies.open_study(journal, task.study, task.seed, place)
-    about = {"study": study.study_name, "place": place}
-    fixed = combination(task.search.space, task.seed, place)
+    study = studies.open_study(journal, task.study, task.seed, number)
+    about = {"study": study.study_name, "place": number}
+    fixed = combination(task.search.space, task.seed, number)
     if fixed == {}:
-        task.say(f"trial {place} is left out: every combination is tried before")
+        task.log(f"trial {number} is left out: earlier trials have every combination")
         return {**about, "state": LEFT_OUT}
-    if task.search.hours is not None and not studies.begun(study, place):
+    if task.search.hours is not None and not studies.begun(study, number):
         hours = sum(trial.user_attrs[OUTCOME]["seconds"] for trial in studies.ended(study)) / 3600
         if hours >= task.search.hours:
-            task.say(f"trial {place} is left out: finished ones took {hours:.3g} of {task.search.hours:g} hours")
+            task.log(f"trial {number} is left out: finished ones took {hours:.3g} of {task.search.hours:g} hours")
             return {**about, "state": LEFT_OUT}
     space = studies.distributions(task.search.space, model_class(task.type).Settings)
-    trial = studies.claim(study, place, space, fixed)
+    trial = studies.claim(study, number, space, fixed)
     known = study.trials[trial.number]
     if known.state.is_finished():
-        task.say(f"trial {place} was done before")
+        task.log(f"trial {number} was done before")
         return {**about, **known.user_attrs[OUTCOME]}
     try:
-        _do(task, trial, checkpoint)
+        _run_trial(task, trial, checkpoint)
     except UpdateFinishedTrialError:
-        task.say(f"trial {place} was finished meanwhile by a job that an earlier run had left behind")
+        task.log(f"trial {number} was finished meanwhile by a job that an earlier run had left behind")
     return {**about, **study.trials[trial.number].user_attrs[OUTCOME]}
 
 
-def _do(task: Task, trial: Trial, checkpoint: Path) -> None:
+def _run_trial(task: Task, trial: Trial, checkpoint: Path) -> None:
     chosen = values(task.search.space, trial.params)
-    twin = next((other for other in studies.ended(trial.study) if other.params == trial.params), None)
-    if twin is not None:
-        task.say(f"{chosen} as in trial {twin.user_attrs[studies.PLACE]}: not trained again")
-        outcome, value, watch = {**twin.user_attrs[OUTCOME], "seconds": 0.0}, twin.value, None
+    duplicate = next((other for other in studies.ended(trial.study) if other.params == trial.params), None)
+    if duplicate is not None:
+        task.log(f"{chosen} as in trial {duplicate.user_attrs[studies.NUMBER]}: not trained again")
+        outcome, value, training_checkpoint = {**duplicate.user_attrs[OUTCOME], "seconds": 0.0}, duplicate.value, None
     else:
-        task.say(f"trying {chosen}")
+        task.log(f"trying {chosen}")
         settings = model_class(task.type).Settings.model_validate(changed(task.settings, chosen))
         identity = store.identity(
             task.type, settings, task.context, (task.rows("train"), task.rows("valid")), task.device
         )
-        watch = Watched(checkpoint, identity, task.say, trial if task.search.prune else None)
+        training_checkpoint = TrialCheckpoint(checkpoint, identity, task.log, trial if task.search.prune else None)
         started = time.monotonic()
-        outcome = {"values": chosen, **_attempt(task, settings, watch)}
-        outcome["seconds"] = round(time.monotonic() - started + watch.earlier_seconds, 1)
+        outcome = {"values": chosen, **_train_and_score(task, settings, training_checkpoint)}
+        outcome["seconds"] = round(time.monotonic() - started + training_checkpoint.earlier_seconds, 1)
         value = badness(task.metric, outcome["score"]) if outcome["state"] == COMPLETE else None
     outcome["ended"] = datetime.now(UTC).isoformat(timespec="milliseconds")
     trial.set_user_attr(OUTCOME, jsonable(outcome))
@@ -162,30 +165,30 @@ def _do(task: Task, trial: Trial, checkpoint: Path) -> None:
         trial.study.tell(trial, value)
     else:
         trial.study.tell(trial, state=TrialState.PRUNED)
-    if watch is not None:
-        watch.remove()
+    if training_checkpoint is not None:
+        training_checkpoint.remove()
 
 
-def _attempt(task: Task, settings: Settings, watch: Watched) -> dict[str, Any]:
-    """Train and score: `state`, and `score` and `board` or `why` there are none."""
+def _train_and_score(task: Task, settings: Settings, training_checkpoint: TrialCheckpoint) -> dict[str, Any]:
+    """Train and score: `state`, and `score` and `board`, or `why` there are none."""
     train, valid, calib = (task.rows(split) for split in ("train", "valid", "calib"))
     about = task.model, task.type, settings, task.context
     try:
-        trained = fit_and_calibrate(*about, train, valid, calib, task.device, task.say, watch)
+        trained = fit_and_calibrate(*about, train, valid, calib, task.device, task.log, training_checkpoint)
         board = validation_board(trained, task.sample["valid"])
     except optuna.TrialPruned as error:
         return {"state": PRUNED, "why": str(error)}
     except (TrainingError, torch.OutOfMemoryError) as error:
-        task.say(f"{type(error).__name__}: {error}")
+        task.log(f"{type(error).__name__}: {error}")
         return {"state": FAILED, "why": f"{type(error).__name__}: {error}"}
     score = board[task.metric]
-    task.say(f"{task.metric} {score:.6g} on the validation rows")
+    task.log(f"{task.metric} {score:.6g} on the validation rows")
     if not math.isfinite(score):
         return {"state": FAILED, "why": f"{task.metric} is {score}", "board": board}
     return {"state": COMPLETE, "score": score, "board": board}
 
 
 def validation_board(trained: TrainedModel, valid: pa.Table) -> dict[str, float]:
-    """Every metric of the leaderboard on validation rows."""
+    """All metrics of the leaderboard on validation rows."""
     predictions, _, _ = predict_sample(trained, valid, "valid", 0)
     return Rows.of(predictions).board()
