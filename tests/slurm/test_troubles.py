@@ -122,7 +122,7 @@ def test_the_message_about_a_killed_job_says_what_slurm_said_and_where(folder: P
     assert "SLURM status is: 'TIMEOUT'" in message
     log = next(part.strip(" ,.()") for part in message.split() if ".snakemake/slurm_logs/rule_time/" in part)
     assert "DUE TO TIME LIMIT" in (folder / log).read_text()
-    assert "told to end by signal 15" in (folder / log).read_text()
+    assert "ended by signal 15" in (folder / log).read_text()
 
 
 def test_pre_emption_a_lost_node_and_a_killed_node_daemon_are_survived(slurm: Cluster, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import requests
 import torch
 
 from zmill.labels.http import Transient
-from zmill.workflow.job import CAUSE, failed, forget, job, log, same_again
+from zmill.workflow.job import CAUSE, failed, forget, is_permanent, job, log
 
 
 def asked(folder: Path, attempt: int | None = None) -> SimpleNamespace:
@@ -116,7 +116,7 @@ def test_a_job_that_ran_out_of_memory_is_tried_again(tmp_path: Path) -> None:
     ],
 )
 def test_errors_that_would_come_again(error: Exception) -> None:
-    assert same_again(error)
+    assert is_permanent(error)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_errors_that_would_come_again(error: Exception) -> None:
     ],
 )
 def test_errors_that_may_pass(error: Exception) -> None:
-    assert not same_again(error)
+    assert not is_permanent(error)
 
 
 PROGRAM = """
@@ -167,7 +167,7 @@ def test_a_job_that_is_told_to_end_says_so(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGTERM
-    assert "told to end by signal 15" in text(tmp_path).splitlines()[-1]
+    assert "ended by signal 15" in text(tmp_path).splitlines()[-1]
     assert not list(tmp_path.rglob(f"*{CAUSE}")), "it is tried again"
 
 

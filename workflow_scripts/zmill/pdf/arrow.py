@@ -1,4 +1,4 @@
-"""Densities as an Arrow column `pdf`, with what it takes to read them in the schema's metadata."""
+"""Densities as an Arrow column `pdf`; the schema metadata describe its format."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ KEY = b"zmill.pdf"
 
 
 class PdfError(Exception):
-    """A table holds no PDFs that zmill wrote."""
+    """A table has no PDFs written by zmill."""
 
 
 def description(kind: Kind, grid: Grid) -> dict[str, Any]:
-    """JSON-ready account of a `pdf` column."""
+    """JSON-ready description of a `pdf` column."""
     found: dict[str, Any] = {"kind": kind, "grid": asdict(grid)}
     return found | ({"levels": list(compact.LEVELS)} if kind == "compact" else {})
 
@@ -61,7 +61,7 @@ def read_description(schema: pa.Schema) -> tuple[Kind, Grid]:
     Raises
     ------
     PdfError
-        If the schema has no such column or nothing is said about it.
+        If the schema has no such column or no metadata about it.
     """
     known = schema.metadata or {}
     if "pdf" not in schema.names or KEY not in known:
@@ -89,12 +89,12 @@ def stored(table: pa.Table | pa.RecordBatch) -> Tensor:
 
 
 def densities(table: pa.Table | pa.RecordBatch) -> tuple[Tensor, Grid]:
-    """(n, grid.size) float32 normalised densities of a table's `pdf` column, and their grid.
+    """(n, grid.size) float32 normalized densities of a table's `pdf` column, and their grid.
 
     Raises
     ------
     PdfError
-        If the table holds none.
+        If the table has none.
     """
     kind, grid = read_description(table.schema)
     values = stored(table)

@@ -1,6 +1,6 @@
 """Calibration of densities: a power, a remap of the probability integral transform (PIT), a remap that differs row by row.
 
-All keep a density positive, and cost a few passes over it. `calibration_fit` finds them on held-out rows.
+All keep a density positive and cost a few passes over it. `calibration_fit` fits them on held-out rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zmill.pdf.grid import Grid, constant
 ROOTS = 8
 """Powers are multiples of 1 / 8: square roots and products, in a fraction of the time of a general power."""
 REACH = 2.5
-"""Features farther than this many standard deviations from the calibration rows' mean count as if they were there."""
+"""Features are clipped at this many standard deviations from the mean of the calibration rows."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def features(density: Tensor, grid: Grid) -> Tensor:
 
 
 def _raised(density: Tensor, eighths: int) -> Tensor:
-    """`density` to the power eighths / 8, not normalized; of the roots only those that are needed are taken."""
-    whole, part = divmod(eighths, ROOTS)
-    factors = [density] * whole
+    """`density` to the power eighths / 8, not normalized; only the roots that are needed are computed."""
+    full, part = divmod(eighths, ROOTS)
+    factors = [density] * full
     root = density
     for bit in (4, 2, 1):
         if part & (2 * bit - 1):

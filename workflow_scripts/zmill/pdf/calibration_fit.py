@@ -1,4 +1,4 @@
-"""Finding a calibration on rows that the model was not fitted on.
+"""The fit of a calibration on rows that the model was not fitted on.
 
 Of nothing, a power with a symmetric remap of the PIT, one with any remap, and the symmetric one with weights that depend on the row, each
 is taken only if it surely betters calibration rows that it was not fitted on (five-fold). Widths are known from far fewer rows than
@@ -28,7 +28,7 @@ from zmill.pdf.values import cdf_at, density_at
 FLOOR = 1e-3
 """Density below which the log score no longer punishes: the weight of one certain but wrong row stays bounded."""
 WIDER, NARROWER = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25), (1.125, 1.25, 1.5, 2.0)
-"""Powers that are tried beside 1, until the next one is no better."""
+"""Powers that are tried in addition to 1, until the next one is no better."""
 POWERS = (1.0, *WIDER, *NARROWER)
 DEGREE = 6
 PRIOR_ROWS = 2.0
@@ -43,7 +43,7 @@ SURE_OF_WIDTHS = 1.0
 """The same for the first step, which changes widths alone: wrongly taken it costs little, wrongly left out it leaves all densities
 too wide or too narrow."""
 MIN_ROWS = 100
-"""Fewer calibration rows than this decide nothing; the densities are left as they are."""
+"""With fewer calibration rows, the densities are not calibrated."""
 MAX_ROWS = 20_000
 """Of more rows, this many are taken, evenly spaced."""
 FOLDS = 5
@@ -147,7 +147,7 @@ class _Rows:
         return _Scores(*np.concatenate(parts, 1))
 
     def worth(self, scores: _Scores) -> FloatArray:
-        """(n,) what is to be raised."""
+        """(n,) the objective, which is maximized."""
         return scores.log - scores.crps / self.crps
 
 
@@ -212,8 +212,8 @@ def _fit_local(data: _Rows, mine: Mask, power: float, remap: FloatArray) -> Loca
     none = Local(((0.0,) * len(remap),) * x.shape[1], *(tuple(map(float, v)) for v in (center, spread)))
     terms = none.standardized(torch.from_numpy(x)).numpy()
     basis = _bernstein(data.pit[POWERS.index(power), mine])
-    share = weight / weight.sum()
-    ridge = SLOPE_ROWS * (share**2).sum()
+    fraction = weight / weight.sum()
+    ridge = SLOPE_ROWS * (fraction**2).sum()
     shape = (x.shape[1], len(remap))
 
     def negative(flat: FloatArray) -> tuple[float, FloatArray]:
@@ -223,8 +223,8 @@ def _fit_local(data: _Rows, mine: Mask, power: float, remap: FloatArray) -> Loca
         w /= w.sum(1, keepdims=True)
         likelihood = (w * basis).sum(1)
         posterior = w * basis / likelihood[:, None]
-        gradient = ridge * slopes - terms.T @ (share[:, None] * (posterior - w))
-        return float(0.5 * ridge * (slopes**2).sum() - share @ np.log(likelihood)), gradient.ravel()
+        gradient = ridge * slopes - terms.T @ (fraction[:, None] * (posterior - w))
+        return float(0.5 * ridge * (slopes**2).sum() - fraction @ np.log(likelihood)), gradient.ravel()
 
     found = minimize(negative, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B")
     slopes = tuple(_rounded(row) for row in found.x.reshape(shape))
@@ -239,9 +239,9 @@ def _crps(cdf: Tensor, grid: Grid, z: Tensor) -> Tensor:
 
 def _surely_above(difference: FloatArray, weight: FloatArray, least: float, errors: float) -> bool:
     """Whether the mean difference is above `least`, and above zero by more than so many standard errors."""
-    share = weight / weight.sum()
-    mean = share @ difference
-    error = np.sqrt((share**2) @ (difference - mean) ** 2)
+    fraction = weight / weight.sum()
+    mean = fraction @ difference
+    error = np.sqrt((fraction**2) @ (difference - mean) ** 2)
     return bool(mean > max(least, errors * error))
 
 

@@ -1,7 +1,7 @@
 """Densities in 64 bytes: 32 quantiles as 16-bit coordinates on the grid's range.
 
 Quantiles keep more of a density per byte than steps or samples do (Malz et al. 2018). The levels are denser in the
-tails, where outliers are told from the rest; a coordinate step is 1/65535 of the grid's range (0.00005 for 0 to 3).
+tails, where outliers are identified; a coordinate step is 1/65535 of the grid's range (0.00005 for 0 to 3).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEVELS = _LOWER + tuple(round(1 - level, 6) for level in reversed(_LOWER))
 STEPS = 65_535
 
 WITH_POINTS = (*LEVELS, *sorted(set(points.LEVELS) - set(LEVELS)))
-"""`LEVELS`, and behind them those that point estimates need beside."""
+"""`LEVELS`, followed by the further levels of the point estimates."""
 
 
 def encode(density: Tensor, grid: Grid) -> Tensor:
@@ -55,7 +55,7 @@ def knots(codes: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def decode(codes: Tensor, grid: Grid) -> Tensor:
-    """(n, grid.size) normalised densities of codes.
+    """(n, grid.size) normalized densities of codes.
 
     The probability of the half steps to both sides of a grid point is kept, as far as a density that is linear between grid points
     and nowhere negative can: so its cumulative distribution is the levels' at the stored quantiles, but for peaks that are

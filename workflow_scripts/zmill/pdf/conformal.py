@@ -1,4 +1,4 @@
-"""Intervals whose coverage is stated: split-conformal, by bin of the reference magnitude.
+"""Conformal intervals with a stated coverage: split-conformal, by bin of the reference magnitude.
 
 A row's score is |2 PIT − 1|, the probability content of the smallest central interval of its density that holds the
 true redshift. In a bin of n calibration rows, the ⌈(n + 1) c⌉-th smallest score is the content that the central interval
@@ -113,17 +113,17 @@ def ends(coverage: float) -> tuple[str, str]:
 
 
 def content(score: FloatArray, weight: FloatArray, coverage: float) -> float:
-    """The smallest score that at least a share `coverage` of the rows and one more does not exceed; 1 if there is none.
+    """The smallest score that at least a fraction `coverage` of the rows plus one does not exceed; 1 if there is none.
 
-    The one more is the row to come, with the mean weight (Tibshirani et al. 2019, eq. 7): its own is not known.
+    The additional row is the one to predict, with the mean weight (Tibshirani et al. 2019, eq. 7): its own is not known.
     """
     if not len(score):
         return 1.0
     order = np.argsort(score, kind="stable")
     reached = np.cumsum(weight[order])
     needed = coverage * (reached[-1] + weight.mean())
-    place = int(np.searchsorted(reached, needed * (1 - 1e-12)))
-    return float(score[order[place]]) if place < len(score) else 1.0
+    index = int(np.searchsorted(reached, needed * (1 - 1e-12)))
+    return float(score[order[index]]) if index < len(score) else 1.0
 
 
 def effective(weight: FloatArray) -> float:

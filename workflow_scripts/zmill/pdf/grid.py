@@ -27,7 +27,7 @@ class Grid:
 
     @property
     def step(self) -> float:
-        """Distance between neighbouring points."""
+        """Distance between neighboring points."""
         return (self.z_max - self.z_min) / (self.size - 1)
 
     def tensor(self, device: torch.device | str = "cpu") -> Tensor:
@@ -61,7 +61,7 @@ class Grid:
 
 @lru_cache(maxsize=64)
 def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Numbers as a tensor, sent to a device once. It is shared: nobody may write to it."""
+    """Numbers as a tensor, copied to a device once. The tensor is shared and must not be written to."""
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)
 

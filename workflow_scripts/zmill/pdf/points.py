@@ -23,11 +23,11 @@ ODDS_WIDTH = 0.1
 BEST_WIDTH = 0.2
 """Distance in ln(1 + z) over which the loss that `best` makes least levels off."""
 CHUNK = 2048
-"""Rows worked through at a time: they stay in the processor's cache."""
+"""Rows computed at a time, so that they stay in the cache."""
 
 
 def summarize(density: Tensor, grid: Grid) -> dict[str, Tensor]:
-    """Every point estimate of normalised densities (n, grid.size), by name in the order of `COLUMNS`: (n,) float32."""
+    """Every point estimate of normalized densities (n, grid.size), by name in the order of `COLUMNS`: (n,) float32."""
     return summarize_with(density, grid, LEVELS)[0]
 
 
@@ -65,7 +65,7 @@ def summarize_with(
 
 
 def mode(density: Tensor, grid: Grid) -> Tensor:
-    """(n,) highest grid point, refined by the parabola through it and its neighbours (by at most half a step)."""
+    """(n,) highest grid point, refined by the parabola through it and its neighbors (by at most half a step)."""
     return _peak(density, grid)
 
 
@@ -95,7 +95,7 @@ def _gain(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _peak(values: Tensor, grid: Grid) -> Tensor:
-    """(n,) redshift of each row's highest value on the grid, refined by the parabola through it and its neighbours."""
+    """(n,) redshift of each row's highest value on the grid, refined by the parabola through it and its neighbors."""
     index = _highest(values)
     inner = index.clamp(1, grid.size - 2)[:, None]
     left, peak, right = values.gather(1, torch.cat([inner - 1, index[:, None], inner + 1], 1)).unbind(1)

@@ -1,4 +1,4 @@
-"""Dates: when something is to be done again because time has passed."""
+"""Periods of time after which something is done again."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 from zmill.catalog.files import read_json
 
 SLACK = timedelta(days=1)
-"""A date that is further ahead than this is of a clock that was wrong."""
+"""A start that is further in the future than this comes from a wrong clock."""
 
 
 def period(state: Path) -> int:
-    """Number of the period that it is: one more than `state` says once the time is over that it says.
+    """Number of the current period: that of `state`, or one more if the period of `state` has ended.
 
-    It is a parameter of the rule whose job writes `state`, with this number, so that the end of a period is seen without
-    a job, and the job does not run again because of what it wrote.
+    It is a parameter of the rule whose job writes `state` with this number. Snakemake therefore sees the end of a period
+    without a job, and the job does not run again because of its own output.
 
     Parameters
     ----------
-    state : JSON with `period`, the number, and what `term` gives; none before the first time. One that is damaged is of another
-        period, -1, so that the job runs and writes it anew.
+    state : JSON with `period`, the number, and the result of `term`; it does not exist before the first period. The period of a
+        damaged file is -1, so that the job runs and writes it again.
     """
     try:
         known = read_json(state) if state.is_file() else {}
@@ -34,7 +34,7 @@ def period(state: Path) -> int:
 
 
 def term(when: datetime | None, days: float | None) -> dict[str, str | None]:
-    """From when to when something holds, as `period` reads it: `when`, and `until`, which is None without a number of days."""
+    """Start and end of a period, as read by `period`: `when`, and `until`, which is None without a number of days."""
     until = when + timedelta(days=days) if when and days is not None else None
     return {
         "when": when.isoformat(timespec="seconds") if when else None,

@@ -1,4 +1,4 @@
-"""How many GPUs this machine has, known without torch, which takes seconds to load."""
+"""The number of GPUs of this machine, counted without torch, which takes seconds to load."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LIBRARY = "libnvidia-ml.so.1"
-"""Comes with NVIDIA's driver; torch counts by it, too."""
+"""Library of NVIDIA's driver, with which torch counts GPUs, too."""
 
 
 def count() -> int:
-    """GPUs that jobs of this machine may use: those of `CUDA_VISIBLE_DEVICES` where that is set, else all there are."""
+    """Number of GPUs that jobs of this machine may use: those of `CUDA_VISIBLE_DEVICES` if it is set, else all."""
     there = _there()
     given = os.environ.get(VISIBLE)
     if not there or given is None:

@@ -1,4 +1,4 @@
-"""The files that a run starts from. Every process of Snakemake asks for them; only the main one looks into them (`check`)."""
+"""The input files of a run. Every process of Snakemake lists them; only the main process reads them (`check`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zmill.survey_definition import Survey
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files of the survey, its label sources by name, and extinction; or of training and test tables in their place."""
+    """Files of the survey, of its label sources by name, and of extinction; or of training and test tables instead."""
 
     survey: list[str]
     sources: dict[str, list[str]]
@@ -33,7 +33,7 @@ def find(survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path
     Parameters
     ----------
     data_dir : where relative paths start.
-    made_by_workflow : files that a rule will make; those that do not exist yet are taken on trust.
+    made_by_workflow : files that a rule will make; these need not exist yet.
 
     Raises
     ------
@@ -64,12 +64,12 @@ def find(survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path
 
 
 def resolve(patterns: Sequence[str], data_dir: Path, key: str, made_by_workflow: Collection[Path] = ()) -> list[Path]:
-    """Paths and glob patterns below `data_dir` into files that exist, or will.
+    """Resolve paths and glob patterns below `data_dir` to files that exist or will be made.
 
     Raises
     ------
     ConfigError
-        Where a pattern fits nothing, a file has braces in its path, or is named twice, by whatever spellings.
+        If a pattern has no match, or a file has braces in its path or is named twice, also by different paths.
     """
     expected = {Path(path) for path in made_by_workflow}
     found: list[Path] = []

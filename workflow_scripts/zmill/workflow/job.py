@@ -1,4 +1,4 @@
-"""What every rule's script shares: a log of its own, progress in rows per second, and a last line that is the cause."""
+"""The frame of every rule's script: its log, progress in rows per second, and the cause of a failure as the last line."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ from zmill.workflow.gpus import VISIBLE
 log = logging.getLogger("zmill")
 
 CAUSE = ".cause"
-"""Suffix of the file beside a log that keeps an error which would come again."""
+"""Suffix of the file next to a log that keeps a permanent error."""
 
-PASSING = {
+TEMPORARY = {
     *("BrokenExecutor", "KilledWorker", "CommClosedError", "CancelledError"),  # a child process was killed
     *("OutOfMemoryError", "AcceleratorError"),  # a GPU is full or failed
     *("RequestException", "Transient"),  # a service on the network
 }
-"""Names of errors of libraries, and of those derived from them, that may not come again; imported here they would cost
-every job seconds."""
+"""Names of library errors (and their subclasses) that may be temporary; importing the libraries here would cost every job seconds."""
 WRONG_PATH = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
-class Asked(Protocol):
-    """What `job` reads of the object `snakemake` that a rule's script is given."""
+class SnakemakeJob(Protocol):
+    """The attributes of the object `snakemake` of a rule's script that `job` reads."""
 
     input: Sequence[str]
     output: Sequence[str]
@@ -46,19 +45,19 @@ class Asked(Protocol):
 
 
 @contextmanager
-def job(snakemake: Asked) -> Iterator[logging.Logger]:
+def job(snakemake: SnakemakeJob) -> Iterator[logging.Logger]:
     """Log to the rule's log and to standard error while the block runs.
 
     An exception is logged with its traceback and then, as the last line, its message alone; the process ends with
-    status 1. Where the exception would come again (`same_again`), what was logged of it is also kept beside the log: as
-    Snakemake itself submits whatever failed again, later attempts of the same run end at once with the same lines. A new
-    run asks afresh (`forget`).
+    status 1. If the error is permanent (`is_permanent`), these lines are also kept in a file next to the log: Snakemake
+    retries every failed job, and later attempts of the same run then end at once with the same lines. A new run tries
+    again (`forget`).
 
-    The same job of an earlier run, which may go on after its Snakemake was killed, is waited for.
+    If the same job of an earlier run is still running, because only its Snakemake was killed, the job waits for it.
 
-    What the job makes its outputs from is noted once they are complete (`zmill.workflow.records`).
+    A record of the inputs and settings is written once the outputs are complete (`zmill.workflow.records`).
 
-    The attempt, 1 the first time, is read from the resource of that name, which the profiles set.
+    The number of the attempt, from 1, is the resource `attempt`, which the profiles set.
     """
     path = Path(snakemake.log[0])
     attempt = snakemake.resources.get("attempt", 1)
@@ -76,23 +75,23 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
     started = time.monotonic()
     try:
         if attempt > 1 and cause.exists():
-            log.error("attempt %d is not made: the one before it ended with an error that would come again", attempt)
+            log.error("attempt %d is not made: the one before it ended with a permanent error", attempt)
             for line in json.loads(cause.read_text(encoding="utf-8")):
                 log.error("%s", line)
             raise SystemExit(1)
         cause.unlink(missing_ok=True)
         given = os.environ.get(VISIBLE)
         log.info("on %s%s", socket.gethostname(), f", GPU {given}" if given else "")
-        with _last_word(), _recorded(snakemake):
+        with _log_termination(), _recorded(snakemake):
             yield log
         log.info("finished in %.1f s", time.monotonic() - started)
     except Exception as error:
-        said = [redact(text) for text in (traceback.format_exc().rstrip(), f"{type(error).__name__}: {error}")]
-        for line in said:
+        lines = [redact(text) for text in (traceback.format_exc().rstrip(), f"{type(error).__name__}: {error}")]
+        for line in lines:
             log.error("%s", line)
-        if same_again(error):
+        if is_permanent(error):
             temporary = cause.with_suffix(".tmp")
-            temporary.write_text(json.dumps(said), encoding="utf-8")
+            temporary.write_text(json.dumps(lines), encoding="utf-8")
             temporary.replace(cause)
         raise SystemExit(1) from None
     finally:
@@ -103,11 +102,11 @@ def job(snakemake: Asked) -> Iterator[logging.Logger]:
 
 
 @contextmanager
-def _recorded(snakemake: Asked) -> Iterator[None]:
-    """Remove the job's record while the block runs, and write it anew where the block ends well."""
+def _recorded(snakemake: SnakemakeJob) -> Iterator[None]:
+    """Remove the record of the job while the block runs, and write a new one if it ends without an exception."""
     outputs = list(map(str, snakemake.output))
     home = records.Home.of(str(snakemake.log[0]), outputs) if outputs else None
-    if home is None or not records.script_of(home.rule).is_file():  # it makes nothing, or is no rule of zmill
+    if home is None or not records.script_of(home.rule).is_file():  # it has no output, or is not a rule of zmill
         yield
         return
     records.remove(home)
@@ -117,7 +116,7 @@ def _recorded(snakemake: Asked) -> Iterator[None]:
 
 
 class _Redacted(logging.Formatter):
-    """Lines without the passwords and tokens of addresses."""
+    """Removes passwords and tokens of URLs from log lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
@@ -127,15 +126,15 @@ def _waiting(holder: str) -> None:
     sys.stderr.write(f"waiting for this job of an earlier run, which goes on (process {holder})\n")
 
 
-def same_again(error: BaseException) -> bool:
-    """Whether an error is of the data, the settings or the program, and not of the machine that the job ran on.
+def is_permanent(error: BaseException) -> bool:
+    """Whether an error is caused by the data, the settings or the program, and not by the machine.
 
-    Memory, a lost child process, a GPU, a disk or a network may be better at the next attempt; what such an error led
-    to is judged by it.
+    Errors of memory, child processes, GPUs, disks and networks may be temporary. An error with a cause is classified by its
+    cause.
     """
-    if error.__cause__ is not None and not same_again(error.__cause__):
+    if error.__cause__ is not None and not is_permanent(error.__cause__):
         return False
-    if PASSING & {cls.__name__ for cls in type(error).__mro__}:
+    if TEMPORARY & {cls.__name__ for cls in type(error).__mro__}:
         return False
     if isinstance(error, MemoryError | TimeoutError | ConnectionError):
         return False
@@ -144,7 +143,7 @@ def same_again(error: BaseException) -> bool:
 
 
 def failed(logs: str | Path) -> dict[Path, str]:
-    """Logs under `logs` of the jobs that ended with an error that would come again, and their messages."""
+    """Logs under `logs` of the jobs that ended with a permanent error, and their messages."""
     return {
         cause.with_suffix(".log"): json.loads(cause.read_text(encoding="utf-8"))[-1]
         for cause in sorted(Path(logs).rglob(f"*{CAUSE}"))
@@ -152,19 +151,19 @@ def failed(logs: str | Path) -> dict[Path, str]:
 
 
 def forget(logs: str | Path) -> None:
-    """At the beginning of a run: what failed in an earlier one may be tried again."""
+    """Forget the permanent errors of earlier runs, so that a new run tries these jobs again."""
     for cause in Path(logs).rglob(f"*{CAUSE}"):
         cause.unlink(missing_ok=True)
 
 
 @contextmanager
-def _last_word() -> Iterator[None]:
-    """Let a job that is told to end, by SIGTERM, say so as the last line of its log."""
+def _log_termination() -> Iterator[None]:
+    """Log SIGTERM as the last line of the log of a job that it ends."""
     me = os.getpid()
 
     def end(number: int, frame: object) -> None:
         if os.getpid() == me:  # a forked child is ended by its parent
-            log.error("told to end by signal %d: time limit, pre-emption or scancel", number)
+            log.error("ended by signal %d: time limit, pre-emption or scancel", number)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
@@ -180,8 +179,8 @@ class Progress:
 
     Parameters
     ----------
-    what : what is being done, for the reader of the log.
-    total : rows there are, or None where unknown.
+    what : name of the task in the log.
+    total : number of rows, or None if unknown.
     """
 
     def __init__(self, what: str, total: int | None = None, every: float = 5.0) -> None:
@@ -195,13 +194,13 @@ class Progress:
         now = time.monotonic()
         if now - self._last >= self.every:
             self._last = now
-            self._say(now)
+            self._log(now)
 
     def end(self) -> None:
-        """Log the whole."""
-        self._say(time.monotonic())
+        """Log the total."""
+        self._log(time.monotonic())
 
-    def _say(self, now: float) -> None:
+    def _log(self, now: float) -> None:
         seconds = max(now - self._start, 1e-9)
         rate = self.done / seconds
         text = f"{self.what}: {self.done:,} rows, {rate:,.0f} rows/s"

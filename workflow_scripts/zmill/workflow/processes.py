@@ -1,7 +1,7 @@
-"""Tasks side by side in processes of their own.
+"""Parallel tasks in worker processes.
 
-The processes hear of their tasks by pipes that no other process has: no port is opened, so that no other user of the machine
-can give them work. A program that uses them guards its own work by `if __name__ == "__main__"`: they import it again.
+The workers receive their tasks through private pipes. No port is opened, so that no other user of the machine can send them
+tasks. A program that uses workers must guard its main code by `if __name__ == "__main__"`, because they import it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 import pyarrow as pa
 
 Run = Callable[[Sequence[tuple[Any, ...]]], Iterator[tuple[int, Any]]]
-"""Runs tasks `(function, *arguments)` and gives (place of the task, its result) as they end; raises what a task raises."""
+"""Runs tasks `(function, *arguments)` and yields (index of the task, its result) as they end; raises the exception of a task."""
 
 
 @contextmanager
 def workers(number: int) -> Iterator[Run]:
-    """As `processes`; one worker is this process itself."""
+    """Like `processes`, but a single worker is the calling process itself."""
     if number == 1:
-        yield lambda tasks: ((place, task[0](*task[1:])) for place, task in enumerate(tasks))
+        yield lambda tasks: ((index, task[0](*task[1:])) for index, task in enumerate(tasks))
         return
     with processes(number) as run:
         yield run
@@ -31,19 +31,19 @@ def workers(number: int) -> Iterator[Run]:
 
 @contextmanager
 def processes(number: int) -> Iterator[Run]:
-    """So many processes, each with one thread of Arrow, gone when the block ends."""
+    """A pool of processes, each with one Arrow thread, until the block ends."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(number, mp_context=context, initializer=_one_thread) as pool:
 
         def run(tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
             waiting = iter(enumerate(tasks))
-            running = {pool.submit(*task): place for place, task in islice(waiting, 2 * number)}
+            running = {pool.submit(*task): index for index, task in islice(waiting, 2 * number)}
             while running:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield running.pop(future), future.result()
-                    for place, task in islice(waiting, 1):
-                        running[pool.submit(*task)] = place
+                    for index, task in islice(waiting, 1):
+                        running[pool.submit(*task)] = index
 
         try:
             yield run

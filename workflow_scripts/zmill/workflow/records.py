@@ -1,11 +1,11 @@
-"""Records: what every job made its outputs from, kept with the results.
+"""Records of the inputs and settings of every job, kept with the results.
 
 A record has hashes of the job's settings, of the input files that earlier jobs made, of its script, and the version of zmill.
-`zmill.workflow.planning` compares it with what there is now, so that any later run, from whichever folder, knows what is due.
-The job itself removes its record as it begins and writes it once its outputs are complete: outputs without a record were not
-finished, or were made by a version of zmill that kept no records.
+`zmill.workflow.planning` compares it with the present files and settings, so that any later run, from any working folder, knows which jobs
+must run. A job removes its record when it begins and writes it once its outputs are complete: outputs without a record are
+incomplete, or were made by a version of zmill without records.
 
-Paths in records are relative to the folder of the survey's results, which may be moved, copied, or named in another way.
+Paths in records are relative to the folder of the survey's results, which may be moved, copied or renamed.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from zmill.catalog.files import file_hash, read_json, sync_folder, write_json
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 """The folder of the rules' scripts, each named for its rule."""
-PLACES = {"data_dir", "results_dir"}
-"""Parameters that say where something is, which changes no output: what is there is a parameter of its own."""
+LOCATIONS = {"data_dir", "results_dir"}
+"""Parameters that are locations. They change no output: the content of the files there is a parameter of its own."""
 LARGE = 2**20
-"""Bytes from which on a file is not read again where its size and time of change are those of the record."""
+"""Size in bytes from which a file is not read again if its size and modification time are those of the record."""
 
 
 @dataclass(frozen=True)
 class Home:
-    """Where the record of a job is, and which files it is about.
+    """The location of the record of a job, and its files.
 
     Attributes
     ----------
-    record : file of the record.
-    results : folder of the survey's results; None for a job whose outputs are elsewhere (the demo sky), all of whose
-        inputs are parameters.
-    rule : name of the rule, which is that of its script and of its log.
+    record : path of the record.
+    results : folder of the survey's results; None for a job with outputs elsewhere (the demo sky), whose inputs are all
+        parameters.
+    rule : name of the rule, which is also the name of its script and log.
     """
 
     record: Path
@@ -48,7 +48,7 @@ class Home:
 
     @classmethod
     def of(cls, log: str, outputs: Sequence[str]) -> Home:
-        """From a job's log, `<results>/logs/<rule>[/<wildcards>].log`, and its outputs."""
+        """From the log of a job, `<results>/logs/<rule>[/<wildcards>].log`, and its outputs."""
         folders = [str(Path(path).parent) for path in (log, *outputs)]
         shared = os.path.commonpath(folders) if len({Path(folder).is_absolute() for folder in folders}) == 1 else ""
         within = Path(os.path.relpath(log, shared) if shared else log)
@@ -59,9 +59,9 @@ class Home:
         return cls(Path(os.path.commonpath(folders[1:]), f".{rule}.json"), None, rule)
 
     def relative(self, value: Any) -> Any:
-        """Plain values with every path below the results relative to them."""
+        """Plain values, with paths below the results made relative to them."""
         if isinstance(value, Mapping):
-            return {self.relative(str(key)): self.relative(one) for key, one in value.items() if key not in PLACES}
+            return {self.relative(str(key)): self.relative(one) for key, one in value.items() if key not in LOCATIONS}
         if isinstance(value, str):
             if self.results and (value == self.results or value.startswith(f"{self.results}/")):
                 return f"./{os.path.relpath(value, self.results)}"
@@ -75,7 +75,7 @@ def settings(home: Home, params: Mapping[str, Any]) -> dict[str, str]:
     """Hash of each parameter by name."""
     found = {}
     for name, value in params.items():
-        if name not in PLACES:
+        if name not in LOCATIONS:
             text = json.dumps(home.relative(value), sort_keys=True)
             found[name] = xxhash.xxh3_128_hexdigest(text.encode())
     return found
@@ -84,11 +84,11 @@ def settings(home: Home, params: Mapping[str, Any]) -> dict[str, str]:
 def inputs(
     home: Home, paths: Iterable[str], known: Mapping[str, Mapping[str, str]] | None = None
 ) -> dict[str, dict[str, str]]:
-    """Relative path -> `content`, the hash of the file, and `stamp`, its size and time of change; of files in the results.
+    """Relative path -> `content`, the hash of the file, and `stamp`, its size and modification time; for files below the results.
 
     Parameters
     ----------
-    known : the entries of a record: a `LARGE` file of the same stamp is not read.
+    known : entries of a record: a `LARGE` file with the same stamp is not read again.
     """
     found = {}
     for path in paths:
@@ -114,7 +114,7 @@ def script(rule: str) -> str:
 
 
 def make(home: Home, paths: Iterable[str], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a job, as it begins."""
+    """Make the record of a job that begins."""
     return {
         "zmill": __version__,
         "script": script(home.rule),
@@ -124,7 +124,7 @@ def make(home: Home, paths: Iterable[str], params: Mapping[str, Any]) -> dict[st
 
 
 def read(home: Home) -> dict[str, Any] | None:
-    """The record of a job; None where there is none that can be read."""
+    """Read the record of a job; None if it does not exist or cannot be read."""
     try:
         record = read_json(home.record)
     except (OSError, ValueError):
@@ -134,7 +134,7 @@ def read(home: Home) -> dict[str, Any] | None:
 
 
 def remove(home: Home) -> None:
-    """Remove the record of a job that begins; it does not come back after a power loss."""
+    """Remove the record of a job that begins, durably even after a power loss."""
     if home.record.exists():
         home.record.unlink()
         sync_folder(home.record.parent)
@@ -148,18 +148,18 @@ def write(home: Home, record: dict[str, Any]) -> None:
 def changes(
     home: Home, outputs: Iterable[str], paths: Iterable[str], params: Mapping[str, Any], order_only: Iterable[str] = ()
 ) -> list[tuple[str, list[str]]]:
-    """What a job's outputs lack, or were made from otherwise than they would be now; empty where they are up to date.
+    """The reasons why a job must run: missing outputs, or changed inputs, settings, script or version; empty if it is up to date.
 
     Parameters
     ----------
     outputs : files that the job makes.
-    paths : its input files whose content counts.
+    paths : input files whose content is compared.
     params : its parameters.
-    order_only : its further input files, which may change without the job being due (`ancient`).
+    order_only : further input files (`ancient`), whose change does not make the job run.
 
     Returns
     -------
-    Pairs of a sentence and the names that it is about.
+    Pairs of a reason and the names that it concerns.
     """
     missing = [path for path in outputs if not Path(path).exists()]
     if missing:

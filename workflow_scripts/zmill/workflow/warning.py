@@ -1,4 +1,4 @@
-"""Warnings: what a stage found that a person must know before using the results.
+"""Warnings: findings of a stage that the user must know before using the results.
 
 A stage keeps its warnings in a `Warnings` list and writes it into its JSON file under the key `warnings`:
 
@@ -31,7 +31,7 @@ NOTES = {
 
 
 class Warnings(list[str]):
-    """The warnings of one stage, as plain text that says what was found, where, and what to do."""
+    """The warnings of one stage, as plain text with the finding, where it is, and what to do."""
 
     def add(self, text: str) -> None:
         """Log a warning and keep it; one that is there already is not repeated."""
