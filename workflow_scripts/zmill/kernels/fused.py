@@ -1,8 +1,8 @@
 """Calibration, point estimates and quantiles of densities in one pass, compiled for the processor.
 
-The answers are those of `calibration` and `points`, which stay the definition and what a GPU runs; written as operations on
-whole tensors they read and write every density some forty times, which costs more than the network that made it. Here 16
-rows go side by side through the lanes of a register, grid point by grid point, and stay in the processor's nearest cache.
+The results equal those of `calibration` and `points`, which remain the definition and run on a GPU. As operations on tensors they
+read and write every density some forty times, which costs more than the network. Here 16 rows are computed in the lanes of a
+register, grid point by grid point, and stay in the first-level cache.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from zmill.pdf.calibration import REACH, Calibration, to_powers
 from zmill.pdf.grid import Grid
 
 FLOOR = -80.0
-"""Logarithm to the base 2 below which a density counts as no smaller, its peak being 0."""
+"""Lower limit of the base-2 logarithm of a density relative to its peak."""
 LEAST = 1e-30
-"""What is left at least of a calibrated density, so that one that nothing is left of is flat."""
+"""Lower limit of a calibrated density, so that a density that would vanish everywhere is flat."""
 
 
 class Fused:
-    """Calibrates and describes densities on a CPU.
+    """Calibrates densities and computes their point estimates and quantiles on a CPU.
 
     Parameters
     ----------
-    packed : whether compact PDFs are asked for.
-    own : number of levels that each row has of its own.
+    packed : whether compact PDFs are computed.
+    own : number of row-specific levels.
     """
 
     def __init__(self, calibration: Calibration, grid: Grid, packed: bool, own: int) -> None:
@@ -45,18 +45,18 @@ class Fused:
         self._run = _Pass(calibration, grid, self._levels, packed, own).code.compiled()
 
     def __call__(self, log_density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Describe uncalibrated densities.
+        """Calibrate densities and compute their point estimates and quantiles.
 
         Parameters
         ----------
-        log_density : (n, grid.size) float32, natural logarithms of densities of any scale; −∞ where there is none.
-        own : (n, self.own) further levels, each row's own; the end of the grid is the quantile of what is not in (0, 1).
+        log_density : (n, grid.size) float32, natural logarithms of unnormalized densities; −∞ for density 0.
+        own : (n, self.own) row-specific levels; the quantile of a level outside (0, 1) is the end of the grid.
 
         Returns
         -------
         (10 + self.own, n) float32, point estimates in the order of `points.COLUMNS` and quantiles at the own levels;
-        (n, 32) uint16, compact PDFs where asked for; (n,) bool, rows that had no density: NaN, or nothing anywhere. A flat
-        one, not calibrated, is described in its place.
+        (n, 32) uint16, compact PDFs if `packed`; (n,) bool, rows whose density has NaN or is 0 everywhere. These are replaced by
+        a flat density without calibration.
 
         Raises
         ------
@@ -79,7 +79,7 @@ class Fused:
         lost = np.empty(given, np.bool_)
         size, count = _padded(self.grid.size), len(self._levels) + self.own
         tile, cdf, gain, quantiles = (np.empty((length, LANES), np.float32) for length in (size, size, size, count))
-        # Rows may lie apart in memory: one line from the first number to the last.
+        # Rows may be strided in memory: a 1-D view from the first number to the last.
         span = (given - 1) * log_density.stride(0) + log_density.shape[1]
         given_arrays = log_density.as_strided((span,), (1,)).numpy(), own.contiguous().numpy(), self._decays
         arrays = *given_arrays, tile, cdf, gain, quantiles, found, codes, lost
@@ -95,14 +95,14 @@ def _padded(size: int) -> int:
 
 
 class _Pass:
-    """Writes down what is done to the rows, sixteen by sixteen. Places and widths are in steps from the grid's start."""
+    """Generates the code, sixteen rows at a time. Redshifts and widths are in grid steps from the start of the grid."""
 
     def __init__(self, calibration: Calibration, grid: Grid, levels: tuple[float, ...], packed: bool, own: int) -> None:
         self.calibration, self.grid, self.levels, self.own = calibration, grid, levels, own
         self.size, self.last = grid.size, grid.size - 1
         tile, count = (_padded(grid.size), LANES), len(levels) + own
         shapes: dict[str, Shape] = {
-            "log_density": (),  # rows may lie apart; `Fused` checks their shape
+            "log_density": (),  # rows may be strided; `Fused` checks their shape
             "own_levels": ("rows", own),
             "decays": (2, self.last),
             **dict.fromkeys(("tile", "cdf", "gain"), tile),
@@ -126,8 +126,8 @@ class _Pass:
         mean, std = self._moments(sums, left, right, center)
         mode, best = self._peak(code.tile, top, at), self._best(left, right)
         quantiles = self._quantiles(row, total)
-        places = {"z_mode": mode, "z_best": best, "z_mean": mean}
-        numbers = {name: place * step + z_min for name, place in places.items()} | {"z_std": std * step}
+        positions = {"z_mode": mode, "z_best": best, "z_mean": mean}
+        numbers = {name: position * step + z_min for name, position in positions.items()} | {"z_std": std * step}
         numbers |= {name: quantiles(self.levels.index(level)) for name, level in points.PERCENTILES.items()}
         numbers["odds"] = self._odds(mode, total)
         for column, name in enumerate(points.COLUMNS):
@@ -168,7 +168,7 @@ class _Pass:
         return highest, at, unknown | (highest > HUGE) | (highest.max(-HUGE) < -0.99 * HUGE)
 
     def _calibrated(self, highest: Value, at: Value, lost: Value) -> tuple[Callable[[Value], Value], Value]:
-        """What gives the calibrated density at an offset in the tile, of any scale, and a place near its mean."""
+        """A function of the unnormalized calibrated density at an offset in the tile, and a position near its mean."""
         code, tile, calibration = self.code, self.code.tile, self.calibration
 
         def height(offset: Value) -> Value:
@@ -197,7 +197,7 @@ class _Pass:
         return remapped, center
 
     def _coefficients(self, height: Callable[[Value], Value], at: Value) -> tuple[list[Value], Value]:
-        """Coefficients of u^0 … u^d of the remap, and a place near the density's mean."""
+        """Coefficients of u^0 … u^d of the remap, and a position near the mean of the density."""
         code, remap, local = self.code, self.calibration.remap, self.calibration.local
         matrix = to_powers(len(remap) - 1)
         if local is None:
@@ -222,8 +222,8 @@ class _Pass:
             for feature, slope in zip(x, slopes, strict=True):
                 power = power + feature * (LOG2_E * slope)
             weights.append(power.max(-100).min(100).exp2())
-        share = 1 / reduce(add, weights)
-        return [reduce(add, map(mul, weights, line)) * share for line in matrix], mean
+        scale = 1 / reduce(add, weights)
+        return [reduce(add, map(mul, weights, line)) * scale for line in matrix], mean
 
     def _integrated(self, density: Callable[[Value], Value], center: Value) -> tuple[Value, ...]:
         """The tile's densities and their integrals up to each grid point, times 2; the last one of them, the highest density
@@ -245,7 +245,7 @@ class _Pass:
         return tuple(found)
 
     def _first(self, density: Callable[[Value], Value]) -> tuple[Value, Value, Value]:
-        """Store what is at the first grid point; what `_summed` carries from there."""
+        """Store the values at the first grid point, and return the initial state of `_summed`."""
         code = self.code
         here, zero = density(code.count(0)), code.constant(0)
         code.store(here, code.tile, 0)
@@ -253,8 +253,8 @@ class _Pass:
         return here, zero, zero
 
     def _summed(self, offset: Value, here: Value, before: Value, missed: Value, reached: Value) -> tuple[Value, ...]:
-        """Store a density and the sum up to it. What rounding has missed is carried along (Kahan 1965): where the density is low,
-        a little of the sum is far in redshift."""
+        """Store a density and the sum up to it. The rounding error is compensated (Kahan 1965), because where the density is low, a small
+        error of the sum is a large one in redshift."""
         more = before + here - missed
         after = reached + more
         self.code.store(here, self.code.tile, offset)
@@ -276,8 +276,9 @@ class _Pass:
         return center + off, (second / total - off * off).max(0).sqrt()
 
     def _best(self, left: Value, right: Value) -> Value:
-        """Place of the least expected loss, as in `points`. What the density counts for each grid point, 2 exp(−|x|) − exp(−2|x|), is
-        summed up from the left, and then from the right.
+        """Position of the least expected loss, as in `points`.
+
+        The gain of each grid point, with the kernel 2 exp(−|x|) − exp(−2|x|), is summed from the left and then from the right.
 
         left, right : densities at the ends.
         """
@@ -294,8 +295,8 @@ class _Pass:
         first, last = left * 0.5, right * 0.5
         code.store(first, gain, 0)
         slow, fast = code.loop(1, self.size, 1, from_left, first, first)
-        whole = (slow * 2 - fast) - last
-        code.store(whole, gain, self.last * LANES)
+        end = (slow * 2 - fast) - last
+        code.store(end, gain, self.last * LANES)
 
         def from_right(number: Value, slow: Value, fast: Value, top: Value, at: Value) -> tuple[Value, ...]:
             point = code.count(self.last) - number
@@ -305,31 +306,31 @@ class _Pass:
             higher, own = here >= top, code.load(tile, point * LANES)
             return slow + own, fast + own, higher.where(here, top), higher.where(point.spread(), at)
 
-        *_, top, at = code.loop(1, self.size, 1, from_right, last, last, whole, code.constant(self.last))
+        *_, top, at = code.loop(1, self.size, 1, from_right, last, last, end, code.constant(self.last))
         return self._peak(gain, top, at)
 
     def _peak(self, values: Value, top: Value, at: Value) -> Value:
         """The highest grid point, refined by the parabola through it and its neighbors."""
         lanes = self.code.lanes()
-        places = ((at + by).max(0).min(self.last).to_int() * LANES + lanes for by in (-1, 1))
-        left, right = (self.code.gather(values, place) for place in places)
+        offsets = ((at + by).max(0).min(self.last).to_int() * LANES + lanes for by in (-1, 1))
+        left, right = (self.code.gather(values, offset) for offset in offsets)
         curvature = left - top * 2 + right
         shift = ((left - right) * 0.5 / curvature.min(-1e-37)).max(-0.5).min(0.5)
         inner = (at > 0) & (at < self.last)
         return at + inner.where(shift, self.code.constant(0))
 
     def _quantiles(self, row: Value, total: Value) -> Callable[[Value | int], Value]:
-        """Find the quantiles at all levels; what gives one of them as redshifts, by its number."""
+        """Compute the quantiles at all levels, and return a function that gives the redshifts of one by its number."""
         code, tile, cdf, lanes = self.code, self.code.tile, self.code.cdf, self.code.lanes()
         for number, level in enumerate(self.levels):
             code.store(total * level, code.quantiles, LANES * number)
 
-        def ask(number: Value) -> tuple[()]:
-            asked = code.gather(code.own_levels, lanes * self.own, row * self.own + number)
-            code.store(total * asked, code.quantiles, (number + len(self.levels)) * LANES)
+        def store_own_level(number: Value) -> tuple[()]:
+            level = code.gather(code.own_levels, lanes * self.own, row * self.own + number)
+            code.store(total * level, code.quantiles, (number + len(self.levels)) * LANES)
             return ()
 
-        code.loop(0, self.own, 1, ask)
+        code.loop(0, self.own, 1, store_own_level)
 
         def find(number: Value) -> tuple[()]:
             wanted = code.load(code.quantiles, number * LANES)
@@ -354,10 +355,10 @@ class _Pass:
         """Probability near the mode."""
         code = self.code
 
-        def below(place: Value) -> Value:
-            place = place.max(0).min(self.last)
-            cell = place.to_int().min(code.lanes() * 0 + (self.last - 1))
-            at, inside = cell * LANES + code.lanes(), place - cell.to_float()
+        def below(position: Value) -> Value:
+            position = position.max(0).min(self.last)
+            cell = position.to_int().min(code.lanes() * 0 + (self.last - 1))
+            at, inside = cell * LANES + code.lanes(), position - cell.to_float()
             left, right = code.gather(code.tile, at), code.gather(code.tile, at + LANES)
             return code.gather(code.cdf, at) + inside * (left * 2 + inside * (right - left))
 
@@ -369,8 +370,8 @@ class _Pass:
         """Compact PDFs: the first quantiles, row by row."""
         code, width = self.code, len(compact.LEVELS)
         for first in range(0, width, LANES):
-            places = [code.load(code.quantiles, LANES * (first + level)) for level in range(LANES)]
-            for lane, values in enumerate(code.transposed(places)):
+            quantiles = [code.load(code.quantiles, LANES * (first + level)) for level in range(LANES)]
+            for lane, values in enumerate(code.transposed(quantiles)):
                 rounded = (values * (compact.STEPS / self.last) + 0.5).to_int()
                 code.store(rounded, code.codes, (row + lane) * width + first, SHORT)
 

@@ -1,8 +1,8 @@
-"""Loops over rows, sixteen side by side, compiled for the processor at hand by LLVM in a fraction of a second.
+"""SIMD loops over rows, sixteen at a time, compiled by LLVM for the present processor in a fraction of a second.
 
-Python functions put together what a `Code` is to do: operations on a `Value` (sixteen numbers in a register, one for each row, or
-one number for counting) are written down, not carried out. Nothing is left to a compiler's guess of what may be done side by
-side, which is why compilation takes so little.
+Python functions build a `Code`: operations on a `Value` (a register of sixteen numbers, one for each row, or one integer for
+counting) generate instructions and compute nothing. The code is explicitly vectorized, so that the compiler needs no
+auto-vectorization and compilation is fast.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 LANES = 16
-"""Rows side by side: the float32 numbers of a 512-bit register. Where registers are shorter several do the work of one."""
+"""Rows computed at a time: the float32 numbers of a 512-bit register. With shorter registers, LLVM uses several for one."""
 
 FLOAT, INT, COUNT, POINTER = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.PointerType()
 BYTE, SHORT = ir.IntType(8), ir.IntType(16)
 FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
-TRUTHS, PLACES = ir.VectorType(ir.IntType(1), LANES), ir.VectorType(POINTER, LANES)
+BOOLEANS, POINTERS = ir.VectorType(ir.IntType(1), LANES), ir.VectorType(POINTER, LANES)
 FUSED = ("contract",)
-"""What may be made of arithmetic: a product and a sum in one step."""
+"""Flags of arithmetic: a product and a sum may be fused."""
 Shape = tuple[int | str, ...]
 """Lengths of an array's axes: numbers, or names of arguments that are numbers."""
 HUGE = 3e38
-"""Finite, and beyond all that is met."""
+"""A finite number larger than all data."""
 LOG2_E = 1.4426950408889634
 
 
 class Value:
-    """What an operation gives: LANES float32 or int32 numbers or truths, or one 64-bit integer."""
+    """The result of an operation: LANES float32 or int32 numbers or booleans, or one 64-bit integer."""
 
     def __init__(self, code: Code, value: ir.Value) -> None:
         self.code, self.value, self.type = code, value, value.type
@@ -94,24 +94,24 @@ class Value:
         return Value(self.code, self.code.builder.ashr(self.value, self._with(bits)))
 
     def unknown(self) -> Value:
-        """Truths: whether it is NaN."""
+        """Booleans: whether the number is NaN."""
         return Value(self.code, self.code.builder.fcmp_unordered("uno", self.value, self.value))
 
     def finite(self) -> Value:
-        """Truths: whether it is neither NaN nor infinite."""
+        """Booleans: whether the number is neither NaN nor infinite."""
         return (self < HUGE) & (self > -HUGE)
 
     def where(self, yes: Value | float, no: Value) -> Value:
-        """Of truths: a number of `yes` where true, of `no` elsewhere."""
+        """Select by booleans: `yes` where true, `no` elsewhere."""
         return Value(self.code, self.code.builder.select(self.value, no._with(yes), no.value))
 
     def max(self, other: Value | float) -> Value:
-        """The larger; `other` where this is no number."""
+        """The larger number; `other` where this is NaN."""
         wanted = Value(self.code, self._with(other))
         return (self > wanted).where(self, wanted)
 
     def min(self, other: Value | float) -> Value:
-        """The smaller; `other` where this is no number."""
+        """The smaller number; `other` where this is NaN."""
         wanted = Value(self.code, self._with(other))
         return (self < wanted).where(self, wanted)
 
@@ -120,15 +120,15 @@ class Value:
         return self.code.sqrt(self.value)
 
     def bits(self) -> Value:
-        """Floats as the integers that are stored for them, and back."""
+        """Bit patterns of floats as integers, or the inverse."""
         return Value(self.code, self.code.builder.bitcast(self.value, INTS if self.type == FLOATS else FLOATS))
 
     def to_int(self) -> Value:
-        """Floats without what is behind the point; they must be small enough for it."""
+        """Floats truncated to integers; they must be within the range of int32."""
         return Value(self.code, self.code.builder.fptosi(self.value, INTS))
 
-    def counted(self, lane: int) -> Value:
-        """The integer of one lane, to count with."""
+    def index_of_lane(self, lane: int) -> Value:
+        """The integer of one lane as a 64-bit integer."""
         one = self.code.builder.extract_element(self.value, ir.Constant(INT, lane))
         return Value(self.code, self.code.builder.sext(one, COUNT))
 
@@ -143,12 +143,12 @@ class Value:
         return Value(self.code, self.code.builder.sitofp(self.value, FLOATS))
 
     def spread(self) -> Value:
-        """A number to count with, below 2^24, as the same float in all lanes."""
+        """A 64-bit integer below 2^24 as a float in all lanes."""
         build = self.code.builder
         return self.code.in_all_lanes(build.sitofp(self.value, FLOAT))
 
     def exp2(self) -> Value:
-        """2 to the power of numbers from −126 to 126, to 2e-7 of it; NaN of NaN."""
+        """2 to the power of numbers from −126 to 126, with a relative error of 2e-7; NaN of NaN."""
         shifted = self + MAGIC
         nearest = shifted - MAGIC
         rest, power = self - nearest, self.code.constant(EXP2[-1])
@@ -157,7 +157,7 @@ class Value:
         return power * ((shifted.bits() << 23) + ONE_BITS).bits()
 
     def log2(self) -> Value:
-        """Logarithms to the base 2 of positive normal numbers, to 1e-7 or 1e-7 of it."""
+        """Logarithms to the base 2 of positive normal numbers, with an absolute or relative error of 1e-7."""
         bits = self.bits()
         exponent = (bits - SQRT_HALF_BITS) >> 23
         mantissa = (bits - (exponent << 23)).bits()  # from √½ to √2
@@ -178,24 +178,24 @@ class Value:
 
 
 MAGIC = 1.5 * 2.0**23
-"""Added to a number it leaves the nearest integer in the last bits."""
+"""A number that, when added, leaves the nearest integer in the last bits of the sum."""
 EXP2 = [1.0, 0.6931471806, 0.2402265070, 0.05550410866, 0.009618129108, 0.001333355815, 0.0001540353039]
-"""Of the powers of x in 2^x: (ln 2)^k / k!."""
+"""Coefficients of the powers of x in 2^x: (ln 2)^k / k!."""
 LOG2 = [2 * LOG2_E / k for k in (1, 3, 5, 7, 9)]
-"""Of the odd powers of (x − 1) / (x + 1) in the logarithm of x."""
+"""Coefficients of the odd powers of (x − 1) / (x + 1) in the logarithm of x."""
 ONE_BITS = 0x3F800000
 SQRT_HALF_BITS = 0x3F3504F3
 
 
 class Code:
-    """A function that takes arrays and whole numbers.
+    """A function of arrays and integers, under construction.
 
     Parameters
     ----------
     arrays : name -> (type, shape) of each array argument; every call is checked against them.
-    counts : names of the whole-number arguments, which follow the arrays.
+    counts : names of the integer arguments, which follow the arrays.
 
-    All arguments are attributes: an array is its address.
+    All arguments are attributes; that of an array is its address.
     """
 
     def __init__(self, arrays: Mapping[str, tuple[Any, Shape]], counts: Sequence[str]) -> None:
@@ -213,7 +213,7 @@ class Code:
             raise AttributeError(name) from None
 
     def constant(self, number: float, type_: ir.Type = FLOATS) -> Value:
-        """The same number in all lanes, or one to count with."""
+        """The same number in all lanes, or a 64-bit integer."""
         if isinstance(type_, ir.VectorType):
             exact = float(np.float32(number)) if type_ == FLOATS else int(number)
             return Value(self, ir.Constant(type_, [exact] * LANES))
@@ -224,7 +224,7 @@ class Code:
         return Value(self, ir.Constant(INTS, list(range(LANES))))
 
     def count(self, number: int) -> Value:
-        """A number to count with."""
+        """A constant 64-bit integer."""
         return self.constant(number, COUNT)
 
     def _intrinsic(self, name: str, gives: ir.Type, takes: Sequence[ir.Type]) -> ir.Function:
@@ -240,7 +240,7 @@ class Code:
         return self.builder.gep(base.value, [index], source_etype=of)
 
     def load(self, base: Value, at: Value | int, kind: ir.Type = FLOATS) -> Value:
-        """Sixteen floats or 32-bit integers one behind the other, from number `at` of an array."""
+        """Load sixteen consecutive floats or 32-bit integers of an array, from index `at`."""
         return Value(self, self.builder.load(self._address(base, at, FLOAT), align=4, typ=kind))
 
     def spread(self, base: Value, at: Value | int) -> Value:
@@ -255,31 +255,33 @@ class Code:
         return Value(self, self.builder.shuffle_vector(first, nothing, ir.Constant(INTS, [0] * LANES)))
 
     def store(self, value: Value, base: Value, at: Value | int, of: ir.Type = FLOAT) -> None:
-        """Floats or 32-bit integers one behind the other; of other types of integer what is left of their last bits."""
+        """Store sixteen consecutive floats or 32-bit integers; for narrower integer types, truncated."""
         wide = value.value
         if of not in (FLOAT, INT):
             wide = self.builder.trunc(wide, ir.VectorType(of, LANES))
         self.builder.store(wide, self._address(base, at, of), align=1)
 
     def gather(self, base: Value, at: Value, start: Value | int = 0) -> Value:
-        """Each lane's own number of an array of floats, counted from `start`."""
+        """Load the float at the index of each lane, counted from `start`."""
         origin = self._address(base, start, FLOAT)
-        places = self.builder.gep(origin, [at.value], source_etype=FLOAT)
-        places.type = PLACES
-        gather = self._intrinsic(f"llvm.masked.gather.v{LANES}f32.v{LANES}p0", FLOATS, [PLACES, INT, TRUTHS, FLOATS])
-        all_ = ir.Constant(TRUTHS, [1] * LANES)
+        pointers = self.builder.gep(origin, [at.value], source_etype=FLOAT)
+        pointers.type = POINTERS
+        gather = self._intrinsic(
+            f"llvm.masked.gather.v{LANES}f32.v{LANES}p0", FLOATS, [POINTERS, INT, BOOLEANS, FLOATS]
+        )
+        all_ = ir.Constant(BOOLEANS, [1] * LANES)
         return Value(
-            self, self.builder.call(gather, [places, ir.Constant(INT, 4), all_, ir.Constant(FLOATS, ir.Undefined)])
+            self, self.builder.call(gather, [pointers, ir.Constant(INT, 4), all_, ir.Constant(FLOATS, ir.Undefined)])
         )
 
     def of_rows(self, base: Value, row: Value, width: int, number: int) -> Value:
-        """Number `number` of each of sixteen rows, from `row` on, of an array of rows of `width` floats."""
+        """Column `number` of sixteen rows, from `row` on, of an array of rows of `width` floats."""
         return self.gather(base, self.lanes() * width + number, row * width)
 
     def transposed(self, rows: Sequence[Value]) -> list[Value]:
-        """Sixteen numbers of each of sixteen rows, as sixteen rows' numbers."""
+        """The transpose of sixteen rows of sixteen numbers."""
         found = [row.value for row in rows]
-        for width in (1, 2, 4, 8):  # blocks off the diagonal of two change places
+        for width in (1, 2, 4, 8):  # exchange the two off-diagonal blocks
             low = [i if not i & width else i - width + LANES for i in range(LANES)]
             high = [i + width if not i & width else i + LANES for i in range(LANES)]
             for i in range(LANES):
@@ -291,7 +293,7 @@ class Code:
         return [Value(self, value) for value in found]
 
     def each_block(self, rows: Value, body: Callable[[Value], None]) -> None:
-        """`body(first row)` for sixteen rows after sixteen rows, of which there must be as many; the last block meets the one before."""
+        """Call `body(first row)` for each block of sixteen rows. There must be at least sixteen rows; the last block overlaps the one before."""
 
         def block(row: Value) -> tuple[()]:
             body(row.min(rows - LANES))
@@ -302,7 +304,7 @@ class Code:
     def loop(
         self, start: Value | int, stop: Value | int, step: int, body: Callable[..., Sequence[Value]], *carried: Value
     ) -> tuple[Value, ...]:
-        """`carried = body(i, *carried)` for each i from `start` below `stop`, perhaps for none; what is carried then."""
+        """Loop `carried = body(i, *carried)` for i from `start` below `stop`, and return the last `carried`."""
         begin, end = (one.value if isinstance(one, Value) else ir.Constant(COUNT, one) for one in (start, stop))
         build, before = self.builder, self.builder.block
         inside, behind = build.append_basic_block(), build.append_basic_block()
@@ -325,20 +327,20 @@ class Code:
         return tuple(Value(self, phi) for phi in found)
 
     def compiled(self) -> Compiled:
-        """The function, once its last operation is written down."""
+        """Compile the function, after its last operation."""
         self.builder.ret_void()
         return Compiled(str(self.module), self._arrays, self._counts)
 
 
 def a_block_at_least(array: NDArray[Any]) -> NDArray[Any]:
-    """An array in one piece, of sixteen rows where it has fewer: zeros follow."""
+    """A contiguous array, padded with zeros to at least sixteen rows."""
     if len(array) < LANES:
         array = np.concatenate([array, np.zeros((LANES - len(array), *array.shape[1:]), array.dtype)])
     return np.ascontiguousarray(array)
 
 
 class Compiled:
-    """Machine code. It holds no lock of Python's while it runs.
+    """Machine code, which runs without Python's global interpreter lock.
 
     text : LLVM's assembly of a function `run`; arrays, counts : its arguments, as `Code` takes them.
     """
@@ -362,7 +364,7 @@ class Compiled:
         Raises
         ------
         ValueError
-            If an array is of another type, in pieces, or has fewer elements than its shape says.
+            If an array has another type, is not contiguous, or has fewer elements than its shape.
         """
         arrays, counts = arguments[: len(self._arrays)], arguments[len(self._arrays) :]
         number: dict[Any, Any] = dict(zip(self._counts, counts, strict=True))

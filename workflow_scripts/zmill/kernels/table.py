@@ -163,7 +163,7 @@ class Table:
                     # Load sixteen adjacent numbers of one node at a time instead of one number of sixteen nodes.
                     rows = []
                     for lane in range(LANES):
-                        loc = at.counted(lane)
+                        loc = at.index_of_lane(lane)
                         parts = (
                             code.load(table, (loc + step) * width + first) * weight.of_lane(lane)
                             for step, weight in zip(steps, weights, strict=True)
