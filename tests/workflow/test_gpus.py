@@ -83,7 +83,7 @@ main(["train", "results/demo/progress/predict/0.json", "--dry-run", *sys.argv[1:
 
 def asked(folder: Path, *arguments: str) -> dict[str, tuple[int, int]]:
     """Threads and GPUs that jobs of each rule ask for."""
-    prepare(folder, **TINY)
+    prepare(folder, **TINY | {"models": {"trainz": {}}})  # one training: jobs of a rule come in any order
     shards = folder / "results" / "demo" / "survey" / "shards"
     shards.mkdir(parents=True)
     (shards / "0.csv").touch()
