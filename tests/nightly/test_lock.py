@@ -49,12 +49,14 @@ def test_the_lock_of_a_run_that_is_killed_is_free_though_its_jobs_go_on(sky: Sky
     sky.change(sky.tiles[3])
     run = sky.start()
     assert sky.reach(run, stage)
-    while not (job := psutil.Process(run.pid).children(recursive=True)):
+    job: list[psutil.Process] = []
+    while not job and run.poll() is None:
+        job = psutil.Process(run.pid).children(recursive=True)
         time.sleep(0.02)
     os.kill(run.pid, signal.SIGKILL)  # Snakemake alone: the job that it has started goes on
     run.wait()
     hold(sky.results / ".lock").close()
-    assert all(process.is_running() for process in job)
+    assert job and all(process.is_running() for process in job)
     night = sky.refresh()
     assert night.code == 0, night.text[-4000:]
     assert sky.refresh().jobs == {}
