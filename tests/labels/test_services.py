@@ -125,7 +125,7 @@ def test_sources_load_no_client_before_they_are_asked() -> None:
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from zmill.config import LabelSource; from zmill.labels.base import source_of;"
+        "import sys; from pathlib import Path; from zmill.survey_definition import LabelSource; from zmill.labels.base import source_of;"
         "[source_of(LabelSource(name='a', source=name)) for name in ('sdss', 'ned', 'sdss_bulk')];"
         "print([name for name in ('astroquery', 'pyvo', 'mocpy') if name in sys.modules])"
     )
