@@ -17,7 +17,7 @@ BINS, SHARED = 3, 19
 
 
 def numbers(loc: Tensor, log_scale: Tensor, bins: Tensor | None) -> Tensor:
-    """A mode and locs beside it, more than a register holds; then two ends that depend on the bin, or those of all bins."""
+    """A mode and more locations than a register holds; then two ends of each bin, or two for all bins."""
     width = log_scale.exp()
     shared = torch.stack([loc + 0.1 * k * width for k in range(SHARED)], 1)
     ends = torch.stack([loc - width * (1 + k // 2) * (-1) ** k for k in range(2 * BINS)], 1)

@@ -89,9 +89,9 @@ def test_a_service_without_a_network_is_said_in_the_results(tmp_path: Path) -> N
     with SkyServer(sky) as server:
         source = {"name": "sdss", "source": "sdss", "url": server.url, **quick}
         known, _ = labels(tmp_path, "results", source)
-    again, told = labels(tmp_path, "results", {**source, "max_age_days": 1e-9})
+    again, record = labels(tmp_path, "results", {**source, "max_age_days": 1e-9})
     assert again.equals(known)
-    assert len(told["warnings"]) == 1 and "their cached answers are used" in told["warnings"][0]
+    assert len(record["warnings"]) == 1 and "their cached answers are used" in record["warnings"][0]
 
 
 @pytest.mark.parametrize(

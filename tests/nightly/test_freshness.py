@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from snakemake.cli import main
 
 from tiny import ROOT, prepare
-from zmill.config import Config, load
+from zmill.config import Config, ConfigError, load
 from zmill.survey.importer import import_settings
 from zmill.survey_definition import Survey
 from zmill.workflow import planning, records
@@ -221,7 +221,7 @@ def another(key: str, kind: Any, config: dict[str, Any], surveys: Path) -> dict[
         tried = config | {section or name: there if not whole else filled["split"] | value}
         try:
             load(tried, surveys)
-        except Exception:
+        except ConfigError:
             continue
         return tried
     raise AssertionError(f"{key}: give another value of it in OTHER")

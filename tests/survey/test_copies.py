@@ -18,7 +18,7 @@ from zmill.workflow.warning import collect
 
 
 def moved(rows: pa.Table, arcsec: float, magnitude: float = 0.0, seed: int = 1) -> pa.Table:
-    """The same objects under other identifiers, detected again a little beside and with noise."""
+    """The same objects under other identifiers, detected again a little apart and with noise."""
     rng = np.random.default_rng(seed)
     ra, dec = rows["ra"].to_numpy(), rows["dec"].to_numpy()
     angle = rng.uniform(0, 2 * np.pi, len(ra))

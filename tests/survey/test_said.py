@@ -242,10 +242,10 @@ def test_a_value_that_a_votable_cannot_hold_is_found_among_many_files(tmp_path: 
     files = sorted(tmp_path.iterdir())
     with ThreadPoolExecutor(8) as pool:
         faults = list(pool.map(_fault, files))
-    told = {
+    refused = {
         path.name for path, fault in zip(files, faults, strict=True) if "line 254: a whole number is beyond" in fault
     }
-    assert told == {"00.vot", "03.vot", "06.vot", "09.vot"} and sum(map(bool, faults)) == 4
+    assert refused == {"00.vot", "03.vot", "06.vot", "09.vot"} and sum(map(bool, faults)) == 4
 
 
 def _fault(path: Path) -> str:

@@ -66,7 +66,7 @@ def fit(type_: str, changes: dict[str, Any], callback: Callable[[str], Callback]
     cls = model_class(type_)
     settings = cls.Settings.model_validate({**MODELS[type_], **changes})
     model = cls(settings, context)
-    model.watch = callback(store.identity(type_, settings, context, ROWS, CPU))
+    model.callback = callback(store.identity(type_, settings, context, ROWS, CPU))
     facts = model.fit(*ROWS, CPU, lambda line: None)
     return model.state()[0], facts
 

@@ -70,7 +70,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Context:
-    """What every model is told beside its settings."""
+    """What a model is given in addition to its settings."""
 
     bands: tuple[str, ...]
     reference: int

@@ -38,7 +38,7 @@ class Model(ABC):
         self.settings = settings
         self.context = context
         self.device = torch.device("cpu")
-        self.watch = Callback()
+        self.callback = Callback()
         """Callback of the training of networks."""
 
     @abstractmethod

@@ -60,7 +60,7 @@ class CMNNSettings(base.Settings):
         return tuple(sorted(set(value)))
 
 
-class ColorNeighbours(Model):
+class ColorNeighbors(Model):
     """Redshifts of the color-matched training galaxies, each a Gaussian of width `width` (1 + z)."""
 
     Settings = CMNNSettings
@@ -203,4 +203,4 @@ class ColorNeighbours(Model):
             self._kernel = kernel(grid, self.width, device)
 
 
-MODEL = ColorNeighbours
+MODEL = ColorNeighbors

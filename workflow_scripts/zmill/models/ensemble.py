@@ -25,7 +25,7 @@ from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.metrics import SMALLEST_DENSITY
 from zmill.models import base
 from zmill.models.base import Model
-from zmill.models.cmnn import CMNNSettings, ColorNeighbours
+from zmill.models.cmnn import CMNNSettings, ColorNeighbors
 from zmill.models.knn import JUDGED
 from zmill.models.nca import MetricNeighbors, NCASettings, some_of
 from zmill.models.resmlp import ROWS, ResidualEnsemble, ResMLPSettings, probability
@@ -115,28 +115,8 @@ class Ensemble(Model):
 
     Settings = EnsembleSettings
     quick = {
-        "networks": {
-            "epochs": 10,
-            "width": 32,
-            "blocks": 1,
-            "waves": 2,
-            "embedding": 2,
-            "batch": 128,
-            "members": 1,
-            "moved": 1000,
-            "passes": 1,
-            "lr_after": 0.004,
-        },
-        "neighbors": {
-            "epochs": 10,
-            "width": 32,
-            "blocks": 1,
-            "waves": 2,
-            "embedding": 2,
-            "batch": 128,
-            "members": 1,
-            "candidates": 300,
-        },
+        "networks": ResidualEnsemble.quick,
+        "neighbors": MetricNeighbors.quick,
         "distilled": {"epochs": 1, "width": 32, "blocks": 1, "waves": 0, "embedding": 2, "batch": 512},
     }
     min_train = 200
@@ -145,55 +125,55 @@ class Ensemble(Model):
     neighbors: MetricNeighbors | None
     """None where galaxies are moved, or training rows are very many."""
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
         grid = self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self._start()
         self.networks.spare = self._lessons_of(len(train)) // 2 if self.settings.distill else 0
-        facts: dict[str, Any] = {"networks": self.networks.fit(train, valid, device, say)}
+        facts: dict[str, Any] = {"networks": self.networks.fit(train, valid, device, log)}
         if self.networks.made is None and len(train) < self.settings.networks.moved:
             self.neighbors = self._neighbors()
-            facts["neighbors"] = self.neighbors.fit(train, valid, device, say)
-        facts["matched"] = self.matched.fit(self._bank(train), valid, device, say)
+            facts["neighbors"] = self.neighbors.fit(train, valid, device, log)
+        facts["matched"] = self.matched.fit(self._bank(train), valid, device, log)
         judged = valid.rows(evenly(len(valid), JUDGED))
         fluxes = Fluxes.of(judged.photometry, self.settings.extra, device)
         valid_z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
         with lanes(device) as ways:
             self.shares = self._best_shares(fluxes, valid_z, ways)
         facts["shares"] = dict(zip(self._parts(), self.shares, strict=True))
-        say("shares in the average: " + ", ".join(f"{name} {share:.2f}" for name, share in facts["shares"].items()))
+        log("shares in the average: " + ", ".join(f"{name} {share:.2f}" for name, share in facts["shares"].items()))
         if self.settings.distill:
 
             def score(network: nn.Module) -> float:
                 found = probability(network, self.networks.features(fluxes))
                 return mean_crps(grid.normalize(found), valid_z, grid)
 
-            facts["distilled"] = self._distill(train, score, device, say)
+            facts["distilled"] = self._distill(train, score, device, log)
         self.to(device)
         return facts
 
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
         rows = rows.inside(self.context.grid)
-        self.networks.refit(rows, device, say)
+        self.networks.refit(rows, device, log)
         if self.neighbors:
-            self.neighbors.refit(rows, device, say)
-        self.matched.refit(self._bank(rows), device, say)
+            self.neighbors.refit(rows, device, log)
+        self.matched.refit(self._bank(rows), device, log)
         if self.settings.distill:
-            self._distill(rows, None, device, say)
+            self._distill(rows, None, device, log)
         self.to(device)
 
     def _start(self) -> None:
-        """Untrained teachers, which take the ensemble's further inputs and report to its watch."""
+        """Untrained teachers, which take the ensemble's further inputs and report to its callback."""
         s = self.settings
         self.networks = ResidualEnsemble(s.networks.model_copy(update={"extra": s.extra}), self.context)
-        self.networks.watch = self.watch
+        self.networks.callback = self.callback
         self.neighbors = None
-        self.matched = ColorNeighbours(s.matched, self.context)
+        self.matched = ColorNeighbors(s.matched, self.context)
 
     def _neighbors(self) -> MetricNeighbors:
         s = self.settings
         neighbors = MetricNeighbors(s.neighbors.model_copy(update={"extra": s.extra}), self.context)
-        neighbors.watch = self.watch
+        neighbors.callback = self.callback
         return neighbors
 
     def _bank(self, rows: Labelled) -> Labelled:
@@ -207,7 +187,7 @@ class Ensemble(Model):
         mean = self.networks.densities(fluxes).mul_(networks)
         for share, part in zip(others, list(self._parts().values())[1:], strict=True):
             if share:
-                assert isinstance(part, MetricNeighbors | ColorNeighbours)
+                assert isinstance(part, MetricNeighbors | ColorNeighbors)
                 mean.add_(part.densities(fluxes, without), alpha=share)
         return mean
 
@@ -242,7 +222,7 @@ class Ensemble(Model):
         rows: Labelled,
         score: Callable[[nn.Module], float] | None,
         device: torch.device,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> dict[str, Any]:
         """One network that answers as the average does; taught again by other teachers, it starts from what it was.
 
@@ -255,10 +235,10 @@ class Ensemble(Model):
         """
         s, seed = self.settings.distilled, self.context.seed + 1
         generator = torch.Generator(device).manual_seed(seed)
-        say(f"distilling into one network of width {s.width}: asking the teachers about galaxies made of {len(rows):,}")
+        log(f"distilling into one network of width {s.width}: asking the teachers about galaxies made of {len(rows):,}")
         with lanes(device) as ways:
             inputs, answers = self._lessons(rows, device, generator, ways)
-        say(f"teaching it their answers for {len(inputs):,}")
+        log(f"teaching it their answers for {len(inputs):,}")
         torch.manual_seed(seed)
         if score:
             self.features, self.network = self.networks.features, self._network(self.networks.features).to(device)
@@ -269,7 +249,7 @@ class Ensemble(Model):
             return cross_entropy(network(inputs[chosen]).float(), answers[chosen].float()).mean(-1).sum()
 
         facts = train(
-            self.network, len(inputs), 1, loss, score, s, seed, say, watch=self.watch,
+            self.network, len(inputs), 1, loss, score, s, seed, log, callback=self.callback,
             phase="distilled" if score else "distilled, refitted", parallel=True,
         )  # fmt: skip
         self.ranges: list[Range] | None = ranges_of(self.network, inputs[evenly(len(inputs), MEASURED)][None])
@@ -382,13 +362,13 @@ class Ensemble(Model):
             for model in self._parts().values():
                 model.to(device)
 
-    def _parts(self) -> dict[str, ResidualEnsemble | MetricNeighbors | ColorNeighbours]:
+    def _parts(self) -> dict[str, ResidualEnsemble | MetricNeighbors | ColorNeighbors]:
         neighbors = {"neighbors": self.neighbors} if self.neighbors else {}
         return {"networks": self.networks, **neighbors, "matched": self.matched}
 
 
 @torch.inference_mode()
-def _densities(part: ResidualEnsemble | MetricNeighbors | ColorNeighbours, fluxes: Fluxes) -> Tensor:
+def _densities(part: ResidualEnsemble | MetricNeighbors | ColorNeighbors, fluxes: Fluxes) -> Tensor:
     return part.densities(fluxes)
 
 

@@ -128,7 +128,7 @@ class MetricNeighbors(Model):
             return (value * self._weight[rows]).mean()
 
         return train(
-            network, len(inputs), 1, loss, score, s, seed, log, watch=self.watch,
+            network, len(inputs), 1, loss, score, s, seed, log, callback=self.callback,
             phase=f"neighbors {number + 1}" + ("" if score else ", refitted"),
             until=None if score else self.epochs[number], parallel=True,
         )  # fmt: skip

@@ -107,14 +107,14 @@ class PointNetwork(LocationScaleModel):
         if valid is None:
             phase, until = "network, refitted", self.epochs
             return train(
-                self.network, len(rows), 1, loss, None, s, seed, log, self.optimizer, self.watch, phase, until=until
+                self.network, len(rows), 1, loss, None, s, seed, log, self.optimizer, self.callback, phase, until=until
             )
         valid_x, _ = self._inputs_of(valid[0])
 
         def score(network: nn.Module) -> float:
             return float((network(valid_x[None])[0, :, 0] - valid[1]).square().mean())
 
-        return train(self.network, len(rows), 1, loss, score, s, seed, log, self.optimizer, self.watch)
+        return train(self.network, len(rows), 1, loss, score, s, seed, log, self.optimizer, self.callback)
 
     @torch.inference_mode()
     def loc_scale(self, batch: Photometry) -> tuple[Tensor, Tensor]:

@@ -95,13 +95,13 @@ class ResidualEnsemble(Model):
     made: Photometry | None = None
     """These further galaxies; None where none are made."""
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
         s, grid = self.settings, self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self.before = self.made = None
         self.many = len(train) >= s.moved > 0
         fluxes = self._prepare(train, device)
-        self.before = self._pretrained(train, device, say)
+        self.before = self._pretrained(train, device, log)
         judged = valid.rows(evenly(len(valid), JUDGED))
         valid_inputs = self.features(Fluxes.of(judged.photometry, s.extra, device))
         valid_z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
@@ -109,28 +109,28 @@ class ResidualEnsemble(Model):
         def score(network: nn.Module) -> float:
             return mean_cde_loss(grid.normalize(probability(network, valid_inputs)), valid_z, grid)
 
-        facts = self._learn(train, fluxes, score, say)
+        facts = self._learn(train, fluxes, score, log)
         self.epochs = int(facts["best_epoch"])
         return facts
 
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
         rows = rows.inside(self.context.grid)
-        self._learn(rows, self._prepare(rows, device), None, say)
+        self._learn(rows, self._prepare(rows, device), None, log)
 
-    def _pretrained(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Tensor] | None:
+    def _pretrained(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Tensor] | None:
         """Weights of networks that were trained on galaxies made of training rows; None where none are made."""
         s, filters = self.settings, self.context.filters or {}
         unknown = [band for band in self.context.bands if band not in filters]
         if self.many or not s.moved:
             return None
         if unknown:
-            say(f"no galaxies are made by moving training rows: the survey's `filters` lack {', '.join(unknown)}")
+            log(f"no galaxies are made by moving training rows: the survey's `filters` lack {', '.join(unknown)}")
             return None
-        say(f"making {s.moved:,} galaxies of {len(rows):,} by moving them in redshift")
+        log(f"making {s.moved:,} galaxies of {len(rows):,} by moving them in redshift")
         made = synthetic_galaxies(rows, self.context, s.moved + self.spare, self.context.seed)
         self.made, made = made.photometry[s.moved :], made.rows(np.arange(s.moved))
         schedule = s.model_copy(update={"epochs": s.passes, "batch": BATCH * s.batch})
-        self._train(made, Fluxes.of(made.photometry, s.extra, device), schedule, None, say, "networks, moved galaxies")
+        self._train(made, Fluxes.of(made.photometry, s.extra, device), schedule, None, log, "networks, moved galaxies")
         return self.network.state_dict()
 
     def _prepare(self, rows: Labelled, device: torch.device) -> Fluxes:
@@ -146,14 +146,14 @@ class ResidualEnsemble(Model):
         rows: Labelled,
         fluxes: Fluxes,
         score: Callable[[nn.Module], float] | None,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> dict[str, Any]:
         """Train on training rows, from the pre-trained weights where there are such; without a score for the epochs that one chose."""
         s = self.settings
         if self.before is not None:
             s = s.model_copy(update={"epochs": s.epochs_after, "lr": s.lr_after})
         phase, until = ("networks", None) if score else ("networks, refitted", self.epochs)
-        return self._train(rows, fluxes, s, score, say, phase, until)
+        return self._train(rows, fluxes, s, score, log, phase, until)
 
     def _train(
         self,
@@ -161,7 +161,7 @@ class ResidualEnsemble(Model):
         fluxes: Fluxes,
         s: ResMLPSettings,
         score: Callable[[nn.Module], float] | None,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         phase: str,
         until: int | None = None,
     ) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class ResidualEnsemble(Model):
             return (density_loss(logits, z[chosen], grid, s.smooth, s.crps) * weight[chosen]).mean(-1).sum()
 
         facts = train(
-            self.network, len(rows), self.network.members, loss, score, s, seed, say, watch=self.watch,
+            self.network, len(rows), self.network.members, loss, score, s, seed, log, callback=self.callback,
             phase=phase, until=until, parallel=True,
         )  # fmt: skip
         self.to(device)

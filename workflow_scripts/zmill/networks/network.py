@@ -246,16 +246,16 @@ def train(
     score: Callable[[nn.Module], float] | None,
     schedule: Schedule,
     seed: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     optimizer_of: Callable[[list[nn.Parameter], Schedule], torch.optim.Optimizer] = adamw,
-    watch: Callback | None = None,
+    callback: Callback | None = None,
     phase: str = "network",
     until: int | None = None,
     parallel: bool = False,
 ) -> dict[str, Any]:
     """Train in place; the network ends with the weights that scored best on the validation rows.
 
-    A training that goes on from what `watch` kept of it ends as if it had never been interrupted: the same weights to
+    A training that goes on from what `callback` kept of it ends as if it had never been interrupted: the same weights to
     the bit.
 
     Parameters
@@ -266,7 +266,7 @@ def train(
         member, summed.
     score : of a network, smaller is better, on the validation rows; None: the average of the last weights is kept.
     optimizer_of : the optimizer of given parameters.
-    watch : is shown every score, and keeps what a killed job goes on from.
+    callback : is shown every score, and keeps what a killed job goes on from.
     phase : name of this training among those of its model.
     until : epoch after which to stop, the learning rate being that of the whole schedule.
     parallel : on a CPU, compute the gradients of each step in lanes, a part of its rows in each: for steps of some milliseconds.
@@ -281,7 +281,7 @@ def train(
     TrainingError
         If the loss is not finite.
     """
-    watch = watch or Callback()
+    callback = callback or Callback()
     device = next(network.parameters()).device
     batch = min(schedule.batch, rows)
     steps = rows // batch
@@ -298,12 +298,12 @@ def train(
         generators = [torch.Generator(device).manual_seed(seed + number) for number in range(1 + ways.count)]
         order_of, *drawing = generators
         now = _Training(network, optimizer, decay > 0, _named(generators, device))
-        kept = watch.kept(phase)
+        kept = callback.kept(phase)
         if kept is not None:
             now.restore(*kept)
-            say(f"{phase}: going on after epoch {now.epoch} of at most {epochs}, where an earlier job was stopped")
+            log(f"{phase}: going on after epoch {now.epoch} of at most {epochs}, where an earlier job was stopped")
         if epochs < schedule.epochs:
-            say(
+            log(
                 f"{phase}: {epochs} passes over {rows:,} rows in place of {schedule.epochs}: most_rows is {schedule.most_rows:,}"
             )
         clock = _Clock(now.epoch, last)
@@ -354,12 +354,12 @@ def train(
                     judged = score(now.average)
                 now.judge(mean_loss, judged)
                 line += f", validation {judged:.5g}, best {now.best:.5g} in epoch {now.best_epoch}"
-                watch.look(phase, now.epoch, judged)
+                callback.look(phase, now.epoch, judged)
                 if now.unimproved >= schedule.patience:
                     line += ": the last, for none was better since"
                     now.ended = True
             if clock.due(now.epoch) or now.ended:
-                say(line + ("" if now.ended else clock.left(now.epoch)))
+                log(line + ("" if now.ended else clock.left(now.epoch)))
             if score is None:
                 if now.ended:
                     now.best_state = now.average.state_dict()
@@ -367,7 +367,7 @@ def train(
                 raise TrainingError(
                     "the validation score was never finite: lower the learning rate, or scale the inputs"
                 )
-            watch.keep(phase, now.state, now.ended)
+            callback.keep(phase, now.state, now.ended)
     network.load_state_dict(now.best_state)
     network.eval()
     return {"history": now.history, "best_epoch": now.best_epoch, "best_score": now.best}

@@ -159,10 +159,10 @@ def fit_and_calibrate(
     log(f"{name}: fitting {type_} on {len(train):,} rows, selecting on {len(valid):,}, on {device}")
     started = time.monotonic()
     model = cls(settings, context)
-    model.watch = callback or model.watch
+    model.callback = callback or model.callback
     fitted = model.fit(train, valid, device, log)
     model.to(device)
-    seconds = time.monotonic() - started + model.watch.earlier_seconds
+    seconds = time.monotonic() - started + model.callback.earlier_seconds
     with torch.inference_mode():
         found, pit = calibration_fit.fit(
             lambda rows: model.predict(calib.photometry[rows]), grid, calib.z, calib.weight
