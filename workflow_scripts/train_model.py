@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from zmill.catalog.files import read_json
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.features import check_extra
 from zmill.inputs.photometry.impute import MeanColors, fill
 from zmill.models.registry import model_class
@@ -19,7 +19,7 @@ with job(snakemake) as log:
     cls = model_class(snakemake.params.type)
     settings = cls.Settings.model_validate(snakemake.params.settings)
     extra_names = check_extra(settings, snakemake.params.extra, snakemake.wildcards.model)
-    context = Context.named(
+    context = ModelContext.named(
         snakemake.params.bands,
         snakemake.params.reference,
         snakemake.params.grid,
@@ -28,8 +28,8 @@ with job(snakemake) as log:
         snakemake.params.filters,
     )
 
-    def read(path: str) -> Labelled:
-        return Labelled.from_arrow(pq.read_table(path), context.bands, extra_names, snakemake.params.weighted)
+    def read(path: str) -> LabelledBatch:
+        return LabelledBatch.from_arrow(pq.read_table(path), context.bands, extra_names, snakemake.params.weighted)
 
     train, valid, calib = (read(snakemake.input[split]) for split in ("train", "valid", "calib"))
     colors = MeanColors.from_json(read_json(snakemake.input.imputation))
@@ -55,5 +55,5 @@ with job(snakemake) as log:
         )
         if snakemake.output.held_out:
             store.save(Path(snakemake.output.held_out).parent, trained)
-            refit(trained, Labelled.join([train, valid, calib]), log.info)
+            refit(trained, LabelledBatch.join([train, valid, calib]), log.info)
         store.save(Path(snakemake.output.model).parent, trained)

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 
 from zmill.catalog.files import write_json
 from zmill.config import Search, parse
-from zmill.inputs.base import Context
+from zmill.inputs.base import ModelContext
 from zmill.networks.device import choose, reproducible
 from zmill.tune.space import further_inputs
 from zmill.tune.trial import Task, run
@@ -14,7 +14,7 @@ from zmill.workflow.job import job
 
 with job(snakemake) as log:
     search = parse(Search, snakemake.params.search, f"config.yaml: tune.{snakemake.wildcards.model}")
-    context = Context.named(
+    context = ModelContext.named(
         snakemake.params.bands,
         snakemake.params.reference,
         snakemake.params.grid,

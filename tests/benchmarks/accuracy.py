@@ -28,7 +28,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 
 from zmill import metrics
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.features import Columns
 from zmill.pdf import points
 
@@ -76,7 +76,7 @@ def boards(folder: Path, every: bool) -> dict[str, Board]:
     return found
 
 
-def judge(density: Tensor, rows: Labelled, context: Context) -> Board:
+def judge(density: Tensor, rows: LabelledBatch, context: ModelContext) -> Board:
     """The metrics of densities on labelled rows, as the leaderboard has them."""
     found = {name: value.numpy() for name, value in points.summarize(density, context.grid).items()}
     board: Board = metrics.point_metrics(found["z_median"], rows.z)
@@ -86,16 +86,16 @@ def judge(density: Tensor, rows: Labelled, context: Context) -> Board:
     return board | metrics.pdf_metrics(metrics.pdf_scores(density, context.grid, rows.z))
 
 
-def extra_trees(train: Labelled, test: Labelled) -> Board:
+def extra_trees(train: LabelledBatch, test: LabelledBatch) -> Board:
     """Point estimates alone."""
-    columns = Columns.fit(train.photometry, (), colors=True)
+    columns = Columns.fit(train.batch, (), colors=True)
     forest = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=1)
-    forest.fit(columns(train.photometry).numpy(), train.z)
-    return metrics.point_metrics(forest.predict(columns(test.photometry).numpy()), test.z)
+    forest.fit(columns(train.batch).numpy(), train.z)
+    return metrics.point_metrics(forest.predict(columns(test.batch).numpy()), test.z)
 
 
 def peers_of(
-    environment: Path | None, estimators: list[str], sample: dict[str, Labelled], context: Context
+    environment: Path | None, estimators: list[str], sample: dict[str, LabelledBatch], context: ModelContext
 ) -> dict[str, Board]:
     """Every peer's metrics on the test rows."""
     every = joined(sample["train"], sample["valid"], sample["calib"])
@@ -117,7 +117,7 @@ def peers_of(
     return found
 
 
-def show(survey: str, found: dict[str, Board], sample: dict[str, Labelled]) -> None:
+def show(survey: str, found: dict[str, Board], sample: dict[str, LabelledBatch]) -> None:
     """A Markdown table of the metrics."""
     rows = ", ".join(f"{len(part):,} {split}" for split, part in sample.items())
     print(f"\n{survey}: {rows} rows\n\n| | " + " | ".join(METRICS) + " |\n|" + "---|" * (len(METRICS) + 1))

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from zmill.catalog.files import write_json  # noqa: E402
 from zmill.config import Split, load_survey  # noqa: E402
-from zmill.inputs.base import Context, Labelled  # noqa: E402
+from zmill.inputs.base import LabelledBatch, ModelContext  # noqa: E402
 from zmill.inputs.photometry.batch import Photometry  # noqa: E402
 from zmill.pdf.grid import Grid  # noqa: E402
 from zmill.sample.tables import sample_tables  # noqa: E402
@@ -40,7 +40,7 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     return options
 
 
-def lsst_dc2(data: Path) -> dict[str, Labelled]:
+def lsst_dc2(data: Path) -> dict[str, LabelledBatch]:
     """Labelled rows of every split, as the river makes them of RAIL's sample with its default settings."""
     survey = load_survey("lsst_dc2", ROOT / "surveys")
     assert survey.tables
@@ -53,28 +53,28 @@ def lsst_dc2(data: Path) -> dict[str, Labelled]:
         return read(Path(folder, "sample"), tuple(survey.bands))
 
 
-def read(sample: Path, bands: tuple[str, ...]) -> dict[str, Labelled]:
+def read(sample: Path, bands: tuple[str, ...]) -> dict[str, LabelledBatch]:
     """Labelled rows of every split of a `sample/` folder."""
-    return {split: Labelled.from_arrow(pq.read_table(sample / f"{split}.parquet"), bands) for split in SPLITS}
+    return {split: LabelledBatch.from_arrow(pq.read_table(sample / f"{split}.parquet"), bands) for split in SPLITS}
 
 
-def first(rows: Labelled, number: int) -> Labelled:
+def first(rows: LabelledBatch, number: int) -> LabelledBatch:
     """At most so many rows."""
-    return Labelled(rows.photometry[:number], rows.z[:number], rows.weight[:number])
+    return LabelledBatch(rows.batch[:number], rows.z[:number], rows.weight[:number])
 
 
-def context_of(name: str) -> Context:
+def context_of(name: str) -> ModelContext:
     """What models are told of a survey of `surveys/`."""
     survey = load_survey(name, ROOT / "surveys")
     grid = Grid(survey.redshift_grid.min, survey.redshift_grid.max, survey.redshift_grid.points)
     bands = tuple(survey.bands)
-    return Context(bands, bands.index(survey.reference), grid, seed=1, filters=dict(survey.filters))
+    return ModelContext(bands, bands.index(survey.reference), grid, seed=1, filters=dict(survey.filters))
 
 
-def joined(*parts: Labelled) -> Labelled:
+def joined(*parts: LabelledBatch) -> LabelledBatch:
     """All rows of several parts."""
     z, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("z", "weight"))
-    return Labelled(Photometry.join([part.photometry for part in parts]), z, weight)
+    return LabelledBatch(Photometry.join([part.batch for part in parts]), z, weight)
 
 
 def cpu_seconds(work: Callable[[], object], repeats: int) -> float:

@@ -53,10 +53,10 @@ def main() -> None:
     for name, model in models.items():
         model.fit(train, sample["valid"], torch.device("cpu"), lambda line: None)
         figures[f"k{name}"] = model.k
-    cost = ours(models, test.photometry, arguments.repeats)
+    cost = ours(models, test.batch, arguments.repeats)
     if arguments.peers:
         answer = rail(arguments.peers, "knn", train, test, context, repeats=arguments.repeats)
-        again = ours(models, test.photometry, arguments.repeats)
+        again = ours(models, test.batch, arguments.repeats)
         cost = {name: min(cost[name], again[name]) for name in cost}
     figures |= {f"rows_per_s{name}": len(test) / cost[name] for name in models}
     if arguments.peers:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry, bits
 
 PROGRAM = Path(__file__).with_name("rail_peer.py")
@@ -45,9 +45,9 @@ class Answer:
 def rail(
     environment: Path,
     estimator: str,
-    train: Labelled,
-    test: Labelled,
-    context: Context,
+    train: LabelledBatch,
+    test: LabelledBatch,
+    context: ModelContext,
     repeats: int = 1,
     files: bool = False,
 ) -> Answer:
@@ -65,7 +65,7 @@ def rail(
             write(folder / f"{name}.hdf5", rows, context, estimator)
         job = {
             "estimator": estimator,
-            "settings": settings(train.photometry, context),
+            "settings": settings(train.batch, context),
             "train": str(folder / "train.hdf5"),
             "test": str(folder / "test.hdf5"),
             "model": str(folder / "model.pkl"),
@@ -93,13 +93,13 @@ def _run(environment: Path, kind: str, folder: Path) -> dict[str, float]:
     return cost
 
 
-def suffix(context: Context) -> str:
+def suffix(context: ModelContext) -> str:
     """`_lsst` for a survey in LSST's filters: RAIL then knows limits and filter curves by the names of the columns."""
     filters = context.filters or {}
     return "_lsst" if filters and all(name.startswith("lsst") for name in filters.values()) else ""
 
 
-def settings(train: Photometry, context: Context) -> dict[str, Any]:
+def settings(train: Photometry, context: ModelContext) -> dict[str, Any]:
     """The settings in which the survey is not RAIL's default one.
 
     A limit that RAIL puts in place of a non-detection is the median of the known ones, or the faintest training row.
@@ -119,13 +119,13 @@ def settings(train: Photometry, context: Context) -> dict[str, Any]:
     }
 
 
-def write(path: Path, rows: Labelled, context: Context, estimator: str) -> None:
+def write(path: Path, rows: LabelledBatch, context: ModelContext, estimator: str) -> None:
     """A table as RAIL reads it: 99 is a non-detection, its error the limit.
 
     Of a band that was not observed the template fit is told so (-99), color matching leaves it out as it does a non-detection, and
     the others, which have no notion of it, get the magnitude that zmill imputed.
     """
-    photometry, number = rows.photometry, len(context.bands)
+    photometry, number = rows.batch, len(context.bands)
     undetected, unobserved = bits(photometry.undetected, number), bits(photometry.unobserved, number)
     filled = np.where(np.isfinite(photometry.mag), photometry.mag, UNDETECTED)
     absent = {"bpz": UNOBSERVED, "cmnn": UNDETECTED}.get(estimator, filled)

@@ -34,7 +34,7 @@ from bench import report
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry import batch as photometry
 from zmill.inputs.photometry.batch import Photometry, mask_of
 from zmill.models.registry import model_class
@@ -93,12 +93,12 @@ def train(results: Path, student: dict[str, Any]) -> None:
     student : settings of the distilled network.
     """
 
-    def labelled(number: int, n: int) -> Labelled:
+    def labelled(number: int, n: int) -> LabelledBatch:
         rows, z = rows_of(number, n)
-        return Labelled(Photometry.from_arrow(rows, BANDS), z, np.ones(n))
+        return LabelledBatch(Photometry.from_arrow(rows, BANDS), z, np.ones(n))
 
     parts = labelled(900, 1000), labelled(901, 500), labelled(902, 1000)
-    context = Context(BANDS, 3, Grid(0.0, 3.0, 301), seed=1)
+    context = ModelContext(BANDS, 3, Grid(0.0, 3.0, 301), seed=1)
     brief = {"epochs": 1, "members": 1}
     for name, values in (
         ("fcnn", {"lr": 1e-3, "epochs": 30}),

@@ -30,7 +30,7 @@ from peers import rail
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
 from zmill.models.registry import model_class
 from zmill.predict.shard import predict_shard
@@ -42,10 +42,10 @@ PAIRS = {"knn": "knn", "flexzboost": "gbdt", "nn": "fcnn"}
 PARTITION_ROWS = 1_000_000
 
 
-def repeated(rows: Labelled, number: int) -> Labelled:
+def repeated(rows: LabelledBatch, number: int) -> LabelledBatch:
     """The rows over and over, `number` in all."""
     chosen = np.arange(number) % len(rows)
-    return Labelled(rows.photometry[chosen], rows.z[chosen], rows.weight[chosen])
+    return LabelledBatch(rows.batch[chosen], rows.z[chosen], rows.weight[chosen])
 
 
 def table_of(rows: Photometry, partition: Partition) -> pa.Table:
@@ -99,7 +99,7 @@ def main() -> None:
     lines: list[list[float | str]] = []
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
-        write_clean(results, test.photometry)
+        write_clean(results, test.batch)
         for theirs, ours in PAIRS.items():
             settings = model_class(ours).Settings.model_validate({})
             parts = sample["train"], sample["valid"], sample["calib"]

@@ -22,7 +22,7 @@ from bench import cpu_seconds, first, report
 from peers import rail
 
 from zmill import sed
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry
 from zmill.models import template
 from zmill.pdf.grid import Grid
@@ -30,11 +30,11 @@ from zmill.pdf.grid import Grid
 BANDS = tuple("ugrizy")
 FILTERS = {band: f"lsst2016-{band}" for band in BANDS}
 GRID = Grid(0.01, 3.0, 300)
-CONTEXT = Context(bands=BANDS, reference=3, grid=GRID, seed=1, filters=FILTERS)
+CONTEXT = ModelContext(bands=BANDS, reference=3, grid=GRID, seed=1, filters=FILTERS)
 BATCH = {"cpu": 4096, "cuda": 65_536}
 
 
-def galaxies(n: int, table: np.ndarray) -> Labelled:
+def galaxies(n: int, table: np.ndarray) -> LabelledBatch:
     """Galaxies of the templates themselves with ten-year LSST-like errors, i from 20 to 25."""
     rng = np.random.default_rng(1)
     z = rng.uniform(0.05, 1.5, n)
@@ -46,7 +46,7 @@ def galaxies(n: int, table: np.ndarray) -> Labelled:
     rows = Photometry(
         BANDS, mag.astype("f4"), error.astype("f4"), nan, none, none, none, nan[:, 0], np.zeros((n, 0), "f4")
     )
-    return Labelled(rows, z, np.ones(n))
+    return LabelledBatch(rows, z, np.ones(n))
 
 
 def predict(model: template.TemplateFit, rows: Photometry, batch: int) -> None:
@@ -84,7 +84,7 @@ def main() -> None:
     state = {"table": torch.from_numpy(table).float(), "zero_points": torch.zeros(6), "fill": torch.zeros(6)}
     model.restore(state, {"floor": 0.05, "smooth": 0.02})
     rows = galaxies(arguments.rows, table)
-    cost = cpu_seconds(lambda: predict(model, rows.photometry, BATCH["cpu"]), arguments.repeats)
+    cost = cpu_seconds(lambda: predict(model, rows.batch, BATCH["cpu"]), arguments.repeats)
     figures: dict[str, float | str | None] = {
         "rows": arguments.rows,
         "redshifts": GRID.size,
@@ -93,7 +93,7 @@ def main() -> None:
     }
     if torch.cuda.is_available():
         figures["gpu"] = torch.cuda.get_device_name()
-        figures["objects_per_s_gpu"] = arguments.rows / gpu_seconds(model, rows.photometry, arguments.repeats)
+        figures["objects_per_s_gpu"] = arguments.rows / gpu_seconds(model, rows.batch, arguments.repeats)
     if arguments.peers:
         some = first(rows, arguments.peer_rows)
         peer = rail(arguments.peers, "bpz", some, some, CONTEXT, repeats=arguments.repeats).estimate["seconds"]

@@ -36,7 +36,7 @@ from bench import ROOT, context_of, first, joined, lsst_dc2, parser, report
 from peers import rail
 
 from zmill.config import ModelSettings
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.synthetic import synthetic_galaxies
 from zmill.models import registry
 from zmill.training.trained import fit_and_calibrate, refit
@@ -82,7 +82,7 @@ class Clock:
         return time.process_time() - self._cpu if self._device == "cpu" else self.wall()
 
 
-def labelled(train: Labelled, number: int, context: Context) -> Labelled:
+def labelled(train: LabelledBatch, number: int, context: ModelContext) -> LabelledBatch:
     """At most so many training rows or, where these are too few, galaxies made of them beside them."""
     more = number - len(train)
     return joined(train, synthetic_galaxies(train, context, more, 7)) if more > 0 else first(train, number)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.toy_survey import CONTEXT, GRID, labelled
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.models.base import Model
 from zmill.models.registry import model_class, types
 from zmill.networks.losses import mean_crps
@@ -22,7 +22,9 @@ QUICK: dict[str, dict[str, Any]] = {type_: model_class(type_).quick for type_ in
 """Settings with which every type is trained in seconds; the tests of each have settings that learn."""
 
 
-def fitted(type_: str, settings: dict[str, Any], train: Labelled, valid: Labelled) -> tuple[Model, dict[str, Any]]:
+def fitted(
+    type_: str, settings: dict[str, Any], train: LabelledBatch, valid: LabelledBatch
+) -> tuple[Model, dict[str, Any]]:
     """A fitted model and its facts."""
     cls = model_class(type_)
     model = cls(cls.Settings.model_validate(settings), CONTEXT)
@@ -39,7 +41,7 @@ def is_accurate(type_: str, settings: dict[str, Any], sigma: float) -> None:
     """The toy relation is learned, and densities are normalized and finite."""
     model, _ = fitted(type_, settings, labelled(1500, 1), labelled(300, 2))
     test = labelled(500, 3)
-    density = model.predict(test.photometry)
+    density = model.predict(test.batch)
     assert density.shape == (500, GRID.size)
     assert density.dtype == torch.float32
     assert (density >= 0).all()
@@ -52,7 +54,7 @@ def is_saved_and_repeatable(type_: str, settings: dict[str, Any], folder: Path) 
     """Same seed, same bytes; a loaded model predicts the same; a batch may have one row."""
     cls = model_class(type_)
     rows = labelled(400, 1), labelled(150, 2), labelled(150, 3)
-    batch = labelled(70, 4).photometry
+    batch = labelled(70, 4).batch
     for name in ("one", "two"):
         trained = fit_and_calibrate(
             name, type_, cls.Settings.model_validate(settings), CONTEXT, *rows, CPU, lambda line: None
@@ -68,7 +70,7 @@ def is_saved_and_repeatable(type_: str, settings: dict[str, Any], folder: Path) 
 def scales_by_training_rows_alone(type_: str, settings: dict[str, Any], names: tuple[str, ...]) -> None:
     """Photometry of validation rows changes none of the learned numbers of the preprocessing."""
     train, valid = labelled(400, 1), labelled(150, 2)
-    strange = replace(valid, photometry=replace(valid.photometry, mag=valid.photometry.mag + np.float32(3.0)))
+    strange = replace(valid, batch=replace(valid.batch, mag=valid.batch.mag + np.float32(3.0)))
     states = [fitted(type_, settings, train, choosing)[0].state()[0] for choosing in (valid, strange)]
     for name in names:
         assert torch.equal(states[0][name], states[1][name])
@@ -78,10 +80,10 @@ def learns_again(type_: str, settings: dict[str, Any]) -> None:
     """Fitted again on more rows it predicts differently and no worse; what validation rows chose stays; it is saved so."""
     few, more, valid, test = labelled(300, 1), labelled(1500, 4), labelled(200, 2), labelled(500, 3)
     model, _ = fitted(type_, settings, few, valid)
-    before, chosen = model.predict(test.photometry), model.state()[1]
-    model.refit(Labelled.join([few, more]), CPU, lambda line: None)
+    before, chosen = model.predict(test.batch), model.state()[1]
+    model.refit(LabelledBatch.join([few, more]), CPU, lambda line: None)
     model.to(CPU)
-    after = model.predict(test.photometry)
+    after = model.predict(test.batch)
     assert not torch.equal(before, after)
     torch.testing.assert_close(GRID.integral(after), torch.ones(500), rtol=1e-3, atol=1e-3)
     z = torch.as_tensor(test.z, dtype=torch.float32)
@@ -90,13 +92,13 @@ def learns_again(type_: str, settings: dict[str, Any]) -> None:
         assert model.state()[1].get(name) == chosen.get(name), name
     loaded = type(model)(model.settings, CONTEXT)
     loaded.restore(*model.state())
-    assert torch.equal(loaded.predict(test.photometry), after)
+    assert torch.equal(loaded.predict(test.batch), after)
 
 
 def predicts_rows_with_gaps(type_: str, settings: dict[str, Any]) -> None:
     """Any subset of bands gives a density, nothing observed included."""
     model, _ = fitted(type_, settings, labelled(400, 1), labelled(150, 2))
-    batch = labelled(8, 5).photometry
+    batch = labelled(8, 5).batch
     gaps = np.arange(8, dtype=np.int32)
     gone = (gaps[:, None] >> np.arange(3)) & 1 == 1
     batch = replace(batch, mag=np.where(gone, np.nan, batch.mag).astype(np.float32), unobserved=gaps)

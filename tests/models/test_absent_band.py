@@ -10,7 +10,7 @@ import torch
 
 from models.contract import CPU, QUICK
 from models.toy_survey import CONTEXT, GRID, labelled
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.models import registry
 from zmill.networks.losses import mean_crps
 from zmill.training.evaluate import predict_rows
@@ -19,12 +19,12 @@ from zmill.training.trained import fit_and_calibrate, refit
 WITH_FILTERS = replace(CONTEXT, filters={"g": "sdss2010-g", "r": "sdss2010-r", "i": "sdss2010-i"})
 
 
-def without_first(rows: Labelled) -> Labelled:
+def without_first(rows: LabelledBatch) -> LabelledBatch:
     """The rows of a survey that never looked in its first band, which nothing is filled in for."""
-    mag, magerr = (getattr(rows.photometry, name).copy() for name in ("mag", "magerr"))
+    mag, magerr = (getattr(rows.batch, name).copy() for name in ("mag", "magerr"))
     mag[:, 0] = magerr[:, 0] = np.nan
     never = np.full(len(rows), 1, np.int32)
-    return Labelled(replace(rows.photometry, mag=mag, magerr=magerr, unobserved=never), rows.z, rows.weight)
+    return LabelledBatch(replace(rows.batch, mag=mag, magerr=magerr, unobserved=never), rows.z, rows.weight)
 
 
 @pytest.mark.parametrize("type_", registry.types())
@@ -32,8 +32,8 @@ def test_a_band_that_never_exists(type_: str) -> None:
     settings = registry.model_class(type_).Settings.model_validate(QUICK[type_])
     train, valid, calib, test = (without_first(labelled(n, seed)) for seed, n in enumerate((400, 200, 150, 300)))
     trained = fit_and_calibrate(type_, type_, settings, WITH_FILTERS, train, valid, calib, CPU, lambda line: None)
-    refit(trained, Labelled.join([train, valid, calib]), lambda line: None)
-    density = trained.predict(test.photometry)
+    refit(trained, LabelledBatch.join([train, valid, calib]), lambda line: None)
+    density = trained.predict(test.batch)
     torch.testing.assert_close(GRID.integral(density), torch.ones(300), rtol=1e-3, atol=1e-3)
     said = predict_rows(trained, test)
     assert all(np.isfinite(values).all() for values in said.columns.values())
@@ -42,4 +42,4 @@ def test_a_band_that_never_exists(type_: str) -> None:
         known = torch.as_tensor(test.z, dtype=torch.float32)
         floor = registry.model_class("trainz")(registry.model_class("trainz").Settings(), CONTEXT)
         floor.refit(train, CPU, lambda line: None)
-        assert mean_crps(density, known, GRID) < 0.8 * mean_crps(floor.predict(test.photometry), known, GRID)
+        assert mean_crps(density, known, GRID) < 0.8 * mean_crps(floor.predict(test.batch), known, GRID)

@@ -13,7 +13,7 @@ from scipy.stats import chi2
 from models import contract
 from models.toy_survey import GRID, labelled
 from zmill.config import ConfigError, ModelSettings
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.features import Fluxes
 from zmill.models.registry import check_models
 
@@ -24,8 +24,8 @@ QUICK = {"floor": 0.02, "magnitude": 1.0}
 def test_neighbors_are_those_of_the_formula() -> None:
     train, test = labelled(500, 1), labelled(40, 2)
     model, _ = contract.fitted("cmnn", PUBLISHED, train, labelled(100, 3))
-    histogram = model._histogram(Fluxes.of(test.photometry, ())).double().numpy()
-    colors = [np.diff(rows.photometry.mag.astype(np.float64), axis=1) for rows in (train, test)]
+    histogram = model._histogram(Fluxes.of(test.batch, ())).double().numpy()
+    colors = [np.diff(rows.batch.mag.astype(np.float64), axis=1) for rows in (train, test)]
     distance = ((colors[1][:, None] - colors[0]) ** 2 / (2 * 0.05**2)).sum(2)
     near = distance <= chi2.ppf(0.68, 2)
     for row in range(40):
@@ -36,11 +36,11 @@ def test_neighbors_are_those_of_the_formula() -> None:
 def test_a_color_that_is_missing_takes_no_part() -> None:
     """Neither in the distance nor in its degrees of freedom."""
     train, test = labelled(500, 1), labelled(40, 2)
-    gone = replace(test.photometry, unobserved=np.full(40, 4, np.int32))
+    gone = replace(test.batch, unobserved=np.full(40, 4, np.int32))
     strange = replace(gone, mag=gone.mag + np.array([0, 0, 5], np.float32))
     model, _ = contract.fitted("cmnn", PUBLISHED, train, labelled(100, 3))
     assert torch.equal(model._histogram(Fluxes.of(gone, ())), model._histogram(Fluxes.of(strange, ())))
-    gr = [rows.photometry.mag[:, 0].astype(np.float64) - rows.photometry.mag[:, 1] for rows in (train, test)]
+    gr = [rows.batch.mag[:, 0].astype(np.float64) - rows.batch.mag[:, 1] for rows in (train, test)]
     near = (gr[1][:, None] - gr[0]) ** 2 / (2 * 0.05**2) <= chi2.ppf(0.68, 1)
     histogram = model._histogram(Fluxes.of(gone, ())).double().numpy()
     for row in np.flatnonzero(near.any(1)):
@@ -49,7 +49,7 @@ def test_a_color_that_is_missing_takes_no_part() -> None:
 
 def test_too_few_neighbors_are_filled_up() -> None:
     model, _ = contract.fitted("cmnn", PUBLISHED | {"fewest": 25}, labelled(300, 1), labelled(100, 2))
-    far = labelled(5, 3).photometry
+    far = labelled(5, 3).batch
     far = replace(far, mag=far.mag + np.array([9, 0, -9], np.float32))
     histogram = model._histogram(Fluxes.of(far, ()))
     assert ((histogram > 0).sum(1) >= 5).all()
@@ -59,7 +59,7 @@ def test_too_few_neighbors_are_filled_up() -> None:
 def test_rows_may_be_left_out_of_the_neighbors() -> None:
     train = labelled(300, 1)
     model, _ = contract.fitted("cmnn", QUICK, train, labelled(100, 2))
-    fluxes = Fluxes.of(train.photometry, ())
+    fluxes = Fluxes.of(train.batch, ())
     own = torch.arange(300)[:, None]
     at = torch.searchsorted(torch.from_numpy(GRID.z), torch.from_numpy(train.z).clamp(GRID.z_min, GRID.z_max - 1e-6))
     with_itself, without = (model.densities(fluxes, left)[own[:, 0], at].mean() for left in (own * 0 - 1, own))
@@ -68,8 +68,8 @@ def test_rows_may_be_left_out_of_the_neighbors() -> None:
 
 
 def test_weights_of_rows_count() -> None:
-    train, test = labelled(600, 1), labelled(200, 2).photometry
-    heavy = Labelled(train.photometry, train.z, np.where(train.z < np.median(train.z), 100.0, 1.0))
+    train, test = labelled(600, 1), labelled(200, 2).batch
+    heavy = LabelledBatch(train.batch, train.z, np.where(train.z < np.median(train.z), 100.0, 1.0))
     medians = [
         contract.median(contract.fitted("cmnn", QUICK, rows, labelled(100, 3))[0].predict(test)).mean()
         for rows in (heavy, train)

@@ -34,7 +34,7 @@ def test_learns_the_toy_relation_with_every_optimizer(optimizer: str) -> None:
     model, _ = contract.fitted("cnn", settings, labelled(800, 1), labelled(200, 2))
     assert type(model.optimizer(list(model.network.parameters()), model.settings)) is cnn.OPTIMIZERS[optimizer]
     test = labelled(300, 3)
-    delta = (contract.median(model.predict(test.photometry)) - test.z) / (1 + test.z)
+    delta = (contract.median(model.predict(test.batch)) - test.z) / (1 + test.z)
     assert abs(delta).mean() < 0.1
 
 

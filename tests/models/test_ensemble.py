@@ -66,7 +66,7 @@ def mean(model: Any, batch: Photometry) -> torch.Tensor:
 
 def test_the_ensemble_is_the_mean_of_its_parts() -> None:
     model, facts = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
-    batch = labelled(50, 3).photometry
+    batch = labelled(50, 3).batch
     torch.testing.assert_close(model.predict(batch), mean(model, batch))
     assert sum(facts["shares"].values()) == pytest.approx(1)
 
@@ -74,7 +74,7 @@ def test_the_ensemble_is_the_mean_of_its_parts() -> None:
 def test_shares_are_those_of_the_highest_log_score_once_calibrated() -> None:
     valid = labelled(150, 2)
     model, _ = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), valid)
-    found, grid = parts(model, valid.photometry), CONTEXT.grid
+    found, grid = parts(model, valid.batch), CONTEXT.grid
 
     def log_score(shares: list[float]) -> float:
         average = sum(share * density for share, density in zip(shares, found, strict=True))
@@ -92,7 +92,7 @@ def test_shares_are_those_of_the_highest_log_score_once_calibrated() -> None:
 def test_the_distilled_network_answers_as_its_teachers() -> None:
     settings = QUICK | {"distilled": QUICK["distilled"] | {"epochs": 6}}
     model, _ = contract.fitted("ensemble", settings, labelled(1500, 1), labelled(300, 2))
-    batch = labelled(500, 3).photometry
+    batch = labelled(500, 3).batch
     taught = model.predict(batch)
     shared = torch.minimum(taught, mean(model, batch)).sum(1) * CONTEXT.grid.step
     assert float(shared.mean()) > 0.85
@@ -156,7 +156,7 @@ def test_an_ensemble_without_learned_neighbors_is_saved(tmp_path: Path) -> None:
     model, _ = with_moved_galaxies({"distill": False})
     loaded = Ensemble(model.settings, WITH_FILTERS)
     loaded.restore(*model.state())
-    batch = galaxies(30, 3).photometry
+    batch = galaxies(30, 3).batch
     assert torch.equal(loaded.predict(batch), model.predict(batch))
 
 
@@ -172,7 +172,7 @@ def test_lessons_are_the_average_in_the_mean() -> None:
     """Neighbors are asked about every second galaxy alone: over many its mean is the average's."""
     model, _ = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
     model.shares = [2 / 3, 0.0, 1 / 3]
-    fluxes = Fluxes.of(labelled(200, 3).photometry, ())
+    fluxes = Fluxes.of(labelled(200, 3).batch, ())
     alone, both = model.networks.densities(fluxes), model._average([1 / 3, 0.0, 2 / 3], fluxes)
     torch.testing.assert_close((alone + both) / 2, model._average(model.shares, fluxes))
 
@@ -181,4 +181,4 @@ def test_a_part_without_a_share_is_not_asked(monkeypatch: pytest.MonkeyPatch) ->
     model, _ = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
     model.shares = [2 / 3, 0.0, 1 / 3]
     monkeypatch.setattr(model.neighbors, "densities", None)
-    assert torch.isfinite(model.predict(labelled(20, 3).photometry)).all()
+    assert torch.isfinite(model.predict(labelled(20, 3).batch)).all()

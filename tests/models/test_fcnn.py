@@ -35,7 +35,7 @@ def test_rows_with_gaps() -> None:
 
 def test_predicts_with_the_weights_that_were_trained_last() -> None:
     model, _ = contract.fitted("fcnn", QUICK, labelled(300, 1), labelled(100, 2))
-    rows = labelled(50, 4).photometry
+    rows = labelled(50, 4).batch
     for number in range(2):
         x, _ = model._inputs_of(rows)
         with torch.inference_mode():

@@ -11,7 +11,7 @@ import torch
 from models import contract
 from models.toy_survey import GRID, labelled
 from zmill.config import ConfigError, ModelSettings
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.models import gbdt
 from zmill.models.registry import check_models
 
@@ -52,8 +52,8 @@ def test_bump_and_sharpening_are_the_best_on_validation() -> None:
 
 
 def test_weights_of_rows_count() -> None:
-    train, test = labelled(600, 1), labelled(200, 2).photometry
-    heavy = Labelled(train.photometry, train.z, np.where(train.z < np.median(train.z), 100.0, 1.0))
+    train, test = labelled(600, 1), labelled(200, 2).batch
+    heavy = LabelledBatch(train.batch, train.z, np.where(train.z < np.median(train.z), 100.0, 1.0))
     medians = [
         contract.median(contract.fitted("gbdt", QUICK, rows, labelled(100, 3))[0].predict(test)).mean()
         for rows in (heavy, train)

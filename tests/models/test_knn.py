@@ -13,7 +13,7 @@ from sklearn.preprocessing import MinMaxScaler
 from models import contract
 from models.toy_survey import GRID, labelled
 from zmill.config import ConfigError, ModelSettings
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.models import knn
 from zmill.models.registry import check_models
 
@@ -23,10 +23,10 @@ def test_mean_equals_scikit_learn(weights: str) -> None:
     train, test = labelled(800, 1), labelled(200, 2)
     settings = {"k": 15, "scaling": "minmax", "weights": weights}
     model, facts = contract.fitted("knn", settings, train, labelled(100, 3))
-    scaler = MinMaxScaler().fit(train.photometry.mag)
-    peer = KNeighborsRegressor(15, weights=weights).fit(scaler.transform(train.photometry.mag), train.z)
-    expected = peer.predict(scaler.transform(test.photometry.mag))
-    density = model.predict(test.photometry).double().numpy()
+    scaler = MinMaxScaler().fit(train.batch.mag)
+    peer = KNeighborsRegressor(15, weights=weights).fit(scaler.transform(train.batch.mag), train.z)
+    expected = peer.predict(scaler.transform(test.batch.mag))
+    density = model.predict(test.batch).double().numpy()
     np.testing.assert_allclose(np.trapezoid(density * GRID.z, GRID.z, axis=1), expected, atol=0.01)
     assert facts["k"] == 15
 
@@ -46,8 +46,8 @@ def test_k_beyond_the_training_rows_is_left_out() -> None:
 def test_weights_of_rows_count() -> None:
     train = labelled(600, 1)
     low = train.z < np.median(train.z)
-    weighted = Labelled(train.photometry, train.z, np.where(low, 100.0, 1.0))
-    test = labelled(200, 2).photometry
+    weighted = LabelledBatch(train.batch, train.z, np.where(low, 100.0, 1.0))
+    test = labelled(200, 2).batch
     plain, _ = contract.fitted("knn", {"k": 31}, train, labelled(100, 3))
     heavy, _ = contract.fitted("knn", {"k": 31}, weighted, labelled(100, 3))
     assert contract.median(heavy.predict(test)).mean() < contract.median(plain.predict(test)).mean()
@@ -56,7 +56,7 @@ def test_weights_of_rows_count() -> None:
 def test_a_row_that_is_a_training_row() -> None:
     train = labelled(300, 1)
     model, _ = contract.fitted("knn", {"k": 5, "weights": "distance"}, train, labelled(100, 2))
-    delta = contract.median(model.predict(train.photometry)) - train.z
+    delta = contract.median(model.predict(train.batch)) - train.z
     assert np.abs(delta).max() < 2 * GRID.step
 
 
@@ -85,7 +85,7 @@ def test_kernel_rows_are_densities() -> None:
 
 def test_redshifts_off_the_grid_take_no_part() -> None:
     train = labelled(300, 1)
-    beyond = Labelled(train.photometry, np.where(np.arange(300) < 50, 7.0, train.z), train.weight)
+    beyond = LabelledBatch(train.batch, np.where(np.arange(300) < 50, 7.0, train.z), train.weight)
     model, _ = contract.fitted("knn", {"k": 9}, beyond, labelled(100, 2))
     assert len(model.state()[0]["z"]) == 250
 

@@ -10,7 +10,7 @@ import torch
 
 from models import contract
 from models.toy_survey import GRID, labelled
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.features import Fluxes
 from zmill.models.nca import near
 
@@ -49,7 +49,7 @@ def test_near_orders_by_distance() -> None:
 def test_a_bank_keeps_some_of_the_rows() -> None:
     model, _ = contract.fitted("nca", QUICK | {"epochs": 2, "bank": 100}, labelled(400, 1), labelled(100, 2))
     assert len(model.state()[0]["bank"]) == 100
-    assert torch.isfinite(model.predict(labelled(30, 3).photometry)).all()
+    assert torch.isfinite(model.predict(labelled(30, 3).batch)).all()
 
 
 def test_a_row_can_be_kept_from_being_its_own_neighbor() -> None:
@@ -57,9 +57,9 @@ def test_a_row_can_be_kept_from_being_its_own_neighbor() -> None:
     rows = labelled(400, 1)
     wrong = rows.z.copy()
     wrong[7] = 1.9
-    train = Labelled(rows.photometry, wrong, rows.weight)
+    train = LabelledBatch(rows.batch, wrong, rows.weight)
     model, _ = contract.fitted("nca", QUICK, train, labelled(100, 2))
-    fluxes = Fluxes.of(rows.photometry[7:8], ())
+    fluxes = Fluxes.of(rows.batch[7:8], ())
     place = torch.searchsorted(model.rows, torch.tensor([[7]]))
     around = slice(185, 196)
     with_itself = float(model.densities(fluxes)[0, around].sum() * GRID.step)
@@ -73,8 +73,8 @@ def test_weights_of_training_rows_count() -> None:
     heavy = np.where(rows.z > np.median(rows.z), 20.0, 0.05)
     plain, _ = contract.fitted("nca", QUICK | {"epochs": 2}, rows, labelled(100, 2))
     weighed, _ = contract.fitted(
-        "nca", QUICK | {"epochs": 2}, Labelled(rows.photometry, rows.z, heavy), labelled(100, 2)
+        "nca", QUICK | {"epochs": 2}, LabelledBatch(rows.batch, rows.z, heavy), labelled(100, 2)
     )
-    batch = labelled(200, 3).photometry
+    batch = labelled(200, 3).batch
     means = [float((model.predict(batch) @ GRID.tensor()).mean() * GRID.step) for model in (plain, weighed)]
     assert means[1] > means[0] + 0.1

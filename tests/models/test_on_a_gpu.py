@@ -54,7 +54,7 @@ class Operations(TorchDispatchMode):
 @pytest.mark.parametrize("type_", ["cmnn", "ensemble", "gbdt", "knn", "nca", "resmlp", "template", "trainz"])
 def test_a_batch_is_predicted_without_waiting_for_the_device(type_: str) -> None:
     """A device without memory takes every order and can answer no question."""
-    model, rows = trained_on(type_, CPU), labelled(300, 7).photometry
+    model, rows = trained_on(type_, CPU), labelled(300, 7).batch
     few = _Few.of(model, rows)
     model = model.to(torch.device("meta"))
     numbers, pdf, lost = Inference(model, "compact", ThreadPoolExecutor(1))._compute(rows, lambda: few)
@@ -66,7 +66,7 @@ def test_a_batch_is_predicted_without_waiting_for_the_device(type_: str) -> None
 @pytest.mark.parametrize("type_", ["ensemble", "resmlp"])
 def test_a_device_is_asked_as_often_for_many_rows_as_for_few(type_: str) -> None:
     model, counts = trained_on(type_, CPU), []
-    batches = [labelled(rows, 7).photometry for rows in (100, 10_000)]
+    batches = [labelled(rows, 7).batch for rows in (100, 10_000)]
     few = [_Few.of(model, photometry) for photometry in batches]
     inference = Inference(model.to(torch.device("meta")), "compact", ThreadPoolExecutor(1))
     for photometry, kinds in zip(batches, few, strict=True):

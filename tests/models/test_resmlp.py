@@ -50,7 +50,7 @@ def test_rows_with_gaps() -> None:
 def test_a_lost_band_widens_the_density() -> None:
     settings = QUICK | {"drop": 0.4, "batch": 128, "lr": 8e-3, "ema": 0.9}
     model, _ = contract.fitted("resmlp", settings, labelled(1500, 1), labelled(300, 2))
-    whole = labelled(300, 3).photometry
+    whole = labelled(300, 3).batch
     lost = replace(whole, unobserved=np.full(300, 1, np.int32), imputed=np.full(300, 1, np.int32))
 
     def spread(density: torch.Tensor) -> float:
@@ -153,7 +153,7 @@ def test_moved_galaxies_teach_what_few_rows_do_not() -> None:
         settings = QUICK | {"epochs": 40, "lr": 8e-3, "moved": number, "passes": 4, "epochs_after": 10}
         model = model_class("resmlp")(ResMLPSettings(**settings), WITH_FILTERS)
         model.fit(train, valid, contract.CPU, lambda line: None)
-        density = model.predict(test.photometry)
+        density = model.predict(test.batch)
         scores[number] = mean_crps(density, torch.as_tensor(test.z, dtype=torch.float32), GRID)
     assert scores[20_000] < 0.8 * scores[0]
 

@@ -15,7 +15,7 @@ from models import contract
 from models.toy_survey import GRID
 from zmill import sed
 from zmill.config import ConfigError, ModelSettings
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry, mask_of
 from zmill.models import template
 from zmill.models.registry import check_models
@@ -44,7 +44,7 @@ def photometry(mag: np.ndarray, magerr: np.ndarray, maglim: np.ndarray | None = 
     )
 
 
-def galaxies(n: int, seed: int, offset: float = 0.0) -> Labelled:
+def galaxies(n: int, seed: int, offset: float = 0.0) -> LabelledBatch:
     """Galaxies of BPZ's own spectra seen by SDSS, `offset` magnitudes too faint in z, with errors of 0.02 mag."""
     rng = np.random.default_rng(seed)
     grid = np.linspace(0, 1.2, 121)
@@ -53,11 +53,11 @@ def galaxies(n: int, seed: int, offset: float = 0.0) -> Labelled:
     flux = sed.interpolate_types(table, grid, z, rng.uniform(0, 5, n))
     mag = -2.5 * np.log10(flux / flux[:, 3:4]) + rng.uniform(19, 22, (n, 1)) + rng.normal(0, 0.02, (n, 5))
     mag[:, 4] += offset
-    return Labelled(photometry(mag, np.full(mag.shape, 0.02)), z, np.ones(n))
+    return LabelledBatch(photometry(mag, np.full(mag.shape, 0.02)), z, np.ones(n))
 
 
 def fitted(settings: dict[str, object], offset: float = 0.0) -> tuple[template.TemplateFit, dict[str, object]]:
-    context = Context(bands=BANDS, reference=3, grid=GRID, seed=1, filters=FILTERS)
+    context = ModelContext(bands=BANDS, reference=3, grid=GRID, seed=1, filters=FILTERS)
     model = template.TemplateFit(template.TemplateSettings.model_validate(settings), context)
     facts = model.fit(galaxies(400, 1, offset), galaxies(150, 2, offset), contract.CPU, lambda line: None)
     return model, facts
@@ -92,7 +92,7 @@ def bpz_model() -> template.TemplateFit:
     filters = tuple(sed.Filter(band, curve[:, 0], curve[:, 1]) for band, curve in zip("ugrizy", curves, strict=True))
     grid = Grid(0.005, 3.505, 351)
     settings = template.TemplateSettings(prior="hdfn", per_gap=0, amplitude="profile", igm=False)
-    model = template.TemplateFit(settings, Context(bands=tuple("ugrizy"), reference=3, grid=grid, seed=1))
+    model = template.TemplateFit(settings, ModelContext(bands=tuple("ugrizy"), reference=3, grid=grid, seed=1))
     table = torch.from_numpy(template.template_fluxes(filters, grid.z, 0, False)).float()
     # columns file: zero point error 0.005 mag; BPZ convolves with exp(-(z / 0.03)^2)
     state = {"table": table, "zero_points": torch.zeros(6), "fill": torch.zeros(6)}
@@ -119,7 +119,7 @@ def test_finds_the_redshifts_and_densities_of_bpz(real_data: Path) -> None:
 def test_finds_galaxies_of_its_own_spectra() -> None:
     model, _ = fitted({"per_gap": 2})
     test = galaxies(300, 3)
-    density = model.predict(test.photometry)
+    density = model.predict(test.batch)
     torch.testing.assert_close(GRID.integral(density), torch.ones(300), rtol=1e-3, atol=1e-3)
     delta = (contract.median(density) - test.z) / (1 + test.z)
     assert 1.4826 * np.median(np.abs(delta)) < 0.02
@@ -138,7 +138,7 @@ def test_finds_a_zero_point() -> None:
 def test_posterior_is_the_sum_over_templates_of_prior_times_likelihood() -> None:
     """The matrix form against the formula written out, one cell at a time."""
     model, _ = fitted({"per_gap": 0, "amplitude": "marginal", "floor": 0.05, "smooth": 0.0})
-    batch = galaxies(4, 4).photometry
+    batch = galaxies(4, 4).batch
     flux, weight = (t.double().numpy() for t in model._fluxes(batch))
     prior = template.log_prior("ngvs", GRID.z, 0)
     magnitudes = template.prior_magnitudes()
@@ -163,7 +163,7 @@ def test_posterior_is_the_sum_over_templates_of_prior_times_likelihood() -> None
 def test_a_limit_tells_more_than_nothing() -> None:
     """A non-detection in u with a deep limit rules out what would be seen there; one without a limit says nothing."""
     model, _ = fitted({"floor": 0.05, "smooth": 0.0})
-    rows = galaxies(50, 5).photometry
+    rows = galaxies(50, 5).batch
     gone = np.where(np.arange(5) == 0, np.nan, rows.mag)
     limit = np.full(gone.shape, 30.0)
     deep, none = photometry(gone, rows.magerr, limit), photometry(gone, rows.magerr)
@@ -219,7 +219,7 @@ def test_a_band_without_a_filter_is_named() -> None:
 
 
 def test_a_filter_that_speclite_does_not_know_is_named() -> None:
-    context = Context(bands=BANDS, reference=3, grid=GRID, seed=1, filters=FILTERS | {"u": "sdss2010-q"})
+    context = ModelContext(bands=BANDS, reference=3, grid=GRID, seed=1, filters=FILTERS | {"u": "sdss2010-q"})
     model = template.TemplateFit(template.TemplateSettings(), context)
     with pytest.raises(ConfigError, match=r"the survey definition's filters: .*sdss2010"):
         model.fit(galaxies(60, 1), galaxies(60, 2), contract.CPU, lambda line: None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry
 from zmill.pdf.grid import Grid
 
 BANDS = ("g", "r", "i")
 GRID = Grid(0.0, 2.0, 201)
-CONTEXT = Context(bands=BANDS, reference=1, grid=GRID, seed=3)
+CONTEXT = ModelContext(bands=BANDS, reference=1, grid=GRID, seed=3)
 
 
 def photometry(mag: np.ndarray) -> Photometry:
@@ -30,20 +30,20 @@ def photometry(mag: np.ndarray) -> Photometry:
     )
 
 
-def labelled(n: int, seed: int) -> Labelled:
+def labelled(n: int, seed: int) -> LabelledBatch:
     """Rows whose g − r is z, up to 0.05 mag of noise per band."""
     rng = np.random.default_rng(seed)
     z = rng.gamma(4.0, 0.15, n).clip(0.01, 1.9)
     r = 18 + 3 * np.sqrt(z) + rng.normal(0, 1, n)
     mag = np.stack([r + z, r, r - 0.5 * z], axis=1) + rng.normal(0, 0.05, (n, 3))
-    return Labelled(photometry(mag), z, np.ones(n))
+    return LabelledBatch(photometry(mag), z, np.ones(n))
 
 
 def sample_table(n: int, seed: int, positions: bool = True, weight: np.ndarray | None = None) -> pa.Table:
     """The same rows as a table of `sample/`, one in ten with an imputed band."""
     rows = labelled(n, seed)
     per_band = {
-        f"{kind}_{band}": getattr(rows.photometry, kind)[:, number]
+        f"{kind}_{band}": getattr(rows.batch, kind)[:, number]
         for kind in ("mag", "magerr", "maglim")
         for number, band in enumerate(BANDS)
     }

@@ -15,7 +15,7 @@ from predict_sky import BANDS, clean_rows
 from torch import Tensor
 
 from zmill.catalog.hats import Partition
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry
 from zmill.models import base
 from zmill.pdf import arrow, compact, conformal, points
@@ -47,10 +47,12 @@ class Line(base.Model):
 
     Settings = base.Settings
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    def fit(
+        self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, say: Callable[[str], None]
+    ) -> dict[str, Any]:
         return {}
 
-    def refit(self, rows: Labelled, device: torch.device, say: Callable[[str], None]) -> None:
+    def refit(self, rows: LabelledBatch, device: torch.device, say: Callable[[str], None]) -> None:
         pass
 
     def predict(self, batch: Photometry) -> Tensor:
@@ -81,7 +83,7 @@ class Bell(Line, base.LocationScaleModel):
 
 @pytest.fixture(scope="module")
 def line() -> TrainedModel:
-    model = Line(base.Settings(), Context(BANDS, 3, GRID, seed=1))
+    model = Line(base.Settings(), ModelContext(BANDS, 3, GRID, seed=1))
     train = Photometry.from_arrow(clean_rows(Partition(4, 7), 2000), BANDS)
     return TrainedModel("line", "line", model, Calibration(), INTERVALS, out_of_distribution.fit(train, 3, 1), PRIOR)
 

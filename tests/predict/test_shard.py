@@ -16,7 +16,7 @@ from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.config import Predict
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry
 from zmill.models.resmlp import ResidualEnsemble
 from zmill.pdf import arrow, points
@@ -34,15 +34,15 @@ ROWS = [700, 0, 1, 2500]
 PARTITIONS = [Partition(4, 7 + 5 * number) for number in range(len(ROWS))]
 
 
-def labelled(rows: int, seed: int) -> Labelled:
+def labelled(rows: int, seed: int) -> LabelledBatch:
     photometry = Photometry.from_arrow(clean_rows(PARTITIONS[0], rows, seed), BANDS)
     z = 1.5 + 0.3 * np.nan_to_num(photometry.mag[:, 1] - photometry.mag[:, 3])
-    return Labelled(photometry, np.clip(z, 0.05, 2.9), np.ones(rows))
+    return LabelledBatch(photometry, np.clip(z, 0.05, 2.9), np.ones(rows))
 
 
 def train(folder: Path, name: str, seed: int) -> None:
     settings = ResidualEnsemble.Settings(members=2, width=16, blocks=1, epochs=1)
-    context = Context(BANDS, 3, GRID, seed)
+    context = ModelContext(BANDS, 3, GRID, seed)
     parts = labelled(600, 1), labelled(100, 2), labelled(150, 3)
     trained = fit_and_calibrate(name, "resmlp", settings, context, *parts, torch.device("cpu"), lambda line: None)
     store.save(folder, trained)

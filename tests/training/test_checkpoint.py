@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import zmill
 from models.toy_survey import BANDS, labelled
 from models.toy_survey import CONTEXT as WITHOUT_FILTERS
-from zmill.inputs.base import Context
+from zmill.inputs.base import ModelContext
 from zmill.models.registry import model_class
 from zmill.networks.callbacks import Callback
 from zmill.training import store
@@ -61,7 +61,9 @@ class Stopping(store.Checkpoint):
             raise Stopped
 
 
-def fit(type_: str, changes: dict[str, Any], callback: Callable[[str], Callback], context: Context = CONTEXT) -> tuple:
+def fit(
+    type_: str, changes: dict[str, Any], callback: Callable[[str], Callback], context: ModelContext = CONTEXT
+) -> tuple:
     """Weights and facts; `callback` makes the callback from the identity of the training."""
     cls = model_class(type_)
     settings = cls.Settings.model_validate({**MODELS[type_], **changes})

@@ -17,7 +17,7 @@ from zmill.pdf import conformal, points
 from zmill.training import evaluate
 from zmill.training.trained import TrainedModel, fit_and_calibrate
 
-REMOVAL = BandRemoval.of(labelled(50, 1).photometry, None)
+REMOVAL = BandRemoval.of(labelled(50, 1).batch, None)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from test_prior import covered
 
 from models.contract import CPU, QUICK
 from models.toy_survey import BANDS, CONTEXT, GRID, labelled
-from zmill.inputs.base import Labelled, n_of_z
+from zmill.inputs.base import LabelledBatch, n_of_z
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.missing_bands import BandRemoval, MissingPattern
 from zmill.models.registry import model_class, types
@@ -55,7 +55,7 @@ def clean_batch(rows: Photometry) -> pa.RecordBatch:
 
 @pytest.mark.parametrize("type_", types())
 def test_rows_without_a_measured_band_have_the_n_of_z_and_are_out_of_distribution(type_: str) -> None:
-    model, rows = trained(type_), none_measured(labelled(40, 4).photometry)
+    model, rows = trained(type_), none_measured(labelled(40, 4).batch)
     expected = n_of_z(TRAIN, GRID)
     density, _, far = model.predict_all(rows)
     assert torch.equal(density, expected.expand(40, -1))
@@ -82,8 +82,8 @@ def test_intervals_of_rows_with_one_band_hold_the_true_redshift_as_often_as_is_s
     model, test = trained(type_), labelled(1500, 5)
     for band, name in enumerate(BANDS):
         lost = MissingPattern(f"only {name}", tuple(b for b in range(3) if b != band))
-        rows = Labelled(REMOVAL.apply(test.photometry, lost), test.z, test.weight)
-        density, levels, _ = model.predict_all(rows.photometry)
+        rows = LabelledBatch(REMOVAL.apply(test.batch, lost), test.z, test.weight)
+        density, levels, _ = model.predict_all(rows.batch)
         for coverage, (own, stated) in covered(density, levels, test.z).items():
             assert stated > coverage - 0.06, (name, coverage, stated)
             assert own > coverage - 0.1, (name, coverage, own)  # 500 training rows alone make an error of 0.03

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.toy_survey import BANDS, GRID, labelled, photometry
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.missing_bands import BandRemoval, MissingPattern
 from zmill.pdf import conformal, points
@@ -21,7 +21,7 @@ from zmill.training.prior import USUAL
 NONE = BandRemoval(np.full(3, np.nan, np.float32), None)
 
 
-def n_of(train: Labelled) -> torch.Tensor:
+def n_of(train: LabelledBatch) -> torch.Tensor:
     return prior.n_of_z(train, GRID)
 
 
@@ -38,7 +38,7 @@ def honest(batch: Photometry) -> torch.Tensor:
 
 
 def test_n_of_z_is_weighted_and_leaves_out_what_is_beyond_the_grid() -> None:
-    rows = Labelled(photometry(np.zeros((4, 3))), np.array([0.5, 1.0, 1.5, 7.0]), np.array([1.0, 2.0, 1.0, 50.0]))
+    rows = LabelledBatch(photometry(np.zeros((4, 3))), np.array([0.5, 1.0, 1.5, 7.0]), np.array([1.0, 2.0, 1.0, 50.0]))
     density = prior.n_of_z(rows, GRID)
     assert float(GRID.integral(density[None])) == pytest.approx(1)
     found = points.summarize(density[None], GRID)
@@ -75,7 +75,7 @@ def test_a_model_that_is_sure_of_what_it_cannot_know_is_given_the_n_of_z_until_i
     found = prior.fit(certain, GRID, train, calib, far, NONE)
     assert min(found.weights) > 0.9
     for band in range(3):
-        lost = NONE.apply(test.photometry, MissingPattern("", tuple(b for b in range(3) if b != band)))
+        lost = NONE.apply(test.batch, MissingPattern("", tuple(b for b in range(3) if b != band)))
         kinds = torch.as_tensor(found.kinds(lost, np.zeros(len(test), bool)))
         assert (kinds == band).all()
         density = found.mixed(certain(lost), kinds)
@@ -87,7 +87,7 @@ def test_a_model_that_is_sure_of_what_it_cannot_know_is_given_the_n_of_z_until_i
 def test_a_model_that_knows_what_it_does_not_know_is_left_alone() -> None:
     found = prior.fit(honest, GRID, labelled(3000, 1), labelled(1000, 2), np.arange(1000) % 5 == 0, NONE)
     assert found.weights[3] < 0.1, "out of distribution"
-    batch = labelled(20, 4).photometry
+    batch = labelled(20, 4).batch
     mixed = found.mixed(honest(batch), torch.full((20,), 3))
     assert (mixed - honest(batch)).abs().max() < 0.1 * honest(batch).max()
     assert torch.equal(found.mixed(honest(batch), torch.full((20,), 4)), found.density.expand(20, -1))

@@ -9,7 +9,7 @@ import torch
 
 from models import contract
 from models.toy_survey import CONTEXT, labelled
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.models.registry import model_class, types
 from zmill.training.trained import fit_and_calibrate, refit
 
@@ -45,7 +45,7 @@ def test_what_was_calibrated_stays_and_the_domain_is_that_of_all_rows() -> None:
     trained = fit_and_calibrate("knn", "knn", settings, CONTEXT, train, valid, calib, contract.CPU, lambda line: None)
     calibration, detector = trained.calibration, trained.detector
     lines: list[str] = []
-    refit(trained, Labelled.join([train, valid, calib]), lines.append)
+    refit(trained, LabelledBatch.join([train, valid, calib]), lines.append)
     assert trained.calibration == calibration
     assert not torch.equal(trained.detector.centers, detector.centers)
     assert trained.facts["rows"]["refit"] == 850

@@ -29,7 +29,7 @@ def trained() -> TrainedModel:
 def test_a_loaded_model_predicts_the_same(tmp_path: Path, trained: TrainedModel) -> None:
     store.save(tmp_path / "floor", trained)
     loaded = store.load(tmp_path / "floor", bands=BANDS)
-    batch = labelled(50, 4).photometry
+    batch = labelled(50, 4).batch
     assert torch.equal(loaded.predict(batch), trained.predict(batch))
     assert np.array_equal(loaded.ood(batch), trained.ood(batch))
     assert loaded.facts == trained.facts

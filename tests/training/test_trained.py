@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.toy_survey import CONTEXT, GRID, labelled
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
 from zmill.models import registry, trainz
 from zmill.pdf import calibration_fit
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def fitted(
-    train: Labelled, calib: Labelled, log: list[str] | None = None, valid: Labelled | None = None
+    train: LabelledBatch, calib: LabelledBatch, log: list[str] | None = None, valid: LabelledBatch | None = None
 ) -> TrainedModel:
     lines = log if log is not None else []
     settings = registry.model_class("trainz").Settings()
@@ -31,11 +31,11 @@ def fitted(
 
 def test_densities_are_calibrated_on_the_calibration_rows() -> None:
     train, calib, test = labelled(3000, 1), labelled(3000, 3), labelled(3000, 4)
-    off = Labelled(train.photometry, train.z * 0.8, train.weight)
+    off = LabelledBatch(train.batch, train.z * 0.8, train.weight)
     trained = fitted(off, calib)
-    density = trained.predict(test.photometry)
+    density = trained.predict(test.batch)
     assert torch.allclose(GRID.integral(density), torch.ones(3000), atol=1e-4)
-    plain = trained.model.predict(test.photometry)
+    plain = trained.model.predict(test.batch)
     measured = trained.facts["calibration"]
     assert measured["after"]["crps"] < measured["before"]["crps"]
     assert measured["after"]["pit_ks"] < 0.5 * measured["before"]["pit_ks"]
@@ -46,7 +46,7 @@ def test_densities_are_calibrated_on_the_calibration_rows() -> None:
 
 def test_calibration_and_intervals_are_learned_from_the_calibration_rows_alone() -> None:
     train, calib = labelled(3000, 1), labelled(600, 3)
-    off = Labelled(train.photometry, train.z * 0.8, train.weight)
+    off = LabelledBatch(train.batch, train.z * 0.8, train.weight)
     trained, again = fitted(off, calib), fitted(off, calib, valid=labelled(300, 9))
     assert trained.calibration.remap
     assert trained.calibration == again.calibration
@@ -59,9 +59,9 @@ def test_calibration_and_intervals_are_learned_from_the_calibration_rows_alone()
 def test_intervals_have_levels_by_the_reference_magnitude() -> None:
     trained = fitted(labelled(3000, 1), labelled(1500, 3))
     test = labelled(4000, 4)
-    bins = trained.interval_bins(test.photometry)
+    bins = trained.interval_bins(test.batch)
     assert trained.conformal.bins == 11
-    magnitude = test.photometry.mag[:, CONTEXT.reference]
+    magnitude = test.batch.mag[:, CONTEXT.reference]
     assert np.array_equal(bins.numpy(), np.searchsorted(np.float32(trained.conformal.edges), magnitude, side="right"))
 
 
@@ -73,7 +73,7 @@ def test_the_facts_and_the_log_say_what_was_done() -> None:
     assert any("fitting trainz on 300 rows" in line for line in log)
     for scores in (trained.facts["calibration"][when] for when in ("before", "after")):
         assert sum(scores["pit_histogram"]) == 150 and scores["crps"] > 0
-    assert trained.ood(labelled(20, 5).photometry).dtype == np.bool_
+    assert trained.ood(labelled(20, 5).batch).dtype == np.bool_
 
 
 def test_densities_of_few_rows_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +102,10 @@ def test_densities_of_few_rows_are_held_at_a_time(monkeypatch: pytest.MonkeyPatc
 
 def test_photometry_that_does_not_vary_is_refused() -> None:
     train = labelled(300, 1)
-    still = replace(train, photometry=replace(train.photometry, mag=np.full((300, 3), 22.5, np.float32)))
+    still = replace(train, batch=replace(train.batch, mag=np.full((300, 3), 22.5, np.float32)))
     with pytest.raises(ModelError, match=r"the photometry of the 300 training rows does not vary \(mag_g is 22.5, "):
         fitted(still, labelled(100, 3))
-    empty = replace(train, photometry=replace(train.photometry, mag=np.full((300, 3), np.nan, np.float32)))
+    empty = replace(train, batch=replace(train.batch, mag=np.full((300, 3), np.nan, np.float32)))
     with pytest.raises(ModelError, match="no band is measured in any row"):
         fitted(empty, labelled(100, 3))
 
@@ -120,7 +120,7 @@ def test_too_few_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_redshifts_beyond_the_grid_are_refused_where_too_few_are_left_and_said_where_some_are() -> None:
     train, calib = labelled(300, 1), labelled(50, 3)
-    far = Labelled(train.photometry, train.z + GRID.z_max, train.weight)
+    far = LabelledBatch(train.batch, train.z + GRID.z_max, train.weight)
     with pytest.raises(
         ModelError, match=r"redshift_grid goes from .* of 300 training, .* only 0, 150 and 50 are on it"
     ):

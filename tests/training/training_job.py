@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from models.toy_survey import CONTEXT, labelled
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.models.registry import model_class
 from zmill.training import store
 from zmill.training.trained import fit_and_calibrate, refit
@@ -48,7 +48,7 @@ def run(folder: Path) -> None:
     with store.Checkpoint(folder / "checkpoint.safetensors", identity, say, every=0) as checkpoint:
         say("started")
         trained = fit_and_calibrate("toy", "ensemble", settings, context, *rows, CPU, say, checkpoint)
-        refit(trained, Labelled.join(rows), say)
+        refit(trained, LabelledBatch.join(rows), say)
         store.save(folder / "model", trained)
 
 

@@ -21,7 +21,7 @@ from zmill.models.knn import KNNSettings
 def with_missing_bands(seed: int, n: int = 60) -> Photometry:
     """Rows with undetected (with and without a limit), unobserved and imputed bands and unknown errors."""
     rng = np.random.default_rng(seed)
-    batch = labelled(n, seed).photometry
+    batch = labelled(n, seed).batch
     state = rng.integers(0, 6, (n, len(BANDS)))
     undetected, unobserved, imputed = (state == 1) | (state == 2), state == 3, state == 4
     mag = np.where(undetected | unobserved, np.nan, batch.mag).astype(np.float32)
@@ -73,7 +73,7 @@ def test_the_compiled_pass_gives_the_same_inputs(seed: int, n: int, extra: tuple
 
 def test_strange_magnitudes_leave_no_nan() -> None:
     luptitudes = Luptitudes(len(BANDS), 0)
-    luptitudes.fit(Fluxes.of(labelled(50, 1).photometry, ()))
+    luptitudes.fit(Fluxes.of(labelled(50, 1).batch, ()))
     for strange in (np.inf, -np.inf, 1e30, -1e30, 99.0, -99.0, 0.0):
         batch = photometry(np.full((20, len(BANDS)), strange))
         batch = replace(batch, magerr=np.full_like(batch.mag, strange), maglim=np.full_like(batch.mag, strange))
@@ -83,7 +83,7 @@ def test_strange_magnitudes_leave_no_nan() -> None:
 
 
 def test_a_row_with_nothing_at_all_is_finite() -> None:
-    train = labelled(50, 1).photometry
+    train = labelled(50, 1).batch
     nothing = replace(photometry(np.full((2, 3), np.nan)), unobserved=np.full(2, 7, np.int32))
     luptitudes = Luptitudes(3, 0)
     luptitudes.fit(Fluxes.of(train, ()))
@@ -92,7 +92,7 @@ def test_a_row_with_nothing_at_all_is_finite() -> None:
 
 
 def test_a_survey_without_errors_and_with_an_empty_band() -> None:
-    batch = labelled(80, 1).photometry
+    batch = labelled(80, 1).batch
     mag = batch.mag.copy()
     mag[:, 0] = np.nan
     batch = replace(batch, mag=mag, magerr=np.full_like(mag, np.nan), unobserved=np.full(80, 1, np.int32))
@@ -104,7 +104,7 @@ def test_a_survey_without_errors_and_with_an_empty_band() -> None:
 
 
 def test_an_imputed_value_is_no_observation() -> None:
-    train = labelled(80, 1).photometry
+    train = labelled(80, 1).batch
     luptitudes = Luptitudes(3, 0)
     luptitudes.fit(Fluxes.of(train, ()))
     missing = replace(train, unobserved=np.full(80, 2, np.int32))
@@ -124,7 +124,7 @@ def test_luptitudes_grow_with_flux_and_are_magnitudes_when_bright() -> None:
 
 
 def test_noise_has_the_size_of_the_errors_and_leaves_non_detections_alone() -> None:
-    batch = labelled(4000, 1).photometry
+    batch = labelled(4000, 1).batch
     batch = replace(batch, undetected=np.full(4000, 4, np.int32), maglim=np.full_like(batch.mag, 26.0))
     fluxes = Fluxes.of(batch, ())
     drawn = fluxes.resampled(0.5, torch.Generator().manual_seed(1))
@@ -166,7 +166,7 @@ def test_an_unknown_input_is_refused_with_the_nearest() -> None:
 
 
 def test_a_blend_lies_between_the_spectra_and_keeps_the_light() -> None:
-    fluxes = Fluxes.of(labelled(500, 1).photometry, ())
+    fluxes = Fluxes.of(labelled(500, 1).batch, ())
     others = fluxes.rows(torch.arange(499, -1, -1))
     blend = fluxes.blended(others, 0.5, torch.Generator().manual_seed(1))
     torch.testing.assert_close(blend.flux.sum(1), fluxes.flux.sum(1), rtol=1e-4, atol=1e-3)
@@ -176,7 +176,7 @@ def test_a_blend_lies_between_the_spectra_and_keeps_the_light() -> None:
 
 
 def test_a_blend_takes_nothing_from_bands_that_one_of_both_lacks() -> None:
-    batch = labelled(100, 1).photometry
+    batch = labelled(100, 1).batch
     without = replace(batch, unobserved=np.full(100, 1, np.int32))
     blend = Fluxes.of(batch, ()).blended(Fluxes.of(without, ()), 0.5, torch.Generator().manual_seed(1))
     assert torch.equal(blend.flux[:, 0], Fluxes.of(batch, ()).flux[:, 0])

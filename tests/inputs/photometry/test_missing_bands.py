@@ -29,7 +29,7 @@ NAN = np.float32(np.nan)
 
 def with_missing_bands(n: int = 60) -> Photometry:
     """Rows of which every second is undetected in g at 26.5, every third unobserved in i, cleaned as a survey is."""
-    rows = labelled(n, 1).photometry
+    rows = labelled(n, 1).batch
     undetected = np.where(np.arange(n) % 2 == 0, 1, 0).astype(np.int32)
     unobserved = np.where(np.arange(n) % 3 == 0, 4, 0).astype(np.int32)
     gone = ((undetected | unobserved)[:, None] >> np.arange(3)) & 1 == 1
@@ -48,7 +48,7 @@ def with_missing_bands(n: int = 60) -> Photometry:
 
 def colors() -> MeanColors:
     sums = ColorSums(BANDS)
-    sums.add(list(labelled(500, 2).photometry.mag.T))
+    sums.add(list(labelled(500, 2).batch.mag.T))
     return sums.colors()
 
 

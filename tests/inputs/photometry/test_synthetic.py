@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zmill import sed
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry import synthetic as module
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry
 from zmill.inputs.photometry.synthetic import synthetic_galaxies, template_colors
@@ -19,7 +19,7 @@ from zmill.pdf.grid import Grid
 
 GRID = Grid(0.0, 2.0, 201)
 BANDS = ("u", "g", "r", "i", "z")
-CONTEXT = Context(BANDS, 2, GRID, seed=3, filters={band: f"sdss2010-{band}" for band in BANDS})
+CONTEXT = ModelContext(BANDS, 2, GRID, seed=3, filters={band: f"sdss2010-{band}" for band in BANDS})
 
 
 @cache
@@ -27,7 +27,7 @@ def colors() -> sed.Colors:
     return template_colors(list(sed.load_filters([CONTEXT.filters[band] for band in BANDS])), GRID.z_max)  # type: ignore[index]
 
 
-def galaxies(n: int, seed: int, error: float = 0.02) -> Labelled:
+def galaxies(n: int, seed: int, error: float = 0.02) -> LabelledBatch:
     """Rows whose colors are those of BPZ's spectra, up to a tenth brighter or fainter in each band than these say."""
     rng = np.random.default_rng(seed)
     z = rng.gamma(4.0, 0.12, n).clip(0.02, 1.9)
@@ -39,7 +39,7 @@ def galaxies(n: int, seed: int, error: float = 0.02) -> Labelled:
     unknown, errors = np.full_like(mag, np.nan), np.full_like(mag, error * MAGNITUDES)
     ebv = rng.uniform(0, 0.1, n).astype(np.float32)
     photometry = Photometry(BANDS, mag, errors, unknown, none, none, none, ebv, np.zeros((n, 0), np.float32))
-    return Labelled(photometry, z, np.ones(n))
+    return LabelledBatch(photometry, z, np.ones(n))
 
 
 def test_a_galaxy_without_shift_keeps_its_photometry(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,8 +49,8 @@ def test_a_galaxy_without_shift_keeps_its_photometry(monkeypatch: pytest.MonkeyP
     made = synthetic_galaxies(rows, CONTEXT, 500, 1)
     own = np.abs(made.z[:, None] - rows.z).argmin(1)
     np.testing.assert_allclose(made.z, rows.z[own])
-    np.testing.assert_allclose(made.photometry.ebv, rows.photometry.ebv[own])
-    np.testing.assert_allclose(made.photometry.mag, rows.photometry.mag[own], atol=0.02)
+    np.testing.assert_allclose(made.batch.ebv, rows.batch.ebv[own])
+    np.testing.assert_allclose(made.batch.mag, rows.batch.mag[own], atol=0.02)
 
 
 def test_colors_follow_redshift_as_those_of_the_training_rows_do() -> None:
@@ -59,8 +59,7 @@ def test_colors_follow_redshift_as_those_of_the_training_rows_do() -> None:
     for low, high in ((0.1, 0.3), (0.3, 0.5), (0.5, 0.8)):
         for band in range(4):
             one, two = (
-                (s.photometry.mag[:, band] - s.photometry.mag[:, band + 1])[(s.z > low) & (s.z < high)]
-                for s in (made, other)
+                (s.batch.mag[:, band] - s.batch.mag[:, band + 1])[(s.z > low) & (s.z < high)] for s in (made, other)
             )
             np.testing.assert_allclose(np.quantile(one, [0.2, 0.5, 0.8]), np.quantile(two, [0.2, 0.5, 0.8]), atol=0.12)
 
@@ -70,11 +69,11 @@ def test_colors_follow_redshift_as_those_of_the_training_rows_do() -> None:
 def test_they_are_complete_and_on_the_grid(seed: int, number: int) -> None:
     rows = galaxies(30, seed)
     made = synthetic_galaxies(rows, CONTEXT, number, seed)
-    assert len(made) == len(made.photometry) == number
+    assert len(made) == len(made.batch) == number
     assert ((made.z >= GRID.z_min) & (made.z <= GRID.z_max)).all()
     assert (made.weight == 1).all()
-    assert made.photometry.measured.all()
-    assert (made.photometry.magerr > 0).all()
+    assert made.batch.measured.all()
+    assert (made.batch.magerr > 0).all()
 
 
 def test_the_same_seed_makes_the_same_galaxies() -> None:
@@ -96,8 +95,8 @@ def test_rows_are_drawn_in_proportion_to_their_weights(monkeypatch: pytest.Monke
 def test_bands_are_observed_where_the_galaxy_s_own_row_has_them() -> None:
     rows = galaxies(40, 1)
     odd = np.arange(40) % 2
-    photometry = replace(rows.photometry, unobserved=odd.astype(np.int32), imputed=(8 * (1 - odd)).astype(np.int32))
-    made = synthetic_galaxies(replace(rows, photometry=photometry), CONTEXT, 1000, 1).photometry
+    photometry = replace(rows.batch, unobserved=odd.astype(np.int32), imputed=(8 * (1 - odd)).astype(np.int32))
+    made = synthetic_galaxies(replace(rows, batch=photometry), CONTEXT, 1000, 1).batch
     assert set(np.unique(made.unobserved)) == {1, 8}
     assert not made.imputed.any()
     np.testing.assert_array_equal(np.isnan(made.mag), made.unobserved[:, None] & 2 ** np.arange(5) > 0)
@@ -105,16 +104,16 @@ def test_bands_are_observed_where_the_galaxy_s_own_row_has_them() -> None:
 
 def test_what_is_fainter_than_all_detections_is_undetected() -> None:
     rows = galaxies(300, 1)
-    faint = rows.photometry.mag[:, 0] > np.quantile(rows.photometry.mag[:, 0], 0.7)
-    mag, magerr, maglim = (getattr(rows.photometry, name).copy() for name in ("mag", "magerr", "maglim"))
+    faint = rows.batch.mag[:, 0] > np.quantile(rows.batch.mag[:, 0], 0.7)
+    mag, magerr, maglim = (getattr(rows.batch, name).copy() for name in ("mag", "magerr", "maglim"))
     # errors of the same flux for all, so that faint ones are lost at one ratio of signal to noise
     flux = 10 ** (0.4 * (ZERO_POINT - mag[:, 0]))
     magerr[:, 0] = MAGNITUDES * flux[~faint].min() / 5 / flux
     mag[faint, 0], magerr[faint, 0], maglim[faint, 0] = np.nan, np.nan, 25.0
     photometry = replace(
-        rows.photometry, mag=mag, magerr=magerr, maglim=maglim, undetected=faint.astype(np.int32)
+        rows.batch, mag=mag, magerr=magerr, maglim=maglim, undetected=faint.astype(np.int32)
     )  # fmt: skip
-    made = synthetic_galaxies(replace(rows, photometry=photometry), CONTEXT, 3000, 1).photometry
+    made = synthetic_galaxies(replace(rows, batch=photometry), CONTEXT, 3000, 1).batch
     lost = made.undetected == 1
     assert 0.15 < lost.mean() < 0.45
     assert (made.maglim[lost, 0] == 25).all()
@@ -125,9 +124,9 @@ def test_what_is_fainter_than_all_detections_is_undetected() -> None:
 
 def test_errors_are_those_of_rows_as_bright() -> None:
     rows = galaxies(2000, 1)
-    magerr = (0.01 * 10 ** (0.2 * (rows.photometry.mag - 18))).astype(np.float32)
-    rows = replace(rows, photometry=replace(rows.photometry, magerr=magerr))
-    made = synthetic_galaxies(rows, CONTEXT, 2000, 1).photometry
+    magerr = (0.01 * 10 ** (0.2 * (rows.batch.mag - 18))).astype(np.float32)
+    rows = replace(rows, batch=replace(rows.batch, magerr=magerr))
+    made = synthetic_galaxies(rows, CONTEXT, 2000, 1).batch
     inside = (made.mag[:, 2] > 18.2) & (made.mag[:, 2] < 20.8)
     ratio = made.magerr[inside, 2] / (0.01 * 10 ** (0.2 * (made.mag[inside, 2] - 18)))
     np.testing.assert_allclose(np.median(ratio), 1, atol=0.02)
@@ -136,7 +135,7 @@ def test_errors_are_those_of_rows_as_bright() -> None:
 
 def test_of_unknown_errors_none_are_made_up() -> None:
     rows = galaxies(40, 1)
-    rows = replace(rows, photometry=replace(rows.photometry, magerr=np.full_like(rows.photometry.mag, np.nan)))
-    made = synthetic_galaxies(rows, CONTEXT, 200, 1).photometry
+    rows = replace(rows, batch=replace(rows.batch, magerr=np.full_like(rows.batch.mag, np.nan)))
+    made = synthetic_galaxies(rows, CONTEXT, 200, 1).batch
     assert np.isnan(made.magerr).all()
     assert np.isfinite(made.mag).all()

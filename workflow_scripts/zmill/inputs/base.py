@@ -23,17 +23,17 @@ def evenly(rows: int, most: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Photometry with its spectroscopic redshift: z (n,) float64, weight (n,) float64."""
+class LabelledBatch:
+    """A batch with its spectroscopic redshifts: z (n,) float64, weight (n,) float64."""
 
-    photometry: Photometry
+    batch: Photometry
     z: NDArray[np.float64]
     weight: NDArray[np.float64]
 
     @classmethod
     def from_arrow(
         cls, sample: pa.Table, bands: tuple[str, ...], extra_names: tuple[str, ...] = (), weighted: bool = True
-    ) -> Labelled:
+    ) -> LabelledBatch:
         """Rows of `sample/<split>.parquet`, each of weight 1 if not `weighted`."""
         z, weight = (sample.column(name).to_numpy().astype(np.float64) for name in ("redshift", "weight"))
         if not weighted:
@@ -43,33 +43,33 @@ class Labelled:
     @property
     def content_hash(self) -> str:
         """xxh3-128 of everything in the rows, in hexadecimal."""
-        names = [f.name for f in fields(self.photometry) if f.name not in ("bands", "extra_names")]
-        digest = xxhash.xxh3_128(repr((self.photometry.bands, self.photometry.extra_names)).encode())
-        for array in (*(getattr(self.photometry, name) for name in names), self.z, self.weight):
+        names = [f.name for f in fields(self.batch) if f.name not in ("bands", "extra_names")]
+        digest = xxhash.xxh3_128(repr((self.batch.bands, self.batch.extra_names)).encode())
+        for array in (*(getattr(self.batch, name) for name in names), self.z, self.weight):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     @classmethod
-    def join(cls, parts: Sequence[Labelled]) -> Labelled:
+    def join(cls, parts: Sequence[LabelledBatch]) -> LabelledBatch:
         """The rows of several."""
         z, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("z", "weight"))
-        return cls(Photometry.join([part.photometry for part in parts]), z, weight)
+        return cls(Photometry.join([part.batch for part in parts]), z, weight)
 
     def __len__(self) -> int:
         return len(self.z)
 
-    def inside(self, grid: Grid) -> Labelled:
+    def inside(self, grid: Grid) -> LabelledBatch:
         """The rows whose redshift is on the grid: no density on it can describe the others."""
         rows = (self.z >= grid.z_min) & (self.z <= grid.z_max)
         return self if rows.all() else self.rows(rows)
 
-    def rows(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Labelled:
+    def rows(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> LabelledBatch:
         """Some of the rows, by a mask or by their numbers."""
-        return Labelled(self.photometry[rows], self.z[rows], self.weight[rows])
+        return LabelledBatch(self.batch[rows], self.z[rows], self.weight[rows])
 
 
 @dataclass(frozen=True)
-class Context:
+class ModelContext:
     """What a model is given in addition to its settings."""
 
     bands: tuple[str, ...]
@@ -89,12 +89,12 @@ class Context:
         seed: int,
         extra_names: Sequence[str],
         filters: dict[str, str] | None,
-    ) -> Context:
+    ) -> ModelContext:
         """From plain values: the reference band by its name, the grid by its ends and size."""
         return cls(tuple(bands), list(bands).index(reference), Grid(**grid), seed, tuple(extra_names), filters)
 
 
-def n_of_z(rows: Labelled, grid: Grid) -> Tensor:
+def n_of_z(rows: LabelledBatch, grid: Grid) -> Tensor:
     """(grid.size,) float32 n(z) of labelled rows: a weighted histogram spread linearly over the grid points next to each redshift.
 
     Redshifts beyond the grid are left out; flat where there are no others.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry
 from zmill.networks.callbacks import Callback
 from zmill.sections import Section
@@ -34,7 +34,7 @@ class Model(ABC):
     quick: ClassVar[dict[str, Any]] = {}
     """Settings with which the tests of all types fit it in seconds, and not badly."""
 
-    def __init__(self, settings: Any, context: Context) -> None:
+    def __init__(self, settings: Any, context: ModelContext) -> None:
         self.settings = settings
         self.context = context
         self.device = torch.device("cpu")
@@ -42,11 +42,13 @@ class Model(ABC):
         """Callback of the training of networks."""
 
     @abstractmethod
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+    def fit(
+        self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
+    ) -> dict[str, Any]:
         """Learn from `train`; `valid` only chooses. Returns facts for the report (history, chosen K, …), JSON-ready."""
 
     @abstractmethod
-    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+    def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         """Learn again, from all of `rows`; what validation rows have chosen in `fit` stays as it is."""
 
     @abstractmethod

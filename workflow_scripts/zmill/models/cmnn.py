@@ -16,7 +16,7 @@ from scipy.special import chdtri
 from torch import Tensor
 from torch.nn import functional
 
-from zmill.inputs.base import Labelled, evenly
+from zmill.inputs.base import LabelledBatch, evenly
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry
 from zmill.inputs.photometry.features import Fluxes
 from zmill.models import base
@@ -69,12 +69,14 @@ class ColorNeighbors(Model):
 
     settings: CMNNSettings
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+    def fit(
+        self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
+    ) -> dict[str, Any]:
         s, grid = self.settings, self.context.grid
         valid = valid.inside(grid)
         self._set_rows(train, device)
         selected = evenly(len(valid), JUDGED)
-        fluxes = Fluxes.of(valid.photometry[selected], ())
+        fluxes = Fluxes.of(valid.batch[selected], ())
         z = torch.as_tensor(valid.z[selected], dtype=torch.float32, device=device)
         curve = []
         for floor in s.floor:
@@ -90,13 +92,13 @@ class ColorNeighbors(Model):
         log(f"error floor {self.floor:g} mag, magnitude error {self.magnitude:g}, kernel {self.width:g} (1 + z)")
         return {"floor": self.floor, "magnitude": self.magnitude, "width": self.width, "curve": curve}
 
-    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+    def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         self._set_rows(rows, device)
 
-    def _set_rows(self, rows: Labelled, device: torch.device) -> None:
+    def _set_rows(self, rows: LabelledBatch, device: torch.device) -> None:
         """Store the colors of the rows."""
         rows = rows.inside(self.context.grid)
-        colors, variance = self._colors(Fluxes.of(rows.photometry, ()), 0.0)
+        colors, variance = self._colors(Fluxes.of(rows.batch, ()), 0.0)
         known = torch.isfinite(variance)
         self.center = torch.nan_to_num(torch.where(known, colors, torch.nan).nanmedian(0).values, nan=0.0)
         self.colors = torch.where(known, colors - self.center, 0.0)

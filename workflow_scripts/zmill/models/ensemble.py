@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from zmill.chunks import cache_sized_chunks, row_chunks
-from zmill.inputs.base import Labelled, evenly
+from zmill.inputs.base import LabelledBatch, evenly
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.metrics import SMALLEST_DENSITY
@@ -125,7 +125,9 @@ class Ensemble(Model):
     neighbors: MetricNeighbors | None
     """None where galaxies are moved, or training rows are very many."""
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+    def fit(
+        self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
+    ) -> dict[str, Any]:
         grid = self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self._start()
@@ -136,7 +138,7 @@ class Ensemble(Model):
             facts["neighbors"] = self.neighbors.fit(train, valid, device, log)
         facts["matched"] = self.matched.fit(self._bank(train), valid, device, log)
         judged = valid.rows(evenly(len(valid), JUDGED))
-        fluxes = Fluxes.of(judged.photometry, self.settings.extra, device)
+        fluxes = Fluxes.of(judged.batch, self.settings.extra, device)
         valid_z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
         with lanes(device) as ways:
             self.shares = self._best_shares(fluxes, valid_z, ways)
@@ -152,7 +154,7 @@ class Ensemble(Model):
         self.to(device)
         return facts
 
-    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+    def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         rows = rows.inside(self.context.grid)
         self.networks.refit(rows, device, log)
         if self.neighbors:
@@ -176,7 +178,7 @@ class Ensemble(Model):
         neighbors.callback = self.callback
         return neighbors
 
-    def _bank(self, rows: Labelled) -> Labelled:
+    def _bank(self, rows: LabelledBatch) -> LabelledBatch:
         """The rows that are neighbors of others; of very many some, the same for both kinds of neighbors."""
         self.bank = some_of(len(rows), self.settings.neighbors.bank, self.context.seed)
         return rows.rows(self.bank.numpy())
@@ -219,7 +221,7 @@ class Ensemble(Model):
 
     def _distill(
         self,
-        rows: Labelled,
+        rows: LabelledBatch,
         score: Callable[[nn.Module], float] | None,
         device: torch.device,
         log: Callable[[str], None],
@@ -256,14 +258,14 @@ class Ensemble(Model):
         return facts
 
     def _lessons(
-        self, rows: Labelled, device: torch.device, generator: torch.Generator, ways: Lanes
+        self, rows: LabelledBatch, device: torch.device, generator: torch.Generator, ways: Lanes
     ) -> tuple[Tensor, Tensor]:
         """(lessons, inputs) of the network and (lessons, grid.size) probabilities that the teachers give them.
 
         Neighbors cost more than networks: they are asked about every second galaxy, and count twice there. The network that
         learns from both answers learns their mean.
         """
-        fluxes = Fluxes.of(rows.photometry, self.settings.extra, device)
+        fluxes = Fluxes.of(rows.batch, self.settings.extra, device)
         limits = fluxes.limits()
         count = self._lessons_of(len(rows))
         made = self.networks.made
@@ -289,7 +291,9 @@ class Ensemble(Model):
         """Galaxies that the distilled network is taught on, by the number of training rows."""
         return min(PER_ROW * rows, max(LESSONS, min(rows, MOST)))
 
-    def _blends(self, rows: Labelled, fluxes: Fluxes, count: int, generator: torch.Generator) -> Iterator[Question]:
+    def _blends(
+        self, rows: LabelledBatch, fluxes: Fluxes, count: int, generator: torch.Generator
+    ) -> Iterator[Question]:
         """Blends of training rows, some at a time, and the places (n, 2) in the bank of the two rows of each."""
         device = fluxes.flux.device
         by_redshift = torch.from_numpy(np.argsort(rows.z, kind="stable")).to(device)

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from zmill.inputs.base import Labelled, evenly
+from zmill.inputs.base import LabelledBatch, evenly
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.tree_inputs import TreeInputs
 from zmill.models import base
@@ -52,12 +52,14 @@ class Forest(Model):
 
     NAMES = ("roots", "feature", "threshold", "left", "right", "start", "count", "members", "z", "weight")
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+    def fit(
+        self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
+    ) -> dict[str, Any]:
         grid, valid = self.context.grid, valid.inside(self.context.grid)
         self._grow(train, device)
         selected = evenly(len(valid), JUDGED)
         z = torch.as_tensor(valid.z[selected], dtype=torch.float32, device=device)
-        histogram = self._histogram(valid.photometry[selected])
+        histogram = self._histogram(valid.batch[selected])
         curve = [
             {"width": width, "crps": mean_crps(histogram @ kernel(grid, width, device), z, grid)} for width in WIDTHS
         ]
@@ -66,16 +68,16 @@ class Forest(Model):
         log(f"{self.settings.trees} trees of {len(self.feature):,} nodes in all; kernel {self.width:g} (1 + z)")
         return {"nodes": len(self.feature), "width": self.width, "curve": curve}
 
-    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+    def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         self._grow(rows, device)
 
-    def _grow(self, rows: Labelled, device: torch.device) -> None:
+    def _grow(self, rows: LabelledBatch, device: torch.device) -> None:
         """Grow the trees on rows and store the rows of each leaf."""
         from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 
         s, rows = self.settings, rows.inside(self.context.grid)
-        self.inputs = TreeInputs.fit(rows.photometry, s.extra)
-        x = self.inputs(rows.photometry).numpy()
+        self.inputs = TreeInputs.fit(rows.batch, s.extra)
+        x = self.inputs(rows.batch).numpy()
         kind = ExtraTreesRegressor if s.kind == "extra" else RandomForestRegressor
         forest = kind(
             s.trees,

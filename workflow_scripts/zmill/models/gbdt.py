@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.tree_inputs import TreeInputs
 from zmill.models import base
@@ -66,29 +66,31 @@ class BoostedDensity(Model):
 
     settings: GBDTSettings
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+    def fit(
+        self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
+    ) -> dict[str, Any]:
         valid = valid.inside(self.context.grid)
         self._boost(train, valid, [self.settings.rounds] * (self.settings.bases - 1))
         self.bump, self.sharpen = 0.0, 1.0
         self._prepare()
-        curve = self._curve(self._coefficients(valid.photometry), torch.as_tensor(valid.z, dtype=torch.float32))
+        curve = self._curve(self._coefficients(valid.batch), torch.as_tensor(valid.z, dtype=torch.float32))
         best = min(curve, key=lambda point: point["cde_loss"])
         self.bump, self.sharpen = best["bump"], best["sharpen"]
         trees = sum(booster.num_trees() for booster in self.boosters)
         log(f"{trees:,} trees; densities cut at {self.bump:g} of their peak, to the power {self.sharpen:g}")
         return {"trees": trees, "bump": self.bump, "sharpen": self.sharpen, "curve": curve}
 
-    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+    def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         self._boost(rows, None, [booster.num_trees() for booster in self.boosters])
 
-    def _boost(self, rows: Labelled, valid: Labelled | None, rounds: list[int]) -> None:
+    def _boost(self, rows: LabelledBatch, valid: LabelledBatch | None, rounds: list[int]) -> None:
         """Grow the trees of every coefficient: at most `rounds` with early stopping, or exactly `rounds` without validation rows."""
         import lightgbm
 
         s, grid = self.settings, self.context.grid
         rows = rows.inside(grid)
-        self.inputs = TreeInputs.fit(rows.photometry, s.extra)
-        x, target = self.inputs(rows.photometry).numpy(), basis(grid, rows.z, s.bases)
+        self.inputs = TreeInputs.fit(rows.batch, s.extra)
+        x, target = self.inputs(rows.batch).numpy(), basis(grid, rows.z, s.bases)
         parameters = {
             "objective": "l2",
             "learning_rate": s.lr,
@@ -107,7 +109,7 @@ class BoostedDensity(Model):
         valid_sets, valid_target = [], np.zeros((0, s.bases))
         if valid is not None:
             valid_target = basis(grid, valid.z, s.bases)
-            valid_x = self.inputs(valid.photometry).numpy()
+            valid_x = self.inputs(valid.batch).numpy()
             valid_sets = [lightgbm.Dataset(valid_x, valid_target[:, 0], reference=data, free_raw_data=False)]
         self.boosters: list[lightgbm.Booster] = []
         for number, most in enumerate(rounds, 1):

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
 
-from zmill.inputs.base import Labelled, evenly
+from zmill.inputs.base import LabelledBatch, evenly
 from zmill.inputs.photometry import scaling
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Columns
@@ -70,25 +70,27 @@ class Neighbors(Model):
 
     settings: KNNSettings
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+    def fit(
+        self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
+    ) -> dict[str, Any]:
         s, valid = self.settings, valid.inside(self.context.grid)
         self._set_rows(train, device)
         selected = evenly(len(valid), JUDGED)
-        curve = self._curve(valid.photometry[selected], torch.as_tensor(valid.z[selected], dtype=torch.float32))
+        curve = self._curve(valid.batch[selected], torch.as_tensor(valid.z[selected], dtype=torch.float32))
         best = min(curve, key=lambda point: (point[s.choose], point["k"]))
         self.k, self.width = int(best["k"]), float(best["width"])
         self._prepare()
         log(f"k = {self.k}, kernel width {self.width:g} (1 + z), selected by {s.choose} on {len(selected):,} rows")
         return {"k": self.k, "width": self.width, "curve": curve}
 
-    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+    def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         self._set_rows(rows, device)
 
-    def _set_rows(self, rows: Labelled, device: torch.device) -> None:
+    def _set_rows(self, rows: LabelledBatch, device: torch.device) -> None:
         """Store the scaled rows among which neighbors are searched."""
         rows = rows.inside(self.context.grid)
-        self.columns = Columns.fit(rows.photometry, self.settings.extra, self.settings.colors)
-        raw = self.columns(rows.photometry)
+        self.columns = Columns.fit(rows.batch, self.settings.extra, self.settings.colors)
+        raw = self.columns(rows.batch)
         self.scaler = scaling.fit(self.settings.scaling, raw)
         self.inputs = self.scaler(raw)
         self.z = torch.as_tensor(rows.z, dtype=torch.float32)

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.models.base import Model
@@ -65,11 +65,13 @@ class MetricNeighbors(Model):
 
     settings: NCASettings
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+    def fit(
+        self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
+    ) -> dict[str, Any]:
         grid = self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self._prepare(train, device)
-        valid_inputs = self.features(Fluxes.of(valid.photometry, self.settings.extra, device))
+        valid_inputs = self.features(Fluxes.of(valid.batch, self.settings.extra, device))
         valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
 
         def score(network: nn.Module) -> float:
@@ -82,16 +84,16 @@ class MetricNeighbors(Model):
         self.to(device)
         return facts[0] | {"best_epochs": self.epochs}
 
-    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+    def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         self._prepare(rows.inside(self.context.grid), device)
         for number in range(self.settings.members):
             self._train(number, None, log)
         self.to(device)
 
-    def _prepare(self, rows: Labelled, device: torch.device) -> None:
+    def _prepare(self, rows: LabelledBatch, device: torch.device) -> None:
         """Fit the scaling of the inputs on the training rows, and store a subset of the rows as neighbors."""
         s = self.settings
-        self._fluxes = Fluxes.of(rows.photometry, s.extra, device)
+        self._fluxes = Fluxes.of(rows.batch, s.extra, device)
         self.features = Luptitudes(len(self.context.bands), len(s.extra)).to(device)
         self.features.fit(self._fluxes)
         self._z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)

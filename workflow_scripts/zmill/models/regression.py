@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zmill.chunks import cache_sized_chunks
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry import scaling as scalers
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Columns
@@ -49,7 +49,7 @@ class PointNetwork(LocationScaleModel):
 
     settings: PointSettings
 
-    def __init__(self, settings: PointSettings, context: Context) -> None:
+    def __init__(self, settings: PointSettings, context: ModelContext) -> None:
         super().__init__(settings, context)
         bands = len(context.bands)
         self.inputs = bands + len(settings.extra) + (bands - 1 if settings.colors else 0)
@@ -68,35 +68,39 @@ class PointNetwork(LocationScaleModel):
         return adamw(parameters, schedule)
 
     def fit(
-        self, train_rows: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]
+        self, train_rows: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
     ) -> dict[str, Any]:
         valid = valid.inside(self.context.grid)
         valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
         self.kernel = ResidualKernel(50.0, torch.zeros(6), torch.zeros(2), torch.ones(2))
-        facts = self._train(train_rows, (valid.photometry, valid_z), device, log)
+        facts = self._train(train_rows, (valid.batch, valid_z), device, log)
         self.epochs = int(facts["best_epoch"])
-        valid_x, magnitude = self._inputs_of(valid.photometry)
+        valid_x, magnitude = self._inputs_of(valid.batch)
         with torch.inference_mode():
             z_hat = self.network(valid_x[None])[0, :, 0]
         self.kernel = ResidualKernel.fit(z_hat.clone(), magnitude.clone(), valid_z)
         self.to(device)
         return facts | {"residuals": {"student_nu": self.kernel.nu}}
 
-    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+    def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         self._train(rows, None, device, log)
         self.to(device)
 
     def _train(
-        self, rows: Labelled, valid: tuple[Photometry, Tensor] | None, device: torch.device, log: Callable[[str], None]
+        self,
+        rows: LabelledBatch,
+        valid: tuple[Photometry, Tensor] | None,
+        device: torch.device,
+        log: Callable[[str], None],
     ) -> dict[str, Any]:
         """Train from the beginning; without validation rows, for the number of epochs that was selected with them."""
         s, seed, rows = self.settings, self.context.seed, rows.inside(self.context.grid)
-        self.columns = Columns.fit(rows.photometry, s.extra, s.colors)
-        self.scaler = scalers.fit(s.scaling, self.columns(rows.photometry))
+        self.columns = Columns.fit(rows.batch, s.extra, s.colors)
+        self.scaler = scalers.fit(s.scaling, self.columns(rows.batch))
         torch.manual_seed(seed)
         self.network = self.build()
         self.to(device)
-        x = self._inputs_of(rows.photometry)[0].contiguous()
+        x = self._inputs_of(rows.batch)[0].contiguous()
         z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
         weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
 

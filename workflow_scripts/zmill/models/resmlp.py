@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zmill.chunks import cache_sized_chunks
-from zmill.inputs.base import Labelled, evenly
+from zmill.inputs.base import LabelledBatch, evenly
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.inputs.photometry.synthetic import synthetic_galaxies
@@ -95,7 +95,9 @@ class ResidualEnsemble(Model):
     made: Photometry | None = None
     """These further galaxies; None where none are made."""
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+    def fit(
+        self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
+    ) -> dict[str, Any]:
         s, grid = self.settings, self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self.before = self.made = None
@@ -103,7 +105,7 @@ class ResidualEnsemble(Model):
         fluxes = self._prepare(train, device)
         self.before = self._pretrained(train, device, log)
         judged = valid.rows(evenly(len(valid), JUDGED))
-        valid_inputs = self.features(Fluxes.of(judged.photometry, s.extra, device))
+        valid_inputs = self.features(Fluxes.of(judged.batch, s.extra, device))
         valid_z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
 
         def score(network: nn.Module) -> float:
@@ -113,11 +115,13 @@ class ResidualEnsemble(Model):
         self.epochs = int(facts["best_epoch"])
         return facts
 
-    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+    def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         rows = rows.inside(self.context.grid)
         self._learn(rows, self._prepare(rows, device), None, log)
 
-    def _pretrained(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Tensor] | None:
+    def _pretrained(
+        self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]
+    ) -> dict[str, Tensor] | None:
         """Weights of networks that were trained on galaxies made of training rows; None where none are made."""
         s, filters = self.settings, self.context.filters or {}
         unknown = [band for band in self.context.bands if band not in filters]
@@ -128,14 +132,14 @@ class ResidualEnsemble(Model):
             return None
         log(f"making {s.moved:,} galaxies of {len(rows):,} by moving them in redshift")
         made = synthetic_galaxies(rows, self.context, s.moved + self.spare, self.context.seed)
-        self.made, made = made.photometry[s.moved :], made.rows(np.arange(s.moved))
+        self.made, made = made.batch[s.moved :], made.rows(np.arange(s.moved))
         schedule = s.model_copy(update={"epochs": s.passes, "batch": BATCH * s.batch})
-        self._train(made, Fluxes.of(made.photometry, s.extra, device), schedule, None, log, "networks, moved galaxies")
+        self._train(made, Fluxes.of(made.batch, s.extra, device), schedule, None, log, "networks, moved galaxies")
         return self.network.state_dict()
 
-    def _prepare(self, rows: Labelled, device: torch.device) -> Fluxes:
+    def _prepare(self, rows: LabelledBatch, device: torch.device) -> Fluxes:
         """Fluxes of training rows; the first also scale the inputs."""
-        fluxes = Fluxes.of(rows.photometry, self.settings.extra, device)
+        fluxes = Fluxes.of(rows.batch, self.settings.extra, device)
         if self.before is None:
             self.features = Luptitudes(len(self.context.bands), len(self.settings.extra)).to(device)
             self.features.fit(fluxes)
@@ -143,7 +147,7 @@ class ResidualEnsemble(Model):
 
     def _learn(
         self,
-        rows: Labelled,
+        rows: LabelledBatch,
         fluxes: Fluxes,
         score: Callable[[nn.Module], float] | None,
         log: Callable[[str], None],
@@ -157,7 +161,7 @@ class ResidualEnsemble(Model):
 
     def _train(
         self,
-        rows: Labelled,
+        rows: LabelledBatch,
         fluxes: Fluxes,
         s: ResMLPSettings,
         score: Callable[[nn.Module], float] | None,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zmill import sed
 from zmill.config import ConfigError
-from zmill.inputs.base import Context, Labelled, evenly
+from zmill.inputs.base import LabelledBatch, ModelContext, evenly
 from zmill.inputs.photometry.batch import MAGNITUDES, Photometry
 from zmill.inputs.photometry.features import Columns, Fluxes
 from zmill.models import base
@@ -179,11 +179,13 @@ class TemplateFit(Model):
 
     settings: TemplateSettings
 
-    def __init__(self, settings: TemplateSettings, context: Context) -> None:
+    def __init__(self, settings: TemplateSettings, context: ModelContext) -> None:
         super().__init__(settings, context)
         self._log_prior = torch.from_numpy(log_prior(settings.prior, context.grid.z, settings.per_gap))
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+    def fit(
+        self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
+    ) -> dict[str, Any]:
         s, context = self.settings, self.context
         names = context.filters or {}
         absent = [band for band in context.bands if band not in names]
@@ -201,7 +203,7 @@ class TemplateFit(Model):
         self.refit(train, device, log)
         valid = valid.inside(context.grid)
         selected = evenly(len(valid), JUDGED)
-        curve = self._curve(valid.photometry[selected], torch.as_tensor(valid.z[selected], dtype=torch.float32))
+        curve = self._curve(valid.batch[selected], torch.as_tensor(valid.z[selected], dtype=torch.float32))
         best = min(curve, key=lambda point: point["crps"])
         self.floor, self.smooth = best["floor"], best["smooth"]
         self.to(device)
@@ -215,8 +217,8 @@ class TemplateFit(Model):
             "curve": curve,
         }
 
-    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
-        self.columns = Columns.fit(rows.photometry, (), False)
+    def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
+        self.columns = Columns.fit(rows.batch, (), False)
         self.zero_points = torch.zeros(len(self.context.bands))
         self.to(device)
         rows = rows.inside(self.context.grid)
@@ -235,14 +237,14 @@ class TemplateFit(Model):
                 curve.append({"floor": self.floor, "smooth": smooth, "crps": mean_crps(density, z, grid)})
         return curve
 
-    def _fit_zero_points(self, train: Labelled) -> Tensor:
+    def _fit_zero_points(self, train: LabelledBatch) -> Tensor:
         """(bands,) magnitudes to subtract: the median residual of the best template at the spectroscopic redshift.
 
         The zero point of the reference band is 0, because an offset common to all bands is a change of amplitude.
         """
         rows = evenly(len(train), FITTED)
         grid = self.context.grid
-        flux, weight = self._fluxes(train.photometry[rows])
+        flux, weight = self._fluxes(train.batch[rows])
         z = torch.as_tensor(train.z[rows], dtype=torch.float32, device=self.device)
         position = (z - grid.z_min) / grid.step
         cell = position.long().clamp(0, grid.size - 2)

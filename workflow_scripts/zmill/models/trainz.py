@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zmill.inputs.base import Labelled, n_of_z
+from zmill.inputs.base import LabelledBatch, n_of_z
 from zmill.inputs.photometry.batch import Photometry
 from zmill.models import base
 from zmill.models.base import Model
@@ -27,11 +27,13 @@ class TrainZ(Model):
     Settings = Settings
     min_train = 1
 
-    def fit(self, train: Labelled, valid: Labelled, device: torch.device, log: Callable[[str], None]) -> dict[str, Any]:
+    def fit(
+        self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
+    ) -> dict[str, Any]:
         self.refit(train, device, log)
         return {}
 
-    def refit(self, rows: Labelled, device: torch.device, log: Callable[[str], None]) -> None:
+    def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         self.density = n_of_z(rows, self.context.grid)[None]
 
     def predict(self, batch: Photometry) -> Tensor:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zmill import metrics
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order
 from zmill.chunks import row_chunks
-from zmill.inputs.base import Labelled
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry import missing_bands
 from zmill.inputs.photometry.missing_bands import BandRemoval
 from zmill.metrics import FloatArray, Metrics, PdfScores
@@ -60,7 +60,7 @@ class Predicted:
     seconds: float
 
 
-def predict_rows(trained: TrainedModel, rows: Labelled) -> Predicted:
+def predict_rows(trained: TrainedModel, rows: LabelledBatch) -> Predicted:
     """Predict labelled rows and score their densities."""
     grid = trained.context.grid
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*points.COLUMNS, *conformal.COLUMNS, "ood")}
@@ -69,7 +69,7 @@ def predict_rows(trained: TrainedModel, rows: Labelled) -> Predicted:
     seconds = 0.0
     size = BATCH_CPU if trained.model.device.type == "cpu" else BATCH_GPU
     for part in row_chunks(max(len(rows), 1), size):
-        batch = rows.photometry[part]
+        batch = rows.batch[part]
         started = time.perf_counter()
         density, levels, ood = trained.predict_all(batch)
         found, z = points.summarize_with(density, grid, points.LEVELS, levels)
@@ -100,8 +100,8 @@ def predict_sample(
     in seconds that densities and point estimates took.
     """
     context = trained.context
-    labelled = Labelled.from_arrow(sample, context.bands, context.extra_names)
-    photometry = labelled.photometry
+    labelled = LabelledBatch.from_arrow(sample, context.bands, context.extra_names)
+    photometry = labelled.batch
     found = predict_rows(trained, labelled)
     table = {
         "object_id": sample.column("object_id"),
@@ -300,13 +300,13 @@ def missing_band_metrics(
     """
     context = trained.context
     drawn = np.sort(np.random.default_rng(seed).permutation(len(sample))[:TEST_ROWS])
-    rows = Labelled.from_arrow(sample.take(pa.array(drawn)), context.bands, context.extra_names)
+    rows = LabelledBatch.from_arrow(sample.take(pa.array(drawn)), context.bands, context.extra_names)
     found = []
     for pattern in missing_bands.missing_band_tests(context.bands, context.reference):
-        mask = removal.concerns(rows.photometry, pattern)
+        mask = removal.concerns(rows.batch, pattern)
         if not mask.any():
             continue
-        lost = Labelled(removal.apply(rows.photometry[mask], pattern), rows.z[mask], rows.weight[mask])
+        lost = LabelledBatch(removal.apply(rows.batch[mask], pattern), rows.z[mask], rows.weight[mask])
         predicted = predict_rows(trained, lost)
         column = {name: predicted.columns[name] for name in ("z_mean", "z_median")}
         column |= {name: getattr(predicted.scores, name) for name in SCORES}

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zmill.inputs.base import Labelled, evenly, n_of_z
+from zmill.inputs.base import LabelledBatch, evenly, n_of_z
 from zmill.inputs.photometry.batch import MASKS, Photometry
 from zmill.inputs.photometry.missing_bands import BandRemoval, MissingPattern
 from zmill.kernels.simd import INTS, Code, Compiled, Shape, Value, a_block_at_least
@@ -84,7 +84,7 @@ class Prior:
         """(kinds, 4) cumulative probabilities of the ends of intervals, as `Conformal.levels`."""
         return conformal.levels(self.contents, device)
 
-    def of(self, rows: Labelled, grid: Grid) -> Prior:
+    def of(self, rows: LabelledBatch, grid: Grid) -> Prior:
         """The same prior weights with the n(z) of other training rows."""
         return replace(self, density=n_of_z(rows, grid))
 
@@ -102,8 +102,8 @@ class Prior:
 def fit(
     densities: Callable[[Photometry], Tensor],
     grid: Grid,
-    train: Labelled,
-    calib: Labelled,
+    train: LabelledBatch,
+    calib: LabelledBatch,
     far: NDArray[np.bool_],
     removal: BandRemoval,
 ) -> Prior:
@@ -116,25 +116,25 @@ def fit(
     removal : removal of bands from rows of this survey.
     """
     density = n_of_z(train, grid)
-    bands = range(len(train.photometry.bands))
-    measured = calib.photometry.measured
+    bands = range(len(train.batch.bands))
+    measured = calib.batch.measured
     found = []
     for band in bands:
         rows = np.flatnonzero(measured[:, band])
         some = calib.rows(rows[evenly(len(rows), REMOVAL_ROWS)] if len(rows) else rows)
         lost = MissingPattern(f"only {band}", tuple(other for other in bands if other != band))
-        found.append(_fitted(densities, grid, density, replace(some, photometry=removal.apply(some.photometry, lost))))
-    few = kinds_of(only_band(calib.photometry), far, len(bands))
+        found.append(_fitted(densities, grid, density, replace(some, batch=removal.apply(some.batch, lost))))
+    few = kinds_of(only_band(calib.batch), far, len(bands))
     found.append(_fitted(densities, grid, density, calib.rows(few == len(bands))))
     found.append((1.0, _contents(_of_prior(density, grid, calib.z)[1], calib.weight)))
     return Prior(density, tuple(weight for weight, _ in found), tuple(contents for _, contents in found))
 
 
 def _fitted(
-    densities: Callable[[Photometry], Tensor], grid: Grid, prior: Tensor, rows: Labelled
+    densities: Callable[[Photometry], Tensor], grid: Grid, prior: Tensor, rows: LabelledBatch
 ) -> tuple[float, tuple[float, ...]]:
     """The prior weight of rows of one kind, and the contents of their intervals."""
-    f, below = _at(lambda part: densities(rows.photometry[part]), grid, rows.z)
+    f, below = _at(lambda part: densities(rows.batch[part]), grid, rows.z)
     n, n_below = _of_prior(prior, grid, rows.z)
     known = np.isfinite(f)  # where a model gives no density, the density is n(z)
     f, below = np.where(known, f, n), np.where(known, below, n_below)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import zmill
 from zmill.catalog.files import MEND, Damaged, atomic_write, file_hash, read_json, write_json
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.models.registry import model_class
 from zmill.networks.callbacks import Callback, State
 from zmill.pdf.calibration import Calibration
@@ -105,7 +105,7 @@ def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...
             f"(written by {description['versions']['zmill']}): train it again. {error}"
         ) from None
     keys = ("bands", "reference", "grid", "seed", "extra_names", "filters")
-    context = Context.named(**{key: description[key] for key in keys})
+    context = ModelContext.named(**{key: description[key] for key in keys})
     model = cls(settings, context)
     try:
         model.restore(_part(tensors, "model."), description["state"])
@@ -231,7 +231,9 @@ class Checkpoint(Callback):
         self.earlier_seconds = about["seconds"]
 
 
-def identity(type_: str, settings: BaseModel, context: Context, rows: Iterable[Labelled], device: torch.device) -> str:
+def identity(
+    type_: str, settings: BaseModel, context: ModelContext, rows: Iterable[LabelledBatch], device: torch.device
+) -> str:
     """Hash of everything that a training depends on: settings, seed, bands, grid, all rows, versions, kind of device."""
     about = {
         "type": type_,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zmill import metrics
 from zmill.chunks import row_chunks
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.missing_bands import BandRemoval, Fill
 from zmill.models.base import Model
@@ -55,7 +55,7 @@ class TrainedModel:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def context(self) -> Context:
+    def context(self) -> ModelContext:
         """The context of the model: bands, grid, seed."""
         return self.model.context
 
@@ -114,10 +114,10 @@ def fit_and_calibrate(
     name: str,
     type_: str,
     settings: Any,
-    context: Context,
-    train: Labelled,
-    valid: Labelled,
-    calib: Labelled,
+    context: ModelContext,
+    train: LabelledBatch,
+    valid: LabelledBatch,
+    calib: LabelledBatch,
     device: torch.device,
     log: Callable[[str], None],
     callback: Callback | None = None,
@@ -164,10 +164,8 @@ def fit_and_calibrate(
     model.to(device)
     seconds = time.monotonic() - started + model.callback.earlier_seconds
     with torch.inference_mode():
-        found, pit = calibration_fit.fit(
-            lambda rows: model.predict(calib.photometry[rows]), grid, calib.z, calib.weight
-        )
-        magnitude = calib.photometry.mag[:, context.reference].astype(np.float64)
+        found, pit = calibration_fit.fit(lambda rows: model.predict(calib.batch[rows]), grid, calib.z, calib.weight)
+        magnitude = calib.batch.mag[:, context.reference].astype(np.float64)
         intervals = conformal.fit(pit, magnitude, calib.weight)
         scores = _scores(model, found, valid)
     log(
@@ -175,11 +173,11 @@ def fit_and_calibrate(
         f"{max(len(found.remap) - 1, 0)}, {'by row' if found.local else 'the same for all rows'}; "
         f"intervals in {intervals.bins - 1} bins of magnitude"
     )
-    detector = out_of_distribution.fit(train.photometry, context.reference, context.seed)
+    detector = out_of_distribution.fit(train.batch, context.reference, context.seed)
     with torch.inference_mode():
         fitted_prior = prior.fit(
             lambda batch: found(model.predict(batch).float(), grid),
-            *(grid, train, calib, detector(calib.photometry), BandRemoval.of(train.photometry, fill)),
+            *(grid, train, calib, detector(calib.batch), BandRemoval.of(train.batch, fill)),
         )
     weights = ", ".join(
         f"{band} {weight:.2g}" for band, weight in zip(context.bands, fitted_prior.weights, strict=False)
@@ -197,9 +195,9 @@ def fit_and_calibrate(
     return TrainedModel(name, type_, model, found, intervals, detector, fitted_prior, facts)
 
 
-def _check_varies(name: str, train: Labelled) -> None:
+def _check_varies(name: str, train: LabelledBatch) -> None:
     """Refuse photometry that is constant over all rows; for single constant bands, `sample.json` has a warning."""
-    bands, mag = train.photometry.bands, train.photometry.mag
+    bands, mag = train.batch.bands, train.batch.mag
     values = [np.unique(band[np.isfinite(band)]) for band in mag.T]
     if max(map(len, values)) > 1:
         return
@@ -211,7 +209,7 @@ def _check_varies(name: str, train: Labelled) -> None:
     )
 
 
-def refit(trained: TrainedModel, rows: Labelled, log: Callable[[str], None]) -> None:
+def refit(trained: TrainedModel, rows: LabelledBatch, log: Callable[[str], None]) -> None:
     """Refit a calibrated model on all of `rows`, which include the validation and calibration rows.
 
     The settings selected on validation rows and the calibration are kept.
@@ -221,18 +219,18 @@ def refit(trained: TrainedModel, rows: Labelled, log: Callable[[str], None]) -> 
     started = time.monotonic()
     model.refit(rows, model.device, log)
     model.to(model.device)
-    trained.detector = out_of_distribution.fit(rows.photometry, context.reference, context.seed)
+    trained.detector = out_of_distribution.fit(rows.batch, context.reference, context.seed)
     trained.prior = trained.prior.of(rows, context.grid)
     trained.facts["rows"]["refit"] = len(rows)
     trained.facts["refit_seconds"] = round(time.monotonic() - started, 3)
 
 
-def _scores(model: Model, calibration: Calibration, rows: Labelled) -> dict[str, dict[str, Any]]:
+def _scores(model: Model, calibration: Calibration, rows: LabelledBatch) -> dict[str, dict[str, Any]]:
     """Metrics of densities `before` and `after` calibration, and how many PITs are in each of 20 bins."""
     grid = model.context.grid
     parts: dict[str, list[metrics.PdfScores]] = {"before": [], "after": []}
     for part in row_chunks(len(rows), BATCH):
-        plain = model.predict(rows.photometry[part])
+        plain = model.predict(rows.batch[part])
         for when, density in (("before", plain), ("after", calibration(plain, grid))):
             parts[when].append(metrics.pdf_scores(density, grid, rows.z[part]))
     found = {}

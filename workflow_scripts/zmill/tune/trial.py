@@ -19,7 +19,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from zmill.config import Search
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.metrics import badness
 from zmill.models.base import Settings
 from zmill.models.registry import model_class
@@ -55,16 +55,16 @@ class Task:
     search: Search
     metric: str
     seed: int
-    context: Context
+    context: ModelContext
     sample: dict[str, pa.Table]
     weighted: bool
     device: torch.device
     log: Callable[[str], None]
 
-    def rows(self, split: str) -> Labelled:
+    def rows(self, split: str) -> LabelledBatch:
         """The rows of a split."""
         context = self.context
-        return Labelled.from_arrow(self.sample[split], context.bands, context.extra_names, self.weighted)
+        return LabelledBatch.from_arrow(self.sample[split], context.bands, context.extra_names, self.weighted)
 
     @property
     def study(self) -> str:

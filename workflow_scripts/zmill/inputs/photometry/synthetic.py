@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zmill import sed
 from zmill.chunks import row_chunks
-from zmill.inputs.base import Context, Labelled
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry, bits, mask_of
 
 Array = NDArray[np.float64]
@@ -48,7 +48,7 @@ def template_colors(filters: list[sed.Filter], z_max: float) -> sed.Colors:
     return sed.Colors(z, table.transpose(0, 2, 1, 3))
 
 
-def synthetic_galaxies(rows: Labelled, context: Context, number: int, seed: int) -> Labelled:
+def synthetic_galaxies(rows: LabelledBatch, context: ModelContext, number: int, seed: int) -> LabelledBatch:
     """Make synthetic galaxies from training rows, at redshifts and magnitudes near theirs.
 
     Parameters
@@ -67,7 +67,7 @@ def synthetic_galaxies(rows: Labelled, context: Context, number: int, seed: int)
     filters = list(sed.load_filters([context.filters[band] for band in context.bands]))
     colors = template_colors(filters, grid.z_max)
     last = colors.flux.shape[1] - 1
-    known = np.flatnonzero(rows.photometry.measured.any(1) & (rows.weight > 0))
+    known = np.flatnonzero(rows.batch.measured.any(1) & (rows.weight > 0))
     sources = rows.rows(np.sort(rng.permutation(known)[:SOURCES]))
     type_, ebv, bright, residuals = _fitted(sources, context.reference, colors, rng)
     chosen = rng.choice(len(sources), number, p=sources.weight / sources.weight.sum())
@@ -78,17 +78,17 @@ def synthetic_galaxies(rows: Labelled, context: Context, number: int, seed: int)
     flux = colors.fluxes(z, type_, ebv)
     flux *= np.exp(_shifted(residuals[chosen], np.log([band.pivot for band in filters]), np.log1p(z) - np.log1p(own)))
     flux *= (bright[chosen] * 10 ** (-0.4 * BRIGHTNESS * rng.normal(size=number)) / flux[:, context.reference])[:, None]
-    return Labelled(_observed(flux, sources.photometry[chosen], rows.photometry, rng), z, np.ones(number))
+    return LabelledBatch(_observed(flux, sources.batch[chosen], rows.batch, rng), z, np.ones(number))
 
 
 def _fitted(
-    rows: Labelled, reference: int, colors: sed.Colors, rng: np.random.Generator
+    rows: LabelledBatch, reference: int, colors: sed.Colors, rng: np.random.Generator
 ) -> tuple[Array, Array, Array, Array]:
     """Fit rows at their redshifts: (n,) types, dust and fluxes in the reference band, and (n, bands) residuals in ln flux.
 
     Type and dust are drawn from their posterior. Residuals are shrunk according to their noise; they are 0 where not measured.
     """
-    p = rows.photometry
+    p = rows.batch
     there = p.measured
     flux = np.where(there, _flux(p.mag), 0.0)
     noise = np.where(there, np.nan_to_num(p.magerr / MAGNITUDES), 0.0)
