@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zmill.inputs.photometry.batch import MASKS, Photometry
+from zmill.inputs.photometry.batch import Photometry
 from zmill.kernels.fused import Fused
-from zmill.kernels.simd import INTS, Code, Compiled, Shape, Value, a_block_at_least
 from zmill.kernels.table import Table
 from zmill.models.base import LocationScaleModel
 from zmill.networks.device import sent
@@ -301,33 +299,13 @@ def _flags(
     few_bands: NDArray[np.bool_],
     grid: Grid,
 ) -> NDArray[np.int32]:
-    cut = batch.column("cut").to_numpy() if "cut" in batch.schema.names else np.zeros(len(rows), np.int32)
-    given = (cut.astype(np.int32, copy=False), rows.undetected, rows.unobserved, rows.imputed, mode)
-    padded = [a_block_at_least(array) for array in given]
-    flags = np.empty(len(padded[0]), np.int32)
-    _flagged(grid)(*padded, flags, len(flags))
-    flags = flags[: len(rows)]
-    flags[ood] |= OOD
-    flags[few_bands] |= FEW_BANDS
+    flags = np.zeros(len(rows), np.int32)
+    cut = [(FAILS_CUT, batch.column("cut").to_numpy() != 0)] if "cut" in batch.schema.names else []
+    bits = [(IMPUTED, rows.imputed != 0), (UNDETECTED, rows.undetected != 0), (UNOBSERVED, rows.unobserved != 0)]
+    edge = (mode < np.float32(grid.z_min + grid.step)) | (mode > np.float32(grid.z_max - grid.step))
+    for bit, holds in (*cut, *bits, (OOD, ood), (FEW_BANDS, few_bands), (GRID_EDGE, edge)):
+        flags |= np.int32(bit) * holds
     return flags
-
-
-@lru_cache(maxsize=8)
-def _flagged(grid: Grid) -> Compiled:
-    """All bits of `flags` except `OOD` and `FEW_BANDS`, in one compiled pass."""
-    arrays: dict[str, tuple[Any, Shape]] = dict.fromkeys(("cut", *MASKS), (np.int32, ("rows",)))
-    code = Code({**arrays, "mode": (np.float32, ("rows",)), "flags": (np.int32, ("rows",))}, ("rows",))
-
-    def block(row: Value) -> None:
-        cut, undetected, unobserved, imputed = (code.load(getattr(code, name), row, INTS) for name in ("cut", *MASKS))
-        mode, none = code.load(code.mode, row), code.constant(0, INTS)
-        flags = ((mode < grid.z_min + grid.step) | (mode > grid.z_max - grid.step)).where(GRID_EDGE, none)
-        for bit, mask in ((FAILS_CUT, cut), (IMPUTED, imputed), (UNDETECTED, undetected), (UNOBSERVED, unobserved)):
-            flags = flags | ((mask < 0) | (mask > 0)).where(bit, none)
-        code.store(flags, code.flags, row)
-
-    code.each_block(code.rows, block)
-    return code.compiled()
 
 
 def _plain(values: Tensor) -> Tensor:

@@ -8,10 +8,6 @@ training rows that were held out from the centers. The cost is one matrix produc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, reduce
-from itertools import pairwise
-from operator import add
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from zmill.inputs.photometry.batch import Photometry
-from zmill.kernels.simd import BYTE, HUGE, Code, Compiled, Shape, Value, a_block_at_least
+from zmill.kernels.nearest import farther_than
 
 CENTERS = 128
 ROWS_PER_CENTER = 20
@@ -53,43 +49,9 @@ class Detector:
         return (nearest + (white * white).sum(1)).clamp_min(0)
 
     def __call__(self, batch: Photometry) -> NDArray[np.bool_]:
-        """(n,) whether the row is out of distribution."""
-        mag, centers = a_block_at_least(batch.mag), self.centers.T.contiguous().numpy()
-        far = np.empty(len(mag), np.bool_)
-        self._far(mag, centers, far, len(mag))
-        return far[: len(batch)]
-
-    @cached_property
-    def _far(self) -> Compiled:
-        """The compiled comparison of `distance2` with the threshold."""
-        features, size = self.scale.shape
-        arrays: dict[str, tuple[Any, Shape]] = {
-            "mag": (np.float32, ("rows", features)),
-            "centers": (np.float32, (self.centers.shape[1], size + 1)),
-            "far": (np.bool_, ("rows",)),
-        }
-        code = Code(arrays, ("rows",))
-        fill, scale = self.fill.tolist(), self.scale.tolist()
-
-        def block(row: Value) -> None:
-            mag = [code.of_rows(code.mag, row, features, band) for band in range(features)]
-            values = [mag[self.reference], *(a - b for a, b in pairwise(mag))]
-            known = [value.finite().where(value - of, code.constant(0)) for value, of in zip(values, fill, strict=True)]
-            white = [reduce(add, (value * by[k] for value, by in zip(known, scale, strict=True))) for k in range(size)]
-
-            def nearer(center: Value, nearest: Value) -> tuple[Value]:
-                start = center * (size + 1)
-                distance = code.spread(code.centers, start + size)
-                for k, value in enumerate(white):
-                    distance = distance + value * code.spread(code.centers, start + k)
-                return (distance.min(nearest),)
-
-            (nearest,) = code.loop(0, self.centers.shape[1], 1, nearer, code.constant(HUGE))
-            far = reduce(add, (value * value for value in white)) + nearest > self.threshold
-            code.store(far.where(1, code.lanes() * 0), code.far, row, BYTE)
-
-        code.each_block(code.rows, block)
-        return code.compiled()
+        """(n,) whether the row is out of distribution: the comparison of `distance2` with the threshold."""
+        arrays = (one.numpy() for one in (self.fill, self.scale, self.centers))
+        return farther_than(self.threshold, batch.mag, self.reference, *arrays)
 
     def _white(self, features: NDArray[np.float32]) -> Tensor:
         values = torch.from_numpy(features)
