@@ -31,7 +31,7 @@ def test_applied_equals_the_network(waves: int) -> None:
 @pytest.mark.parametrize("rows", [1, 17, 2048])
 def test_layers_in_one_pass_are_the_network(rows: int, onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not onednn:
-        monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
+        monkeypatch.setattr("zmill.networks.onednn.fuses_relu", lambda: False)
     torch.manual_seed(2)
     trained = FullyConnected(1, 6, (32, 16), 1)
     for parameter in trained.parameters():
@@ -47,7 +47,8 @@ def test_layers_in_one_pass_are_the_network(rows: int, onednn: bool, monkeypatch
 def test_whole_numbers_say_what_the_network_says_of_every_row_alone(
     blocks: int, waves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zmill.networks.inference.multiplies_int8", lambda device: True)
+    for check in ("multiplies_int8", "multiplies_integers"):
+        monkeypatch.setattr(f"zmill.networks.inference.{check}", lambda *device: True)
     trained = network(1, blocks=blocks, waves=waves)
     x = torch.randn(300, 10)
     with torch.inference_mode():

@@ -84,8 +84,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 def multiplies_int8(device: torch.device) -> bool:
     """Whether the device is a CPU with instructions for 8-bit integer products, which are several times as fast as float32."""
     there = torch.cpu.get_capabilities()
-    fast = there.get("avx512_vnni") or there.get("avx_vnni")
-    return device.type == "cpu" and bool(fast) and torch.backends.mkldnn.is_available()
+    return device.type == "cpu" and bool(there.get("avx512_vnni") or there.get("avx_vnni"))
 
 
 def sent(values: Tensor | NDArray[Any], device: torch.device) -> Tensor:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zmill.kernels.simd import BYTE, Code, Compiled, Value, a_block_at_least
 from zmill.networks.device import multiplies_bfloat16, multiplies_int8
 from zmill.networks.network import FullyConnected, Linear, ResidualMLP, Waves
+from zmill.networks.onednn import QuantizedLayer, linear_relu, multiplies_integers
 
 Range: TypeAlias = tuple[float, float]
 """Lowest and highest input of a layer over training rows, without the most extreme values."""
@@ -38,7 +36,7 @@ class Applied:
 
     def __init__(self, network: ResidualMLP, ranges: Sequence[Range] | None = None) -> None:
         device = network.stem.weight.device
-        if network.members > 1 or not multiplies_int8(device):
+        if network.members > 1 or not (multiplies_int8(device) and multiplies_integers()):
             ranges = None
         self.dtype = torch.bfloat16 if ranges is None and multiplies_bfloat16(device) else torch.float32
         self.waved, self.size = network.waved, network.head.weight.shape[-1]
@@ -73,13 +71,13 @@ class Applied:
                 frequency, mix = embedding
                 phase = x[:, : self.waved] @ frequency
                 both = torch.cat([phase.sin(), phase.cos_()], 1).to(self.dtype)
-                inputs.append(rectified(both, *mix))
-            h = rectified(torch.cat(inputs, 1) if len(inputs) > 1 else x, *stem)
+                inputs.append(linear_relu(both, *mix))
+            h = linear_relu(torch.cat(inputs, 1) if len(inputs) > 1 else x, *stem)
             if self._quantized is not None:
                 yield self._quantized(h)[:, : self.size]
                 continue
             for first, second in blocks:
-                h = h.add_(functional.linear(rectified(h, *first), *second))
+                h = h.add_(functional.linear(linear_relu(h, *first), *second))
             yield functional.linear(h.relu_(), *head)[:, : self.size]
 
     def log_probability(self, x: Tensor) -> Tensor:
@@ -108,28 +106,20 @@ class AppliedLayers:
     def __call__(self, x: Tensor) -> Tensor:
         """(1, n, inputs) -> (1, n, outputs)."""
         for layer in self._hidden:
-            x = rectified(x, *layer)
+            x = linear_relu(x, *layer)
         return functional.linear(x, *self._head)
-
-
-def rectified(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer followed by ReLU; for float32 on a CPU one fused operation of oneDNN."""
-    if x.dtype != torch.float32 or x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return functional.linear(x, weight, bias).relu_()
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
 
 
 class _Quantized:
     """Blocks and head of a network in 8-bit integer products, with sums in float32.
 
-    The inputs of each layer are quantized in 255 steps over their range on training rows and clipped to it; the weights of
-    each output are quantized in 127 steps to either side. The steps are fixed, so that the result of a row does not depend
-    on the other rows of its batch.
+    The range of the inputs of each layer is that of training rows. It is fixed, so that the result of a row does not depend on
+    the other rows of its batch.
     """
 
     def __init__(self, blocks: list[tuple[Layer, Layer]], head: Layer, ranges: Sequence[Range]) -> None:
         layers = [*(layer for pair in blocks for layer in pair), head]
-        *hidden, self._head = (_QuantizedLayer(*layer, *own) for layer, own in zip(layers, ranges, strict=True))
+        *hidden, self._head = (QuantizedLayer(*layer, *own) for layer, own in zip(layers, ranges, strict=True))
         self._pairs = list(zip(hidden[::2], hidden[1::2], strict=True))
 
     def __call__(self, h: Tensor) -> Tensor:
@@ -138,52 +128,6 @@ class _Quantized:
             inner = first(first.quantized(h), following=second)
             h = second(inner, to=h, following=self._head if number == len(self._pairs) else None)
         return self._head(h if self._pairs else self._head.quantized(h))
-
-
-class _QuantizedLayer:
-    """A linear layer whose inputs, in a given range, are quantized to unsigned 8-bit integers."""
-
-    def __init__(self, weight: Tensor, bias: Tensor, low: float, high: float) -> None:
-        low, high = min(low, 0.0), max(high, 1e-6)
-        self.step = (high - low) / 255
-        self.zero = round(-low / self.step)
-        steps = weight.abs().amax(1).clamp_min(1e-9) / 127
-        packed = torch.ops.onednn.qlinear_prepack((weight / steps[:, None]).round().to(torch.int8), None)
-        self._given: tuple[Any, ...] = self.step, self.zero, packed, steps, torch.zeros(len(steps), dtype=torch.int32)
-        self._bias, self._quantize = bias, _quantizer()
-
-    def quantized(self, x: Tensor) -> Tensor:
-        """(n, inputs) float32 -> uint8."""
-        flat = a_block_at_least(x.contiguous().numpy().reshape(-1))
-        out = np.empty(len(flat), np.uint8)
-        self._quantize(flat, np.array([1 / self.step, self.zero + 0.5], np.float32), out, len(flat))
-        return torch.from_numpy(out)[: x.numel()].view(x.shape)
-
-    def __call__(self, inputs: Tensor, *, to: Tensor | None = None, following: _QuantizedLayer | None = None) -> Tensor:
-        """(n, inputs) uint8 -> (n, outputs) float32, added to `to`; uint8 after ReLU if a layer follows."""
-        form: tuple[Any, ...] = 1.0, 0, torch.float32
-        then: tuple[Any, ...] = "none", [], ""
-        if following is not None:
-            form, then = (following.step, following.zero, torch.uint8), ("relu", [], "")
-        product = torch.ops.onednn.qlinear_pointwise
-        if to is None:
-            return product(inputs, *self._given, self._bias, *form, *then)
-        return product.binary(inputs, *self._given, to, self._bias, *form, 1.0, 0, "add", 1.0, *then)
-
-
-@lru_cache(maxsize=1)
-def _quantizer() -> Compiled:
-    """Quantize float32 numbers to 8-bit integers: multiply by a factor, add an offset and truncate."""
-    code = Code(
-        {"x": (np.float32, ("numbers",)), "line": (np.float32, (2,)), "out": (np.uint8, ("numbers",))}, ("numbers",)
-    )
-
-    def block(at: Value) -> None:
-        steps = code.load(code.x, at) * code.spread(code.line, 0) + code.spread(code.line, 1)
-        code.store(steps.max(0).min(255).to_int(), code.out, at, BYTE)
-
-    code.each_block(code.numbers, block)
-    return code.compiled()
 
 
 @torch.inference_mode()
