@@ -4,12 +4,19 @@ from functools import lru_cache
 
 from zmill.workflow import gpus
 from zmill.catalog import shards, sources
+from zmill.inputs import registry as input_kinds
 from zmill.workflow.planning import executes
 from zmill.predict import assign
 from zmill.survey.importer import import_settings, manifest
 
 # What split and cleaning use of the survey definition: a new description, label source or redshift grid reruns neither.
 ROW_SETTINGS = {**import_settings(survey), "cuts": dump(survey)["cuts"]}
+
+# What models are trained on, what labelled rows are made of, and what every row is made of. The settings of the last two do not
+# depend on filters, and those of the last not on the reference band, so that a change of these does not rerun them.
+INPUTS = input_kinds.settings_of(survey)
+INPUTS_OF_SAMPLE = input_kinds.settings_of(survey, training=False)
+INPUTS_OF_ROWS = input_kinds.settings_of(type(survey).model_validate(ROW_SETTINGS), training=False)
 
 # Of what models learn: with another of these, other models were asked for.
 SAMPLE_SETTINGS = {

@@ -17,7 +17,7 @@ rule evaluate_model:
         predictions=f"{RESULTS}/evaluation/{{model}}/predictions.parquet",
         metrics=f"{RESULTS}/evaluation/{{model}}/metrics.json",
     params:
-        bands=survey.bands,
+        inputs=INPUTS_OF_ROWS,
         impute=settings.clean.impute,
         block_order=settings.split.block_order,
         seed=settings.seed,

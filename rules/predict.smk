@@ -55,7 +55,7 @@ rule predict_shard:
     params:
         model=model_of,
         results=subpath(output[0], ancestor=3),
-        bands=survey.bands,
+        inputs=INPUTS_OF_ROWS,
         predict=dump(settings.predict),
         meaning=assign.SCHEMA_VERSION,
     log:

@@ -67,7 +67,7 @@ rule colors:
     output:
         f"{RESULTS}/imputation.json",
     params:
-        bands=survey.bands,
+        inputs=INPUTS_OF_ROWS,
         sample=SAMPLE_SETTINGS,
     log:
         f"{LOGS}/colors.log",
@@ -98,8 +98,7 @@ rule sample:
         weights=f"{RESULTS}/sample/weights.json",
         report=f"{RESULTS}/sample/sample.json",
     params:
-        bands=survey.bands,
-        reference=survey.reference,
+        inputs=INPUTS_OF_SAMPLE,
         weights=settings.weights.model_dump(exclude={"train"}),
         seed=settings.seed,
     log:

@@ -21,9 +21,7 @@ rule train_model:
     params:
         type=lambda wildcards: settings.models[wildcards.model].type or wildcards.model,
         settings=lambda wildcards: settings.models[wildcards.model].model_extra or {},
-        bands=list(survey.bands),
-        reference=survey.reference,
-        filters=dict(survey.filters),
+        inputs=INPUTS,
         extra=list(survey.columns.extra),
         grid=dict(z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points),
         weighted=settings.weights.train,

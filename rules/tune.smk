@@ -27,9 +27,7 @@ rule tune_trial:
         seed=lambda wildcards: (
             settings.seed if settings.tune[wildcards.model].seed is None else settings.tune[wildcards.model].seed
         ),
-        bands=rules.train_model.params.bands,
-        reference=rules.train_model.params.reference,
-        filters=rules.train_model.params.filters,
+        inputs=rules.train_model.params.inputs,
         grid=rules.train_model.params.grid,
         weighted=settings.weights.train,
         model_seed=settings.seed,

@@ -11,7 +11,7 @@ import pytest
 
 FLOORS = [
     {
-        *("redact", "sections", "strict_yaml", "survey_definition", "config", "chunks", "sed", "metrics"),
+        *("redact", "sections", "strict_yaml", "survey_definition", "config", "chunks", "columns", "sed", "metrics"),
         *("catalog", "workflow", "pdf", "kernels", "networks"),
     },
     {"inputs", "crossmatch", "simulate", "release"},

@@ -1,14 +1,15 @@
-"""Compute the mean color of each pair of neighboring bands from the training rows, and write `imputation.json`."""
+"""Compute from the training rows what the clean stage needs to fill missing values, and write `imputation.json`."""
 
 from pathlib import Path
 
-from zmill.sample.split import fit_colors
+from zmill.inputs.registry import from_json
+from zmill.sample.split import fit_imputation
 from zmill.workflow.job import job
 
 with job(snakemake):
-    fit_colors(
+    fit_imputation(
         split=Path(snakemake.input.split),
         survey_catalog=Path(snakemake.input.survey).parent,
-        bands=tuple(snakemake.params.bands),
+        inputs=from_json(snakemake.params.inputs),
         out=Path(snakemake.output[0]),
     )

@@ -1,15 +1,13 @@
 """Predict the labelled rows with a trained model, and write the predictions and all metrics."""
 
-from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
 
-from zmill.catalog.files import atomic_write, read_json, write_json
-from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.impute import MeanColors, fill
-from zmill.inputs.photometry.missing_bands import BandRemoval
+from zmill.catalog.files import atomic_write, write_json
+from zmill.clean.shard import learned_of
+from zmill.inputs.registry import from_json
 from zmill.networks.device import choose
 from zmill.training import store
 from zmill.training.evaluate import evaluate
@@ -17,15 +15,15 @@ from zmill.workflow.job import job
 
 with job(snakemake) as log:
     torch.set_num_threads(snakemake.threads)
-    bands, device = tuple(snakemake.params.bands), choose()
-    trained = store.load(Path(snakemake.input.model).parent, device, bands)
-    held_out = store.load(Path(snakemake.input.held_out).parent, device, bands)
+    survey, device = from_json(snakemake.params.inputs), choose()
+    trained = store.load(Path(snakemake.input.model).parent, device, survey)
+    held_out = store.load(Path(snakemake.input.held_out).parent, device, survey)
     samples = {split: pq.read_table(snakemake.input[split]) for split in ("valid", "calib", "test")}
-    colors = MeanColors.from_json(read_json(snakemake.input.imputation))
-    train = Photometry.from_arrow(pq.read_table(snakemake.input.train), bands)
-    removal = BandRemoval.of(train, partial(fill, colors=colors) if snakemake.params.impute == "mean_color" else None)
+    train = trained.context.read(pq.read_table(snakemake.input.train))
+    learned = learned_of(snakemake.params.impute, Path(snakemake.input.imputation))
+    degradation = trained.context.degradation(train, learned)
     predictions, found = evaluate(
-        trained, held_out, samples, snakemake.params.block_order, snakemake.params.seed, removal
+        trained, held_out, samples, snakemake.params.block_order, snakemake.params.seed, degradation
     )
     with atomic_write(snakemake.output.predictions) as temporary:
         pq.write_table(predictions, temporary, compression="zstd")

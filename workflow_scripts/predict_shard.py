@@ -4,6 +4,7 @@ from pathlib import Path
 
 from zmill.catalog import shards
 from zmill.config import Predict
+from zmill.inputs.registry import from_json
 from zmill.predict.assign import folder
 from zmill.predict.shard import predict_shard
 from zmill.workflow.job import job
@@ -14,7 +15,7 @@ with job(snakemake):
         model_folder=folder(Path(snakemake.params.results), snakemake.params.model),
         shard=int(snakemake.wildcards.shard),
         partitions=shards.read(Path(snakemake.input.shard)),
-        bands=tuple(snakemake.params.bands),
+        survey=from_json(snakemake.params.inputs),
         settings=Predict.model_validate(snakemake.params.predict),
         threads=snakemake.threads,
     )

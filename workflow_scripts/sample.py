@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from zmill.config import Weights
+from zmill.inputs.registry import from_json
 from zmill.sample.labelled import build_sample
 from zmill.workflow.job import job
 
@@ -12,8 +13,7 @@ with job(snakemake):
         clean=Path(snakemake.input.clean).parent,
         counts=Path(snakemake.input.counts),
         out=Path(snakemake.output.report).parent,
-        bands=tuple(snakemake.params.bands),
-        reference=snakemake.params.reference,
+        inputs=from_json(snakemake.params.inputs),
         settings=Weights.model_validate(snakemake.params.weights),
         seed=snakemake.params.seed,
         threads=snakemake.threads,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from zmill.catalog.files import atomic_write, read_json, write_json
-from zmill.inputs.photometry.missing_bands import table
+from zmill.training.missing_data import table
 from zmill.training.selection import choose, leaderboard
 from zmill.workflow.job import job
 

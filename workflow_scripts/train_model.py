@@ -1,16 +1,16 @@
 """Train and calibrate a model, save it as `held_out`, then refit it on all labelled rows but the test rows and save it again."""
 
-from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from zmill.catalog.files import read_json
+from zmill.clean.shard import learned_of
 from zmill.inputs.base import LabelledBatch, ModelContext
-from zmill.inputs.photometry.features import check_extra
-from zmill.inputs.photometry.impute import MeanColors, fill
+from zmill.inputs.photometry.extra import check_extra
+from zmill.inputs.registry import from_json
 from zmill.models.registry import model_class
 from zmill.networks.device import choose, reproducible
+from zmill.pdf.grid import Grid
 from zmill.training import store
 from zmill.training.trained import fit_and_calibrate, refit
 from zmill.workflow.job import job
@@ -19,20 +19,12 @@ with job(snakemake) as log:
     cls = model_class(snakemake.params.type)
     settings = cls.Settings.model_validate(snakemake.params.settings)
     extra_names = check_extra(settings, snakemake.params.extra, snakemake.wildcards.model)
-    context = ModelContext.named(
-        snakemake.params.bands,
-        snakemake.params.reference,
-        snakemake.params.grid,
-        snakemake.params.seed,
-        extra_names,
-        snakemake.params.filters,
+    inputs = tuple(kind.with_extra(extra_names) for kind in from_json(snakemake.params.inputs, cls.inputs))
+    context = ModelContext(inputs, Grid(**snakemake.params.grid), snakemake.params.seed)
+    train, valid, calib = (
+        context.labelled(pq.read_table(snakemake.input[split]), snakemake.params.weighted)
+        for split in ("train", "valid", "calib")
     )
-
-    def read(path: str) -> LabelledBatch:
-        return LabelledBatch.from_arrow(pq.read_table(path), context.bands, extra_names, snakemake.params.weighted)
-
-    train, valid, calib = (read(snakemake.input[split]) for split in ("train", "valid", "calib"))
-    colors = MeanColors.from_json(read_json(snakemake.input.imputation))
     device = choose()
     checkpoint = store.Checkpoint(
         Path(snakemake.params.checkpoint),
@@ -51,7 +43,7 @@ with job(snakemake) as log:
             device,
             log.info,
             checkpoint,
-            partial(fill, colors=colors) if snakemake.params.impute == "mean_color" else None,
+            learned_of(snakemake.params.impute, Path(snakemake.input.imputation)),
         )
         if snakemake.output.held_out:
             store.save(Path(snakemake.output.held_out).parent, trained)

@@ -7,21 +7,20 @@ import pyarrow.parquet as pq
 from zmill.catalog.files import write_json
 from zmill.config import Search, parse
 from zmill.inputs.base import ModelContext
+from zmill.inputs.registry import from_json
+from zmill.models.registry import model_class
 from zmill.networks.device import choose, reproducible
+from zmill.pdf.grid import Grid
 from zmill.tune.space import further_inputs
 from zmill.tune.trial import Task, run
 from zmill.workflow.job import job
 
 with job(snakemake) as log:
     search = parse(Search, snakemake.params.search, f"config.yaml: tune.{snakemake.wildcards.model}")
-    context = ModelContext.named(
-        snakemake.params.bands,
-        snakemake.params.reference,
-        snakemake.params.grid,
-        snakemake.params.model_seed,
-        further_inputs(snakemake.params.settings, search.space),
-        snakemake.params.filters,
-    )
+    extra_names = further_inputs(snakemake.params.settings, search.space)
+    kinds = from_json(snakemake.params.inputs, model_class(snakemake.params.type).inputs)
+    inputs = tuple(kind.with_extra(extra_names) for kind in kinds)
+    context = ModelContext(inputs, Grid(**snakemake.params.grid), snakemake.params.model_seed)
     task = Task(
         model=snakemake.wildcards.model,
         type=snakemake.params.type,

@@ -149,7 +149,7 @@ def main() -> None:
     for survey in arguments.surveys:
         folder = evaluated(survey, arguments.data.resolve(), arguments.results.resolve())
         context = context_of(survey)
-        sample = read(folder / "sample", context.bands)
+        sample = read(folder / "sample", context)
         ours = boards(folder, arguments.all)
         peers = peers_of(arguments.peers, arguments.estimators, sample, context)
         show(survey, ours | peers, sample)

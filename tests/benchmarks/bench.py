@@ -22,6 +22,7 @@ from zmill.catalog.files import write_json  # noqa: E402
 from zmill.config import Split, load_survey  # noqa: E402
 from zmill.inputs.base import LabelledBatch, ModelContext  # noqa: E402
 from zmill.inputs.photometry.batch import Photometry  # noqa: E402
+from zmill.inputs.photometry.kind import PhotometryKind  # noqa: E402
 from zmill.pdf.grid import Grid  # noqa: E402
 from zmill.sample.tables import sample_tables  # noqa: E402
 
@@ -50,12 +51,12 @@ def lsst_dc2(data: Path) -> dict[str, LabelledBatch]:
         raise SystemExit(f"no {', '.join(absent)}: name the folder that has lsst_dc2/ with --data")
     with tempfile.TemporaryDirectory() as folder:
         sample_tables(train, test, survey, Split(), "mean_color", 1, Path(folder))
-        return read(Path(folder, "sample"), tuple(survey.bands))
+        return read(Path(folder, "sample"), context_of("lsst_dc2"))
 
 
-def read(sample: Path, bands: tuple[str, ...]) -> dict[str, LabelledBatch]:
+def read(sample: Path, context: ModelContext) -> dict[str, LabelledBatch]:
     """Labelled rows of every split of a `sample/` folder."""
-    return {split: LabelledBatch.from_arrow(pq.read_table(sample / f"{split}.parquet"), bands) for split in SPLITS}
+    return {split: context.labelled(pq.read_table(sample / f"{split}.parquet")) for split in SPLITS}
 
 
 def first(rows: LabelledBatch, number: int) -> LabelledBatch:
@@ -68,7 +69,9 @@ def context_of(name: str) -> ModelContext:
     survey = load_survey(name, ROOT / "surveys")
     grid = Grid(survey.redshift_grid.min, survey.redshift_grid.max, survey.redshift_grid.points)
     bands = tuple(survey.bands)
-    return ModelContext(bands, bands.index(survey.reference), grid, seed=1, filters=dict(survey.filters))
+    return ModelContext(
+        (PhotometryKind(bands, bands.index(survey.reference), filters=dict(survey.filters)),), grid, seed=1
+    )
 
 
 def joined(*parts: LabelledBatch) -> LabelledBatch:

@@ -28,19 +28,21 @@ from bench import PeakMemory, report
 
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
-from zmill.clean.partition import BATCH_ROWS, Recipe
+from zmill.clean.partition import Recipe
 from zmill.clean.shard import clean_shard
 from zmill.inputs.photometry.batch import mask_of
 from zmill.inputs.photometry.impute import MeanColors
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.survey_definition import Cut
 from zmill.workflow.processes import Run, processes
 
 BANDS = ("u", "g", "r", "i", "z", "y")
 ORDER = 6
+COLORS = MeanColors(BANDS, (1.1, 0.6, 0.3, 0.2, 0.1), (9, 9, 9, 9, 9))
 RECIPE = Recipe(
-    BANDS,
+    (PhotometryKind(BANDS, 3),),
     {"faint": Cut(column="mag_i", max=25.3), "small": Cut(column="size", min=0.1)},
-    MeanColors(BANDS, (1.1, 0.6, 0.3, 0.2, 0.1), (9, 9, 9, 9, 9)),
+    {"photometry": COLORS.to_json()},
 )
 
 
@@ -74,7 +76,7 @@ def write_survey(folder: Path, rows: int, partition_rows: int) -> list[Partition
         }
         table = pa.table(columns)
         with hats.write_partition(folder, partition, table.schema) as writer:
-            for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+            for batch in table.to_batches(max_chunksize=hats.ROW_GROUP_ROWS):
                 writer.write(batch)
         found.append(partition)
     hats.finish(folder, "benchmark", found)
@@ -97,7 +99,7 @@ def pyarrow_pass(survey: Path, out: Path, partitions: list[Partition]) -> None:
                 "write_statistics": ["_healpix_29"],
             }
             with pq.ParquetWriter(target, schema, **settings) as writer:
-                for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                for batch in file.iter_batches(batch_size=hats.ROW_GROUP_ROWS):
                     zeros = pa.array(np.zeros(batch.num_rows, np.int32))
                     writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, zeros, zeros], schema=schema))
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry, bits
+from zmill.inputs.photometry.kind import PhotometryKind
 
 PROGRAM = Path(__file__).with_name("rail_peer.py")
 LEARNERS = ("knn", "flexzboost", "cmnn", "nn")
@@ -95,7 +96,7 @@ def _run(environment: Path, kind: str, folder: Path) -> dict[str, float]:
 
 def suffix(context: ModelContext) -> str:
     """`_lsst` for a survey in LSST's filters: RAIL then knows limits and filter curves by the names of the columns."""
-    filters = context.filters or {}
+    filters = context.of(PhotometryKind).filters
     return "_lsst" if filters and all(name.startswith("lsst") for name in filters.values()) else ""
 
 
@@ -110,11 +111,11 @@ def settings(train: Photometry, context: ModelContext) -> dict[str, Any]:
         [np.median(known) if len(known := limit[np.isfinite(limit)]) else np.nan for limit in train.maglim.T]
     )
     faintest = np.where(train.measured, train.mag, 0).max(0)
-    columns, errors = ([f"{kind}_{band}" for band in context.bands] for kind in ("mag", "mag_err"))
+    columns, errors = ([f"{kind}_{band}" for band in context.of(PhotometryKind).bands] for kind in ("mag", "mag_err"))
     return {
         "bands": columns,
         "err_bands": errors,
-        "ref_band": columns[context.reference],
+        "ref_band": columns[context.of(PhotometryKind).reference],
         "mag_limits": dict(zip(columns, map(float, np.where(np.isfinite(limits), limits, faintest)), strict=True)),
     }
 
@@ -125,7 +126,7 @@ def write(path: Path, rows: LabelledBatch, context: ModelContext, estimator: str
     Of a band that was not observed the template fit is told so (-99), color matching leaves it out as it does a non-detection, and
     the others, which have no notion of it, get the magnitude that zmill imputed.
     """
-    photometry, number = rows.batch, len(context.bands)
+    photometry, number = rows.batch, len(context.of(PhotometryKind).bands)
     undetected, unobserved = bits(photometry.undetected, number), bits(photometry.unobserved, number)
     filled = np.where(np.isfinite(photometry.mag), photometry.mag, UNDETECTED)
     absent = {"bpz": UNOBSERVED, "cmnn": UNDETECTED}.get(estimator, filled)
@@ -133,7 +134,7 @@ def write(path: Path, rows: LabelledBatch, context: ModelContext, estimator: str
     error = np.where(undetected, photometry.maglim, photometry.magerr)
     with h5py.File(path, "w") as file:
         group = file.create_group("photometry")
-        for b, band in enumerate(context.bands):
+        for b, band in enumerate(context.of(PhotometryKind).bands):
             group[f"mag_{band}{suffix(context)}"] = mag[:, b].astype(np.float32)
             group[f"mag_err_{band}{suffix(context)}"] = np.nan_to_num(error[:, b], nan=1.0).astype(np.float32)
         group["redshift"] = rows.z

@@ -37,6 +37,7 @@ from zmill.config import Predict
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry import batch as photometry
 from zmill.inputs.photometry.batch import Photometry, mask_of
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models.registry import model_class
 from zmill.pdf.grid import Grid
 from zmill.predict.infer import Stored
@@ -98,7 +99,7 @@ def train(results: Path, student: dict[str, Any]) -> None:
         return LabelledBatch(Photometry.from_arrow(rows, BANDS), z, np.ones(n))
 
     parts = labelled(900, 1000), labelled(901, 500), labelled(902, 1000)
-    context = ModelContext(BANDS, 3, Grid(0.0, 3.0, 301), seed=1)
+    context = ModelContext((PhotometryKind(BANDS, 3),), Grid(0.0, 3.0, 301), seed=1)
     brief = {"epochs": 1, "members": 1}
     for name, values in (
         ("fcnn", {"lr": 1e-3, "epochs": 30}),
@@ -113,7 +114,13 @@ def ours(results: Path, name: str, threads: int) -> None:
     """The shard's job, as `workflow_scripts/predict_shard.py` runs it."""
     model, pdf = PASSES[name]
     predict_shard(
-        results, results / "models" / model, 0, hats.partitions(results / "clean"), BANDS, Predict(pdf=pdf), threads
+        results,
+        results / "models" / model,
+        0,
+        hats.partitions(results / "clean"),
+        [PhotometryKind(BANDS, 3)],
+        Predict(pdf=pdf),
+        threads,
     )
 
 

@@ -32,6 +32,7 @@ from zmill.catalog.hats import Partition
 from zmill.config import Predict
 from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models.registry import model_class
 from zmill.predict.shard import predict_shard
 from zmill.training import store
@@ -75,7 +76,9 @@ def alone(results: Path, model: str, bands: tuple[str, ...]) -> None:
     """The shard's job on one thread; prints what it cost."""
     folder = results / "models" / model
     started, cpu = time.perf_counter(), time.process_time()
-    predict_shard(results, folder, 0, hats.partitions(results / "clean"), bands, Predict(), threads=1)
+    predict_shard(
+        results, folder, 0, hats.partitions(results / "clean"), [PhotometryKind(bands, 0)], Predict(), threads=1
+    )
     cost = {"seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - started}
     print(json.dumps(cost | {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
 
@@ -87,7 +90,7 @@ def main() -> None:
     arguments = options.parse_args()
     context = context_of("lsst_dc2")
     if arguments.alone:
-        alone(Path(arguments.alone[0]), arguments.alone[1], context.bands)
+        alone(Path(arguments.alone[0]), arguments.alone[1], context.of(PhotometryKind).bands)
         return
     if not arguments.peers:
         raise SystemExit(

@@ -24,13 +24,14 @@ from peers import rail
 from zmill import sed
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models import template
 from zmill.pdf.grid import Grid
 
 BANDS = tuple("ugrizy")
 FILTERS = {band: f"lsst2016-{band}" for band in BANDS}
 GRID = Grid(0.01, 3.0, 300)
-CONTEXT = ModelContext(bands=BANDS, reference=3, grid=GRID, seed=1, filters=FILTERS)
+CONTEXT = ModelContext((PhotometryKind(BANDS, 3, filters=FILTERS),), GRID, seed=1)
 BATCH = {"cpu": 4096, "cuda": 65_536}
 
 
@@ -44,7 +45,7 @@ def galaxies(n: int, table: np.ndarray) -> LabelledBatch:
     none = np.zeros(n, np.int32)
     nan = np.full(mag.shape, np.nan, np.float32)
     rows = Photometry(
-        BANDS, mag.astype("f4"), error.astype("f4"), nan, none, none, none, nan[:, 0], np.zeros((n, 0), "f4")
+        BANDS, mag.astype("f4"), error.astype("f4"), nan, none, none, none, nan[:, 0], np.zeros((n, 0), "f4"), 3
     )
     return LabelledBatch(rows, z, np.ones(n))
 

@@ -16,15 +16,18 @@ from zmill.clean import partition as module
 from zmill.clean.partition import Recipe, clean_partition, complete_counts
 from zmill.inputs.photometry.batch import Photometry, bits
 from zmill.inputs.photometry.impute import MeanColors
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.survey_definition import Cut
 
 COLORS = MeanColors(BANDS, (0.4, 0.4, 0.4), (10, 10, 10))
-RECIPE = Recipe(BANDS, {"faint": Cut(column="mag_r", max=22)}, COLORS)
+INPUTS = (PhotometryKind(BANDS, 2),)
+LEARNED = {"photometry": COLORS.to_json()}
+RECIPE = Recipe(INPUTS, {"faint": Cut(column="mag_r", max=22)}, LEARNED)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5000])
 def test_rows_order_and_measurements_are_kept(tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH_ROWS", 700)
+    monkeypatch.setattr(module, "GROUP_BYTES", 20_000)
     [part] = write_survey(tmp_path / "in", [rows], text_ids=rows == 1)
     counts = clean_partition(tmp_path / "in", tmp_path / "out", part, RECIPE)
     before, after = hats.read_columns(tmp_path / "in", part), hats.read_columns(tmp_path / "out", part)
@@ -53,7 +56,7 @@ def _same_floats(one: pa.Table, other: pa.Table, name: str) -> bool:
 
 def test_without_imputation_magnitudes_stay(tmp_path: Path) -> None:
     [part] = write_survey(tmp_path / "in", [200])
-    clean_partition(tmp_path / "in", tmp_path / "out", part, Recipe(BANDS, {}, None))
+    clean_partition(tmp_path / "in", tmp_path / "out", part, Recipe(INPUTS, {}, {}))
     before, after = hats.read_columns(tmp_path / "in", part), hats.read_columns(tmp_path / "out", part)
     assert _same_floats(before, after, "mag_g")
     assert set(after.column("imputed").to_pylist()) == {0} == set(after.column("cut").to_pylist())
@@ -62,7 +65,7 @@ def test_without_imputation_magnitudes_stay(tmp_path: Path) -> None:
 def test_batches_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [part] = write_survey(tmp_path / "in", [3000])
     clean_partition(tmp_path / "in", tmp_path / "one", part, RECIPE)
-    monkeypatch.setattr(module, "BATCH_ROWS", 17)
+    monkeypatch.setattr(module, "GROUP_BYTES", 2000)
     clean_partition(tmp_path / "in", tmp_path / "many", part, RECIPE)
     one, many = hats.read_columns(tmp_path / "one", part), hats.read_columns(tmp_path / "many", part)
     assert all(_same_floats(one, many, f"mag_{band}") for band in BANDS)
@@ -75,8 +78,8 @@ def test_made_whole_is_known_again_until_input_or_recipe_change(tmp_path: Path) 
     assert complete_counts(*where, RECIPE) is None
     counts = clean_partition(*where, RECIPE)
     assert complete_counts(*where, RECIPE) == counts
-    assert complete_counts(*where, Recipe(BANDS, {}, COLORS)) is None
-    assert complete_counts(*where, Recipe(BANDS, RECIPE.cuts, None)) is None
+    assert complete_counts(*where, Recipe(INPUTS, {}, LEARNED)) is None
+    assert complete_counts(*where, Recipe(INPUTS, RECIPE.cuts, {})) is None
     file = part.file(tmp_path / "out")
     content = file.read_bytes()
     file.write_bytes(content[:-1])

@@ -25,9 +25,11 @@ from zmill.clean import shard as module
 from zmill.clean.partition import Recipe, clean_partition
 from zmill.clean.shard import clean_shard, finish_catalog, recipe
 from zmill.inputs.photometry.impute import MeanColors
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.workflow.processes import processes
 
-RECIPE = Recipe(BANDS, {}, MeanColors(BANDS, (0.4, 0.4, 0.4), (10, 10, 10)))
+LEARNED = {"photometry": MeanColors(BANDS, (0.4, 0.4, 0.4), (10, 10, 10)).to_json()}
+RECIPE = Recipe((PhotometryKind(BANDS, 2),), {}, LEARNED)
 
 
 def hashes(catalog: Path) -> dict[str, str]:
@@ -167,9 +169,9 @@ def test_a_read_only_place_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_recipe_follows_the_settings(tmp_path: Path) -> None:
-    write_json(tmp_path / "imputation.json", {**RECIPE.colors.to_json(), "training_rows": 3})  # type: ignore[union-attr]
+    write_json(tmp_path / "imputation.json", {"learned": LEARNED, "training_rows": 3})
     assert recipe(survey(), "mean_color", tmp_path / "imputation.json") == RECIPE
-    assert recipe(survey(), "none", tmp_path / "imputation.json").colors is None
+    assert recipe(survey(), "none", tmp_path / "imputation.json").learned == {}
 
 
 PROGRAM = """
@@ -177,11 +179,13 @@ import json, sys
 from pathlib import Path
 from zmill.catalog import hats
 from zmill.inputs.photometry.impute import MeanColors
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.clean.partition import Recipe
 from zmill.clean.shard import clean_shard
 base = Path(sys.argv[1])
 bands = tuple("griz")
-recipe = Recipe(bands, {}, MeanColors(bands, (0.4, 0.4, 0.4), (10, 10, 10)))
+learned = {"photometry": MeanColors(bands, (0.4, 0.4, 0.4), (10, 10, 10)).to_json()}
+recipe = Recipe((PhotometryKind(bands, 2),), {}, learned)
 clean_shard(base / "in", base / sys.argv[2], hats.partitions(base / "in"), recipe, base / (sys.argv[2] + ".json"))
 """
 

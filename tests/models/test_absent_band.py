@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from models.contract import CPU, QUICK
-from models.toy_survey import CONTEXT, GRID, labelled
+from models.toy_survey import CONTEXT, GRID, labelled, with_filters
 from zmill.inputs.base import LabelledBatch
 from zmill.models import registry
 from zmill.networks.losses import mean_crps
 from zmill.training.evaluate import predict_rows
 from zmill.training.trained import fit_and_calibrate, refit
 
-WITH_FILTERS = replace(CONTEXT, filters={"g": "sdss2010-g", "r": "sdss2010-r", "i": "sdss2010-i"})
+WITH_FILTERS = with_filters("sdss2010-g", "sdss2010-r", "sdss2010-i")
 
 
 def without_first(rows: LabelledBatch) -> LabelledBatch:

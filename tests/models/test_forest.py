@@ -22,8 +22,8 @@ def test_leaves_are_those_of_scikit_learn(kind: str, peer: type) -> None:
     train, test = labelled(400, 1), labelled(100, 2)
     model, _ = contract.fitted("forest", {"trees": 7, "kind": kind}, train, labelled(100, 3))
     forest = peer(7, min_samples_leaf=3, max_features=0.5, random_state=contract.CONTEXT.seed)
-    forest.fit(model.inputs(train.batch).numpy(), np.log1p(train.z), sample_weight=train.weight)
-    x = model.inputs(test.batch)
+    forest.fit(model.features(train.batch).numpy(), np.log1p(train.z), sample_weight=train.weight)
+    x = model.features(test.batch)
     expected = forest.apply(x.numpy()) + model.roots.numpy()
     np.testing.assert_array_equal(model._leaves(x).numpy(), expected)
 
@@ -32,8 +32,8 @@ def test_weights_are_those_of_a_quantile_regression_forest() -> None:
     """Meinshausen 2006, eq. 4: the mean over trees of 1 / (rows in the leaf) for the rows in it."""
     train, test = labelled(300, 1), labelled(30, 2)
     model, _ = contract.fitted("forest", {"trees": 9}, train, labelled(100, 3))
-    trained = model._leaves(model.inputs(train.batch))
-    asked = model._leaves(model.inputs(test.batch))
+    trained = model._leaves(model.features(train.batch))
+    asked = model._leaves(model.features(test.batch))
     same = (asked[:, None] == trained).double()
     weight = (same / same.sum(1, keepdim=True)).mean(2)
     histogram = model._histogram(test.batch).double()

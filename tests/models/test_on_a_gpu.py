@@ -4,7 +4,6 @@ whole and not waited for."""
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +14,14 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.contract import CPU, QUICK
-from models.toy_survey import CONTEXT, labelled, sample_table
+from models.toy_survey import CONTEXT, labelled, sample_table, with_filters
 from zmill.models import registry
 from zmill.networks.device import reproducible
 from zmill.pdf import arrow, grid
 from zmill.predict.infer import Inference, _Few
 from zmill.training.trained import TrainedModel, fit_and_calibrate
 
-WITH_FILTERS = replace(CONTEXT, filters={"g": "sdss2010-g", "r": "sdss2010-r", "i": "sdss2010-i"})
+WITH_FILTERS = with_filters("sdss2010-g", "sdss2010-r", "sdss2010-i")
 GPU = torch.device("cuda")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -14,6 +14,7 @@ from inputs.photometry.test_synthetic import galaxies
 from models import contract
 from models.toy_survey import CONTEXT, GRID, labelled
 from zmill import metrics
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models import resmlp
 from zmill.models.registry import model_class
 from zmill.models.resmlp import ResidualEnsemble, ResMLPSettings
@@ -169,8 +170,8 @@ def test_moved_galaxies_are_made_of_training_rows_alone() -> None:
 
 
 def test_without_the_filter_of_a_band_no_galaxies_are_made_and_that_is_said() -> None:
-    assert WITH_FILTERS.filters is not None
-    unknown = replace(WITH_FILTERS, filters={"g": WITH_FILTERS.filters["g"]})
+    survey = WITH_FILTERS.of(PhotometryKind)
+    unknown = replace(WITH_FILTERS, inputs=(replace(survey, filters={"g": survey.filters["g"]}),))
     model = ResidualEnsemble(ResMLPSettings(**QUICK | {"epochs": 2}), unknown)
     said: list[str] = []
     model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, said.append)

@@ -12,18 +12,19 @@ import pytest
 import torch
 
 from models import contract
-from models.toy_survey import GRID
+from models.toy_survey import GRID, with_filters
 from zmill import sed
 from zmill.config import ConfigError, ModelSettings
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry, mask_of
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models import template
 from zmill.models.registry import check_models
 from zmill.pdf.grid import Grid
 
 BANDS = ("u", "g", "r", "i", "z")
 FILTERS = {band: f"sdss2010-{band}" for band in BANDS}
-TOY = replace(contract.CONTEXT, filters={"g": "sdss2010-g", "r": "sdss2010-r", "i": "sdss2010-i"})
+TOY = with_filters("sdss2010-g", "sdss2010-r", "sdss2010-i")
 
 
 def photometry(mag: np.ndarray, magerr: np.ndarray, maglim: np.ndarray | None = None) -> Photometry:
@@ -41,6 +42,7 @@ def photometry(mag: np.ndarray, magerr: np.ndarray, maglim: np.ndarray | None = 
         imputed=none,
         ebv=np.full(n, np.nan, np.float32),
         extra=np.zeros((n, 0), np.float32),
+        reference=min(3, bands - 1),
     )
 
 
@@ -57,7 +59,7 @@ def galaxies(n: int, seed: int, offset: float = 0.0) -> LabelledBatch:
 
 
 def fitted(settings: dict[str, object], offset: float = 0.0) -> tuple[template.TemplateFit, dict[str, object]]:
-    context = ModelContext(bands=BANDS, reference=3, grid=GRID, seed=1, filters=FILTERS)
+    context = ModelContext((PhotometryKind(BANDS, 3, filters=FILTERS),), GRID, seed=1)
     model = template.TemplateFit(template.TemplateSettings.model_validate(settings), context)
     facts = model.fit(galaxies(400, 1, offset), galaxies(150, 2, offset), contract.CPU, lambda line: None)
     return model, facts
@@ -92,7 +94,7 @@ def bpz_model() -> template.TemplateFit:
     filters = tuple(sed.Filter(band, curve[:, 0], curve[:, 1]) for band, curve in zip("ugrizy", curves, strict=True))
     grid = Grid(0.005, 3.505, 351)
     settings = template.TemplateSettings(prior="hdfn", per_gap=0, amplitude="profile", igm=False)
-    model = template.TemplateFit(settings, ModelContext(bands=tuple("ugrizy"), reference=3, grid=grid, seed=1))
+    model = template.TemplateFit(settings, ModelContext((PhotometryKind(tuple("ugrizy"), 3),), grid, seed=1))
     table = torch.from_numpy(template.template_fluxes(filters, grid.z, 0, False)).float()
     # columns file: zero point error 0.005 mag; BPZ convolves with exp(-(z / 0.03)^2)
     state = {"table": table, "zero_points": torch.zeros(6), "fill": torch.zeros(6)}
@@ -219,7 +221,7 @@ def test_a_band_without_a_filter_is_named() -> None:
 
 
 def test_a_filter_that_speclite_does_not_know_is_named() -> None:
-    context = ModelContext(bands=BANDS, reference=3, grid=GRID, seed=1, filters=FILTERS | {"u": "sdss2010-q"})
+    context = ModelContext((PhotometryKind(BANDS, 3, filters=FILTERS | {"u": "sdss2010-q"}),), GRID, seed=1)
     model = template.TemplateFit(template.TemplateSettings(), context)
     with pytest.raises(ConfigError, match=r"the survey definition's filters: .*sdss2010"):
         model.fit(galaxies(60, 1), galaxies(60, 2), contract.CPU, lambda line: None)

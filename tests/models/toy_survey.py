@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.pdf.grid import Grid
 
 BANDS = ("g", "r", "i")
 GRID = Grid(0.0, 2.0, 201)
-CONTEXT = ModelContext(bands=BANDS, reference=1, grid=GRID, seed=3)
+CONTEXT = ModelContext((PhotometryKind(BANDS, 1),), GRID, seed=3)
+
+
+def with_filters(*filters: str) -> ModelContext:
+    """The survey with the filter curves of its first bands."""
+    kind = PhotometryKind(BANDS, 1, filters=dict(zip(BANDS, filters, strict=False)))
+    return replace(CONTEXT, inputs=(kind,))
 
 
 def photometry(mag: np.ndarray) -> Photometry:
@@ -27,6 +36,7 @@ def photometry(mag: np.ndarray) -> Photometry:
         imputed=np.zeros(n, np.int32),
         ebv=np.full(n, np.nan, np.float32),
         extra=np.zeros((n, 0), np.float32),
+        reference=1,
     )
 
 

@@ -24,6 +24,7 @@ from zmill.catalog import hats
 from zmill.catalog.sky import healpix
 from zmill.clean.shard import clean_shard, recipe
 from zmill.config import load
+from zmill.inputs.registry import of_survey
 from zmill.labels.build import build
 from zmill.predict import assign
 from zmill.predict.shard import predict_shard
@@ -237,7 +238,7 @@ def fresh(sky: Sky) -> dict[str, dict[int, str]]:
     how = recipe(survey, settings.clean.impute, sky.results / "imputation.json")
     clean_shard(results / "survey", results / "clean", partitions, how, results / "progress" / "clean" / "0.json")
     model = assign.current(sky.results)
-    predict_shard(results, model, 0, partitions, tuple(survey.bands), settings.predict, threads=2)
+    predict_shard(results, model, 0, partitions, of_survey(survey), settings.predict, threads=2)
     for name in ("clean", "photoz", "pdf"):
         hats.finish(results / name, name, partitions)
     return {name: hashes(new, name) for name in CATALOGS}

@@ -20,6 +20,7 @@ from predict_sky import BANDS
 
 from zmill.catalog import hats
 from zmill.config import Predict
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.predict import assign
 from zmill.predict.infer import Inference
 from zmill.predict.shard import computing, predict_shard
@@ -33,7 +34,13 @@ def once(results: Path) -> None:
     """All partitions as one shard."""
     with job(SimpleNamespace(log=[results / "logs" / "predict_shard.log"], output=[], resources={})):
         predict_shard(
-            results, assign.current(results), 0, hats.partitions(results / "clean"), BANDS, SETTINGS, threads=2
+            results,
+            assign.current(results),
+            0,
+            hats.partitions(results / "clean"),
+            [PhotometryKind(BANDS, 3)],
+            SETTINGS,
+            threads=2,
         )
 
 

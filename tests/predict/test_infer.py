@@ -15,8 +15,10 @@ from predict_sky import BANDS, clean_rows
 from torch import Tensor
 
 from zmill.catalog.hats import Partition
-from zmill.inputs.base import LabelledBatch, ModelContext
+from zmill.inputs.base import FAILS_CUT, OOD, LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.flags import FEW_BANDS
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models import base
 from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.calibration import Calibration, Local
@@ -83,9 +85,9 @@ class Bell(Line, base.LocationScaleModel):
 
 @pytest.fixture(scope="module")
 def line() -> TrainedModel:
-    model = Line(base.Settings(), ModelContext(BANDS, 3, GRID, seed=1))
+    model = Line(base.Settings(), ModelContext((PhotometryKind(BANDS, 3),), GRID, seed=1))
     train = Photometry.from_arrow(clean_rows(Partition(4, 7), 2000), BANDS)
-    return TrainedModel("line", "line", model, Calibration(), INTERVALS, out_of_distribution.fit(train, 3, 1), PRIOR)
+    return TrainedModel("line", "line", model, Calibration(), INTERVALS, out_of_distribution.fit(train, 1), PRIOR)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +207,7 @@ def test_rows_without_any_band_get_the_n_of_z_and_flags_but_never_nan(
         np.testing.assert_allclose(values(photoz, name), expected[name].expand(40), atol=2e-4, err_msg=name)
     np.testing.assert_allclose(values(photoz, "z_c160"), expected["z_p160"].expand(40), atol=2e-3)
     assert values(photoz, "ood").all()
-    assert (values(photoz, "flags") & (infer.OOD | infer.FEW_BANDS) == infer.OOD | infer.FEW_BANDS).all()
+    assert (values(photoz, "flags") & (OOD | FEW_BANDS) == OOD | FEW_BANDS).all()
     assert np.isfinite(arrow.stored(pdf).numpy().astype(float)).all()
 
 
@@ -213,7 +215,7 @@ def test_a_catalogue_without_cuts_and_limits_is_enough(line: TrainedModel, pool:
     table = clean_rows(Partition(4, 7), 50).drop_columns(["cut", "ebv", *(f"maglim_{band}" for band in BANDS)])
     (photoz,) = Inference(line, "none", pool)(table.to_batches()[0])()
     assert photoz.num_rows == 50
-    assert not (values(photoz, "flags") & infer.FAILS_CUT).any()
+    assert not (values(photoz, "flags") & FAILS_CUT).any()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from zmill.catalog.hats import CatalogError, Partition
 from zmill.config import Predict
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models.resmlp import ResidualEnsemble
 from zmill.pdf import arrow, points
 from zmill.pdf.grid import Grid
@@ -30,6 +31,7 @@ from zmill.training.store import model_hash
 from zmill.training.trained import ModelError, fit_and_calibrate
 
 GRID = Grid(0.0, 3.0, 61)
+SURVEY = [PhotometryKind(BANDS, 3)]
 ROWS = [700, 0, 1, 2500]
 PARTITIONS = [Partition(4, 7 + 5 * number) for number in range(len(ROWS))]
 
@@ -42,7 +44,7 @@ def labelled(rows: int, seed: int) -> LabelledBatch:
 
 def train(folder: Path, name: str, seed: int) -> None:
     settings = ResidualEnsemble.Settings(members=2, width=16, blocks=1, epochs=1)
-    context = ModelContext(BANDS, 3, GRID, seed)
+    context = ModelContext((PhotometryKind(BANDS, 3),), GRID, seed)
     parts = labelled(600, 1), labelled(100, 2), labelled(150, 3)
     trained = fit_and_calibrate(name, "resmlp", settings, context, *parts, torch.device("cpu"), lambda line: None)
     store.save(folder, trained)
@@ -74,8 +76,8 @@ def results(made: Path, tmp_path: Path) -> Path:
 def predict(results: Path, pdf: str = "compact") -> None:
     settings = Predict(pdf=pdf, batch_rows=1000)
     model = assign.current(results)
-    predict_shard(results, model, 0, PARTITIONS[:2], BANDS, settings, threads=2)
-    predict_shard(results, model, 1, PARTITIONS[2:], BANDS, settings, threads=2)
+    predict_shard(results, model, 0, PARTITIONS[:2], SURVEY, settings, threads=2)
+    predict_shard(results, model, 1, PARTITIONS[2:], SURVEY, settings, threads=2)
 
 
 def table_of(catalog: Path) -> pa.Table:
@@ -128,7 +130,7 @@ def test_partitions_of_an_earlier_champion_stay_and_those_of_an_unknown_model_ar
     first = assign.current(results)
     train(results / "models" / "other", "other", seed=2)
     crown(results, "other")
-    predict_shard(results, assign.current(results), 0, PARTITIONS[:2], BANDS, Predict(), threads=1)
+    predict_shard(results, assign.current(results), 0, PARTITIONS[:2], SURVEY, Predict(), threads=1)
     assert finish(results, "demo", "compact") == sum(ROWS)
     made = [hats.sidecar(results / "photoz", one)["model"] for one in PARTITIONS]
     assert made == [assign.current(results).name] * 2 + [first.name] * 2
@@ -154,7 +156,7 @@ def test_a_new_champion_takes_over_within_the_budget_of_a_night(results: Path) -
     assert assign.assign(results, shards, 1e-9, "compact") == {0: new, 1: first}, "one shard at least, the others wait"
     stored = assign.assign(results, shards, 1e-9, "full")
     assert stored == dict.fromkeys(shards, new), "PDFs that are to be stored otherwise do not wait"
-    predict_shard(results, assign.folder(results, new), 0, PARTITIONS[:2], BANDS, Predict(), threads=1)
+    predict_shard(results, assign.folder(results, new), 0, PARTITIONS[:2], SURVEY, Predict(), threads=1)
     assert assign.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new), "the next night goes on"
     assert assign.assign(results, (0, 1, 2), 1e-9, "compact")[2] == new, "what is new gets the champion"
     shutil.rmtree(assign.folder(results, first))
@@ -208,7 +210,9 @@ def test_partitions_of_an_earlier_import_go_and_pdfs_that_nobody_wants_go_too(re
 
 def test_a_model_of_other_bands_is_refused(results: Path) -> None:
     with pytest.raises(ModelError, match="trained on the bands u, g, r, i, z, y"):
-        predict_shard(results, assign.current(results), 0, PARTITIONS[:1], ("g", "r"), Predict(), threads=1)
+        predict_shard(
+            results, assign.current(results), 0, PARTITIONS[:1], [PhotometryKind(("g", "r"), 1)], Predict(), threads=1
+        )
 
 
 @pytest.mark.parametrize("pdf", ["compact", "full"])

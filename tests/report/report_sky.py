@@ -14,13 +14,12 @@ from zmill.catalog import hats
 from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Search, parse
-from zmill.inputs.photometry import missing_bands
 from zmill.pdf import arrow, compact
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
 from zmill.sample.weights import SurveyDensity, compare
-from zmill.training import evaluate, selection
+from zmill.training import evaluate, missing_data, selection
 from zmill.tune import result
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>$\\frac{1}{2}$"
@@ -68,7 +67,7 @@ def predictions(n: int = 3000, seed: int = 1) -> pa.Table:
             "crps": width * seed,
             "log_score": -np.log(width),
             "cde_loss": -0.1 / width,
-            "mag_reference": magnitude.astype(np.float32),
+            "brightness": magnitude.astype(np.float32),
             "undetected": missing,
             "unobserved": zeros,
             "imputed": missing,
@@ -82,7 +81,7 @@ def metrics_of(model: str, table: pa.Table) -> dict[str, Any]:
     """`metrics.json` of predictions."""
     edges = evaluate.bin_edges(table, GRID)
     splits = {
-        split: evaluate.evaluate_split(rows, BANDS, edges, 1)
+        split: evaluate.evaluate_split(rows, ("undetected", "unobserved", "imputed"), BANDS, edges, 1)
         | {"stated_coverage": evaluate.jsonable(evaluate.stated_coverage(rows, INTERVALS))}
         for split in ("valid", "test")
         for rows in [table.filter(pa.compute.equal(table["split"], split))]
@@ -93,6 +92,7 @@ def metrics_of(model: str, table: pa.Table) -> dict[str, Any]:
         "model": model,
         "type": model,
         "seed": 1,
+        "brightness": "i (AB magnitude)",
         "model_hash": "0f",
         "train_seconds": 3.2,
         "rows_per_s": 12e4,
@@ -172,7 +172,7 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
         write_json(results / "evaluation" / name / "metrics.json", measured[name])
         pq.write_table(table, results / "evaluation" / name / "predictions.parquet")
     (results / "evaluation" / "leaderboard.csv").write_text(selection.leaderboard(measured, "crps"))
-    (results / "evaluation" / "patterns.csv").write_text(missing_bands.table(measured))
+    (results / "evaluation" / "patterns.csv").write_text(missing_data.table(measured))
     write_json(results / "evaluation" / "best.json", selection.choose(measured, "crps"))
     epochs = np.arange(1, 31)
     history = [{"epoch": int(e), "loss": -1.5 + 2 / e, "score": 0.03 + 0.02 / e} for e in epochs]

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.sample.constant import warn_of_constants
 from zmill.workflow.warning import Warnings
 
@@ -24,5 +24,5 @@ from zmill.workflow.warning import Warnings
 def test_measured_values_alone_count(mag: list[float], imputed: list[int], expected: int) -> None:
     table = pa.table({"mag_r": pa.array(mag, pa.float32()), "imputed": pa.array(imputed, pa.int32())})
     warnings = Warnings()
-    warn_of_constants(Photometry.from_arrow(table, ("r",)), warnings)
+    warn_of_constants([PhotometryKind(("r",), 0)], table, warnings)
     assert len(warnings) == expected

@@ -16,14 +16,18 @@ from zmill.catalog.files import read_json, write_json
 from zmill.clean.partition import Recipe
 from zmill.clean.shard import clean_shard, finish_catalog
 from zmill.config import Split, Weights
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.sample.labelled import build_sample
 from zmill.sample.sample import LABEL_COLUMNS, SPLITS, SampleError
-from zmill.sample.split import fit_colors, split_matches
+from zmill.sample.split import fit_imputation, split_matches
 from zmill.survey_definition import Survey
 from zmill.workflow.warning import collect
 
 CUTS = {"faint": {"column": "mag_r", "max": 22.5}, "galaxy": {"column": "kind", "equals": ["galaxy"]}}
 SMALL_BLOCKS = Split(block_order=10)
+
+
+SURVEY = [PhotometryKind(BANDS, BANDS.index("r"))]
 
 
 class Sky:
@@ -42,20 +46,20 @@ class Sky:
         )  # fmt: skip
 
     def colors(self) -> bytes:
-        fit_colors(self.folder / "split.parquet", self.folder / "survey", BANDS, self.folder / "imputation.json")
+        fit_imputation(self.folder / "split.parquet", self.folder / "survey", SURVEY, self.folder / "imputation.json")
         return (self.folder / "imputation.json").read_bytes()
 
     def clean(self, definition: Survey) -> None:
         folder = self.folder
-        colors = fit_colors(folder / "split.parquet", folder / "survey", BANDS, folder / "imputation.json")
-        recipe = Recipe(BANDS, definition.cuts, colors)
+        colors = fit_imputation(folder / "split.parquet", folder / "survey", SURVEY, folder / "imputation.json")
+        recipe = Recipe(tuple(SURVEY), definition.cuts, colors)
         clean_shard(folder / "survey", folder / "clean", self.parts, recipe, folder / "progress.json")
         finish_catalog(folder / "survey", folder / "clean", "small")
 
     def sample(self, settings: Weights, out: str = "sample") -> dict:
         folder = self.folder
         return build_sample(
-            folder / "split.parquet", folder / "clean", folder / "split.json", folder / out, BANDS, "r", settings, 1
+            folder / "split.parquet", folder / "clean", folder / "split.json", folder / out, SURVEY, settings, 1
         )
 
     def weights(self, out: str, split: str) -> np.ndarray:
@@ -75,7 +79,7 @@ def test_every_labelled_row_is_used_or_has_a_reason(sky: Sky) -> None:
     reason, side = (np.array(table.column(name).to_pylist()) for name in ("excluded", "split"))
     assert np.array_equal(reason == "", side != "")
     assert np.all(reason[sky.matches.column("ambiguous").to_numpy()] == "ambiguous")
-    assert set(reason) == {"", "ambiguous", "no_photometry", "cut:faint", "cut:galaxy"}
+    assert set(reason) == {"", "ambiguous", "no_measurement", "cut:faint", "cut:galaxy"}
     assert report["steps"][0] == {"step": "survey", "rows": 3501}
     assert report["steps"][1] == {"step": "labelled", "rows": sky.matches.num_rows}
     left = report["steps"][-1]["rows"]
@@ -99,8 +103,8 @@ def test_cut_bits_are_those_of_the_survey_row(sky: Sky) -> None:
 
 def test_ambiguous_matches_can_be_kept(sky: Sky) -> None:
     report = sky.split(survey(), ambiguous="keep")
-    empty = report["excluded"]["no_photometry"]
-    assert report["excluded"] == {"beyond_grid": 0, "no_photometry": empty}
+    empty = report["excluded"]["no_measurement"]
+    assert report["excluded"] == {"beyond_grid": 0, "no_measurement": empty}
     assert 0 < sum(report["splits"].values()) == sky.matches.num_rows - empty
 
 
@@ -130,7 +134,7 @@ def test_rows_without_any_magnitude_are_not_used(sky: Sky) -> None:
     own = rows.filter(pc.is_in(rows.column("object_id"), value_set=table.column("object_id").combine_chunks()))
     empty = np.isnan(np.stack([own.column(f"mag_{band}").to_numpy() for band in BANDS])).all(axis=0)
     ambiguous = table.column("ambiguous").to_numpy()
-    assert np.array_equal(np.array(table.column("excluded").to_pylist()) == "no_photometry", empty & ~ambiguous)
+    assert np.array_equal(np.array(table.column("excluded").to_pylist()) == "no_measurement", empty & ~ambiguous)
 
 
 def test_other_labels_leave_the_others_where_they_are(sky: Sky) -> None:

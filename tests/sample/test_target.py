@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 from clean.small import BANDS, write_rows, write_survey
 from zmill.catalog import hats
 from zmill.catalog.hats import Partition
-from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.colors import color_space
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.sample.target import Target, draw
 
 
@@ -28,13 +27,16 @@ def write_clean(folder: Path, sizes: list[int], cut: int = 10) -> pa.Table:
     return pa.concat_tables([hats.read_columns(folder, partition) for partition in partitions])
 
 
+KIND = PhotometryKind(BANDS, 1)
+
+
 def references(target: Target) -> set[float]:
     return set(target.values[:, 0][np.isfinite(target.values[:, 0])].tolist())
 
 
 def test_all_rows_that_pass_where_they_are_few(tmp_path: Path) -> None:
     rows = write_clean(tmp_path, [500, 0, 300])
-    target = draw(tmp_path, BANDS, 1, 1)
+    target = draw(tmp_path, KIND, 1)
     mag = np.stack([rows.column(f"mag_{band}").to_numpy() for band in BANDS], axis=1)
     wanted = (rows.column("cut").to_numpy() == 0) & (np.isfinite(mag).sum(1) >= 2)
     assert (target.survey_rows, target.read, target.wanted) == (800, 800, wanted.sum())
@@ -48,16 +50,16 @@ def test_the_draw_does_not_depend_on_partitions(tmp_path: Path) -> None:
     everything = Partition(0, 0)
     write_rows(tmp_path / "other", everything, rows)
     hats.finish(tmp_path / "other", "other", [everything])
-    one, other = (draw(tmp_path / name, BANDS, 1, 1, most_rows=700) for name in ("one", "other"))
+    one, other = (draw(tmp_path / name, KIND, 1, most_rows=700) for name in ("one", "other"))
     assert np.array_equal(one.values, other.values, equal_nan=True)
     assert len(one.values) == 700
-    again = draw(tmp_path / "one", BANDS, 1, 2, most_rows=700)
+    again = draw(tmp_path / "one", KIND, 2, most_rows=700)
     assert not np.array_equal(one.values, again.values, equal_nan=True)
 
 
 def test_the_draw_is_uniform_over_the_sky(tmp_path: Path) -> None:
     rows = write_clean(tmp_path, [6000, 2000])
-    drawn = references(draw(tmp_path, BANDS, 1, 1, most_rows=2000))
+    drawn = references(draw(tmp_path, KIND, 1, most_rows=2000))
     first = set(rows.slice(0, 6000).column("mag_r").to_numpy().astype(np.float64).tolist())
     share = np.mean([value in first for value in drawn])
     assert abs(share - 0.75) < 0.05
@@ -65,9 +67,9 @@ def test_the_draw_is_uniform_over_the_sky(tmp_path: Path) -> None:
 
 def test_few_row_groups_are_read_of_a_large_survey(tmp_path: Path) -> None:
     rows = write_clean(tmp_path, [900] * 12)
-    target = draw(tmp_path, BANDS, 1, 1, most_groups=4)
+    target = draw(tmp_path, KIND, 1, most_groups=4)
     assert (target.survey_rows, target.read) == (10_800, 3600)
-    everything = color_space(Photometry.from_arrow(rows, BANDS), 1)
+    everything = KIND.read(rows).summary_features()
     number = {row.tobytes(): place // 900 for place, row in enumerate(everything)}
     known = target.values[np.isfinite(target.values).all(1)]
     assert {number[row.tobytes()] for row in known} == {0, 4, 7, 11}
@@ -83,4 +85,4 @@ def test_rows_of_one_band_are_left_out(tmp_path: Path) -> None:
             empty = pc.if_else(pa.array([True] * rows.num_rows), np.float32(np.nan), rows.column(place))
             rows = rows.set_column(place, rows.schema.field(place), empty.cast(pa.float32()))
         write_rows(tmp_path, partition, rows)
-    assert draw(tmp_path, BANDS, 0, 1).wanted == 0
+    assert draw(tmp_path, PhotometryKind(BANDS, 0), 1).wanted == 0

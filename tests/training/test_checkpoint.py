@@ -19,15 +19,14 @@ import training_job
 from safetensors.torch import load_file
 
 import zmill
-from models.toy_survey import BANDS, labelled
-from models.toy_survey import CONTEXT as WITHOUT_FILTERS
+from models.toy_survey import labelled, with_filters
 from zmill.inputs.base import ModelContext
 from zmill.models.registry import model_class
 from zmill.networks.callbacks import Callback
 from zmill.training import store
 
 CPU = torch.device("cpu")
-CONTEXT = replace(WITHOUT_FILTERS, filters={band: f"sdss2010-{band}" for band in BANDS})
+CONTEXT = with_filters("sdss2010-g", "sdss2010-r", "sdss2010-i")
 ROWS = labelled(300, 1), labelled(100, 2)
 SMALL = {"epochs": 4, "width": 24, "blocks": 1, "waves": 2, "embedding": 2}
 ENSEMBLE = {

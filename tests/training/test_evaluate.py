@@ -11,7 +11,8 @@ import torch
 
 from models.toy_survey import BANDS, CONTEXT, GRID, labelled, sample_table
 from zmill import metrics
-from zmill.inputs.photometry.missing_bands import AS_OBSERVED, BandRemoval
+from zmill.inputs.base import AS_OBSERVED
+from zmill.inputs.photometry.missing_bands import BandRemoval
 from zmill.models import registry
 from zmill.pdf import conformal, points
 from zmill.training import evaluate
@@ -39,7 +40,7 @@ def test_every_labelled_row_is_predicted_in_its_order(evaluation: tuple) -> None
         mine = predictions.filter(pa.compute.equal(predictions.column("split"), split))
         assert mine.column("object_id").equals(sample.column("object_id"))
         assert mine.column("redshift").equals(sample.column("redshift"))
-    assert set(points.COLUMNS) | set(conformal.COLUMNS) | {"pit", "ood", "mag_reference", "block"} <= set(
+    assert set(points.COLUMNS) | set(conformal.COLUMNS) | {"pit", "ood", "brightness", "block"} <= set(
         predictions.schema.names
     )
     assert predictions.schema.field("z_mode").type == pa.float32()
@@ -118,10 +119,10 @@ def test_bands_are_taken_away_from_a_bounded_number_of_rows(
 ) -> None:
     monkeypatch.setattr(evaluate, "TEST_ROWS", 50)
     sample = sample_table(120, 12)
-    one, other = (evaluate.missing_band_metrics(trained, sample, REMOVAL, 1) for _ in range(2))
+    one, other = (evaluate.missing_data_metrics(trained, sample, REMOVAL, 1) for _ in range(2))
     assert one == other
     assert max(entry["n"] for entry in one) == 50
-    assert evaluate.missing_band_metrics(trained, sample, REMOVAL, 2) != one
+    assert evaluate.missing_data_metrics(trained, sample, REMOVAL, 2) != one
 
 
 def test_the_json_holds_no_nan(evaluation: tuple) -> None:
@@ -152,7 +153,7 @@ def test_few_blocks_of_sky_give_no_intervals(trained: TrainedModel) -> None:
     found = evaluate.evaluate(trained, trained, {"valid": sample, "test": sample}, 1, 1, REMOVAL)[1]["splits"]["test"]
     assert found["intervals"]["blocks"] == 3
     assert found["intervals"]["metrics"]["crps"] == [None, None]
-    for bin_ in found["binned"]["mag_reference"]:
+    for bin_ in found["binned"]["brightness"]:
         assert 1 <= bin_["blocks"] <= 3 and bin_["intervals"]["crps"] == [None, None]
 
 

@@ -13,7 +13,7 @@ from zmill.training import out_of_distribution
 
 @pytest.fixture(scope="module")
 def detector() -> out_of_distribution.Detector:
-    return out_of_distribution.fit(labelled(8000, 1).batch, reference=1, seed=1)
+    return out_of_distribution.fit(labelled(8000, 1).batch, seed=1)
 
 
 def test_rows_like_the_training_rows_are_flagged_at_the_stated_rate(detector: out_of_distribution.Detector) -> None:
@@ -46,7 +46,7 @@ def test_a_band_that_never_exists_is_no_dimension() -> None:
     train = labelled(2000, 5).batch
     mag = train.mag.copy()
     mag[:, 2] = np.nan
-    found = out_of_distribution.fit(replace(train, mag=mag), reference=1, seed=1)
+    found = out_of_distribution.fit(replace(train, mag=mag), seed=1)
     assert found(replace(train, mag=mag)).mean() == pytest.approx(0.01, abs=0.01)
 
 
@@ -54,18 +54,18 @@ def test_a_few_wild_training_rows_do_not_hide_the_others() -> None:
     train = labelled(4000, 6).batch
     mag = train.mag.copy()
     mag[:8] += np.array([500, 0, -500])
-    found = out_of_distribution.fit(photometry(mag), reference=1, seed=1)
+    found = out_of_distribution.fit(photometry(mag), seed=1)
     assert found(photometry(labelled(300, 7).batch.mag + np.array([0, 0, 12]))).mean() > 0.99
 
 
 def test_the_same_seed_gives_the_same_domain() -> None:
     train = labelled(1000, 8).batch
-    one, two = out_of_distribution.fit(train, 1, seed=4), out_of_distribution.fit(train, 1, seed=4)
+    one, two = out_of_distribution.fit(train, seed=4), out_of_distribution.fit(train, seed=4)
     assert one.threshold == two.threshold
     assert one.centers.equal(two.centers)
 
 
 def test_few_rows_and_no_rows() -> None:
-    found = out_of_distribution.fit(labelled(12, 9).batch, 1, seed=1)
+    found = out_of_distribution.fit(labelled(12, 9).batch, seed=1)
     assert found(labelled(5, 10).batch).shape == (5,)
     assert found(photometry(np.zeros((0, len(BANDS))))).shape == (0,)

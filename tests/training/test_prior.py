@@ -5,24 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.toy_survey import BANDS, GRID, labelled, photometry
-from zmill.inputs.base import LabelledBatch
+from zmill.inputs.base import FULL, LabelledBatch
 from zmill.inputs.photometry.batch import MASKS, Photometry
 from zmill.inputs.photometry.missing_bands import BandRemoval, MissingPattern
 from zmill.pdf import conformal, points
+from zmill.pdf.histogram import n_of_z
 from zmill.training import prior
-from zmill.training.prior import USUAL
 
 NONE = BandRemoval(np.full(3, np.nan, np.float32), None)
 
 
 def n_of(train: LabelledBatch) -> torch.Tensor:
-    return prior.n_of_z(train, GRID)
+    return n_of_z(train.z, train.weight, GRID)
 
 
 def certain(batch: Photometry) -> torch.Tensor:
@@ -39,14 +40,14 @@ def honest(batch: Photometry) -> torch.Tensor:
 
 def test_n_of_z_is_weighted_and_leaves_out_what_is_beyond_the_grid() -> None:
     rows = LabelledBatch(photometry(np.zeros((4, 3))), np.array([0.5, 1.0, 1.5, 7.0]), np.array([1.0, 2.0, 1.0, 50.0]))
-    density = prior.n_of_z(rows, GRID)
+    density = n_of_z(rows.z, rows.weight, GRID)
     assert float(GRID.integral(density[None])) == pytest.approx(1)
     found = points.summarize(density[None], GRID)
     assert float(found["z_mean"]) == pytest.approx(1.0, abs=1e-4)
     assert float(found["z_mode"]) == pytest.approx(1.0, abs=GRID.step)
     assert float(density[50] / density[100]) == pytest.approx(0.5)
     beyond = replace(rows, z=np.full(4, 9.0))
-    torch.testing.assert_close(prior.n_of_z(beyond, GRID), torch.full((201,), 0.5))
+    torch.testing.assert_close(n_of_z(beyond.z, beyond.weight, GRID), torch.full((201,), 0.5))
 
 
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 70))
@@ -58,15 +59,17 @@ def test_the_only_band_is_found_as_the_definition_says(seed: int, rows: int) -> 
     batch = replace(batch, **masks)
     measured = batch.measured
     count = measured.sum(1)
-    expected = np.where(count == 0, 3, np.where(count == 1, measured.argmax(1), USUAL))
-    np.testing.assert_array_equal(prior.only_band(batch), expected)
+    expected = np.where(count == 0, 3, np.where(count == 1, measured.argmax(1), FULL))
+    np.testing.assert_array_equal(batch.only_band, expected)
 
 
 def test_kinds() -> None:
     only, far = np.array([-1, -1, 0, 2, 3, 3], np.int32), np.array([False, True, False, True, False, True])
     assert prior.kinds_of(only, far, 3).tolist() == [-1, 3, 0, 2, 4, 4]
-    one = prior.kinds_of(np.array([0, 0, 1], np.int32), np.array([False, True, False]), 1)
-    assert one.tolist() == [-1, 1, 2], "in a survey of one band a row with it is as usual as any"
+    one = Photometry.from_arrow(pa.table({"mag_r": pa.array([22, 23, None], pa.float32())}), ("r",)).information()
+    assert prior.kinds_of(one, np.array([False, True, False]), 1).tolist() == [-1, 1, 2], (
+        "one band is all of this survey"
+    )
 
 
 def test_a_model_that_is_sure_of_what_it_cannot_know_is_given_the_n_of_z_until_its_intervals_hold() -> None:

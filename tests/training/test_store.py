@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.toy_survey import BANDS, CONTEXT, labelled
+from models.toy_survey import CONTEXT, labelled
 from zmill.catalog.files import file_hash, read_json, write_json
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models import registry
 from zmill.training import store
 from zmill.training.trained import ModelError, TrainedModel, fit_and_calibrate
@@ -28,7 +29,7 @@ def trained() -> TrainedModel:
 
 def test_a_loaded_model_predicts_the_same(tmp_path: Path, trained: TrainedModel) -> None:
     store.save(tmp_path / "floor", trained)
-    loaded = store.load(tmp_path / "floor", bands=BANDS)
+    loaded = store.load(tmp_path / "floor", survey=CONTEXT.inputs)
     batch = labelled(50, 4).batch
     assert torch.equal(loaded.predict(batch), trained.predict(batch))
     assert np.array_equal(loaded.ood(batch), trained.ood(batch))
@@ -65,7 +66,7 @@ def test_an_unfinished_folder_is_refused(tmp_path: Path, trained: TrainedModel, 
 def test_other_bands_are_refused(tmp_path: Path, trained: TrainedModel) -> None:
     store.save(tmp_path, trained)
     with pytest.raises(ModelError, match="trained on the bands g, r, i, but the photometry has u, g, r"):
-        store.load(tmp_path, bands=("u", "g", "r"))
+        store.load(tmp_path, survey=[PhotometryKind(("u", "g", "r"), 1)])
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from models.toy_survey import CONTEXT, labelled
+from models.toy_survey import labelled, with_filters
 from zmill.inputs.base import LabelledBatch
 from zmill.models.registry import model_class
 from zmill.training import store
@@ -29,7 +28,6 @@ SETTINGS = {
     "neighbors": {"epochs": 12, "width": 32, "waves": 4, "embedding": 2, "candidates": 200, "batch": 128},
     "distilled": {"epochs": 3, "width": 32, "blocks": 2, "waves": 4, "embedding": 2},
 }
-FILTERS = {band: f"sdss2010-{band}" for band in CONTEXT.bands}
 CPU = torch.device("cpu")
 
 
@@ -38,7 +36,7 @@ def run(folder: Path) -> None:
     torch.set_num_threads(1)
     settings = model_class("ensemble").Settings.model_validate(SETTINGS)
     rows = labelled(400, 1), labelled(150, 2), labelled(150, 3)
-    context = replace(CONTEXT, filters=FILTERS)
+    context = with_filters("sdss2010-g", "sdss2010-r", "sdss2010-i")
     identity = store.identity("ensemble", settings, context, rows, CPU)
 
     def say(line: str) -> None:

@@ -11,7 +11,7 @@ from zmill.catalog.footprint import Footprint
 from zmill.catalog.sky import healpix
 from zmill.clean.cuts import check_cuts
 from zmill.config import Config, ConfigError, nearest
-from zmill.inputs.photometry.features import check_extra
+from zmill.inputs.photometry.extra import check_extra
 from zmill.labels import base as labels
 from zmill.labels.base import LabelsError
 from zmill.metrics import SELECTABLE, check_metric

@@ -14,7 +14,8 @@ from models.toy_survey import BANDS, labelled, photometry
 from zmill.config import ConfigError
 from zmill.inputs.photometry import scaling
 from zmill.inputs.photometry.batch import ZERO_POINT, Photometry, mask_of
-from zmill.inputs.photometry.features import Columns, Fluxes, Luptitudes, check_extra
+from zmill.inputs.photometry.extra import check_extra
+from zmill.inputs.photometry.features import Columns, Fluxes, Luptitudes
 from zmill.models.knn import KNNSettings
 
 

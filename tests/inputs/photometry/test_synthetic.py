@@ -14,12 +14,13 @@ from zmill import sed
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry import synthetic as module
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.inputs.photometry.synthetic import synthetic_galaxies, template_colors
 from zmill.pdf.grid import Grid
 
 GRID = Grid(0.0, 2.0, 201)
 BANDS = ("u", "g", "r", "i", "z")
-CONTEXT = ModelContext(BANDS, 2, GRID, seed=3, filters={band: f"sdss2010-{band}" for band in BANDS})
+CONTEXT = ModelContext((PhotometryKind(BANDS, 2, filters={band: f"sdss2010-{band}" for band in BANDS}),), GRID, seed=3)
 
 
 @cache
@@ -38,7 +39,7 @@ def galaxies(n: int, seed: int, error: float = 0.02) -> LabelledBatch:
     mag = (ZERO_POINT - 2.5 * np.log10(flux)).astype(np.float32)
     unknown, errors = np.full_like(mag, np.nan), np.full_like(mag, error * MAGNITUDES)
     ebv = rng.uniform(0, 0.1, n).astype(np.float32)
-    photometry = Photometry(BANDS, mag, errors, unknown, none, none, none, ebv, np.zeros((n, 0), np.float32))
+    photometry = Photometry(BANDS, mag, errors, unknown, none, none, none, ebv, np.zeros((n, 0), np.float32), 2)
     return LabelledBatch(photometry, z, np.ones(n))
 
 

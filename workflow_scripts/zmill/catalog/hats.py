@@ -22,6 +22,7 @@ import xxhash
 
 from zmill import __version__
 from zmill.catalog.files import MEND, Damaged, atomic_write, read_json, write_json
+from zmill.catalog.sizes import GROUP_BYTES, rows_of
 from zmill.catalog.sky import HEALPIX_COLUMN, HEALPIX_ORDER
 
 log = logging.getLogger(__name__)
@@ -93,9 +94,10 @@ class PartitionWriter:
     """Takes a partition's record batches in the order of `_healpix_29`; see `write_partition`."""
 
     def __init__(self, sink: _HashingFile, schema: pa.Schema) -> None:
-        floats = [field.name for field in schema if pa.types.is_floating(field.type)]
+        floats = [field.name for field in schema if pa.types.is_floating(field.type) or pa.types.is_nested(field.type)]
         plain = {*floats, HEALPIX_COLUMN, "object_id"}
         self._sink = sink
+        self.group_rows = rows_of(GROUP_BYTES, schema, ROW_GROUP_ROWS)
         self._writer = pq.ParquetWriter(
             pa.PythonFile(sink, mode="w"),
             schema,
@@ -109,7 +111,7 @@ class PartitionWriter:
     def write(self, batch: pa.RecordBatch | pa.Table) -> None:
         """Append rows."""
         table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
-        self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        self._writer.write_table(table, row_group_size=self.group_rows)
         self.rows += table.num_rows
 
     def close(self) -> None:

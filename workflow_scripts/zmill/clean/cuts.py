@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zmill.config import ConfigError, nearest
-from zmill.inputs.photometry.batch import MaskArray
+from zmill.inputs.registry import of_survey
 from zmill.survey_definition import Cut, Survey
 
+MaskArray = NDArray[np.int32]
 MAX_CUTS = 31
 """Bits of an int32 without its sign."""
 
@@ -35,7 +36,7 @@ def check_cuts(survey: Survey, name: str, types: Mapping[str, pa.DataType] | Non
         raise ConfigError(
             f"{where}: found {len(survey.cuts)} cuts; the mask has room for {MAX_CUTS}: join some of them"
         )
-    known = [f"{kind}_{band}" for kind in ("mag", "magerr") for band in survey.bands] + survey.columns.extra
+    known = [name for kind in of_survey(survey) for name in kind.cut_columns(survey)] + survey.columns.extra
     if survey.columns.ebv or survey.extinction.map:
         known.append("ebv")
     for cut_name, cut in survey.cuts.items():

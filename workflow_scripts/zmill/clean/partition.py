@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,54 +17,52 @@ from zmill import __version__
 from zmill.catalog import hats
 from zmill.catalog.files import file_hash
 from zmill.catalog.hats import CatalogError, Partition
+from zmill.catalog.sizes import GROUP_BYTES, rows_of
 from zmill.clean import cuts
-from zmill.inputs.photometry.impute import MeanColors, fill
+from zmill.inputs.base import InputKind, Rows
 from zmill.survey_definition import Cut
 
-BATCH_ROWS = hats.ROW_GROUP_ROWS
-"""Rows in memory at a time: one row group."""
-ADDED = (pa.field("imputed", pa.int32()), pa.field("cut", pa.int32()))
+CUT = pa.field("cut", pa.int32())
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The settings of the cleaning of every row.
 
-    colors : None leaves missing bands empty.
+    inputs : the input kinds of the survey.
+    learned : name of the kind -> result of its learner; kinds that are left out keep missing values.
     """
 
-    bands: tuple[str, ...]
+    inputs: tuple[InputKind, ...]
     cuts: dict[str, Cut]
-    colors: MeanColors | None
+    learned: dict[str, Any]
 
     @property
     def hash(self) -> str:
         """Hash of the recipe and of zmill's version."""
         content = {
-            "bands": self.bands,
+            "inputs": {kind.name: kind.to_json() for kind in self.inputs},
             "cuts": [(name, cut.model_dump()) for name, cut in self.cuts.items()],
-            "colors": asdict(self.colors) if self.colors else None,
+            "learned": self.learned,
             "zmill": __version__,
         }
         return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
 
+    @property
+    def added(self) -> list[pa.Field]:
+        """The columns that `clean/` has and `survey/` has not."""
+        return [*(field for kind in self.inputs for field in kind.added()), CUT]
 
-def clean_rows(rows: pa.RecordBatch | pa.Table, recipe: Recipe) -> tuple[pa.RecordBatch | pa.Table, dict[str, Any]]:
-    """Rows with missing bands filled and `imputed` and `cut` appended, and the counts of `tally`."""
+
+def clean_rows(rows: Rows, recipe: Recipe) -> tuple[Rows, dict[str, Any]]:
+    """Rows as the input kinds clean them, with `cut` appended, and the counts of `tally`."""
     failed = cuts.failed(rows, recipe.cuts)  # on measured values, before imputation
-    names = [f"mag_{band}" for band in recipe.bands]
-    if recipe.colors is None:
-        mag = [_numpy(rows.column(name)) for name in names]
-        imputed = np.zeros(rows.num_rows, np.int32)
-    else:
-        given = [_numpy(rows.column(name)) for name in names]
-        mag, imputed = fill(given, recipe.colors)
-        for name, before, after in zip(names, given, mag, strict=True):
-            if after is not before:
-                rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), pa.array(after))
-    for field, mask in zip(ADDED, (imputed, failed), strict=True):
-        rows = rows.append_column(field, pa.array(mask))
-    return rows, _count(rows.num_rows, mag, imputed, failed, recipe)
+    counts: dict[str, Any] = {"rows": rows.num_rows}
+    for kind in recipe.inputs:
+        rows, found = kind.clean(rows, recipe.learned.get(kind.name))
+        counts |= found
+    counts["cut"] = {name: int(np.count_nonzero(failed & (1 << bit))) for bit, name in enumerate(recipe.cuts)}
+    return rows.append_column(CUT, pa.array(failed)), counts
 
 
 def clean_partition(survey: Path, clean: Path, partition: Partition, recipe: Recipe) -> dict[str, Any]:
@@ -89,15 +87,18 @@ def clean_partition(survey: Path, clean: Path, partition: Partition, recipe: Rec
             f"{path}: its content differs from its sidecar: corrupt, truncated or written over; import it again"
         )
     schema = pq.read_schema(path)
-    for field in ADDED:
+    given_names = schema.names
+    for field in recipe.added:
         schema = schema.append(field)
     extra: dict[str, Any] = {"input": given["xxh3_128"], "settings": recipe.hash}
-    counts = tally([], recipe)
+    nothing = pa.table({name: pa.array([], schema.field(name).type) for name in given_names})
+    counts = clean_rows(nothing, recipe)[1]
+    batch_rows = rows_of(GROUP_BYTES, schema, hats.ROW_GROUP_ROWS)
     with hats.write_partition(clean, partition, schema, extra) as writer:
-        for batch in hats.batches(survey, partition, schema.names[: -len(ADDED)], BATCH_ROWS):
+        for batch in hats.batches(survey, partition, given_names, batch_rows):
             rows, found = clean_rows(batch, recipe)
             writer.write(rows)
-            counts = tally([counts, found], recipe)
+            counts = tally([counts, found])
         if writer.rows != given["rows"]:
             raise CatalogError(f"{path}: {writer.rows:,} rows were read, its sidecar says {given['rows']:,}")
         if _identity(path) != before or hats.sidecar(survey, partition) != given:
@@ -115,39 +116,19 @@ def complete_counts(survey: Path, clean: Path, partition: Partition, recipe: Rec
     return made["counts"] if same else None
 
 
-def tally(counts: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
-    """The sum of counts: `rows`, `imputed` and `missing` (left empty) per band, `cut` per cut, `no_band`."""
-    total: dict[str, Any] = {
-        "rows": 0,
-        "no_band": 0,
-        "imputed": dict.fromkeys(recipe.bands, 0),
-        "missing": dict.fromkeys(recipe.bands, 0),
-        "cut": dict.fromkeys(recipe.cuts, 0),
-    }
+def tally(counts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The sum of counts of `clean_rows`: `rows`, those of the input kinds, and `cut` per cut.
+
+    Of photometry: `no_band`, and `imputed` and `missing` (left empty) per band.
+    """
+    total: dict[str, Any] = {}
     for one in counts:
-        for key in ("rows", "no_band"):
-            total[key] += one[key]
-        for key in ("imputed", "missing", "cut"):
-            for name, count in one[key].items():
-                total[key][name] += count
+        for key, value in one.items():
+            if isinstance(value, dict):
+                total[key] = tally([total.get(key, {}), value])
+            else:
+                total[key] = total.get(key, 0) + value
     return total
-
-
-def _count(
-    rows: int, mag: Sequence[np.ndarray], imputed: np.ndarray, failed: np.ndarray, recipe: Recipe
-) -> dict[str, Any]:
-    empty = [np.isnan(values) for values in mag]
-    return {
-        "rows": rows,
-        "no_band": int(np.count_nonzero(np.logical_and.reduce(empty))),
-        "imputed": {band: int(np.count_nonzero(imputed & (1 << bit))) for bit, band in enumerate(recipe.bands)},
-        "missing": {band: int(np.count_nonzero(mask)) for band, mask in zip(recipe.bands, empty, strict=True)},
-        "cut": {name: int(np.count_nonzero(failed & (1 << bit))) for bit, name in enumerate(recipe.cuts)},
-    }
-
-
-def _numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

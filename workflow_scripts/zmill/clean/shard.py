@@ -11,7 +11,7 @@ from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.clean.partition import Recipe, clean_partition, complete_counts, tally
-from zmill.inputs.photometry.impute import MeanColors
+from zmill.inputs.registry import of_survey
 from zmill.survey_definition import Survey
 from zmill.workflow.job import Progress, log
 from zmill.workflow.processes import Run, workers
@@ -30,8 +30,13 @@ def recipe(survey: Survey, impute: str, imputation: Path) -> Recipe:
     impute : `clean.impute`.
     imputation : `imputation.json`.
     """
-    colors = MeanColors.from_json(read_json(imputation)) if impute == "mean_color" else None
-    return Recipe(tuple(survey.bands), survey.cuts, colors)
+    return Recipe(tuple(of_survey(survey)), survey.cuts, learned_of(impute, imputation))
+
+
+def learned_of(impute: str, imputation: Path) -> dict[str, Any]:
+    """Name of the input kind -> facts that its cleaning needs; nothing where `clean.impute` is none."""
+    found: dict[str, Any] = read_json(imputation)["learned"] if impute != "none" else {}
+    return found
 
 
 @contextmanager
@@ -123,7 +128,7 @@ def clean_shard(
             f"{len(failures)} of {len(partitions)} partitions could not be cleaned, the others are done:\n{shown}"
             + ("" if len(failures) <= 20 else f"\n  … and {len(failures) - 20} more")
         )
-    total = tally(list(counts.values()), recipe)
+    total = tally(list(counts.values()))
     _log_counts(total)
     # By the hash, later stages notice changed rows where the counts are equal.
     write_json(progress, {"partitions": len(partitions), "xxh3_128": hats.content_hash(clean, partitions), **total})

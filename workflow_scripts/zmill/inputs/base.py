@@ -1,20 +1,36 @@
-"""What a model is given: labelled rows, and what it knows of the survey."""
+"""What the river and a model may ask of a row, whatever it is made of: input kinds, batches, labelled rows.
+
+An input kind (photometry, a spectrum, an image) is a file or folder beside this one whose `KIND` names its `InputKind`. The
+import, the clean stage, the sample, the training and the inference use only what is declared here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import torch
 import xxhash
 from numpy.typing import NDArray
-from torch import Tensor
 
-from zmill.inputs.photometry.batch import Photometry
-from zmill.pdf.grid import Grid
+from zmill.sections import Section
+from zmill.survey_definition import Survey
+
+if TYPE_CHECKING:
+    from zmill.pdf.grid import Grid  # which imports torch: the import of a survey does without
+
+FAILS_CUT, OOD, GRID_EDGE = 1, 16, 64
+"""Bits of the column `flags` that every row may have: it fails a training cut; no training row is near; the mode lies in the
+first or last cell of the grid. The other bits are those of the input kinds (`InputKind.flags`)."""
+FULL = -1
+"""`Batch.information` of a row on which the densities of a model can be relied upon."""
+AS_OBSERVED = "as observed"
+
+RowNumbers: TypeAlias = slice | NDArray[np.int64] | NDArray[np.bool_]
+Rows: TypeAlias = pa.Table | pa.RecordBatch
 
 
 def evenly(rows: int, most: int) -> NDArray[np.int64]:
@@ -22,86 +38,408 @@ def evenly(rows: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
 
 
-@dataclass(frozen=True)
-class LabelledBatch:
-    """A batch with its spectroscopic redshifts: z (n,) float64, weight (n,) float64."""
+class Batch(ABC):
+    """Rows of an input kind in memory; a subclass is a frozen dataclass of arrays, whose first axis is the row."""
 
-    batch: Photometry
-    z: NDArray[np.float64]
-    weight: NDArray[np.float64]
-
-    @classmethod
-    def from_arrow(
-        cls, sample: pa.Table, bands: tuple[str, ...], extra_names: tuple[str, ...] = (), weighted: bool = True
-    ) -> LabelledBatch:
-        """Rows of `sample/<split>.parquet`, each of weight 1 if not `weighted`."""
-        z, weight = (sample.column(name).to_numpy().astype(np.float64) for name in ("redshift", "weight"))
-        if not weighted:
-            weight = np.ones(len(z))
-        return cls(Photometry.from_arrow(sample, bands, extra_names), z, weight)
+    SHARED: ClassVar[tuple[str, ...]] = ()
+    """Fields that are the same for all rows, and no arrays."""
 
     @property
-    def content_hash(self) -> str:
-        """xxh3-128 of everything in the rows, in hexadecimal."""
-        names = [f.name for f in fields(self.batch) if f.name not in ("bands", "extra_names")]
-        digest = xxhash.xxh3_128(repr((self.batch.bands, self.batch.extra_names)).encode())
-        for array in (*(getattr(self.batch, name) for name in names), self.z, self.weight):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
-
-    @classmethod
-    def join(cls, parts: Sequence[LabelledBatch]) -> LabelledBatch:
-        """The rows of several."""
-        z, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("z", "weight"))
-        return cls(Photometry.join([part.batch for part in parts]), z, weight)
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the rows, (n, …) each, by the name of the field."""
+        names = [entry.name for entry in fields(self) if entry.name not in self.SHARED]  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in names}
 
     def __len__(self) -> int:
-        return len(self.z)
+        return len(next(iter(self.arrays.values())))
 
-    def inside(self, grid: Grid) -> LabelledBatch:
-        """The rows whose redshift is on the grid: no density on it can describe the others."""
-        rows = (self.z >= grid.z_min) & (self.z <= grid.z_max)
-        return self if rows.all() else self.rows(rows)
+    def __getitem__(self, rows: RowNumbers) -> Self:
+        """Some of the rows, by a slice, a mask or their numbers."""
+        return replace(self, **{name: array[rows] for name, array in self.arrays.items()})  # type: ignore[type-var]
 
-    def rows(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> LabelledBatch:
-        """Some of the rows, by a mask or by their numbers."""
-        return LabelledBatch(self.batch[rows], self.z[rows], self.weight[rows])
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Concatenate batches of the same survey."""
+        names = parts[0].arrays
+        return replace(parts[0], **{name: np.concatenate([part.arrays[name] for part in parts]) for name in names})  # type: ignore[type-var]
+
+    def update(self, digest: xxhash.xxh3_128) -> None:
+        """Add everything in the rows to a content hash."""
+        digest.update(repr([getattr(self, name) for name in self.SHARED]).encode())
+        for array in self.arrays.values():
+            digest.update(np.ascontiguousarray(array).data)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the rows in memory in bytes."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    @abstractmethod
+    def brightness(self) -> NDArray[np.float32]:
+        """(n,) what bins of metrics and of conformal intervals are made in: a magnitude, or a signal-to-noise ratio; NaN where unknown."""
+
+    @abstractmethod
+    def summary_features(self) -> NDArray[np.float64]:
+        """(n, k) a few numbers per row, in which similar rows are near each other; NaN where unknown.
+
+        The out-of-distribution detector and the weights of labelled rows are computed in this space.
+        """
+
+    @property
+    @abstractmethod
+    def feature_names(self) -> list[str]:
+        """(k) names of `summary_features`."""
+
+    def information(self) -> NDArray[np.int32]:
+        """(n,) `FULL`, or the number of the class of rows with little information; the number of classes where a row has none.
+
+        The classes are those of `Degradation.least`.
+        """
+        return np.where(np.isfinite(self.brightness()), np.int32(FULL), np.int32(0))
+
+    def flags(self) -> NDArray[np.int32]:
+        """(n,) bits of the column `flags` that the kind sets."""
+        return np.zeros(len(self), np.int32)
+
+    def constants(self) -> dict[str, tuple[float, int]]:
+        """Part of the row -> value and number of rows, for each part that is measured in two rows or more and always the same."""
+        return {}
+
+    def states(self) -> dict[str, NDArray[np.int32]]:
+        """Column -> (n,) bit mask of the parts of a row in that state, for metrics by natural pattern of missing data."""
+        return {}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the bits of `states`."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Joint(Batch):
+    """Rows that several input kinds describe together, such as an image with its catalogue row.
+
+    kinds : name of the kind -> its batch; the first gives brightness, summary features and degradations.
+    """
+
+    kinds: Mapping[str, Batch]
+
+    @property
+    def first(self) -> Batch:
+        """The batch of the first kind."""
+        return next(iter(self.kinds.values()))
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {f"{name}.{key}": array for name, batch in self.kinds.items() for key, array in batch.arrays.items()}
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, rows: RowNumbers) -> Joint:
+        return Joint({name: batch[rows] for name, batch in self.kinds.items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Joint]) -> Joint:
+        return cls(
+            {name: type(batch).join([part.kinds[name] for part in parts]) for name, batch in parts[0].kinds.items()}
+        )
+
+    def update(self, digest: xxhash.xxh3_128) -> None:
+        for batch in self.kinds.values():
+            batch.update(digest)
+
+    def brightness(self) -> NDArray[np.float32]:
+        return self.first.brightness()
+
+    def summary_features(self) -> NDArray[np.float64]:
+        return self.first.summary_features()
+
+    @property
+    def feature_names(self) -> list[str]:
+        return self.first.feature_names
+
+    def information(self) -> NDArray[np.int32]:
+        return self.first.information()
+
+    def flags(self) -> NDArray[np.int32]:
+        found = np.zeros(len(self), np.int32)
+        for batch in self.kinds.values():
+            found |= batch.flags()
+        return found
+
+    def states(self) -> dict[str, NDArray[np.int32]]:
+        return self.first.states()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.first.parts
+
+
+class Pattern(Protocol):
+    """A part of the data that a degradation takes away."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the tables of missing-data tests."""
+
+
+@dataclass(frozen=True)
+class _AsObserved:
+    name: str = AS_OBSERVED
+
+
+class Degradation:
+    """Removal of parts of the data from rows, as the survey would have written rows without them; here there are no such parts."""
+
+    def tests(self, rows: Batch) -> Sequence[Pattern]:
+        """The patterns of the missing-data tests; the first one leaves rows as observed."""
+        return [_AsObserved()]
+
+    def least(self, rows: Batch) -> Sequence[tuple[Pattern, NDArray[np.bool_]]]:
+        """For each class of rows with little information: the pattern that makes rows of it, and (n,) rows that it can be applied to."""
+        return []
+
+    def concerns(self, rows: Any, pattern: Any) -> NDArray[np.bool_]:
+        """(n,) whether the pattern changes the row and leaves something of it; True for all rows of the pattern as observed."""
+        return np.ones(len(rows), bool)
+
+    def apply(self, rows: Any, pattern: Any) -> Any:
+        """The rows as the clean stage would have written them."""
+        return rows
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A batch of n rows of a kind in the columns of the imported survey, bad rows included.
+
+    columns : name -> (n, …) array, or Arrow array.
+    faults : part of the row -> fault -> (n,) rows that have it; a key of `InputKind.faults` each.
+    empty : (n,) rows of which nothing can be used.
+    rejected : reason -> (n,) rows that are set aside; a key of `InputKind.reasons` each.
+    """
+
+    columns: dict[str, Any]
+    empty: NDArray[np.bool_]
+    faults: dict[str, dict[str, NDArray[np.bool_]]] = field(default_factory=dict)
+    rejected: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+
+class InputKind(ABC):
+    """A kind of input. An instance holds what a model must know of the survey to read its rows, and is saved with the model."""
+
+    name: ClassVar[str]
+    """Name of its file or folder, of its section in the survey definition, and in `Model.inputs`."""
+    Settings: ClassVar[type[Section] | None] = None
+    """Its section of the survey definition; None for the kind whose keys stand at the top."""
+    flag_bits: ClassVar[Mapping[str, int]] = {}
+    """Name -> bit of the column `flags`."""
+    faults: ClassVar[Mapping[str, str]] = {}
+    """Fault -> its meaning, for the log."""
+    training_only: ClassVar[tuple[str, ...]] = ()
+    """Keys of `to_json` that matter to training alone, and not to what a model predicts."""
+    source: ClassVar[str] = ""
+    """The setting that names the columns that are measured, for messages."""
+    reasons: ClassVar[tuple[str, ...]] = ()
+    """Reasons for which `convert` rejects rows."""
+
+    # ------------------------------------------------------------------ import and clean stage, by the survey definition
+
+    @classmethod
+    @abstractmethod
+    def of(cls, survey: Survey) -> Self | None:
+        """The kind of a survey; None where the survey does not have it."""
+
+    @classmethod
+    @abstractmethod
+    def source_columns(cls, survey: Survey) -> dict[str, str]:
+        """Columns that the survey's files must have -> the setting that names each."""
+
+    @classmethod
+    @abstractmethod
+    def numeric_columns(cls, survey: Survey) -> set[str]:
+        """Those of `source_columns` that hold one number per row."""
+
+    @classmethod
+    @abstractmethod
+    def schema(cls, survey: Survey) -> list[pa.Field]:
+        """Columns that it writes into `survey/`."""
+
+    @classmethod
+    @abstractmethod
+    def convert(cls, batch: pa.RecordBatch, survey: Survey, ebv: NDArray[np.floating]) -> Converted:
+        """Convert a batch of the survey's columns. ebv : (n,) E(B-V) in magnitudes; NaN where unknown."""
+
+    @classmethod
+    def empty(cls, rows: Rows, survey: Survey) -> NDArray[np.bool_]:
+        """(n,) whether rows of `survey/` have no measurement of this kind."""
+        return np.zeros(rows.num_rows, np.bool_)
+
+    @classmethod
+    def empty_columns(cls, survey: Survey) -> list[str]:
+        """Columns that `empty` reads."""
+        return []
+
+    @classmethod
+    def cut_columns(cls, survey: Survey) -> list[str]:
+        """Columns of `schema` that a cut may name."""
+        return []
+
+    def learner(self) -> Learner | None:
+        """What computes, from training rows, the facts that `clean` needs; None where it needs none."""
+        return None
+
+    def added(self) -> list[pa.Field]:
+        """Columns that `clean` adds."""
+        return []
+
+    def clean(self, rows: Rows, learned: Any) -> tuple[Rows, dict[str, Any]]:
+        """Rows of `survey/` as rows of `clean/`, and counts: name -> number, or name -> part -> number.
+
+        learned : result of the learner; None where the stage is switched off.
+        """
+        return rows, {}
+
+    # ------------------------------------------------------------------------------------------------------ models
+
+    def with_extra(self, names: Sequence[str]) -> Self:
+        """The kind with further columns of the survey, which the model takes as inputs."""
+        return self
+
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """The columns that `read` reads where a table has them."""
+
+    @abstractmethod
+    def needed(self) -> list[str]:
+        """Those of them without which a table cannot be used."""
+
+    @abstractmethod
+    def read(self, rows: Rows) -> Batch:
+        """Rows of a survey or clean catalogue, or of a sample table."""
+
+    def degradation(self, train: Any, learned: Any) -> Degradation:
+        """Removal of parts of the data. train : batch of the training rows; learned : as in `clean`."""
+        return Degradation()
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """The kind as plain values, for `model.json`."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """The reverse of `to_json`."""
+
+    @property
+    @abstractmethod
+    def brightness(self) -> str:
+        """Name and unit of `Batch.brightness`, for the axes of figures."""
+
+    def differs(self, survey: Self) -> str:
+        """Why a model of this kind cannot be applied to a survey, as a clause; empty where it can."""
+        return ""
+
+
+class Learner(Protocol):
+    """Facts computed from training rows, added table by table."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The columns that `add` reads."""
+
+    def add(self, rows: Rows) -> None:
+        """Add rows of `survey/`."""
+
+    def result(self) -> dict[str, Any]:
+        """The facts of all rows added so far, as plain values."""
+
+    def lines(self) -> list[str]:
+        """The facts as lines of the log."""
+
+
+K = TypeVar("K", bound=InputKind)
 
 
 @dataclass(frozen=True)
 class ModelContext:
-    """What a model is given in addition to its settings."""
+    """What a model is given in addition to its settings.
 
-    bands: tuple[str, ...]
-    reference: int
-    """Index of the reference band."""
+    inputs : the kinds that its type asks for (`Model.inputs`), in that order.
+    """
+
+    inputs: tuple[InputKind, ...]
     grid: Grid
     seed: int
-    extra_names: tuple[str, ...] = ()
-    filters: dict[str, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The context as plain values."""
+        inputs = {kind.name: kind.to_json() for kind in self.inputs}
+        return {"inputs": inputs, "grid": asdict(self.grid), "seed": self.seed}
+
+    def of(self, kind: type[K]) -> K:
+        """The input of a kind."""
+        return next(found for found in self.inputs if isinstance(found, kind))
+
+    def read(self, rows: Rows) -> Batch:
+        """The rows as the model's batch: that of its only kind, or a `Joint`."""
+        if len(self.inputs) == 1:
+            return self.inputs[0].read(rows)
+        return Joint({kind.name: kind.read(rows) for kind in self.inputs})
+
+    def columns(self) -> list[str]:
+        """The columns that `read` reads, each once."""
+        return list(dict.fromkeys(name for kind in self.inputs for name in kind.columns()))
+
+    def needed(self) -> list[str]:
+        """The columns without which a table cannot be used, each once."""
+        return list(dict.fromkeys(name for kind in self.inputs for name in kind.needed()))
+
+    def degradation(self, train: Batch, learned: Mapping[str, Any]) -> Degradation:
+        """Removal of parts of the data of the first kind. learned : name of the kind -> result of its learner."""
+        first = self.inputs[0]
+        return first.degradation(train, learned.get(first.name)) if len(self.inputs) == 1 else Degradation()
+
+    def labelled(self, sample: pa.Table, weighted: bool = True) -> LabelledBatch:
+        """Rows of `sample/<split>.parquet`, each of weight 1 if not `weighted`."""
+        z, weight = (sample.column(name).to_numpy().astype(np.float64) for name in ("redshift", "weight"))
+        return LabelledBatch(self.read(sample), z, weight if weighted else np.ones(len(z)))
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """A batch with its spectroscopic redshifts: z (n,) float64, weight (n,) float64.
+
+    batch : `Batch` of the model's input kind, or a `Joint`.
+    """
+
+    batch: Any
+    z: NDArray[np.float64]
+    weight: NDArray[np.float64]
+
+    @property
+    def content_hash(self) -> str:
+        """xxh3-128 of everything in the rows, in hexadecimal."""
+        digest = xxhash.xxh3_128()
+        self.batch.update(digest)
+        for array in (self.z, self.weight):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     @classmethod
-    def named(
-        cls,
-        bands: Sequence[str],
-        reference: str,
-        grid: dict[str, Any],
-        seed: int,
-        extra_names: Sequence[str],
-        filters: dict[str, str] | None,
-    ) -> ModelContext:
-        """From plain values: the reference band by its name, the grid by its ends and size."""
-        return cls(tuple(bands), list(bands).index(reference), Grid(**grid), seed, tuple(extra_names), filters)
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """The rows of several."""
+        z, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("z", "weight"))
+        return cls(type(parts[0].batch).join([part.batch for part in parts]), z, weight)
 
+    def __len__(self) -> int:
+        return len(self.z)
 
-def n_of_z(rows: LabelledBatch, grid: Grid) -> Tensor:
-    """(grid.size,) float32 n(z) of labelled rows: a weighted histogram spread linearly over the grid points next to each redshift.
+    def inside(self, grid: Grid) -> Self:
+        """The rows whose redshift is on the grid: no density on it can describe the others."""
+        rows = (self.z >= grid.z_min) & (self.z <= grid.z_max)
+        return self if rows.all() else self.rows(rows)
 
-    Redshifts beyond the grid are left out; flat where there are no others.
-    """
-    rows = rows.inside(grid)
-    position = np.clip((rows.z - grid.z_min) / grid.step, 0, grid.size - 1)
-    cell = np.minimum(position.astype(np.int64), grid.size - 2)
-    right = (position - cell) * rows.weight
-    counts = np.bincount(cell, rows.weight - right, grid.size) + np.bincount(cell + 1, right, grid.size)
-    return grid.normalize(torch.as_tensor(counts, dtype=torch.float32)[None])[0]
+    def rows(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
+        """Some of the rows, by a mask or by their numbers."""
+        return replace(self, batch=self.batch[rows], z=self.z[rows], weight=self.weight[rows])

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from zmill.inputs.base import LabelledBatch, ModelContext
-from zmill.inputs.photometry.batch import Photometry
 from zmill.networks.callbacks import Callback
 from zmill.sections import Section
 
@@ -19,15 +18,15 @@ Settings = Section
 
 
 class Model(ABC):
-    """One way of turning photometry into redshift densities.
+    """One way of turning inputs into redshift densities.
 
     A subclass lives in a file of its own in `zmill/models/`, named as in the configuration, and is found there by the
     module's `MODEL`. Whatever it learns (scalers, K, weights) it learns in `fit`, from training rows; validation rows
     only choose (early stopping, K).
     """
 
-    kind: ClassVar[str] = "bands"
-    """Kind of input."""
+    inputs: ClassVar[tuple[str, ...]] = ("photometry",)
+    """Names of the input kinds that it takes. Of one kind, it is given that kind's batch; of several, a `Joint`, in this order."""
     min_train: ClassVar[int] = 50
     """Fewest training rows it can be fitted on; the run is refused below."""
     Settings: ClassVar[type[Settings]]
@@ -52,11 +51,11 @@ class Model(ABC):
         """Learn again, from all of `rows`; what validation rows have chosen in `fit` stays as it is."""
 
     @abstractmethod
-    def predict(self, batch: Photometry) -> Tensor:
+    def predict(self, batch: Any) -> Tensor:
         """Densities of a batch: (n, grid.size) float32 on `self.device`, each row integrating to 1 on the grid."""
 
     @torch.inference_mode()
-    def log_density(self, batch: Photometry) -> Tensor:
+    def log_density(self, batch: Any) -> Tensor:
         """Natural logarithms of the densities of a batch, on any scale: (n, grid.size) float32 on `self.device`.
 
         A network that ends in a softmax has them before it.
@@ -83,7 +82,7 @@ class LocationScaleModel(Model):
     """
 
     @abstractmethod
-    def loc_scale(self, batch: Photometry) -> tuple[Tensor, Tensor]:
+    def loc_scale(self, batch: Any) -> tuple[Tensor, Tensor]:
         """(n,) loc, a redshift, and (n,) natural logarithm of the scale of each density, on `self.device`."""
 
     @abstractmethod
@@ -91,5 +90,5 @@ class LocationScaleModel(Model):
         """(n, grid.size) normalized densities of given loc and log scale, (n,) each."""
 
     @torch.inference_mode()
-    def predict(self, batch: Photometry) -> Tensor:
+    def predict(self, batch: Any) -> Tensor:
         return self.density_at(*self.loc_scale(batch))

@@ -19,6 +19,7 @@ from torch.nn import functional
 from zmill.inputs.base import LabelledBatch, evenly
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry
 from zmill.inputs.photometry.features import Fluxes
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models import base
 from zmill.models.base import Model
 from zmill.models.knn import JUDGED, WIDTHS, kernel
@@ -131,7 +132,7 @@ class ColorNeighbors(Model):
         error = torch.nan_to_num(MAGNITUDES * fluxes.error / fluxes.flux, nan=UNKNOWN, posinf=UNKNOWN)
         variance = torch.where(measured, error.square() + floor**2, torch.inf)
         value = torch.where(measured, ZERO_POINT - MAGNITUDES * fluxes.flux.log(), 0.0)
-        reference = self.context.reference
+        reference = self.context.of(PhotometryKind).reference
         colors = torch.cat([value[:, :-1] - value[:, 1:], value[:, reference, None]], 1)
         return colors, torch.cat([variance[:, :-1] + variance[:, 1:], variance[:, reference, None]], 1)
 

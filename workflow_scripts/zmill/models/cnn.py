@@ -55,7 +55,7 @@ class CNN(PointNetwork):
     settings: CNNSettings
 
     def build(self) -> nn.Module:
-        return Convolution(self.inputs, self.settings.channels, self.settings.activation)
+        return Convolution(self.n_inputs, self.settings.channels, self.settings.activation)
 
     def optimizer(self, parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
         return OPTIMIZERS[self.settings.optimizer](parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)

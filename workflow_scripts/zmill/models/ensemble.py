@@ -22,6 +22,7 @@ from zmill.chunks import cache_sized_chunks, row_chunks
 from zmill.inputs.base import LabelledBatch, evenly
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.metrics import SMALLEST_DENSITY
 from zmill.models import base
 from zmill.models.base import Model
@@ -342,7 +343,7 @@ class Ensemble(Model):
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         if self.settings.distill:
-            self.features = Luptitudes(len(self.context.bands), len(self.settings.extra))
+            self.features = Luptitudes(len(self.context.of(PhotometryKind).bands), len(self.settings.extra))
             self.network = self._network(self.features)
             load_tensors(tensors, features=self.features, network=self.network)
             self.ranges = facts.get("ranges")

@@ -30,7 +30,7 @@ class FCNN(PointNetwork):
     settings: FCNNSettings
 
     def build(self) -> nn.Module:
-        return FullyConnected(1, self.inputs, self.settings.hidden, 1)
+        return FullyConnected(1, self.n_inputs, self.settings.hidden, 1)
 
     def applied(self) -> Callable[[Tensor], Tensor]:
         assert isinstance(self.network, FullyConnected)

@@ -76,8 +76,8 @@ class Forest(Model):
         from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 
         s, rows = self.settings, rows.inside(self.context.grid)
-        self.inputs = TreeInputs.fit(rows.batch, s.extra)
-        x = self.inputs(rows.batch).numpy()
+        self.features = TreeInputs.fit(rows.batch, s.extra)
+        x = self.features(rows.batch).numpy()
         kind = ExtraTreesRegressor if s.kind == "extra" else RandomForestRegressor
         forest = kind(
             s.trees,
@@ -143,7 +143,7 @@ class Forest(Model):
         out = torch.zeros(len(batch), size, device=self.device)
         for rows in torch.arange(len(batch)).split(ROWS):
             first, last = int(rows[0]), int(rows[-1]) + 1
-            leaf = self._leaves(self.inputs(batch[first:last]).to(self.device)).flatten()
+            leaf = self._leaves(self.features(batch[first:last]).to(self.device)).flatten()
             count = self.count[leaf]
             pair = torch.repeat_interleave(count)  # the (row, tree) of each member
             position = torch.arange(len(pair), device=self.device) - (count.cumsum(0) - count)[pair]
@@ -162,13 +162,13 @@ class Forest(Model):
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {name: getattr(self, name) for name in self.NAMES}
-        tensors |= {"softening": self.inputs.softening, "center": self.inputs.center}
+        tensors |= {"softening": self.features.softening, "center": self.features.center}
         return tensors, {"width": self.width, "depth": self.depth}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         for name in self.NAMES:
             setattr(self, name, tensors[name])
-        self.inputs = TreeInputs(self.settings.extra, tensors["softening"], tensors["center"])
+        self.features = TreeInputs(self.settings.extra, tensors["softening"], tensors["center"])
         self.width, self.depth = float(facts["width"]), int(facts["depth"])
         self.to(torch.device("cpu"))
 

@@ -39,7 +39,7 @@ class GraphAttention(nn.Module):
         from torch_geometric.nn import GATConv
 
         super().__init__()
-        self.inputs = inputs
+        self.n_inputs = inputs
         self.embedding = nn.Parameter(torch.randn(inputs, embedding)) if embedding else None
         self.first = GATConv(1 + embedding, hidden, heads, add_self_loops=False)
         self.second = GATConv(hidden * heads, hidden, 1, add_self_loops=False)
@@ -55,14 +55,14 @@ class GraphAttention(nn.Module):
 
     def _output(self, x: Tensor) -> Tensor:
         """(n, inputs) -> (n, 1): n graphs as one disconnected graph, whose edges are those of the first graph with shifted indices."""
-        shift = torch.arange(len(x), device=x.device) * self.inputs
+        shift = torch.arange(len(x), device=x.device) * self.n_inputs
         edges = (self.edges[:, None, :] + shift[:, None]).flatten(1)
         nodes = x.reshape(-1, 1)
         if self.embedding is not None:
             nodes = torch.cat([nodes, self.embedding.repeat(len(x), 1)], 1)
         nodes = functional.elu(self.first(nodes, edges))
         nodes = functional.elu(self.second(nodes, edges))
-        return self.head(nodes.view(len(x), self.inputs, -1).mean(1))
+        return self.head(nodes.view(len(x), self.n_inputs, -1).mean(1))
 
 
 class GAT(PointNetwork):
@@ -75,7 +75,7 @@ class GAT(PointNetwork):
 
     def build(self) -> nn.Module:
         s = self.settings
-        return GraphAttention(self.inputs, s.hidden, s.heads, s.embedding)
+        return GraphAttention(self.n_inputs, s.hidden, s.heads, s.embedding)
 
 
 MODEL = GAT

@@ -89,8 +89,8 @@ class BoostedDensity(Model):
 
         s, grid = self.settings, self.context.grid
         rows = rows.inside(grid)
-        self.inputs = TreeInputs.fit(rows.batch, s.extra)
-        x, target = self.inputs(rows.batch).numpy(), basis(grid, rows.z, s.bases)
+        self.features = TreeInputs.fit(rows.batch, s.extra)
+        x, target = self.features(rows.batch).numpy(), basis(grid, rows.z, s.bases)
         parameters = {
             "objective": "l2",
             "learning_rate": s.lr,
@@ -109,7 +109,7 @@ class BoostedDensity(Model):
         valid_sets, valid_target = [], np.zeros((0, s.bases))
         if valid is not None:
             valid_target = basis(grid, valid.z, s.bases)
-            valid_x = self.inputs(valid.batch).numpy()
+            valid_x = self.features(valid.batch).numpy()
             valid_sets = [lightgbm.Dataset(valid_x, valid_target[:, 0], reference=data, free_raw_data=False)]
         self.boosters: list[lightgbm.Booster] = []
         for number, most in enumerate(rounds, 1):
@@ -138,7 +138,7 @@ class BoostedDensity(Model):
 
     def _coefficients(self, batch: Photometry) -> Tensor:
         """(n, bases) coefficients of the series; the first is 1."""
-        x = self.inputs(batch).numpy()
+        x = self.features(batch).numpy()
         out = np.ones((len(x), len(self.boosters) + 1), np.float32)
         for number, booster in enumerate(self.boosters, 1):
             out[:, number] = booster.predict(x, num_threads=torch.get_num_threads())
@@ -159,12 +159,12 @@ class BoostedDensity(Model):
         texts = [zlib.compress(booster.model_to_string().encode()) for booster in self.boosters]
         return {
             "trees": torch.from_numpy(np.frombuffer(b"".join(texts), np.uint8).copy()),
-            "softening": self.inputs.softening,
-            "center": self.inputs.center,
+            "softening": self.features.softening,
+            "center": self.features.center,
         }, {"sizes": [len(text) for text in texts], "bump": self.bump, "sharpen": self.sharpen}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        self.inputs = TreeInputs(self.settings.extra, tensors["softening"], tensors["center"])
+        self.features = TreeInputs(self.settings.extra, tensors["softening"], tensors["center"])
         ends = np.cumsum(facts["sizes"])
         texts = tensors["trees"].numpy().tobytes()
         parts = [texts[end - size : end] for end, size in zip(ends, facts["sizes"], strict=True)]

@@ -92,7 +92,7 @@ class Neighbors(Model):
         self.columns = Columns.fit(rows.batch, self.settings.extra, self.settings.colors)
         raw = self.columns(rows.batch)
         self.scaler = scaling.fit(self.settings.scaling, raw)
-        self.inputs = self.scaler(raw)
+        self.points = self.scaler(raw)
         self.z = torch.as_tensor(rows.z, dtype=torch.float32)
         self.weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32)
         self.to(device)
@@ -124,12 +124,12 @@ class Neighbors(Model):
         x = self.scaler(self.columns(batch).to(self.device))
         if self.device.type == "cpu":
             return self._tree.query(x, k)
-        squared = self.inputs.square().sum(1)
+        squared = self.points.square().sum(1)
         parts = []
-        for part in x.split(max(1, PAIRS // len(self.inputs))):
-            near = torch.addmm(squared, part, self.inputs.T, alpha=-2).topk(k, largest=False).indices
+        for part in x.split(max(1, PAIRS // len(self.points))):
+            near = torch.addmm(squared, part, self.points.T, alpha=-2).topk(k, largest=False).indices
             # the product form loses digits for close pairs: the distances of the nearest few are computed again
-            exact = (part[:, None] - self.inputs[near]).square().sum(2).sqrt()
+            exact = (part[:, None] - self.points[near]).square().sum(2).sqrt()
             order = exact.argsort(1)
             parts.append((exact.gather(1, order), near.gather(1, order)))
         distances, neighbors = zip(*parts, strict=True)
@@ -151,7 +151,7 @@ class Neighbors(Model):
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {
-            "inputs": self.inputs,
+            "inputs": self.points,
             "z": self.z,
             "weight": self.weight,
             "fill": self.columns.fill,
@@ -163,7 +163,7 @@ class Neighbors(Model):
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.columns = Columns(self.settings.extra, self.settings.colors, tensors["fill"])
         self.scaler = scaling.Scaler(tensors["offset"], tensors["scale"])
-        self.inputs, self.z, self.weight = tensors["inputs"], tensors["z"], tensors["weight"]
+        self.points, self.z, self.weight = tensors["inputs"], tensors["z"], tensors["weight"]
         self.k, self.width = int(facts["k"]), float(facts["width"])
         self.to(torch.device("cpu"))
         self._prepare()
@@ -172,12 +172,12 @@ class Neighbors(Model):
         super().to(device)
         grid = self.context.grid
         self.scaler = self.scaler.to(device)
-        self.inputs, self.z, self.weight = (t.to(device) for t in (self.inputs, self.z, self.weight))
+        self.points, self.z, self.weight = (t.to(device) for t in (self.points, self.z, self.weight))
         position = (self.z - grid.z_min) / grid.step
         self._cell = position.long().clamp(0, grid.size - 2)
         self._fraction = position - self._cell
         if device.type == "cpu":
-            self._tree = Tree(self.inputs)
+            self._tree = Tree(self.points)
         if hasattr(self, "width"):
             self._prepare()
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models.base import Model
 from zmill.models.resmlp import Augmented
 from zmill.networks.inference import Applied
@@ -94,7 +95,7 @@ class MetricNeighbors(Model):
         """Fit the scaling of the inputs on the training rows, and store a subset of the rows as neighbors."""
         s = self.settings
         self._fluxes = Fluxes.of(rows.batch, s.extra, device)
-        self.features = Luptitudes(len(self.context.bands), len(s.extra)).to(device)
+        self.features = Luptitudes(len(self.context.of(PhotometryKind).bands), len(s.extra)).to(device)
         self.features.fit(self._fluxes)
         self._z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
         self._weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
@@ -177,7 +178,7 @@ class MetricNeighbors(Model):
         return tensors | {"bank": self._bank, "z": self.z, "log_weight": self.log_weight}, {"epochs": self.epochs}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        self.features = Luptitudes(len(self.context.bands), len(self.settings.extra))
+        self.features = Luptitudes(len(self.context.of(PhotometryKind).bands), len(self.settings.extra))
         self.networks = [self._network() for _ in facts["epochs"]]
         networks = {f"network{number}": network for number, network in enumerate(self.networks)}
         load_tensors(tensors, features=self.features, **networks)

@@ -15,6 +15,7 @@ from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry import scaling as scalers
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Columns
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models.base import LocationScaleModel
 from zmill.networks.device import sent
 from zmill.networks.network import Schedule, adamw, train
@@ -51,13 +52,13 @@ class PointNetwork(LocationScaleModel):
 
     def __init__(self, settings: PointSettings, context: ModelContext) -> None:
         super().__init__(settings, context)
-        bands = len(context.bands)
-        self.inputs = bands + len(settings.extra) + (bands - 1 if settings.colors else 0)
+        bands = len(context.of(PhotometryKind).bands)
+        self.n_inputs = bands + len(settings.extra) + (bands - 1 if settings.colors else 0)
         self.network = self.build()
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """An untrained network: (1, n, self.inputs) -> (1, n, 1)."""
+        """An untrained network: (1, n, self.n_inputs) -> (1, n, 1)."""
 
     def applied(self) -> Callable[[Tensor], Tensor]:
         """The trained network for inference, on the model's device."""
@@ -133,7 +134,7 @@ class PointNetwork(LocationScaleModel):
 
     def _inputs_of(self, batch: Photometry) -> tuple[Tensor, Tensor]:
         """Scaled inputs (n, inputs) and reference magnitude (n,)."""
-        x, magnitude = self.columns.scaled(batch, self.scaler, self.context.reference)
+        x, magnitude = self.columns.scaled(batch, self.scaler, self.context.of(PhotometryKind).reference)
         return sent(x, self.device), sent(magnitude, self.device)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

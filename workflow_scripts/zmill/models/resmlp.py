@@ -14,6 +14,7 @@ from zmill.chunks import cache_sized_chunks
 from zmill.inputs.base import LabelledBatch, evenly
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.inputs.photometry.synthetic import synthetic_galaxies
 from zmill.models.base import Model
 from zmill.models.knn import JUDGED
@@ -123,8 +124,8 @@ class ResidualEnsemble(Model):
         self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]
     ) -> dict[str, Tensor] | None:
         """Weights of networks that were trained on galaxies made of training rows; None where none are made."""
-        s, filters = self.settings, self.context.filters or {}
-        unknown = [band for band in self.context.bands if band not in filters]
+        s, filters = self.settings, self.context.of(PhotometryKind).filters
+        unknown = [band for band in self.context.of(PhotometryKind).bands if band not in filters]
         if self.many or not s.moved:
             return None
         if unknown:
@@ -141,7 +142,7 @@ class ResidualEnsemble(Model):
         """Fluxes of training rows; the first also scale the inputs."""
         fluxes = Fluxes.of(rows.batch, self.settings.extra, device)
         if self.before is None:
-            self.features = Luptitudes(len(self.context.bands), len(self.settings.extra)).to(device)
+            self.features = Luptitudes(len(self.context.of(PhotometryKind).bands), len(self.settings.extra)).to(device)
             self.features.fit(fluxes)
         return fluxes
 
@@ -216,7 +217,7 @@ class ResidualEnsemble(Model):
         return tensors_of(features=self.features, network=self.network), {"epochs": self.epochs}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        self.features = Luptitudes(len(self.context.bands), len(self.settings.extra))
+        self.features = Luptitudes(len(self.context.of(PhotometryKind).bands), len(self.settings.extra))
         self.network = self._network(len(tensors["network.stem.weight"]))
         load_tensors(tensors, features=self.features, network=self.network)
         self.epochs = int(facts["epochs"])

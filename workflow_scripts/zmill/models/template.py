@@ -20,6 +20,7 @@ from zmill.config import ConfigError
 from zmill.inputs.base import LabelledBatch, ModelContext, evenly
 from zmill.inputs.photometry.batch import MAGNITUDES, Photometry
 from zmill.inputs.photometry.features import Columns, Fluxes
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models import base
 from zmill.models.base import Model
 from zmill.networks.losses import mean_crps
@@ -187,15 +188,15 @@ class TemplateFit(Model):
         self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
     ) -> dict[str, Any]:
         s, context = self.settings, self.context
-        names = context.filters or {}
-        absent = [band for band in context.bands if band not in names]
+        names = context.of(PhotometryKind).filters
+        absent = [band for band in context.of(PhotometryKind).bands if band not in names]
         if absent:
             raise ConfigError(
                 f"the template fit needs the filter of every band; {', '.join(absent)} has none: name it under "
                 "`filters:` of the survey definition, as speclite does (sdss2010-r, decam2014-g, lsst2023-i…)"
             )
         try:
-            filters = sed.load_filters([names[band] for band in context.bands])
+            filters = sed.load_filters([names[band] for band in context.of(PhotometryKind).bands])
         except ValueError as error:
             raise ConfigError(f"the survey definition's filters: {error}") from None
         self.table = torch.from_numpy(template_fluxes(filters, context.grid.z, s.per_gap, s.igm)).float()
@@ -207,7 +208,10 @@ class TemplateFit(Model):
         best = min(curve, key=lambda point: point["crps"])
         self.floor, self.smooth = best["floor"], best["smooth"]
         self.to(device)
-        offsets = {band: round(float(zero), 4) for band, zero in zip(context.bands, self.zero_points, strict=True)}
+        offsets = {
+            band: round(float(zero), 4)
+            for band, zero in zip(context.of(PhotometryKind).bands, self.zero_points, strict=True)
+        }
         log(f"zero points {offsets}; error floor {self.floor:g} mag, smoothing {self.smooth:g}")
         return {
             "templates": self.table.shape[1],
@@ -219,7 +223,7 @@ class TemplateFit(Model):
 
     def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         self.columns = Columns.fit(rows.batch, (), False)
-        self.zero_points = torch.zeros(len(self.context.bands))
+        self.zero_points = torch.zeros(len(self.context.of(PhotometryKind).bands))
         self.to(device)
         rows = rows.inside(self.context.grid)
         if self.settings.zero_points and len(rows) >= ENOUGH:
@@ -262,7 +266,7 @@ class TemplateFit(Model):
             residual = -MAGNITUDES * torch.log(flux / expected.clamp_min(1e-30))
             offset = torch.where(usable, residual, torch.nan).nanmedian(0).values
             offset = torch.nan_to_num(offset, nan=0.0)
-            total = offset - offset[self.context.reference]
+            total = offset - offset[self.context.of(PhotometryKind).reference]
         return total
 
     @torch.inference_mode()
@@ -273,7 +277,7 @@ class TemplateFit(Model):
     def _plain(self, batch: Photometry) -> Tensor:
         """(n, size) posterior, up to a factor per row, before smoothing."""
         flux, weight = self._fluxes(batch)
-        magnitude = self.columns(batch)[:, self.context.reference]
+        magnitude = self.columns(batch)[:, self.context.of(PhotometryKind).reference]
         first, count = float(prior_magnitudes()[0]), len(self._log_prior)
         level = ((magnitude - first) / MAGNITUDE_STEP).round().long().clamp(0, count - 1).to(self.device)
         size, marginal = self.context.grid.size, self.settings.amplitude == "marginal"

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zmill.inputs.base import LabelledBatch, n_of_z
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
 from zmill.models import base
 from zmill.models.base import Model
+from zmill.pdf.histogram import n_of_z
 
 
 class Settings(base.Settings):
@@ -34,7 +35,7 @@ class TrainZ(Model):
         return {}
 
     def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
-        self.density = n_of_z(rows, self.context.grid)[None]
+        self.density = n_of_z(rows.z, rows.weight, self.context.grid)[None]
 
     def predict(self, batch: Photometry) -> Tensor:
         return self.density.expand(len(batch), -1).contiguous()

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.base import FAILS_CUT, GRID_EDGE, OOD, Batch
 from zmill.kernels.fused import Fused
 from zmill.kernels.table import Table
 from zmill.models.base import LocationScaleModel
@@ -23,12 +23,8 @@ from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.grid import Grid
 from zmill.predict.read import IDENTITY
-from zmill.training.prior import USUAL, Kinds, kinds_of, only_band
+from zmill.training.prior import Kinds
 from zmill.training.trained import TrainedModel
-
-FAILS_CUT, IMPUTED, UNDETECTED, UNOBSERVED, OOD, FEW_BANDS, GRID_EDGE = (1 << bit for bit in range(7))
-"""Bits of the column `flags`: the row fails a training cut; a band of it was imputed, undetected, unobserved; no training
-row is near; fewer than two bands were measured; the mode lies in the first or last cell of the grid."""
 
 Stored = Literal["none"] | arrow.Kind
 """Format of the stored PDFs: `predict.pdf`."""
@@ -90,21 +86,18 @@ class Inference:
         column = arrow.column(self.kind, torch.from_numpy(found.pdf))
         return photoz, pa.record_batch([*identity, column], schema=self.pdf_schema(batch.schema))
 
-    def _rows(self, batch: pa.RecordBatch) -> Photometry:
-        return Photometry.from_arrow(batch, self.model.context.bands, self.model.context.extra_names)
-
     def _on_cpu(self, batch: pa.RecordBatch) -> Callable[[], _Found]:
         """Compute piece by piece, each on one thread from Arrow's columns to the output."""
         found = _Found.empty(batch.num_rows, self._pdf_width, self._pdf_type)
 
         def compute(start: int) -> None:
             piece, part = slice(start, start + self._at_once), batch.slice(start, self._at_once)
-            rows = self._rows(part)
+            rows = self.model.context.read(part)
             few = _Few.of(self.model, rows)
             estimates, pdf, lost = self._compute(rows, lambda: few)
             found.points[:, piece] = estimates.numpy()
             found.ood[piece] = ood = few.far | lost.numpy()
-            found.flags[piece] = _flags(part, rows, found.points[0, piece], ood, few.bands, self.grid)
+            found.flags[piece] = _flags(part, rows, found.points[0, piece], ood, self.grid)
             if found.pdf is not None and pdf is not None:
                 found.pdf[piece] = pdf.numpy()
 
@@ -119,7 +112,7 @@ class Inference:
 
     def _on_gpu(self, batch: pa.RecordBatch) -> Callable[[], _Found]:
         """Compute the batch at once on this lane's own stream, into pinned memory; this thread continues meanwhile."""
-        rows = self._rows(batch)
+        rows = self.model.context.read(batch)
         if not hasattr(self._lane, "stream"):
             self._lane.stream = torch.cuda.Stream()
         with torch.cuda.stream(self._lane.stream):
@@ -138,16 +131,16 @@ class Inference:
             points, pdf, lost = (None if found is None else found.numpy().copy() for found in pinned)
             assert points is not None and lost is not None
             far = known[0].far | lost
-            return _Found(points, far, _flags(batch, rows, points[0], far, known[0].bands, self.grid), pdf)
+            return _Found(points, far, _flags(batch, rows, points[0], far, self.grid), pdf)
 
         return finish
 
     @torch.inference_mode()
-    def _compute(self, rows: Photometry, few: Callable[[], _Few]) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _compute(self, rows: Batch, few: Callable[[], _Few]) -> tuple[Tensor, Tensor | None, Tensor]:
         """(14, n) numbers and (n, width) PDF of rows, and (n,) whether a row has no information and gets the training rows' n(z).
 
         Work on a GPU is queued without waiting, except for the few rows that are in no table.
-        few : finds the rows with little photometric information.
+        few : finds the rows with little information.
         """
         bins = self.model.interval_bins(rows)
         if self._location_scale is not None and self._table is not None:
@@ -171,7 +164,7 @@ class Inference:
     def _completed(
         self, found: Tensor, pdf: Tensor | None, lost: Tensor, few: _Few, density_of: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The result of `_compute`, with n(z) mixed in for rows with little photometric information.
+        """The result of `_compute`, with n(z) mixed in for rows with little information.
 
         found, pdf, lost : of the model alone. density_of : the model's own densities of rows of given numbers.
         """
@@ -275,16 +268,14 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Few:
-    """far : (n,) whether no training row is near; kinds : (n,) of `Prior`; bands : (n,) whether fewer than two are measured."""
+    """far : (n,) whether no training row is near; kinds : (n,) of `Prior`."""
 
     far: NDArray[np.bool_]
     kinds: Kinds
-    bands: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, model: TrainedModel, rows: Photometry) -> _Few:
-        far, only = model.detector(rows), only_band(rows)
-        return cls(far, kinds_of(only, far, model.prior.bands), only != USUAL)
+    def of(cls, model: TrainedModel, rows: Batch) -> _Few:
+        return cls(*model.kinds(rows))
 
 
 def _identity(clean: pa.Schema) -> list[pa.Field]:
@@ -293,17 +284,15 @@ def _identity(clean: pa.Schema) -> list[pa.Field]:
 
 def _flags(
     batch: pa.RecordBatch,
-    rows: Photometry,
+    rows: Batch,
     mode: NDArray[np.float32],
     ood: NDArray[np.bool_],
-    few_bands: NDArray[np.bool_],
     grid: Grid,
 ) -> NDArray[np.int32]:
-    flags = np.zeros(len(rows), np.int32)
+    flags = rows.flags()
     cut = [(FAILS_CUT, batch.column("cut").to_numpy() != 0)] if "cut" in batch.schema.names else []
-    bits = [(IMPUTED, rows.imputed != 0), (UNDETECTED, rows.undetected != 0), (UNOBSERVED, rows.unobserved != 0)]
     edge = (mode < np.float32(grid.z_min + grid.step)) | (mode > np.float32(grid.z_max - grid.step))
-    for bit, holds in (*cut, *bits, (OOD, ood), (FEW_BANDS, few_bands), (GRID_EDGE, edge)):
+    for bit, holds in (*cut, (OOD, ood), (GRID_EDGE, edge)):
         flags |= np.int32(bit) * holds
     return flags
 

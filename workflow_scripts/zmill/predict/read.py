@@ -13,11 +13,14 @@ import xxhash
 
 from zmill.catalog import hats
 from zmill.catalog.hats import CatalogError, Partition
+from zmill.catalog.sizes import rows_of
 
 IDENTITY = ("_healpix_29", "object_id", "ra", "dec")
 """Columns that every output copies unchanged."""
 
 HASH_BYTES = 1 << 22
+BATCH_BYTES = 64 << 20
+"""Largest size of a batch in bytes."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def _partition(
         schema = pa.schema([parquet.schema_arrow.field(column) for column in columns])
         yield Begin(partition, schema, sidecar["rows"], sidecar["xxh3_128"])
         count = 0
-        for batch in parquet.iter_batches(batch_size=batch_rows, columns=columns):
+        for batch in parquet.iter_batches(batch_size=rows_of(BATCH_BYTES, schema, batch_rows), columns=columns):
             count += batch.num_rows
             yield batch
     if count != sidecar["rows"]:

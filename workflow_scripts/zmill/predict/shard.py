@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ from zmill.catalog import hats
 from zmill.catalog.files import write_json
 from zmill.catalog.hats import Partition
 from zmill.config import Predict
-from zmill.inputs.photometry import batch as photometry
+from zmill.inputs.base import InputKind
 from zmill.networks.device import choose
 from zmill.predict import assign
 from zmill.predict.engine import Work, run
@@ -38,7 +38,7 @@ def predict_shard(
     model_folder: Path,
     shard: int,
     partitions: list[Partition],
-    bands: tuple[str, ...],
+    survey: Sequence[InputKind],
     settings: Predict,
     threads: int,
 ) -> dict[str, Any]:
@@ -48,17 +48,17 @@ def predict_shard(
     ----------
     results : the survey's results folder.
     model_folder : the model that predicts the shard.
-    bands : the survey's bands.
+    survey : the input kinds of the survey.
 
     Raises
     ------
     ModelError
-        Where the model cannot be loaded or is of other bands.
+        Where the model cannot be loaded or was trained on other inputs.
     PredictError
         Where not every partition could be predicted.
     """
     device = choose()
-    model = store.load(model_folder, device, bands)
+    model = store.load(model_folder, device, survey)
     hash_ = store.model_hash(model_folder)
     log.info("model %s (%s) on %s, %d threads, PDFs: %s", model.name, hash_, device, threads, settings.pdf)
     started = time.monotonic()
@@ -92,8 +92,8 @@ def shard_work(results: Path, model: TrainedModel, hash_: str, settings: Predict
         outputs.append(Output(results / "pdf", inference.pdf_schema, made))
     return Work(
         clean=results / "clean",
-        wanted=[*photometry.columns(context.bands, context.extra_names), "cut"],
-        needed=[*(f"mag_{band}" for band in context.bands), *context.extra_names],
+        wanted=[*context.columns(), "cut"],
+        needed=context.needed(),
         batch_rows=settings.batch_rows,
         infer=inference,
         outputs=tuple(outputs),

@@ -56,7 +56,7 @@ class Output:
                 if isinstance(item, End):
                     break
                 waiting.append(item)
-                if sum(batch.num_rows for batch in waiting) >= hats.ROW_GROUP_ROWS:
+                if sum(batch.num_rows for batch in waiting) >= out.group_rows:
                     waiting = _write_groups(out, schema, waiting)
             if waiting:
                 out.write(pa.Table.from_batches(waiting, schema))
@@ -74,6 +74,6 @@ class _Abandoned(Exception):
 def _write_groups(out: hats.PartitionWriter, schema: pa.Schema, waiting: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """Write complete row groups of the waiting rows, and return the rest."""
     table = pa.Table.from_batches(waiting, schema)
-    ready = table.num_rows - table.num_rows % hats.ROW_GROUP_ROWS
+    ready = table.num_rows - table.num_rows % out.group_rows
     out.write(table.slice(0, ready))
     return table.slice(ready).to_batches()

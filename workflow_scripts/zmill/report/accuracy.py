@@ -44,8 +44,8 @@ class Tested:
     table: pa.Table
     z_max: float
     """End of the redshift grid."""
-    reference: str
-    """Name of the reference band."""
+    brightness: str
+    """Name and unit of the brightness of a row."""
 
     @cached_property
     def z_spec(self) -> Floats:
@@ -113,7 +113,7 @@ def accuracy_section(tested: Tested) -> Section:
     along = {
         "spectroscopic redshift": tested.z_spec,
         "photometric redshift": tested.z_phot,
-        f"{tested.reference} (AB magnitude)": tested.column("mag_reference"),
+        tested.brightness: tested.column("brightness"),
     }
     for index, (label, values) in enumerate(along.items()):
         found = trend(values, tested.z_phot, tested.z_spec, tested.blocks)
@@ -135,12 +135,12 @@ def accuracy_section(tested: Tested) -> Section:
 
 
 def pdf_section(
-    pits: dict[str, Floats], split: dict[str, Any], models: dict[str, dict[str, Any]], reference: str
+    pits: dict[str, Floats], split: dict[str, Any], models: dict[str, dict[str, Any]], brightness: str
 ) -> Section:
     """Calibration of the PDFs, before and after recalibration.
 
     pits : PIT of the test rows by model, the chosen one first; split : metrics of the chosen model on the test rows;
-    models : `model.json` by name; reference : name of the reference band.
+    models : `model.json` by name; brightness : its name and unit.
     """
     section = Section("pdfs", "Are the PDFs calibrated?", "PDFs")
     board = split["board"]
@@ -182,13 +182,13 @@ def pdf_section(
             lambda: figures.pit_counts(counts),
         ),
         Table(f"How often the true redshift lies in an interval of {chosen}", ["interval", "expected", "found"], rows),
-        _stated_table(split["stated_coverage"], reference),
+        _stated_table(split["stated_coverage"], brightness),
         _calibration_table(calibrated, models),
     ]
     return section
 
 
-def _stated_table(entries: list[dict[str, Any]], reference: str) -> Table:
+def _stated_table(entries: list[dict[str, Any]], brightness: str) -> Table:
     """Measured coverage of the intervals."""
     named = [key for key in entries[0] if key.endswith("%")]
     rows = []
@@ -196,7 +196,7 @@ def _stated_table(entries: list[dict[str, Any]], reference: str) -> Table:
         if not entry["n"]:
             continue
         found = [cell for name in named for cell in _stated_cells(entry.get(name))]
-        rows.append([text(_magnitudes(entry, reference)), count(entry["n"]), *found])
+        rows.append([text(_bin(entry, brightness)), count(entry["n"]), *found])
     headers = [header for name in named for header in (f"stated {name}: found", "median width in z")]
     caption = "Intervals z_c025 to z_c975 and z_c160 to z_c840: how often they hold the true redshift, with the standard error of that share"
     return Table(caption, ["test rows", "number", *headers], rows)
@@ -211,15 +211,15 @@ def _stated_cells(found: dict[str, Any] | None) -> list[Cell]:
     ]
 
 
-def _magnitudes(entry: dict[str, Any], reference: str) -> str:
+def _bin(entry: dict[str, Any], brightness: str) -> str:
     low, high = entry["low"], entry["high"]
     if entry["rows"] != "bin":
         return str(entry["rows"])
     if low is None and high is None:
         return "any magnitude"
     if low is None:
-        return f"{reference} < {high:.2f}"
-    return f"{reference} ≥ {low:.2f}" if high is None else f"{low:.2f} ≤ {reference} < {high:.2f}"
+        return f"{brightness} < {high:.2f}"
+    return f"{brightness} ≥ {low:.2f}" if high is None else f"{low:.2f} ≤ {brightness} < {high:.2f}"
 
 
 def _calibration_table(calibrated: dict[str, dict[str, Any]], models: dict[str, dict[str, Any]]) -> Table:

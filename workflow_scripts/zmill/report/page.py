@@ -57,14 +57,14 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
     sources = Sources(results)
     grid = survey["redshift_grid"]
     edges = np.linspace(grid["min"], grid["max"], BINS + 1)
-    reference = survey["reference_band"] or survey["bands"][len(survey["bands"]) // 2]
     metric = config["select"]["metric"]
-    split = sources.metrics(sources.chosen)["splits"]["test"]
-    tested = Tested(sources.predictions(sources.chosen, "test"), grid["max"], reference)
+    measured = sources.metrics(sources.chosen)
+    split, brightness = measured["splits"]["test"], measured["brightness"]
+    tested = Tested(sources.predictions(sources.chosen, "test"), grid["max"], brightness)
     predicted = sources.predicted(edges) if sources.has_catalog else None
     sections = [
         accuracy_section(tested),
-        pdf_section(sources.pits("test"), split, sources.models(), reference),
+        pdf_section(sources.pits("test"), split, sources.models(), brightness),
         distribution_section(sources, tested, predicted, edges),
         leaderboard_section(sources, metric),
         searches_section(sources),

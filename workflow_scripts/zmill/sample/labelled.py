@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ import pyarrow.parquet as pq
 
 from zmill.catalog.files import read_json, write_json
 from zmill.config import Weights
-from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.colors import FloatArray, color_space, names
+from zmill.inputs.base import InputKind
 from zmill.sample.constant import warn_of_constants
 from zmill.sample.sample import LABEL_COLUMNS, SPLITS, SampleError, by_partition, take, write
-from zmill.sample.target import Target, draw
+from zmill.sample.target import FloatArray, Target, draw
 from zmill.sample.weights import SurveyDensity, compare, effective_rows
 from zmill.workflow.job import log
 from zmill.workflow.warning import Warnings
@@ -27,8 +27,7 @@ def build_sample(
     clean: Path,
     counts: Path,
     out: Path,
-    bands: tuple[str, ...],
-    reference: str,
+    inputs: Sequence[InputKind],
     settings: Weights,
     seed: int,
     threads: int = 1,
@@ -41,20 +40,20 @@ def build_sample(
     clean : the clean catalogue.
     counts : `split.json`, the number of rows that each cut removed.
     out : folder of the tables.
-    reference : name of the reference band.
+    inputs : the input kinds of the survey; the weights are computed in the summary features of the first.
     """
     table, side = read_sample(split, clean)
     weight = np.ones(table.num_rows)
     facts: dict[str, Any] = {"method": settings.method}
     if settings.method == "lima":
-        axis = bands.index(reference)
-        target = draw(clean, bands, axis, seed)
-        position = color_space(Photometry.from_arrow(table, bands), axis)
+        target = draw(clean, inputs[0], seed)
+        batch = inputs[0].read(table)
+        position = batch.summary_features()
         weight, found = weigh_splits(position, np.array(side.to_pylist()), target, settings, threads)
-        facts |= found | {"axes": compare_training(position, weight, side, target, names(bands, axis))}
+        facts |= found | {"axes": compare_training(position, weight, side, target, batch.feature_names)}
     write_json(out / "weights.json", facts)
     warnings = Warnings()
-    warn_of_constants(Photometry.from_arrow(table.filter(pc.equal(side, "train")), bands), warnings)
+    warn_of_constants(inputs, table.filter(pc.equal(side, "train")), warnings)
     return write(table, side, read_json(counts), out, weight, warnings)
 
 
@@ -82,7 +81,7 @@ def weigh_splits(
 
     Parameters
     ----------
-    position : (n, bands) the labelled rows in color space (`colors.color_space`).
+    position : (n, k) summary features of the labelled rows (`Batch.summary_features`).
     side : (n,) the split of each.
 
     Returns

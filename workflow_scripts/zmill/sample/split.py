@@ -1,8 +1,8 @@
-"""The split of the labelled rows, and the mean colors of the training rows."""
+"""The split of the labelled rows, and what the cleaning learns from the training rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from zmill.catalog import hats
 from zmill.catalog.files import atomic_write, write_json
 from zmill.clean import cuts
 from zmill.config import Split
-from zmill.inputs.photometry.impute import ColorSums, MeanColors
+from zmill.inputs.base import InputKind, Learner
+from zmill.inputs.registry import of_survey
 from zmill.sample.redshifts import beyond_grid, warn_of_redshifts
 from zmill.sample.sample import SPLITS, assign, by_partition, check_counts, key_column, take
 from zmill.survey_definition import Cut, Survey
@@ -44,12 +45,12 @@ def split_matches(
     ambiguous : `crossmatch.ambiguous`, `exclude` or `keep`.
     """
     rows = pq.read_table(matches)
-    mask, empty = _photometry_of(rows, survey_catalog, survey)
+    mask, empty = _inputs_of(rows, survey_catalog, survey)
     side = assign(rows.column(key_column(split)), split, seed)
     set_aside = {"ambiguous": rows.column("ambiguous").to_numpy()} if ambiguous == "exclude" else {}
     redshift = rows.column("redshift").to_numpy()
     set_aside["beyond_grid"] = beyond_grid(redshift, survey.redshift_grid)
-    set_aside["no_photometry"] = empty
+    set_aside["no_measurement"] = empty
     table, report = divide(rows, side, mask, set_aside, survey.cuts)
     report["steps"].insert(0, {"step": "survey", "rows": hats.rows(survey_catalog)})
     warnings = report["warnings"] = Warnings()
@@ -105,27 +106,32 @@ def divide(
     return table, {"steps": steps, "excluded": excluded, "splits": splits, "fractions": fractions}
 
 
-def fit_colors(split: Path, survey_catalog: Path, bands: tuple[str, ...], out: Path) -> MeanColors:
-    """Write `imputation.json`: the mean colors of the training rows, computed from measured magnitudes alone."""
+def fit_imputation(split: Path, survey_catalog: Path, inputs: Sequence[InputKind], out: Path) -> dict[str, Any]:
+    """Write `imputation.json`: what the input kinds learn from the training rows to clean all rows."""
     rows = pq.read_table(split, columns=["norder", "npix", "row", "object_id", "split"])
     rows = rows.filter(pc.equal(rows.column("split"), "train"))
-    names = [f"mag_{band}" for band in bands]
-    sums = ColorSums(bands)
+    learners = learners_of(inputs)
+    names = list(dict.fromkeys(name for learner in learners.values() for name in learner.names))
     for partition, positions in by_partition(rows):
-        photometry = take(survey_catalog, partition, rows.take(pa.array(positions)), names)
-        sums.add([photometry.column(name).to_numpy() for name in names])
-    return save_colors(sums.colors(), rows.num_rows, out)
+        found = take(survey_catalog, partition, rows.take(pa.array(positions)), names)
+        for learner in learners.values():
+            learner.add(found)
+    return save_imputation(learners, rows.num_rows, out)
 
 
-def save_colors(colors: MeanColors, rows: int, out: Path) -> MeanColors:
-    """Write `imputation.json` and log its content."""
-    write_json(out, {**colors.to_json(), "training_rows": rows})
-    for name, color, pairs in zip(colors.names, colors.color, colors.pairs, strict=True):
-        if pairs:
-            log.info("mean color %s: %.4f mag from %s rows", name, color, f"{pairs:,}")
-        else:
-            log.warning("mean color %s: the two bands are never measured together; nothing is filled across them", name)
-    return colors
+def learners_of(inputs: Sequence[InputKind]) -> dict[str, Learner]:
+    """Name of the kind -> its learner, for kinds that have one."""
+    return {kind.name: learner for kind in inputs if (learner := kind.learner()) is not None}
+
+
+def save_imputation(learners: Mapping[str, Learner], rows: int, out: Path) -> dict[str, Any]:
+    """Write `imputation.json`, log its content, and return what was learned by kind."""
+    learned = {name: learner.result() for name, learner in learners.items()}
+    write_json(out, {"learned": learned, "training_rows": rows})
+    for learner in learners.values():
+        for line in learner.lines():
+            log.info("%s", line)
+    return learned
 
 
 def log_counts(report: dict[str, Any]) -> None:
@@ -138,17 +144,18 @@ def log_counts(report: dict[str, Any]) -> None:
         log.info("  %-22s %12s rows, %.1f %%", name, f"{count:,}", 100 * report["fractions"][name])
 
 
-def without_photometry(rows: pa.Table, bands: Sequence[str]) -> NDArray[np.bool_]:
-    """(n,) whether the row has no measured magnitude in any band."""
-    return np.logical_and.reduce([np.isnan(rows.column(f"mag_{band}").to_numpy()) for band in bands])
+def without_input(rows: pa.Table, survey: Survey) -> NDArray[np.bool_]:
+    """(n,) whether the row has no measurement of any input kind."""
+    return np.logical_and.reduce([kind.empty(rows, survey) for kind in of_survey(survey)])
 
 
-def _photometry_of(rows: pa.Table, survey_catalog: Path, survey: Survey) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """(n,) bit mask of the cuts that the survey rows of the labels fail, and (n,) `without_photometry`."""
+def _inputs_of(rows: pa.Table, survey_catalog: Path, survey: Survey) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """(n,) bit mask of the cuts that the survey rows of the labels fail, and (n,) `without_input`."""
     mask, empty = np.zeros(rows.num_rows, np.int32), np.zeros(rows.num_rows, bool)
-    names = list(dict.fromkeys([*(f"mag_{band}" for band in survey.bands), *cuts.columns(survey.cuts)]))
+    of_kinds = [name for kind in of_survey(survey) for name in kind.empty_columns(survey)]
+    names = list(dict.fromkeys([*of_kinds, *cuts.columns(survey.cuts)]))
     for partition, positions in by_partition(rows):
         part = take(survey_catalog, partition, rows.take(pa.array(positions)), names)
         mask[positions] = cuts.failed(part, survey.cuts)
-        empty[positions] = without_photometry(part, survey.bands)
+        empty[positions] = without_input(part, survey)
     return mask, empty

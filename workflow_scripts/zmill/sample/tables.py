@@ -16,12 +16,11 @@ from zmill.catalog.files import atomic_write, write_json
 from zmill.clean import cuts
 from zmill.clean.partition import Recipe, clean_rows
 from zmill.config import Labels, Split
-from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.impute import ColorSums
+from zmill.inputs.registry import of_survey
 from zmill.sample.constant import warn_of_constants
 from zmill.sample.redshifts import unusable, warn_of_redshifts
 from zmill.sample.sample import assign, check_counts, write
-from zmill.sample.split import divide, log_counts, save_colors, without_photometry
+from zmill.sample.split import divide, learners_of, log_counts, save_imputation, without_input
 from zmill.survey.counts import Counts
 from zmill.survey.plausible import look
 from zmill.survey.tables import read_tables
@@ -82,7 +81,7 @@ def sample_tables(
     copies = repeated(given, tested, survey)
     without |= copies
     label_reasons = list(without)
-    without["no_photometry"] = without_photometry(rows, survey.bands)
+    without["no_measurement"] = without_input(rows, survey)
     divided, report = divide(rows, side, cuts.failed(rows, survey.cuts), without, survey.cuts)
     excluded = divided.column("excluded").to_numpy()
     _write_set_aside(
@@ -96,23 +95,24 @@ def sample_tables(
         _warn_of_identifiers(given, tested, copies["in_test_table"][: given.num_rows], warnings)
     check_counts(report["splits"], by_row, rows.num_rows, report["excluded"])
 
-    names = [f"mag_{band}" for band in survey.bands]
     training = rows.filter(pc.equal(divided.column("split"), "train"))
-    sums = ColorSums(survey.bands)
-    sums.add([training.column(name).to_numpy() for name in names])
-    colors = save_colors(sums.colors(), training.num_rows, out / "imputation.json")
+    inputs = of_survey(survey)
+    learners = learners_of(inputs)
+    for learner in learners.values():
+        learner.add(training)
+    learned = save_imputation(learners, training.num_rows, out / "imputation.json")
     write_json(out / "split.json", report)
     log_counts(report)
 
     used = pc.not_equal(divided.column("split"), "")
-    recipe = Recipe(tuple(survey.bands), survey.cuts, colors if impute == "mean_color" else None)
+    recipe = Recipe(tuple(inputs), survey.cuts, learned if impute != "none" else {})
     given_labels = rows.select(list(TABLE_LABELS)).filter(used)
     table, _ = clean_rows(rows.drop_columns(list(TABLE_LABELS)).filter(used), recipe)
     for name in TABLE_LABELS:
         table = table.append_column(given_labels.schema.field(name), given_labels.column(name))
     side = divided.column("split").filter(used)
     warnings = Warnings()
-    warn_of_constants(Photometry.from_arrow(table.filter(pc.equal(side, "train")), tuple(survey.bands)), warnings)
+    warn_of_constants(inputs, table.filter(pc.equal(side, "train")), warnings)
     return write(table, side, report, out / "sample", warnings=warnings)
 
 

@@ -8,21 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from zmill.catalog import hats
 from zmill.catalog.sky import HEALPIX_COLUMN
-from zmill.inputs.photometry import batch as photometry
-from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.colors import FloatArray, color_space
+from zmill.inputs.base import FULL, InputKind
 from zmill.sample.sample import uniform
 from zmill.workflow.job import Progress
 
+FloatArray = NDArray[np.float64]
 MOST_ROWS = 200_000
 """Most rows that are kept: enough for densities with errors of a few per cent, and for a computation of seconds."""
 MOST_GROUPS = 256
 """Most row groups that are read, spread evenly over the sky; all of them in smaller surveys."""
-FEWEST_BANDS = 2
-"""Fewest measured bands of a row in the draw; with fewer, a row has no color and its redshift is almost unconstrained."""
 SALT = 0x7A6D696C6C
 """Makes the draw independent of the split, which hashes with the same seed."""
 
@@ -31,9 +29,9 @@ SALT = 0x7A6D696C6C
 class Target:
     """Rows drawn from the survey.
 
-    values : (n, bands) rows in color space (`colors.color_space`); NaN where unknown.
+    values : (n, k) summary features of the rows (`Batch.summary_features`); NaN where unknown.
     survey_rows, read, wanted : number of rows of the survey; of the row groups that were read; and, of these, of rows that
-        pass the cuts of the survey and have enough measured bands. `values` is a uniform draw of the last.
+        pass the cuts of the survey and have enough information (`Batch.information`). `values` is a uniform draw of the last.
     """
 
     values: FloatArray
@@ -44,8 +42,7 @@ class Target:
 
 def draw(
     clean: Path,
-    bands: tuple[str, ...],
-    reference: int,
+    kind: InputKind,
     seed: int,
     most_rows: int = MOST_ROWS,
     most_groups: int = MOST_GROUPS,
@@ -58,10 +55,10 @@ def draw(
     Parameters
     ----------
     clean : the clean catalogue.
-    reference : index of the reference band.
+    kind : the first input kind of the survey.
     """
-    names = [HEALPIX_COLUMN, "cut", *(name for name in photometry.columns(bands) if not name.startswith("magerr_"))]
-    keys, found = np.empty(0), np.empty((0, len(bands)))
+    names = [HEALPIX_COLUMN, "cut", *kind.columns()]
+    keys, found = np.empty(0), np.empty((0, 0))
     read = wanted = 0
     total = hats.rows(clean)
     progress = Progress("draw rows of the survey")
@@ -69,14 +66,15 @@ def draw(
         with pq.ParquetFile(path) as file:
             there = [name for name in names if name in file.schema_arrow.names]
             rows = file.read_row_group(group, columns=there)
-        batch = Photometry.from_arrow(rows, bands)
+        batch = kind.read(rows)
         passes = rows.column("cut").to_numpy() == 0
-        passes &= batch.measured.sum(1) >= min(FEWEST_BANDS, len(bands))
+        passes &= batch.information() == FULL  # others have hardly any position in the space, and any redshift
         key = uniform(rows.column(HEALPIX_COLUMN).to_numpy(), seed ^ SALT)
         read, wanted = read + rows.num_rows, wanted + int(passes.sum())
         progress.add(rows.num_rows)
         keys = np.concatenate([keys, key[passes]])
-        found = np.concatenate([found, color_space(batch[passes], reference)])
+        features = batch[passes].summary_features()
+        found = np.concatenate([found, features]) if len(found) else features
         if len(keys) > most_rows:
             least = np.argpartition(keys, most_rows)[:most_rows]
             keys, found = keys[least], found[least]

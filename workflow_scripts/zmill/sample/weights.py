@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from zmill.inputs.photometry.colors import FloatArray
+from zmill.sample.target import FloatArray
 
 BINS = 40
 """Bins of the distributions that the report shows."""
@@ -23,7 +23,7 @@ class SurveyDensity:
 
     Parameters
     ----------
-    rows : (m, bands) a uniform draw of the survey rows in color space.
+    rows : (m, k) a uniform draw of the survey rows in the space of their summary features.
     threads : number of threads of the neighbor search.
     """
 
@@ -40,7 +40,7 @@ class SurveyDensity:
 
         Parameters
         ----------
-        labelled : (n, bands) labelled rows in color space.
+        labelled : (n, k) summary features of labelled rows.
         neighbors : k; all other rows where there are fewer.
         """
         here = self._complete(labelled)

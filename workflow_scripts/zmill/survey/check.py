@@ -108,7 +108,7 @@ def read_headers(files: Sequence[Path], survey: Survey, piece_rows: int = 1_000_
 
     piece_rows : as `read_header` takes it.
     """
-    named, numeric = {name: _key(name, survey) for name in input_columns(survey)}, numeric_columns(survey)
+    named, numeric = input_columns(survey), numeric_columns(survey)
     with ThreadPoolExecutor(THREADS) as pool:
         return list(
             pool.map(lambda path: read_header(path, named, numeric, survey.format, survey.group, piece_rows), files)
@@ -133,7 +133,7 @@ def types_over(headers: Sequence[Header], survey: Survey) -> tuple[dict[str, lis
             other = [(header.path, kind) for header, kind in typed if not kinds.is_number(kind)]
             if number and other:
                 faults.append(
-                    f"{other[0][0]}: column {name!r} ({_key(name, survey).removeprefix('columns.')}) is text in some files and a "
+                    f"{other[0][0]}: column {name!r} ({input_columns(survey)[name].removeprefix('columns.')}) is text in some files and a "
                     f"number in others: {len(other)} like this one ({other[0][1]}), {len(number)} like {number[0]}: make them alike"
                 )
         types[name] = [kind for _, kind in found]
@@ -210,16 +210,3 @@ def _shortened(faults: list[str]) -> list[str]:
     if len(faults) <= MOST_FAULTS:
         return faults
     return [*faults[:MOST_FAULTS], f"and {len(faults) - MOST_FAULTS} faults more"]
-
-
-def _key(name: str, survey: Survey) -> str:
-    """The setting that requires a column."""
-    settings = survey.columns
-    for key in ("object_id", "ra", "dec", "ebv", "redshift"):
-        if getattr(settings, key) == name:
-            return f"columns.{key}"
-    for band in survey.bands:
-        for kind in ("flux", "error"):
-            if survey.column_of(kind, band) == name:
-                return f"columns.{kind} of band {band}"
-    return "columns.extra"

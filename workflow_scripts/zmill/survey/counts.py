@@ -6,7 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from zmill.inputs.photometry.states import FAULTS
+from zmill.inputs.registry import kinds
+
+MEANINGS = {
+    **{fault: meaning for kind in kinds() for fault, meaning in kind.faults.items()},
+    "ebv_out_of_range": "E(B-V) is out of range; it is unknown",
+}
+"""Meaning of each fault of a part of a row."""
 
 
 @dataclass
@@ -76,5 +82,4 @@ class Counts:
 
     def lines(self) -> list[str]:
         """Log lines: the counts with the meaning of each fault."""
-        meanings = {**FAULTS, "ebv_out_of_range": "E(B-V) is out of range; it is unknown"}
-        return [f"{line} of {self.rows} rows ({meanings[line.split(':')[0]]})" for line in self.by_fault()]
+        return [f"{line} of {self.rows} rows ({MEANINGS[line.split(':')[0]]})" for line in self.by_fault()]

@@ -29,6 +29,7 @@ from zmill import __version__
 from zmill.catalog import hats, shards, sources
 from zmill.catalog.files import Damaged, atomic_write, read_json, write_json
 from zmill.catalog.hats import Partition
+from zmill.catalog.sizes import rows_of
 from zmill.config import Partitions
 from zmill.survey import duplicates, night, pieces
 from zmill.survey.check import Header, read_headers, types_over
@@ -47,6 +48,8 @@ from zmill.workflow.warning import Warnings
 
 PIECE_ROWS = 1_000_000
 """Approximate number of rows in a piece of the input, for formats that can be read from the middle."""
+PARTITION_BYTES = 1 << 30
+"""Largest size of a partition in memory in bytes, where `partitions.max_rows` does not make it smaller."""
 SMALL_BYTES = 256 << 20
 """Inputs smaller than this are imported in one process, which is faster than starting several."""
 MOST_REPEATED = 2_000_000
@@ -267,7 +270,7 @@ def _plan(
     if not first_rows[-1]:
         raise ImportFailed(f"{', '.join(dict.fromkeys(str(piece.path) for piece in found))}: there is no row")
     counted_pixels = merge(histograms)
-    chosen = choose(counted_pixels, work.order, partitions.max_rows)
+    chosen = choose(counted_pixels, work.order, rows_of(PARTITION_BYTES, work.layout.schema, partitions.max_rows))
     if not chosen:
         raise ImportFailed(
             f"none of the {first_rows[-1]} rows has a usable position: columns.ra = {work.survey.columns.ra!r} and "

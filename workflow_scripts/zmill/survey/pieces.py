@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zmill.catalog.files import atomic_write, read_json, write_json
-from zmill.catalog.hats import ROW_GROUP_ROWS, Partition, write_partition
+from zmill.catalog.hats import Partition, write_partition
+from zmill.catalog.sizes import row_bytes, rows_of
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.survey import duplicates
 from zmill.survey.copies import COPIES, copies
@@ -33,8 +34,8 @@ from zmill.survey_definition import Survey
 P = ParamSpec("P")
 R = TypeVar("R")
 
-BATCH_ROWS = 65_536
-"""Rows that are converted at a time: few enough to fit the processor's cache."""
+BATCH_ROWS, BATCH_BYTES = 65_536, 32 << 20
+"""Most rows that are converted at a time, few enough to fit the processor's cache, and their largest size in bytes."""
 BLOCK_BYTES = 96 << 20
 """Converted rows are held up to this size, then grouped by partition and written to the scratch folder."""
 REJECTED = pa.schema(
@@ -79,6 +80,11 @@ class Work:
     def survey(self) -> Survey:
         """The survey's definition."""
         return self.layout.survey
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows that are converted at a time."""
+        return rows_of(BATCH_BYTES, self.layout.schema, BATCH_ROWS)
 
     def counted(self, piece: Piece) -> Path:
         """Rows, and rows per pixel."""
@@ -197,7 +203,7 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
 
         ebv_at = read_map(work.ebv_map).at
     schema = work.layout.schema
-    block_rows = max(BATCH_ROWS, BLOCK_BYTES // row_bytes(schema))
+    block_rows = max(work.batch_rows, BLOCK_BYTES // row_bytes(schema))
     seen: set[int | str] = set()
     index: dict[str, list[int]] = {}
     counts = Counts()
@@ -220,7 +226,7 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
 
         block: list[pa.RecordBatch] = []
         held = 0
-        for batch in _batches(piece, work, input_columns(work.survey)):
+        for batch in _batches(piece, work, list(input_columns(work.survey))):
             converted = convert(batch, work.layout, first_row + counts.rows, ebv_at)
             reason, ids = converted.reason, converted.columns["object_id"]
             if owners.first_piece:
@@ -235,7 +241,7 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
             if not good.all():
                 bad = _bad_rows(converted.columns, reason, piece.path, offset + counts.rows)
                 rejected_writer.write_table(bad)
-            counts.add(converted.counted(work.survey))
+            counts.add(converted.counted())
             if held >= block_rows:
                 flush(block)
                 block, held = [], 0
@@ -305,8 +311,8 @@ def write(catalog: Path, partition: Partition, sources: Sequence[tuple[Path, lis
     del batches
     order = sorted_order(table)
     with write_partition(catalog, partition, schema, {COPIES: len(copies(table, order))}) as writer:
-        for first in range(0, table.num_rows, ROW_GROUP_ROWS):
-            writer.write(table.take(pa.array(order[first : first + ROW_GROUP_ROWS])))
+        for first in range(0, table.num_rows, writer.group_rows):
+            writer.write(table.take(pa.array(order[first : first + writer.group_rows])))
     return table.num_rows
 
 
@@ -334,15 +340,10 @@ def position_columns(survey: Survey) -> list[str]:
     return list(dict.fromkeys(name for name in (columns.object_id, columns.ra, columns.dec) if name))
 
 
-def row_bytes(schema: pa.Schema) -> int:
-    """Approximate size of a row in memory in bytes; a string counts as 24."""
-    return sum(24 if pa.types.is_string(field.type) else field.type.bit_width // 8 for field in schema)
-
-
 def _batches(piece: Piece, work: Work, columns: list[str]) -> Iterator[pa.RecordBatch]:
     survey = work.survey
     table = open_table(piece.path, piece.format, survey.group)
-    yield from table.batches(columns, BATCH_ROWS, piece.span, numeric_columns(survey))
+    yield from table.batches(columns, work.batch_rows, piece.span, numeric_columns(survey))
 
 
 @lru_cache(maxsize=1)

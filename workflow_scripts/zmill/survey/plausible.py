@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from zmill.columns import floats
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINTS
 from zmill.inputs.photometry.states import BRIGHTEST, FAINTEST, is_any
 from zmill.survey.counts import Counts
 from zmill.survey.readers import open_table
-from zmill.survey.rows import convert, floats, input_columns, layout_of, positions
+from zmill.survey.rows import convert, input_columns, layout_of, positions
 from zmill.survey_definition import Extinction, Range, Survey
 
 LOOK_FILES, LOOK_ROWS = 20, 200_000
@@ -81,7 +82,7 @@ def look(files: Sequence[Path], survey: Survey) -> Look:
                 ra, dec, astray = positions(batch, survey)
                 np.copyto(converted.reason, astray, where=astray > 0)
                 seen.add_positions(ra[astray == 0], dec[astray == 0])
-            counts.add(converted.counted(survey))
+            counts.add(converted.counted())
             seen.add(batch, converted.columns, converted.faults, converted.reason == 0)
         everything &= most > 0
     of = f"of {'' if everything else 'the first '}{counts.rows} rows"
@@ -92,7 +93,7 @@ def look(files: Sequence[Path], survey: Survey) -> Look:
 
 
 def _batches(path: Path, survey: Survey, rows: int) -> Iterator[pa.RecordBatch]:
-    columns = input_columns(survey)
+    columns = list(input_columns(survey))
     table = open_table(path, survey.format, survey.group)
     yield from table.batches(columns, min(rows, 50_000), numeric=columns)
 

@@ -1,4 +1,4 @@
-"""Conversion of a survey's columns to zmill's: positions, magnitudes and states, and detection of bad rows."""
+"""Conversion of a survey's columns to zmill's: positions, identifiers and the columns of its input kinds, and detection of bad rows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
-from zmill.inputs.photometry.batch import mask_of
-from zmill.inputs.photometry.states import BandState, band_state
+from zmill.columns import floats
+from zmill.inputs.registry import kinds as kinds_of_input
+from zmill.inputs.registry import of_survey as kinds_of_survey
 from zmill.survey import kinds
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
@@ -28,6 +29,7 @@ REASONS = (
     "object_id_missing",
     "ebv_not_finite",
     "ebv_out_of_range",
+    *(reason for kind in kinds_of_input() for reason in kind.reasons),
 )
 """Reasons for which a row is rejected, by code; code 0 is a good row. Of several reasons, the first one found is recorded."""
 CODE = {reason: code for code, reason in enumerate(REASONS)}
@@ -65,29 +67,40 @@ class Layout:
         survey = self.survey
         index = [(HEALPIX_COLUMN, pa.int64())] if survey.files else []
         radec = [("ra", pa.float64()), ("dec", pa.float64())] if survey.files else []
-        per_band = [(f"{kind}_{band}", pa.float32()) for kind in ("mag", "magerr", "maglim") for band in survey.bands]
-        masks = [("undetected", pa.int32()), ("unobserved", pa.int32()), ("ebv", pa.float32())]
+        of_kinds = [field for kind in kinds_of_survey(survey) for field in kind.schema(survey)]
         extra = list(zip(survey.columns.extra, self.extra_types, strict=True))
         redshift = [("redshift", pa.float64())] if survey.tables else []
-        return pa.schema([*index, ("object_id", self.id_type), *radec, *per_band, *masks, *extra, *redshift])
+        return pa.schema(
+            [*index, ("object_id", self.id_type), *radec, *of_kinds, ("ebv", pa.float32()), *extra, *redshift]
+        )
 
 
-def input_columns(survey: Survey) -> list[str]:
-    """The columns that a survey's files must have, each once."""
+def input_columns(survey: Survey) -> dict[str, str]:
+    """The columns that a survey's files must have, each once -> the setting that names it."""
     columns = survey.columns
-    wanted = [columns.object_id, columns.ra, columns.dec]
-    wanted += [survey.column_of(kind, band) for kind in ("flux", "error") for band in survey.bands]
-    zero_points = [survey.zero_point_of(band) for band in survey.bands]
-    wanted += [column for column in zero_points if isinstance(column, str)]
-    wanted += [columns.ebv, *columns.extra]
-    if survey.tables:
-        wanted.append(columns.redshift)
-    return list(dict.fromkeys(name for name in wanted if name is not None))
+    found: dict[str, str] = {}
+    for name in ("object_id", "ra", "dec"):
+        if column := getattr(columns, name):
+            found.setdefault(column, f"columns.{name}")
+    for kind in kinds_of_survey(survey):
+        for column, key in kind.source_columns(survey).items():
+            found.setdefault(column, key)
+    if columns.ebv:
+        found.setdefault(columns.ebv, "columns.ebv")
+    for column in columns.extra:
+        found.setdefault(column, "columns.extra")
+    if survey.tables and columns.redshift:
+        found.setdefault(columns.redshift, "columns.redshift")
+    return found
 
 
 def numeric_columns(survey: Survey) -> set[str]:
     """The columns that are read as numbers, whatever the first rows of a text file contain."""
-    return set(input_columns(survey)) - {survey.columns.object_id} - set(survey.columns.extra)
+    columns = survey.columns
+    of_kinds = [kind.numeric_columns(survey) for kind in kinds_of_survey(survey)]
+    redshift = columns.redshift if survey.tables else None
+    others = {columns.ra, columns.dec, columns.ebv, redshift} - {None}
+    return set().union(*of_kinds, others) - {columns.object_id} - set(columns.extra)  # type: ignore[return-value]
 
 
 def typed_columns(survey: Survey) -> list[str]:
@@ -142,14 +155,16 @@ class Converted:
     """A batch of n rows in zmill's columns, bad rows included.
 
     reason : (n,) code of `REASONS` per row (0: good).
-    faults : by band (or `E(B-V)`) and fault of `states.FAULTS`, the rows (n,) that have it.
+    faults : by band (or `E(B-V)`) and fault (`counts.MEANINGS`), the rows (n,) that have it.
+    empty : (n,) rows of which faults leave nothing.
     """
 
     columns: dict[str, Any]
     reason: NDArray[np.uint8]
     faults: dict[str, dict[str, NDArray[np.bool_]]]
+    empty: NDArray[np.bool_]
 
-    def counted(self, survey: Survey) -> Counts:
+    def counted(self) -> Counts:
         """Counts of the rows, after all reasons are set."""
         counts = Counts(len(self.reason))
         if not self.reason.any():
@@ -162,10 +177,7 @@ class Converted:
             for fault, rows in faults.items():
                 if number := int(np.count_nonzero(rows if good is None else rows & good)):
                     counts.faults.setdefault(band, Counter())[fault] += number
-        faulty = [rows for band in survey.bands for rows in self.faults.get(band, {}).values()]
-        if faulty:
-            nothing = np.logical_or.reduce(faulty) & (self.columns["unobserved"] == (1 << len(survey.bands)) - 1)
-            counts.unusable = int(np.count_nonzero(nothing if good is None else nothing & good))
+        counts.unusable = int(np.count_nonzero(self.empty if good is None else self.empty & good))
         return counts
 
 
@@ -208,19 +220,14 @@ def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt
         else:
             faults[EBV] = {"ebv_out_of_range": strange}
 
-    undetected, unobserved = [], []
-    for band in survey.bands:
-        coefficient = survey.extinction.coefficients.get(band, 0.0)
-        state = _state(batch, survey, band, coefficient * ebv if coefficient else 0.0)
-        columns[f"mag_{band}"] = state.mag
-        columns[f"magerr_{band}"] = state.magerr
-        columns[f"maglim_{band}"] = state.maglim
-        undetected.append(state.undetected)
-        unobserved.append(state.unobserved)
-        if state.faults:
-            faults[band] = state.faults
-    columns["undetected"] = mask_of(np.stack(undetected, axis=1))
-    columns["unobserved"] = mask_of(np.stack(unobserved, axis=1))
+    empty = np.ones(batch.num_rows, np.bool_)
+    for found in kinds_of_survey(survey):
+        converted = found.convert(batch, survey, ebv)
+        columns |= converted.columns
+        faults |= converted.faults
+        empty &= converted.empty
+        for why, rows in converted.rejected.items():
+            _mark(reason, rows, why)
     for name, kind in zip(survey.columns.extra, layout.extra_types, strict=True):
         values = kinds.carried(batch.column(name), kind, name)
         if kind == pa.float32():
@@ -229,25 +236,7 @@ def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt
             columns[name] = values.fill_null("") if kind == pa.string() else values
     if survey.tables:
         columns["redshift"] = floats(batch.column(survey.columns.redshift))
-    return Converted(columns, reason, faults)
-
-
-def _state(batch: pa.RecordBatch, survey: Survey, band: str, absorbed: float | Floats) -> BandState:
-    flux, error = survey.column_of("flux", band), survey.column_of("error", band)
-    if flux is None:
-        return BandState.never(batch.num_rows)
-    zero_point = survey.zero_point_of(band)
-    return band_state(
-        floats(batch.column(flux)),
-        floats(batch.column(error)) if error else None,
-        survey.photometry,
-        survey.sentinels,
-        survey.vega_to_ab.get(band, 0.0),
-        survey.softening.get(band),
-        floats(batch.column(zero_point)) if isinstance(zero_point, str) else zero_point,
-        survey.errors,
-        absorbed,
-    )
+    return Converted(columns, reason, faults, empty)
 
 
 def arrow(columns: dict[str, Any], schema: pa.Schema, chosen: NDArray[np.bool_] | None) -> pa.RecordBatch:
@@ -261,13 +250,6 @@ def arrow(columns: dict[str, Any], schema: pa.Schema, chosen: NDArray[np.bool_] 
             values = values.astype(field.type.to_pandas_dtype(), copy=False)
             arrays.append(pa.array(values if chosen is None else values[chosen], type=field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def floats(values: pa.Array) -> Floats:
-    """A column as floats: float32 and float64 as they are, all else as float64; null is NaN."""
-    if pa.types.is_floating(values.type) and values.type != pa.float16():
-        return np.asarray(values.to_numpy(zero_copy_only=False))
-    return np.asarray(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
 
 
 def _mark(reason: NDArray[np.uint8], where: NDArray[np.bool_], name: str) -> None:

@@ -66,7 +66,7 @@ def _types(files: Sequence[Path | str], survey: Survey) -> dict[str, list[pa.Dat
 def _read(
     files: Sequence[Path | str], survey: Survey, layout: Layout, rejected: Path | None, total: Counts | None
 ) -> pa.Table:
-    wanted, numeric = input_columns(survey), numeric_columns(survey)
+    wanted, numeric = list(input_columns(survey)), numeric_columns(survey)
     good: list[pa.RecordBatch] = []
     bad: list[pa.Table] = []
     counts = Counts()
@@ -77,7 +77,7 @@ def _read(
             converted = convert(batch, layout, first_row + row)
             good.append(arrow(converted.columns, layout.schema, converted.reason == 0))
             bad.append(_bad_rows(converted.columns["object_id"], converted.reason, path, row))
-            counts.add(converted.counted(survey))
+            counts.add(converted.counted())
             row += batch.num_rows
         first_row += row
     names = ", ".join(map(str, files))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -18,13 +19,12 @@ from numpy.typing import NDArray
 from zmill import metrics
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order
 from zmill.chunks import row_chunks
-from zmill.inputs.base import LabelledBatch
-from zmill.inputs.photometry import missing_bands
-from zmill.inputs.photometry.missing_bands import BandRemoval
+from zmill.inputs.base import Degradation, LabelledBatch
 from zmill.metrics import FloatArray, Metrics, PdfScores
 from zmill.pdf import conformal, points
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
+from zmill.training.missing_data import SPLITS
 from zmill.training.trained import TrainedModel
 
 BATCH_CPU, BATCH_GPU = 4096, 65_536
@@ -99,9 +99,7 @@ def predict_sample(
     Predictions (see docs/columns.md, `evaluation/<model>/predictions.parquet`), the stacked n(z) on the model's grid, and the time
     in seconds that densities and point estimates took.
     """
-    context = trained.context
-    labelled = LabelledBatch.from_arrow(sample, context.bands, context.extra_names)
-    photometry = labelled.batch
+    labelled = trained.context.labelled(sample)
     found = predict_rows(trained, labelled)
     table = {
         "object_id": sample.column("object_id"),
@@ -109,10 +107,8 @@ def predict_sample(
         "redshift": pa.array(labelled.z),
         **{name: pa.array(values) for name, values in found.columns.items()},
         **{name: pa.array(getattr(found.scores, name)) for name in SCORES},
-        "mag_reference": pa.array(photometry.mag[:, context.reference]),
-        "undetected": pa.array(photometry.undetected),
-        "unobserved": pa.array(photometry.unobserved),
-        "imputed": pa.array(photometry.imputed),
+        "brightness": pa.array(labelled.batch.brightness()),
+        **{name: pa.array(mask) for name, mask in labelled.batch.states().items()},
         "weight": pa.array(labelled.weight),
         "block": pa.array(_blocks(sample, block_order)),
     }
@@ -170,11 +166,12 @@ class Rows:
 
 
 def evaluate_split(
-    predictions: pa.Table, bands: tuple[str, ...], edges: dict[str, FloatArray], seed: int
+    predictions: pa.Table, states: Sequence[str], parts: Sequence[str], edges: dict[str, FloatArray], seed: int
 ) -> dict[str, Any]:
     """Every metric of the predictions of one split, JSON-ready (see docs/metrics.md).
 
-    edges : edges of the bins in `mag_reference`, `redshift` and `z_median`.
+    states, parts : names of the columns of states, and of their bits (`Batch.states`, `Batch.parts`).
+    edges : edges of the bins in `brightness`, `redshift` and `z_median`.
     """
     rows = Rows.of(predictions)
     if not len(rows):
@@ -191,7 +188,7 @@ def evaluate_split(
         "points": {name: rows.point(name) for name in POINTS},
         "intervals": intervals(),
         "binned": {name: _binned(rows, name, edges[name], seed) for name in edges},
-        "patterns": _patterns(rows, bands),
+        "patterns": _patterns(rows, states, parts),
         "ood": {name: _some(rows, mask) for name, mask in _by_ood(rows).items()},
     }
     if rows.weight.min() != rows.weight.max():
@@ -204,20 +201,20 @@ def evaluate_split(
 
 
 def stated_coverage(predictions: pa.Table, intervals: Conformal) -> list[dict[str, Any]]:
-    """Coverage of the conformal intervals: of all rows, by bin of magnitude, and of rows that are out of distribution.
+    """Coverage of the conformal intervals: of all rows, by bin of brightness, and of rows that are out of distribution.
 
-    Each entry has `rows` (`all`, `bin`, `no magnitude` or `out of distribution`), `low` and `high` in reference magnitude (None: open), `n`, and by
+    Each entry has `rows` (`all`, `bin`, `no brightness` or `out of distribution`), `low` and `high` in brightness (None: open), `n`, and by
     coverage the fraction `found` of rows whose interval has the true redshift, its binomial standard `error` and the median `width` of the intervals in redshift.
     """
-    column = {name: predictions.column(name).to_numpy() for name in ("redshift", "weight", "mag_reference")}
+    column = {name: predictions.column(name).to_numpy() for name in ("redshift", "weight", "brightness")}
     end = {name: predictions.column(name).to_numpy() for name in conformal.COLUMNS}
     # Rounded like the ends, so that a redshift at the end of the grid is within an interval that reaches to it.
     z = column["redshift"].astype(np.float32)
-    number = intervals.bin_of(torch.from_numpy(column["mag_reference"].copy())).numpy()
+    number = intervals.bin_of(torch.from_numpy(column["brightness"].copy())).numpy()
     edges = [None, *intervals.edges, None]
     parts: list[tuple[str, Any, Any, NDArray[np.bool_]]] = [("all", None, None, np.ones(len(z), bool))]
     parts += [("bin", low, high, number == bin_) for bin_, (low, high) in enumerate(pairwise(edges))]
-    parts += [("no magnitude", None, None, number == intervals.bins - 1)]
+    parts += [("no brightness", None, None, number == intervals.bins - 1)]
     parts += [("out of distribution", None, None, predictions.column("ood").to_numpy(zero_copy_only=False))]
     found = []
     for name, low, high, rows in parts:
@@ -235,7 +232,7 @@ def stated_coverage(predictions: pa.Table, intervals: Conformal) -> list[dict[st
 def bin_edges(predictions: pa.Table, grid: Grid) -> dict[str, FloatArray]:
     """Edges of the bins, computed from the labelled rows alone, so that they are the same for all models."""
     found = {}
-    for name in ("mag_reference", "redshift"):
+    for name in ("brightness", "redshift"):
         values = predictions.column(name).to_numpy().astype(np.float64)
         values = values[np.isfinite(values)]
         if len(values):
@@ -279,34 +276,35 @@ def _by_ood(rows: Rows) -> dict[str, NDArray[np.bool_]]:
     return {"inside": ~outside, "outside": outside}
 
 
-def _patterns(rows: Rows, bands: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Metrics by natural pattern of missing bands, the most frequent first; bands that are not named are measured."""
-    keys = list(zip(*(rows.column[state].tolist() for state in missing_bands.STATES), strict=True))
+def _patterns(rows: Rows, columns: Sequence[str], parts: Sequence[str]) -> list[dict[str, Any]]:
+    """Metrics by natural pattern of missing data, the most frequent first; parts that are not named are measured."""
+    keys = list(zip(*(rows.column[state].tolist() for state in columns), strict=True)) or [()] * len(rows)
     found = []
     for key, _ in Counter(keys).most_common(PATTERNS):
-        states = list(zip(missing_bands.STATES, key, strict=True))
-        mask = np.logical_and.reduce([rows.column[state] == bits for state, bits in states])
-        names = {state: [band for bit, band in enumerate(bands) if bits >> bit & 1] for state, bits in states}
+        states = list(zip(columns, key, strict=True))
+        mask = np.logical_and.reduce(
+            [np.ones(len(rows), bool), *(rows.column[state] == bits for state, bits in states)]
+        )
+        names = {state: [part for bit, part in enumerate(parts) if bits >> bit & 1] for state, bits in states}
         found.append({**names, **_some(rows, mask)})
     return found
 
 
-def missing_band_metrics(
-    trained: TrainedModel, sample: pa.Table, removal: BandRemoval, seed: int
+def missing_data_metrics(
+    trained: TrainedModel, sample: pa.Table, degradation: Degradation, seed: int
 ) -> list[dict[str, Any]]:
-    """Metrics of the missing-band tests by pattern; patterns that change no row are left out.
+    """Metrics of the missing-data tests by pattern; patterns that change no row are left out.
 
     sample : rows of `sample/<split>.parquet`; at most `TEST_ROWS` of them are drawn, the same for every model.
     """
-    context = trained.context
     drawn = np.sort(np.random.default_rng(seed).permutation(len(sample))[:TEST_ROWS])
-    rows = LabelledBatch.from_arrow(sample.take(pa.array(drawn)), context.bands, context.extra_names)
+    rows = trained.context.labelled(sample.take(pa.array(drawn)))
     found = []
-    for pattern in missing_bands.missing_band_tests(context.bands, context.reference):
-        mask = removal.concerns(rows.batch, pattern)
+    for pattern in degradation.tests(rows.batch):
+        mask = degradation.concerns(rows.batch, pattern)
         if not mask.any():
             continue
-        lost = LabelledBatch(removal.apply(rows.batch[mask], pattern), rows.z[mask], rows.weight[mask])
+        lost = LabelledBatch(degradation.apply(rows.batch[mask], pattern), rows.z[mask], rows.weight[mask])
         predicted = predict_rows(trained, lost)
         column = {name: predicted.columns[name] for name in ("z_mean", "z_median")}
         column |= {name: getattr(predicted.scores, name) for name in SCORES}
@@ -335,14 +333,14 @@ def evaluate(
     samples: dict[str, pa.Table],
     block_order: int,
     seed: int,
-    removal: BandRemoval,
+    degradation: Degradation,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Predict the samples of all splits and compute their metrics.
 
     trained : the model that is applied to the survey, evaluated on the test rows, on which it was not trained.
     held_out : the model fitted on the training rows alone, evaluated on validation and calibration rows.
     samples : split -> rows of `sample/<split>.parquet`.
-    removal : removal of bands, for the missing-band tests.
+    degradation : removal of parts of the data, for the missing-data tests.
 
     Returns
     -------
@@ -350,26 +348,28 @@ def evaluate(
     """
     first = next(table for table in samples.values() if len(table))
     predict_sample(trained, first.slice(0, 256), "warm-up", block_order)
+    nothing = trained.context.read(first.slice(0, 0))
     judged = {split: trained if split == "test" else held_out for split in samples}
     found = {split: predict_sample(judged[split], table, split, block_order) for split, table in samples.items()}
     predictions = pa.concat_tables([table for table, _, _ in found.values()])
     edges = bin_edges(predictions, trained.context.grid)
     splits = {
-        split: evaluate_split(table, trained.context.bands, edges, seed)
+        split: evaluate_split(table, tuple(nothing.states()), nothing.parts, edges, seed)
         | {"n_of_z": {"stacked": [round(float(value), 6) for value in stacked]}}
         | {"stated_coverage": stated_coverage(table, trained.conformal)}
         for split, (table, stacked, _) in found.items()
     }
-    for split in missing_bands.SPLITS:
+    for split in SPLITS:
         if split in samples:
-            splits[split]["made"] = missing_band_metrics(judged[split], samples[split], removal, seed)
+            splits[split]["made"] = missing_data_metrics(judged[split], samples[split], degradation, seed)
     grid = trained.context.grid
     about = {
         "model": trained.name,
         "type": trained.type,
         "seed": trained.context.seed,
         "grid": {"z_min": grid.z_min, "z_max": grid.z_max, "size": grid.size},
-        "reference_band": trained.context.bands[trained.context.reference],
+        "inputs": [kind.name for kind in trained.context.inputs],
+        "brightness": trained.context.inputs[0].brightness,
         "device": str(trained.model.device),
         "threads": torch.get_num_threads(),
         "train_seconds": trained.facts["train_seconds"] + trained.facts.get("refit_seconds", 0.0),

@@ -1,7 +1,7 @@
 """Out-of-distribution detector: whether there is a training row similar to a given row.
 
-The measure is the distance to the nearest of up to 128 k-means centers of the training rows in whitened color space (the
-reference magnitude and the adjacent colors, imputed values included). The threshold is the 99th percentile of the distances of
+The measure is the distance to the nearest of up to 128 k-means centers of the training rows in the whitened space of their
+summary features (`Batch.summary_features`; of photometry: the reference magnitude and the adjacent colors). The threshold is the 99th percentile of the distances of
 training rows that were held out from the centers. The cost is one matrix product per batch.
 """
 
@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from zmill.inputs.photometry.batch import Photometry
+from zmill.inputs.base import Batch
 from zmill.kernels.nearest import farther_than
 
 CENTERS = 128
@@ -29,29 +29,27 @@ PERCENTILE = 99.0
 class Detector:
     """The out-of-distribution detector of a set of training rows.
 
-    reference : index of the reference band.
     fill : (features,) median features, which replace missing ones.
     scale : (features, k) whitening matrix, applied after subtraction of `fill`.
     centers : (k + 1, centers) rows 0…k−1: −2 × center, row k: squared length of the center.
     threshold : squared distance above which a row is out of distribution.
     """
 
-    reference: int
     fill: Tensor
     scale: Tensor
     centers: Tensor
     threshold: float
 
-    def distance2(self, batch: Photometry) -> Tensor:
+    def distance2(self, batch: Batch) -> Tensor:
         """(n,) squared distance to the nearest center, in whitened space."""
-        white = self._white(_features(batch, self.reference))
+        white = self._white(_features(batch))
         nearest = torch.addmm(self.centers[-1], white, self.centers[:-1]).amin(1)
         return (nearest + (white * white).sum(1)).clamp_min(0)
 
-    def __call__(self, batch: Photometry) -> NDArray[np.bool_]:
+    def __call__(self, batch: Batch) -> NDArray[np.bool_]:
         """(n,) whether the row is out of distribution: the comparison of `distance2` with the threshold."""
         arrays = (one.numpy() for one in (self.fill, self.scale, self.centers))
-        return farther_than(self.threshold, batch.mag, self.reference, *arrays)
+        return farther_than(self.threshold, _features(batch), *arrays)
 
     def _white(self, features: NDArray[np.float32]) -> Tensor:
         values = torch.from_numpy(features)
@@ -61,24 +59,19 @@ class Detector:
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Tensors and JSON-ready facts."""
         tensors = {"fill": self.fill, "scale": self.scale, "centers": self.centers}
-        return tensors, {"reference": self.reference, "threshold": self.threshold}
+        return tensors, {"threshold": self.threshold}
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], facts: dict[str, float]) -> Detector:
         """The reverse of `state`."""
-        return cls(
-            int(facts["reference"]), tensors["fill"], tensors["scale"], tensors["centers"], float(facts["threshold"])
-        )
+        return cls(tensors["fill"], tensors["scale"], tensors["centers"], float(facts["threshold"]))
 
 
-def fit(train: Photometry, reference: int, seed: int) -> Detector:
-    """Fit the detector on training rows; one fifth of them is held out from the centers and sets the threshold.
-
-    reference : index of the reference band.
-    """
+def fit(train: Batch, seed: int) -> Detector:
+    """Fit the detector on training rows; one fifth of them is held out from the centers and sets the threshold."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(train))[:MAX_ROWS]
-    features = _features(train[order], reference).astype(np.float64)
+    features = _features(train[order]).astype(np.float64)
     held_out = np.arange(len(order)) % 5 == 0
     known = np.where(np.isfinite(features).any(0), features, 0.0)
     fill = np.nanmedian(known, axis=0)
@@ -89,7 +82,6 @@ def fit(train: Photometry, reference: int, seed: int) -> Detector:
     with threadpool_limits(1):
         found = KMeans(count, n_init=1, random_state=seed, max_iter=50).fit(white[~held_out]).cluster_centers_
     detector = Detector(
-        reference,
         torch.as_tensor(fill, dtype=torch.float32),
         torch.as_tensor(scale, dtype=torch.float32),
         torch.as_tensor(np.vstack([-2 * found.T, (found**2).sum(1)]), dtype=torch.float32),
@@ -100,9 +92,9 @@ def fit(train: Photometry, reference: int, seed: int) -> Detector:
     return detector
 
 
-def _features(batch: Photometry, reference: int) -> NDArray[np.float32]:
-    """(n, bands) reference magnitude and adjacent colors."""
-    return np.concatenate([batch.mag[:, reference : reference + 1], batch.mag[:, :-1] - batch.mag[:, 1:]], axis=1)
+def _features(batch: Batch) -> NDArray[np.float32]:
+    """(n, k) summary features."""
+    return batch.summary_features().astype(np.float32)
 
 
 def _whitening(centered: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,9 +1,10 @@
-"""Densities of rows with little photometry: the n(z) of the training rows, alone or mixed with the density of the model.
+"""Densities of rows with little information: the n(z) of the training rows, alone or mixed with the density of the model.
 
-A row without a measured band has the density n(z). For a row with one measured band, or one that is out of distribution, a model
-may be overconfident, because it was not calibrated on such rows. The density is then (1 − w) f(z) + w n(z), where f is the
-calibrated density of the model. The prior weight w is fitted on calibration rows of the same kind: for each band, rows in which it
-was measured, with all other bands removed; and rows that are out of distribution. It is the weight of maximum likelihood, with two
+A row without any information has the density n(z). For a row with little information (of photometry: one measured band), or one
+that is out of distribution, a model may be overconfident, because it was not calibrated on such rows. The density is then
+(1 − w) f(z) + w n(z), where f is the calibrated density of the model. The prior weight w is fitted on calibration rows of the same
+kind: for each class of rows with little information, rows from which the rest was removed (of photometry: for each band, rows in
+which it was measured, without all other bands); and rows that are out of distribution. It is the weight of maximum likelihood, with two
 pseudo-rows, one that n(z) alone explains and one that f alone explains. If the central 68 % or 95 % intervals have fewer rows than
 that by more than one standard error, w is raised to the smallest larger weight with which they do not, or come nearest to it.
 Conformal intervals are fitted for each kind as for a bin of magnitude (`zmill.pdf.conformal`). They are the full grid where there are
@@ -21,15 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zmill.inputs.base import LabelledBatch, evenly, n_of_z
-from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.missing_bands import BandRemoval, MissingPattern
+from zmill.inputs.base import FULL, Batch, Degradation, LabelledBatch, evenly
 from zmill.pdf import conformal
 from zmill.pdf.grid import Grid
+from zmill.pdf.histogram import n_of_z
 from zmill.pdf.values import cdf_at, density_at
 
 REMOVAL_ROWS = 1000
-"""Most calibration rows, for each band, from which all other bands are removed."""
+"""Most calibration rows of each class with little information."""
 CHUNK = 512
 """Rows whose densities are in memory at a time."""
 FLOOR = 1e-3
@@ -39,8 +39,8 @@ WEIGHTS = 65
 
 FloatArray = NDArray[np.float64]
 Kinds = NDArray[np.int32]
-"""(n,) kind of each row: USUAL, the number of its only measured band, `bands` (out of distribution) or `bands` + 1 (no band)."""
-USUAL = -1
+"""(n,) kind of each row: FULL, the number of its class of little information, `classes` (out of distribution) or `classes` + 1
+(no information)."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Prior:
     weights : (kinds,) prior weights in [0, 1].
     contents : (kinds) × (coverages) probabilities of central intervals with the stated coverage.
 
-    There are bands + 2 kinds: rows with only that band, rows out of distribution, and rows without a measured band.
+    There are classes + 2 kinds: those of `Degradation.least`, rows out of distribution, and rows without any information.
     """
 
     density: Tensor
@@ -59,21 +59,21 @@ class Prior:
     contents: tuple[tuple[float, ...], ...]
 
     @property
-    def bands(self) -> int:
-        """Number of bands, and of the kind out of distribution."""
+    def classes(self) -> int:
+        """Number of classes of rows with little information, and of the kind out of distribution."""
         return len(self.weights) - 2
 
     @property
     def nothing(self) -> int:
-        """Number of the kind without a measured band."""
+        """Number of the kind without any information."""
         return len(self.weights) - 1
 
-    def kinds(self, batch: Photometry, far: NDArray[np.bool_]) -> Kinds:
+    def kinds(self, batch: Batch, far: NDArray[np.bool_]) -> Kinds:
         """(n,) kind of each row. far : (n,) whether the row is out of distribution."""
-        return kinds_of(only_band(batch), far, self.bands)
+        return kinds_of(batch.information(), far, self.classes)
 
     def mixed(self, density: Tensor, kinds: Tensor) -> Tensor:
-        """(n, grid.size) densities mixed with n(z), with the prior weights of their kinds (n,), none of which is USUAL."""
+        """(n, grid.size) densities mixed with n(z), with the prior weights of their kinds (n,), none of which is FULL."""
         prior = self.density.to(density)
         weight = torch.tensor(self.weights, dtype=density.dtype, device=density.device)[kinds.long()][:, None]
         return torch.where(weight < 1, density + weight * (prior - density), prior)
@@ -84,7 +84,7 @@ class Prior:
 
     def of(self, rows: LabelledBatch, grid: Grid) -> Prior:
         """The same prior weights with the n(z) of other training rows."""
-        return replace(self, density=n_of_z(rows, grid))
+        return replace(self, density=n_of_z(rows.z, rows.weight, grid))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON-ready facts."""
@@ -98,12 +98,12 @@ class Prior:
 
 
 def fit(
-    densities: Callable[[Photometry], Tensor],
+    densities: Callable[[Any], Tensor],
     grid: Grid,
     train: LabelledBatch,
     calib: LabelledBatch,
     far: NDArray[np.bool_],
-    removal: BandRemoval,
+    degradation: Degradation,
 ) -> Prior:
     """Fit n(z) on training rows, and prior weights and intervals on calibration rows.
 
@@ -111,25 +111,23 @@ def fit(
     ----------
     densities : function that gives the calibrated densities (n, grid.size) of a batch.
     far : (n,) calibration rows that are out of distribution.
-    removal : removal of bands from rows of this survey.
+    degradation : removal of parts of the data from rows of this survey.
     """
-    density = n_of_z(train, grid)
-    bands = range(len(train.batch.bands))
-    measured = calib.batch.measured
+    density = n_of_z(train.z, train.weight, grid)
+    least = degradation.least(calib.batch)
     found = []
-    for band in bands:
-        rows = np.flatnonzero(measured[:, band])
+    for pattern, possible in least:
+        rows = np.flatnonzero(possible)
         some = calib.rows(rows[evenly(len(rows), REMOVAL_ROWS)] if len(rows) else rows)
-        lost = MissingPattern(f"only {band}", tuple(other for other in bands if other != band))
-        found.append(_fitted(densities, grid, density, replace(some, batch=removal.apply(some.batch, lost))))
-    few = kinds_of(only_band(calib.batch), far, len(bands))
-    found.append(_fitted(densities, grid, density, calib.rows(few == len(bands))))
+        found.append(_fitted(densities, grid, density, replace(some, batch=degradation.apply(some.batch, pattern))))
+    few = kinds_of(calib.batch.information(), far, len(least))
+    found.append(_fitted(densities, grid, density, calib.rows(few == len(least))))
     found.append((1.0, _contents(_of_prior(density, grid, calib.z)[1], calib.weight)))
     return Prior(density, tuple(weight for weight, _ in found), tuple(contents for _, contents in found))
 
 
 def _fitted(
-    densities: Callable[[Photometry], Tensor], grid: Grid, prior: Tensor, rows: LabelledBatch
+    densities: Callable[[Any], Tensor], grid: Grid, prior: Tensor, rows: LabelledBatch
 ) -> tuple[float, tuple[float, ...]]:
     """The prior weight of rows of one kind, and the contents of their intervals."""
     f, below = _at(lambda part: densities(rows.batch[part]), grid, rows.z)
@@ -187,27 +185,7 @@ def _at(densities: Callable[[slice], Tensor], grid: Grid, z: FloatArray) -> tupl
     return f, below
 
 
-def kinds_of(only: NDArray[np.int32], far: NDArray[np.bool_], bands: int) -> Kinds:
-    """(n,) kinds of rows. only : result of `only_band`; far : whether the row is out of distribution.
-
-    In a survey of one band, a row with that band is of the kind USUAL.
-    """
-    kinds = np.where((only == USUAL) & far, np.int32(bands), only)
-    if bands == 1:
-        kinds = np.where(only == 0, np.where(far, np.int32(1), np.int32(USUAL)), kinds)
-    return np.where(only == bands, np.int32(bands + 1), kinds).astype(np.int32)
-
-
-def only_band(batch: Photometry) -> NDArray[np.int32]:
-    """(n,) number of the only band that is measured; −1 where more are, `bands` where none is.
-
-    Counted band by band, in a quarter of the time that `Photometry.measured` takes.
-    """
-    missing = batch.undetected | batch.unobserved | batch.imputed
-    count, number = np.zeros(len(batch), np.int8), np.zeros(len(batch), np.int32)
-    for band in range(len(batch.bands)):
-        measured = (missing >> band & 1 == 0) & np.isfinite(batch.mag[:, band])
-        count += measured
-        number += np.int32(band) * measured
-    none, one = np.int32(len(batch.bands)), np.where(count == 1, number, np.int32(USUAL))
-    return np.where(count == 0, none, one)
+def kinds_of(information: NDArray[np.int32], far: NDArray[np.bool_], classes: int) -> Kinds:
+    """(n,) kinds of rows. information : `Batch.information`; far : whether the row is out of distribution."""
+    kinds = np.where((information == FULL) & far, np.int32(classes), information)
+    return np.where(information == classes, np.int32(classes + 1), kinds).astype(np.int32)

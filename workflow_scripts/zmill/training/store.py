@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -22,16 +22,18 @@ from torch import Tensor
 
 import zmill
 from zmill.catalog.files import MEND, Damaged, atomic_write, file_hash, read_json, write_json
-from zmill.inputs.base import LabelledBatch, ModelContext
+from zmill.inputs.base import InputKind, LabelledBatch, ModelContext
+from zmill.inputs.registry import from_json, kind
 from zmill.models.registry import model_class
 from zmill.networks.callbacks import Callback, State
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
+from zmill.pdf.grid import Grid
 from zmill.training.out_of_distribution import Detector
 from zmill.training.prior import Prior
 from zmill.training.trained import ModelError, TrainedModel
 
-FORMAT = 3
+FORMAT = 4
 """Version of the format of a model folder; increased when older folders can no longer be read."""
 TENSORS, DESCRIPTION = "tensors.safetensors", "model.json"
 CHECKPOINT_FORMAT = 1
@@ -58,12 +60,8 @@ def save(folder: Path, trained: TrainedModel) -> None:
         "format": FORMAT,
         "name": trained.name,
         "type": trained.type,
-        "kind": trained.model.kind,
-        "bands": list(context.bands),
-        "extra_names": list(context.extra_names),
-        "reference": context.bands[context.reference],
+        "inputs": {kind.name: kind.to_json() for kind in context.inputs},
         "grid": asdict(context.grid),
-        "filters": context.filters,
         "seed": context.seed,
         "settings": trained.model.settings.model_dump(mode="json"),
         "state": facts,
@@ -78,23 +76,26 @@ def save(folder: Path, trained: TrainedModel) -> None:
     write_json(folder / DESCRIPTION, description)
 
 
-def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...] | None = None) -> TrainedModel:
+def load(folder: Path, device: torch.device | None = None, survey: Sequence[InputKind] | None = None) -> TrainedModel:
     """Read a trained model onto a device (the CPU by default).
 
-    bands : bands of the photometry that the model is applied to; compared with those of the model if given.
+    survey : the input kinds of the survey that the model is applied to; compared with those of the model if given.
 
     Raises
     ------
     ModelError
-        If the folder is incomplete or was changed, has another format, or its model was trained on other bands; or if its
+        If the folder is incomplete or was changed, has another format, or its model was trained on other inputs; or if its
         tensors do not match its description or the model type.
     """
     description = describe(folder)
-    if bands is not None and tuple(description["bands"]) != bands:
+    try:
+        inputs = from_json(description["inputs"])
+    except (KeyError, TypeError, ValueError, ModuleNotFoundError) as error:
         raise ModelError(
-            f"{folder}: trained on the bands {', '.join(description['bands'])}, but the photometry has "
-            f"{', '.join(bands)}: train the model on this survey"
-        )
+            f"{folder}: its inputs cannot be read ({type(error).__name__}: {error}): train it again"
+        ) from error
+    if survey is not None:
+        _check_inputs(folder, inputs, survey)
     tensors = _tensors(folder, description["tensors"])
     cls = model_class(description["type"])
     try:
@@ -104,8 +105,7 @@ def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...
             f"{folder}: its settings do not fit the model type {description['type']} of zmill {zmill.__version__} "
             f"(written by {description['versions']['zmill']}): train it again. {error}"
         ) from None
-    keys = ("bands", "reference", "grid", "seed", "extra_names", "filters")
-    context = ModelContext.named(**{key: description[key] for key in keys})
+    context = ModelContext(inputs, Grid(**description["grid"]), description["seed"])
     model = cls(settings, context)
     try:
         model.restore(_part(tensors, "model."), description["state"])
@@ -122,6 +122,18 @@ def load(folder: Path, device: torch.device | None = None, bands: tuple[str, ...
         description["name"], description["type"], model, calibration, intervals, detector, prior, description["facts"]
     )
     return trained.to(device or torch.device("cpu"))
+
+
+def _check_inputs(folder: Path, inputs: Sequence[InputKind], survey: Sequence[InputKind]) -> None:
+    """Refuse a model whose inputs the survey does not have, or has otherwise."""
+    there = {found.name: found for found in survey}
+    for found in inputs:
+        if found.name not in there:
+            raise ModelError(
+                f"{folder}: trained on {found.name}, which the survey does not have: train the model on this survey"
+            )
+        if differs := found.differs(there[found.name]):
+            raise ModelError(f"{folder}: {differs}: train the model on this survey")
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -234,11 +246,11 @@ class Checkpoint(Callback):
 def identity(
     type_: str, settings: BaseModel, context: ModelContext, rows: Iterable[LabelledBatch], device: torch.device
 ) -> str:
-    """Hash of everything that a training depends on: settings, seed, bands, grid, all rows, versions, kind of device."""
+    """Hash of everything that a training depends on: settings, seed, inputs, grid, all rows, versions, kind of device."""
     about = {
         "type": type_,
         "settings": settings.model_dump(mode="json"),
-        "context": asdict(context),
+        "context": context.to_json(),
         "rows": [part.content_hash for part in rows],
         "device": device.type,
         "versions": [zmill.__version__, torch.__version__],
@@ -279,5 +291,9 @@ def _storable(tensor: Tensor) -> Tensor:
 
 def model_hash(folder: Path) -> str:
     """Hash of everything that the densities of a model depend on, and of nothing else; retraining it unchanged keeps the hash."""
-    relevant = {key: value for key, value in describe(folder).items() if key not in ("facts", "versions", "filters")}
+    relevant = {key: value for key, value in describe(folder).items() if key not in ("facts", "versions")}
+    relevant["inputs"] = {
+        name: {key: value for key, value in content.items() if key not in kind(name).training_only}
+        for name, content in relevant["inputs"].items()
+    }
     return xxhash.xxh3_128_hexdigest(json.dumps(relevant, sort_keys=True).encode())

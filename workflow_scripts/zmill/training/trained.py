@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,7 @@ from torch import Tensor
 
 from zmill import metrics
 from zmill.chunks import row_chunks
-from zmill.inputs.base import LabelledBatch, ModelContext
-from zmill.inputs.photometry.batch import Photometry
-from zmill.inputs.photometry.missing_bands import BandRemoval, Fill
+from zmill.inputs.base import Batch, LabelledBatch, ModelContext
 from zmill.models.base import Model
 from zmill.models.registry import model_class
 from zmill.networks.callbacks import Callback
@@ -56,15 +54,15 @@ class TrainedModel:
 
     @property
     def context(self) -> ModelContext:
-        """The context of the model: bands, grid, seed."""
+        """The context of the model: inputs, grid, seed."""
         return self.model.context
 
-    def predict(self, batch: Photometry) -> Tensor:
+    def predict(self, batch: Batch) -> Tensor:
         """Calibrated densities, (n, grid.size) float32 on the model's device, each integrating to 1."""
         return self.predict_all(batch)[0]
 
     @torch.inference_mode()
-    def predict_all(self, batch: Photometry) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
+    def predict_all(self, batch: Batch) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
         """Predict a batch; `zmill.predict.infer` computes the same in another order of steps.
 
         Returns
@@ -89,18 +87,17 @@ class TrainedModel:
         """(n, grid.size) calibrated densities, without the prior."""
         return self.calibration(density.float(), self.context.grid)
 
-    def interval_bins(self, batch: Photometry) -> Tensor:
+    def interval_bins(self, batch: Batch) -> Tensor:
         """(n,) number of the bin of `conformal` of each row, on the model's device."""
-        magnitude = torch.from_numpy(batch.mag[:, self.context.reference])
-        return sent(self.conformal.bin_of(magnitude), self.model.device)
+        return sent(self.conformal.bin_of(torch.from_numpy(batch.brightness())), self.model.device)
 
-    def kinds(self, batch: Photometry) -> tuple[NDArray[np.bool_], Kinds]:
+    def kinds(self, batch: Batch) -> tuple[NDArray[np.bool_], Kinds]:
         """(n,) whether the detector flags the row, and (n,) kinds of `prior`."""
         far = self.detector(batch)
         return far, self.prior.kinds(batch, far)
 
-    def ood(self, batch: Photometry) -> NDArray[np.bool_]:
-        """(n,) whether the row is out of distribution, which includes all rows without a measured band."""
+    def ood(self, batch: Batch) -> NDArray[np.bool_]:
+        """(n,) whether the row is out of distribution, which includes all rows without any information."""
         far, kinds = self.kinds(batch)
         return far | (kinds == self.prior.nothing)
 
@@ -121,7 +118,7 @@ def fit_and_calibrate(
     device: torch.device,
     log: Callable[[str], None],
     callback: Callback | None = None,
-    fill: Fill | None = None,
+    learned: Mapping[str, Any] | None = None,
 ) -> TrainedModel:
     """Fit a model on `train` with early stopping and selection on `valid`, calibrate it on `calib`, fit its detector on `train`.
 
@@ -130,7 +127,7 @@ def fit_and_calibrate(
     settings : the model type's own `Settings`.
     log : function that logs a line.
     callback : callback of the training of networks.
-    fill : imputation of missing bands in the rows that the model is applied to; None where they stay empty.
+    learned : name of the input kind -> facts with which the clean stage fills missing values; kinds that are left out keep them.
 
     Raises
     ------
@@ -165,25 +162,25 @@ def fit_and_calibrate(
     seconds = time.monotonic() - started + model.callback.earlier_seconds
     with torch.inference_mode():
         found, pit = calibration_fit.fit(lambda rows: model.predict(calib.batch[rows]), grid, calib.z, calib.weight)
-        magnitude = calib.batch.mag[:, context.reference].astype(np.float64)
-        intervals = conformal.fit(pit, magnitude, calib.weight)
+        intervals = conformal.fit(pit, calib.batch.brightness().astype(np.float64), calib.weight)
         scores = _scores(model, found, valid)
     log(
         f"{name}: fitted in {seconds:.1f} s; calibration: power {found.power:g}, remap of degree "
         f"{max(len(found.remap) - 1, 0)}, {'by row' if found.local else 'the same for all rows'}; "
-        f"intervals in {intervals.bins - 1} bins of magnitude"
+        f"intervals in {intervals.bins - 1} bins of brightness"
     )
-    detector = out_of_distribution.fit(train.batch, context.reference, context.seed)
+    detector = out_of_distribution.fit(train.batch, context.seed)
+    degradation = context.degradation(train.batch, learned or {})
     with torch.inference_mode():
         fitted_prior = prior.fit(
             lambda batch: found(model.predict(batch).float(), grid),
-            *(grid, train, calib, detector(calib.batch), BandRemoval.of(train.batch, fill)),
+            *(grid, train, calib, detector(calib.batch), degradation),
         )
-    weights = ", ".join(
-        f"{band} {weight:.2g}" for band, weight in zip(context.bands, fitted_prior.weights, strict=False)
-    )
+    classes = [pattern.name for pattern, _ in degradation.least(calib.batch)]
+    weights = zip([*classes, "out of distribution"], fitted_prior.weights, strict=False)
     log(
-        f"{name}: prior weight of the training rows' n(z): with one band measured: {weights}; out of distribution: {fitted_prior.weights[-2]:.2g}"
+        f"{name}: prior weight of the training rows' n(z): "
+        + "; ".join(f"{class_} {weight:.2g}" for class_, weight in weights)
     )
     facts = {
         "fit": fitted,
@@ -196,16 +193,16 @@ def fit_and_calibrate(
 
 
 def _check_varies(name: str, train: LabelledBatch) -> None:
-    """Refuse photometry that is constant over all rows; for single constant bands, `sample.json` has a warning."""
-    bands, mag = train.batch.bands, train.batch.mag
-    values = [np.unique(band[np.isfinite(band)]) for band in mag.T]
-    if max(map(len, values)) > 1:
+    """Refuse inputs that are constant over all rows; for single constant parts, `sample.json` has a warning."""
+    features = train.batch.summary_features()
+    values = [np.unique(column[np.isfinite(column)]) for column in features.T]
+    if max(map(len, values), default=0) > 1:
         return
-    fixed = [f"mag_{band} is {found[0]:g}" for band, found in zip(bands, values, strict=True) if len(found) == 1]
+    fixed = [f"{part} is {value:g}" for part, (value, _) in train.batch.constants().items()]
     raise ModelError(
-        f"model {name}: the photometry of the {len(train):,} training rows does not vary "
-        f"({', '.join(fixed) or 'no band is measured in any row'}), so that it has no information on redshift: check that "
-        "columns.flux of the survey definition names the survey's magnitudes or fluxes, and not a constant"
+        f"model {name}: the inputs of the {len(train):,} training rows do not vary ({', '.join(fixed) or 'nothing is measured in any row'}), "
+        "so that they have no information on redshift: check that the columns of the survey definition (columns.flux) name what the "
+        "survey measured, and not a constant"
     )
 
 
@@ -219,7 +216,7 @@ def refit(trained: TrainedModel, rows: LabelledBatch, log: Callable[[str], None]
     started = time.monotonic()
     model.refit(rows, model.device, log)
     model.to(model.device)
-    trained.detector = out_of_distribution.fit(rows.batch, context.reference, context.seed)
+    trained.detector = out_of_distribution.fit(rows.batch, context.seed)
     trained.prior = trained.prior.of(rows, context.grid)
     trained.facts["rows"]["refit"] = len(rows)
     trained.facts["refit_seconds"] = round(time.monotonic() - started, 3)

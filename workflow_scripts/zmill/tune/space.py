@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zmill.config import Config, ConfigError, Dimension, nearest, parse
-from zmill.inputs.photometry.features import check_extra
+from zmill.inputs.photometry.extra import check_extra
 from zmill.metrics import check_metric
 from zmill.models.base import Settings
 from zmill.models.registry import model_class

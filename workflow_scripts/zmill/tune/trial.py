@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,7 @@ class Task:
 
     def rows(self, split: str) -> LabelledBatch:
         """The rows of a split."""
-        context = self.context
-        return LabelledBatch.from_arrow(self.sample[split], context.bands, context.extra_names, self.weighted)
+        return self.context.labelled(self.sample[split], self.weighted)
 
     @property
     def study(self) -> str:
@@ -78,7 +77,7 @@ class Task:
             "prune": self.search.prune,
             "metric": self.metric,
             "seed": self.seed,
-            "context": asdict(self.context),
+            "context": self.context.to_json(),
             "rows": [self.rows(split).content_hash for split in ("train", "valid", "calib")],
         }
         return f"{self.model}-{xxhash.xxh3_64_hexdigest(json.dumps(about, sort_keys=True).encode())}"

@@ -1,1 +1,5 @@
-"""Everything that depends on photometry: conversion, states, extinction, imputation, colors, features, synthetic galaxies."""
+"""Everything that depends on photometry: conversion, states, extinction, imputation, features, flags and missing bands."""
+
+from zmill.inputs.photometry.kind import PhotometryKind
+
+KIND = PhotometryKind

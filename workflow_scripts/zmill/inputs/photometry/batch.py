@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from zmill.inputs.base import FULL, Batch
+from zmill.inputs.photometry.flags import FEW_BANDS, IMPUTED, UNDETECTED, UNOBSERVED
 
 FloatArray = NDArray[np.float32]
 MaskArray = NDArray[np.int32]
@@ -31,7 +34,7 @@ MASKS = ("undetected", "unobserved", "imputed")
 
 
 @dataclass(frozen=True)
-class Photometry:
+class Photometry(Batch):
     """A batch of rows.
 
     mag : (n, bands) AB magnitudes, dereddened where configured; NaN where the band is neither measured nor imputed.
@@ -40,7 +43,10 @@ class Photometry:
     undetected, unobserved, imputed : (n,) bit masks.
     ebv : (n,) E(B-V); NaN where unknown.
     extra : (n, len(extra_names)) further numeric columns of the survey.
+    reference : index of the reference band.
     """
+
+    SHARED = ("bands", "reference", "extra_names")
 
     bands: tuple[str, ...]
     mag: FloatArray
@@ -51,33 +57,86 @@ class Photometry:
     imputed: MaskArray
     ebv: FloatArray
     extra: FloatArray
+    reference: int
     extra_names: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.mag)
-
-    def __getitem__(self, rows: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Photometry:
-        """A subset of the rows."""
-        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("bands", "extra_names")}
-        return replace(self, **arrays)
-
-    @classmethod
-    def join(cls, parts: Sequence[Photometry]) -> Photometry:
-        """Concatenate batches that have the same bands."""
-        names = [f.name for f in fields(cls) if f.name not in ("bands", "extra_names")]
-        arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        return replace(parts[0], **arrays)
 
     @property
     def measured(self) -> NDArray[np.bool_]:
         """(n, bands): whether the band has a measured magnitude (not imputed, undetected or unobserved)."""
         return ~bits(self.undetected | self.unobserved | self.imputed, len(self.bands)) & np.isfinite(self.mag)
 
+    def brightness(self) -> FloatArray:
+        """(n,) AB magnitudes in the reference band."""
+        return self.mag[:, self.reference]
+
+    def summary_features(self) -> NDArray[np.float64]:
+        """(n, bands) the reference magnitude and the adjacent colors, blue minus red; NaN where unknown.
+
+        A band without a measurement has its imputed value, or else its limiting magnitude where that is known; models that
+        take magnitudes use the same rule. All are in magnitudes, without scaling, as in Lima et al. (2008, section 3): on the
+        demo sky, scaled axes made the weighted labelled rows less similar to the survey (docs/sample.md).
+        """
+        mag = np.where(np.isfinite(self.mag), self.mag, self.maglim).astype(np.float64)
+        return np.concatenate([mag[:, [self.reference]], mag[:, :-1] - mag[:, 1:]], axis=1)
+
+    @property
+    def feature_names(self) -> list[str]:
+        """`i`, `u-g`, `g-r`…"""
+        return [self.bands[self.reference], *(f"{blue}-{red}" for blue, red in pairwise(self.bands))]
+
+    @cached_property
+    def only_band(self) -> NDArray[np.int32]:
+        """(n,) number of the only band that is measured; −1 where more are, the number of bands where none is.
+
+        Counted band by band, in a quarter of the time that `measured` takes.
+        """
+        missing = self.undetected | self.unobserved | self.imputed
+        count, number = np.zeros(len(self), np.int8), np.zeros(len(self), np.int32)
+        for band in range(len(self.bands)):
+            measured = (missing >> band & 1 == 0) & np.isfinite(self.mag[:, band])
+            count += measured
+            number += np.int32(band) * measured
+        none, one = np.int32(len(self.bands)), np.where(count == 1, number, np.int32(FULL))
+        return np.where(count == 0, none, one)
+
+    def information(self) -> NDArray[np.int32]:
+        """(n,) as `only_band`; in a survey of one band, a row with that band has all information there is."""
+        only = self.only_band
+        return np.where(only == 0, np.int32(FULL), only) if len(self.bands) == 1 else only
+
+    def flags(self) -> NDArray[np.int32]:
+        found = np.where(self.only_band != FULL, np.int32(FEW_BANDS), np.int32(0))
+        for bit, mask in ((IMPUTED, self.imputed), (UNDETECTED, self.undetected), (UNOBSERVED, self.unobserved)):
+            found |= (mask != 0) * np.int32(bit)
+        return found
+
+    def constants(self) -> dict[str, tuple[float, int]]:
+        found = {}
+        for band, mag, measured in zip(self.bands, self.mag.T, self.measured.T, strict=True):
+            values = np.unique(mag[measured])
+            if len(values) == 1 and measured.sum() > 1:
+                found[f"mag_{band}"] = float(values[0]), int(measured.sum())
+        return found
+
+    def states(self) -> dict[str, MaskArray]:
+        return {name: getattr(self, name) for name in MASKS}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.bands
+
     @classmethod
     def from_arrow(
-        cls, table: pa.Table | pa.RecordBatch, bands: tuple[str, ...], extra_names: tuple[str, ...] = ()
+        cls,
+        table: pa.Table | pa.RecordBatch,
+        bands: tuple[str, ...],
+        extra_names: tuple[str, ...] = (),
+        reference: int | None = None,
     ) -> Photometry:
-        """Read rows of a survey or clean catalogue or of a sample table; absent columns become NaN or 0."""
+        """Read rows of a survey or clean catalogue or of a sample table; absent columns become NaN or 0.
+
+        reference : index of the reference band; the middle band when left out, as in a survey definition.
+        """
         n, names = table.num_rows, set(table.schema.names)
 
         def matrix(columns: list[str]) -> FloatArray:
@@ -102,6 +161,7 @@ class Photometry:
             imputed=mask("imputed"),
             ebv=matrix(["ebv"])[:, 0],
             extra=matrix(list(extra_names)),
+            reference=len(bands) // 2 if reference is None else reference,
             extra_names=extra_names,
         )
 

@@ -7,7 +7,7 @@ fluxes, colors, errors and masks, so that a network knows which bands were measu
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -16,10 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel
 from torch import Tensor, nn
 
-from zmill.config import ConfigError, nearest
 from zmill.inputs.photometry.batch import MAGNITUDES, MASKS, ZERO_POINT, Photometry, bits
 from zmill.inputs.photometry.scaling import Scaler
 from zmill.kernels.simd import INTS, LANES, Code, Compiled, Shape, Value, a_block_at_least
@@ -28,38 +26,6 @@ from zmill.networks.device import sent
 CPU = torch.device("cpu")
 MOST = 60.0
 """Exponents of 2 are clipped to ± this value when a magnitude is converted to a flux in nJy."""
-
-
-def check_extra(settings: BaseModel, known: Sequence[str], model: str, texts: Collection[str] = ()) -> tuple[str, ...]:
-    """Refuse an input column that the survey does not have, or that holds text.
-
-    Parameters
-    ----------
-    settings : settings of a model, with `extra` where its type takes further inputs.
-    known : the survey's `columns.extra`; `texts` : those of them that hold text in the files.
-
-    Returns
-    -------
-    The columns of `columns.extra` that the model takes, that is all further inputs except `ebv`.
-
-    Raises
-    ------
-    ConfigError
-        With the name of the column and the columns that exist.
-    """
-    wanted = tuple(name for name in getattr(settings, "extra", ()) if name != "ebv")
-    for name in wanted:
-        if name not in known:
-            raise ConfigError(
-                f"config.yaml: models: {model}: extra: {name!r} is no input there is{nearest(name, ['ebv', *known])}; "
-                f"name `ebv` or one of the survey's columns.extra: {', '.join(known) or 'none'}"
-            )
-        if name in texts:
-            raise ConfigError(
-                f"config.yaml: models.{model}.extra: {name!r} is text in the survey's files; inputs of models are numbers: leave "
-                "it out, or write it as a number into the files"
-            )
-    return wanted
 
 
 def other_inputs(batch: Photometry, names: Sequence[str]) -> NDArray[np.float32]:

@@ -6,8 +6,6 @@ removed from rows that have them, and the rows are then written and imputed as t
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,15 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zmill import metrics
+from zmill.inputs.base import AS_OBSERVED, Degradation
 from zmill.inputs.photometry.batch import FloatArray, MaskArray, Photometry, bits, mask_of
 
 Fill = Callable[[Sequence[FloatArray]], tuple[list[FloatArray], MaskArray]]
 """Imputation: takes (n,) magnitudes per band with NaN; returns them filled, and the (n,) bit mask of the filled bands."""
-STATES = ("undetected", "unobserved", "imputed")
-COLUMNS = ("model", "split", "kind", "pattern", "n", *metrics.ALL)
-SPLITS = ("valid", "test")
-AS_OBSERVED = "as observed"
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ def missing_band_tests(bands: tuple[str, ...], reference: int) -> list[MissingPa
 
 
 @dataclass(frozen=True)
-class BandRemoval:
+class BandRemoval(Degradation):
     """Removal of bands from rows, as the survey would have written rows without them.
 
     limits : (bands,) limiting magnitude of a band that is made undetected; NaN where the survey has none.
@@ -86,6 +80,20 @@ class BandRemoval:
             known = values[np.isfinite(values)]
             limits[band] = np.median(known) if len(known) else np.nan
         return cls(limits, fill)
+
+    def tests(self, rows: Photometry) -> list[MissingPattern]:  # type: ignore[override]
+        return missing_band_tests(rows.bands, rows.reference)
+
+    def least(self, rows: Photometry) -> list[tuple[MissingPattern, NDArray[np.bool_]]]:  # type: ignore[override]
+        """Each band alone, of rows in which it is measured; nothing in a survey of one band."""
+        every, measured = range(len(rows.bands)), rows.measured
+        return [
+            (
+                MissingPattern(f"only {rows.bands[band]}", tuple(other for other in every if other != band)),
+                measured[:, band],
+            )
+            for band in every
+        ]
 
     def concerns(self, rows: Photometry, pattern: MissingPattern) -> NDArray[np.bool_]:
         """(n,) whether the pattern changes the row and leaves a measured band; True for all rows of the pattern as observed."""
@@ -126,32 +134,3 @@ class BandRemoval:
             unobserved=mask_of(unobserved),
             imputed=imputed,
         )
-
-
-def name_of(states: dict[str, list[str]]) -> str:
-    """Name of a natural pattern: the bands in each state; bands that are not named are measured."""
-    name = "; ".join(f"{state} {' '.join(states[state])}" for state in STATES if states[state])
-    return name or "all bands measured"
-
-
-def table(evaluations: dict[str, dict[str, Any]]) -> str:
-    """The content of `patterns.csv`: a row per split, pattern and model; values are empty where undefined.
-
-    evaluations : model -> content of its `metrics.json`.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for split in SPLITS:
-        by_pattern: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for model in sorted(evaluations):
-            found = evaluations[model]["splits"][split]
-            named = [("natural", name_of(entry), entry) for entry in found.get("patterns", [])]
-            named += [("made", entry["pattern"], entry) for entry in found.get("made", [])]
-            for kind, name, entry in named:
-                board = {key: "" if value is None else f"{value:.6g}" for key, value in (entry["board"] or {}).items()}
-                row = {"model": model, "split": split, "kind": kind, "pattern": name, "n": entry["n"], **board}
-                by_pattern.setdefault((kind, name), []).append(row)
-        for rows in by_pattern.values():
-            writer.writerows(rows)
-    return text.getvalue()

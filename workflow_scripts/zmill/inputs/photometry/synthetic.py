@@ -16,6 +16,7 @@ from zmill import sed
 from zmill.chunks import row_chunks
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry, bits, mask_of
+from zmill.inputs.photometry.kind import PhotometryKind
 
 Array = NDArray[np.float64]
 
@@ -62,14 +63,14 @@ def synthetic_galaxies(rows: LabelledBatch, context: ModelContext, number: int, 
     `number` rows on the grid, of weight 1. A band is observed where the source row has it, and undetected where its flux is
     below the detection limit of the training rows; ebv and further columns are those of the source row.
     """
-    assert context.filters is not None, "synthetic galaxies need the filter of every band"
+    survey = context.of(PhotometryKind)
     rng, grid = np.random.default_rng(seed), context.grid
-    filters = list(sed.load_filters([context.filters[band] for band in context.bands]))
+    filters = list(sed.load_filters([survey.filters[band] for band in survey.bands]))
     colors = template_colors(filters, grid.z_max)
     last = colors.flux.shape[1] - 1
     known = np.flatnonzero(rows.batch.measured.any(1) & (rows.weight > 0))
     sources = rows.rows(np.sort(rng.permutation(known)[:SOURCES]))
-    type_, ebv, bright, residuals = _fitted(sources, context.reference, colors, rng)
+    type_, ebv, bright, residuals = _fitted(sources, survey.reference, colors, rng)
     chosen = rng.choice(len(sources), number, p=sources.weight / sources.weight.sum())
     own = sources.z[chosen]
     z = _reflected(np.expm1(np.log1p(own) + REDSHIFT * rng.normal(size=number)), grid.z_min, grid.z_max)
@@ -77,7 +78,7 @@ def synthetic_galaxies(rows: LabelledBatch, context: ModelContext, number: int, 
     ebv = np.clip(ebv[chosen] + REDDENING * rng.normal(size=number), 0, sed.DUST[-1])
     flux = colors.fluxes(z, type_, ebv)
     flux *= np.exp(_shifted(residuals[chosen], np.log([band.pivot for band in filters]), np.log1p(z) - np.log1p(own)))
-    flux *= (bright[chosen] * 10 ** (-0.4 * BRIGHTNESS * rng.normal(size=number)) / flux[:, context.reference])[:, None]
+    flux *= (bright[chosen] * 10 ** (-0.4 * BRIGHTNESS * rng.normal(size=number)) / flux[:, survey.reference])[:, None]
     return LabelledBatch(_observed(flux, sources.batch[chosen], rows.batch, rng), z, np.ones(number))
 
 

@@ -1,0 +1,212 @@
+"""The input kind photometry: magnitudes, errors and limits in the bands of a survey."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from zmill.columns import floats, numpy_column
+from zmill.inputs.base import Converted, InputKind, Rows
+from zmill.inputs.photometry import batch as photometry
+from zmill.inputs.photometry import flags
+from zmill.inputs.photometry.batch import Photometry, mask_of
+from zmill.inputs.photometry.impute import ColorSums, MeanColors, fill
+from zmill.inputs.photometry.missing_bands import BandRemoval
+from zmill.inputs.photometry.states import FAULTS, BandState, band_state
+from zmill.survey_definition import Survey
+
+PER_BAND = ("mag", "magerr", "maglim")
+"""Columns of each band in `survey/`: magnitude, error, limit."""
+
+
+@dataclass(frozen=True)
+class PhotometryKind(InputKind):
+    """Photometry of a survey.
+
+    bands : from blue to red.
+    reference : index of the reference band.
+    extra_names : further numeric columns of the survey that are read.
+    filters : band -> filter curve of speclite; empty where unknown.
+    """
+
+    name = "photometry"
+    flag_bits = flags.BITS
+    faults = FAULTS
+    training_only = ("filters",)
+    source = "columns.flux"
+
+    bands: tuple[str, ...]
+    reference: int
+    extra_names: tuple[str, ...] = ()
+    filters: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, survey: Survey) -> Self | None:
+        if not survey.bands:
+            return None
+        bands = tuple(survey.bands)
+        return cls(bands, bands.index(survey.reference), filters=dict(survey.filters))
+
+    @classmethod
+    def source_columns(cls, survey: Survey) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for kind in ("flux", "error"):
+            for band in survey.bands:
+                if column := survey.column_of(kind, band):
+                    found.setdefault(column, f"columns.{kind} of band {band}")
+        for band in survey.bands:
+            if isinstance(zero_point := survey.zero_point_of(band), str):
+                found.setdefault(zero_point, "zero_point")
+        return found
+
+    @classmethod
+    def numeric_columns(cls, survey: Survey) -> set[str]:
+        return set(cls.source_columns(survey))
+
+    @classmethod
+    def schema(cls, survey: Survey) -> list[pa.Field]:
+        per_band = [pa.field(f"{kind}_{band}", pa.float32()) for kind in PER_BAND for band in survey.bands]
+        return [*per_band, pa.field("undetected", pa.int32()), pa.field("unobserved", pa.int32())]
+
+    @classmethod
+    def cut_columns(cls, survey: Survey) -> list[str]:
+        return [f"{kind}_{band}" for kind in ("mag", "magerr") for band in survey.bands]
+
+    @classmethod
+    def convert(cls, batch: pa.RecordBatch, survey: Survey, ebv: NDArray[np.floating]) -> Converted:
+        columns: dict[str, Any] = {}
+        faults: dict[str, dict[str, NDArray[np.bool_]]] = {}
+        undetected, unobserved = [], []
+        for band in survey.bands:
+            coefficient = survey.extinction.coefficients.get(band, 0.0)
+            state = _state(batch, survey, band, coefficient * ebv if coefficient else 0.0)
+            for name in PER_BAND:
+                columns[f"{name}_{band}"] = getattr(state, name)
+            undetected.append(state.undetected)
+            unobserved.append(state.unobserved)
+            if state.faults:
+                faults[band] = state.faults
+        columns["undetected"] = mask_of(np.stack(undetected, axis=1))
+        columns["unobserved"] = mask_of(np.stack(unobserved, axis=1))
+        empty = np.zeros(batch.num_rows, np.bool_)
+        if faults:
+            faulty = np.logical_or.reduce([rows for found in faults.values() for rows in found.values()])
+            empty = faulty & (columns["unobserved"] == (1 << len(survey.bands)) - 1)
+        return Converted(columns, empty, faults)
+
+    @classmethod
+    def empty(cls, rows: Rows, survey: Survey) -> NDArray[np.bool_]:
+        return np.logical_and.reduce([np.isnan(numpy_column(rows.column(name))) for name in cls.empty_columns(survey)])
+
+    @classmethod
+    def empty_columns(cls, survey: Survey) -> list[str]:
+        return [f"mag_{band}" for band in survey.bands]
+
+    def learner(self) -> Colors:
+        return Colors(self.bands)
+
+    def added(self) -> list[pa.Field]:
+        return [pa.field("imputed", pa.int32())]
+
+    def clean(self, rows: Rows, learned: Any) -> tuple[Rows, dict[str, Any]]:
+        names = [f"mag_{band}" for band in self.bands]
+        given = [numpy_column(rows.column(name)) for name in names]
+        mag, imputed = given, np.zeros(rows.num_rows, np.int32)
+        if learned is not None:
+            mag, imputed = fill(given, MeanColors.from_json(learned))
+            for name, before, after in zip(names, given, mag, strict=True):
+                if after is not before:
+                    rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), pa.array(after))
+        rows = rows.append_column(self.added()[0], pa.array(imputed))
+        empty = [np.isnan(values) for values in mag]
+        counts = {
+            "no_band": int(np.count_nonzero(np.logical_and.reduce(empty))),
+            "imputed": {band: int(np.count_nonzero(imputed & (1 << bit))) for bit, band in enumerate(self.bands)},
+            "missing": {band: int(np.count_nonzero(mask)) for band, mask in zip(self.bands, empty, strict=True)},
+        }
+        return rows, counts
+
+    def with_extra(self, names: Sequence[str]) -> Self:
+        return replace(self, extra_names=tuple(names))
+
+    def columns(self) -> list[str]:
+        return photometry.columns(self.bands, self.extra_names)
+
+    def needed(self) -> list[str]:
+        return [*(f"mag_{band}" for band in self.bands), *self.extra_names]
+
+    def read(self, rows: Rows) -> Photometry:
+        return Photometry.from_arrow(rows, self.bands, self.extra_names, self.reference)
+
+    def degradation(self, train: Photometry, learned: Any) -> BandRemoval:
+        return BandRemoval.of(train, None if learned is None else partial(fill, colors=MeanColors.from_json(learned)))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"reference": self.bands[self.reference]}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        bands = tuple(content["bands"])
+        return cls(
+            bands, bands.index(content["reference"]), tuple(content["extra_names"]), dict(content.get("filters", {}))
+        )
+
+    @property
+    def brightness(self) -> str:
+        """For example `i (AB magnitude)`."""
+        return f"{self.bands[self.reference]} (AB magnitude)"
+
+    def differs(self, survey: Self) -> str:
+        if self.bands == survey.bands:
+            return ""
+        return f"trained on the bands {', '.join(self.bands)}, but the photometry has {', '.join(survey.bands)}"
+
+
+class Colors:
+    """The learner of the imputation: mean colors of training rows, from measured magnitudes alone."""
+
+    def __init__(self, bands: tuple[str, ...]) -> None:
+        self.names = [f"mag_{band}" for band in bands]
+        self.sums = ColorSums(bands)
+
+    def add(self, rows: Rows) -> None:
+        """Add rows of `survey/`."""
+        self.sums.add([numpy_column(rows.column(name)) for name in self.names])
+
+    def result(self) -> dict[str, Any]:
+        """`MeanColors.to_json`."""
+        return self.sums.colors().to_json()
+
+    def lines(self) -> list[str]:
+        """A line per pair of neighboring bands."""
+        colors = self.sums.colors()
+        return [
+            f"mean color {name}: {color:.4f} mag from {pairs:,} rows"
+            if pairs
+            else f"mean color {name}: the two bands are never measured together; nothing is filled across them"
+            for name, color, pairs in zip(colors.names, colors.color, colors.pairs, strict=True)
+        ]
+
+
+def _state(batch: pa.RecordBatch, survey: Survey, band: str, absorbed: float | NDArray[np.floating]) -> BandState:
+    flux, error = survey.column_of("flux", band), survey.column_of("error", band)
+    if flux is None:
+        return BandState.never(batch.num_rows)
+    zero_point = survey.zero_point_of(band)
+    return band_state(
+        floats(batch.column(flux)),
+        floats(batch.column(error)) if error else None,
+        survey.photometry,
+        survey.sentinels,
+        survey.vega_to_ab.get(band, 0.0),
+        survey.softening.get(band),
+        floats(batch.column(zero_point)) if isinstance(zero_point, str) else zero_point,
+        survey.errors,
+        absorbed,
+    )
