@@ -76,8 +76,8 @@ def scales_by_training_rows_alone(type_: str, settings: dict[str, Any], names: t
         assert torch.equal(states[0][name], states[1][name])
 
 
-def learns_again(type_: str, settings: dict[str, Any]) -> None:
-    """Fitted again on more rows it predicts differently and no worse; what validation rows chose stays; it is saved so."""
+def refit_learns(type_: str, settings: dict[str, Any]) -> None:
+    """After a refit on more rows it predicts differently and no worse, with what validation rows chose, and is saved so."""
     few, more, valid, test = labelled(300, 1), labelled(1500, 4), labelled(200, 2), labelled(500, 3)
     model, _ = fitted(type_, settings, few, valid)
     before, chosen = model.predict(test.batch), model.state()[1]

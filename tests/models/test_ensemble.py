@@ -21,7 +21,7 @@ from zmill.models.ensemble import PER_ROW, Ensemble, EnsembleSettings
 from zmill.models.registry import check_models
 from zmill.pdf.calibration import Calibration
 
-SHAPE = {"width": 48, "waves": 4, "embedding": 2, "lr": 8e-3, "ema": 0.9}
+SHAPE = {"width": 48, "frequencies": 4, "embedding": 2, "lr": 8e-3, "ema": 0.9}
 QUICK: dict[str, Any] = {
     "networks": {**SHAPE, "epochs": 12, "members": 2, "blocks": 2, "batch": 128},
     "neighbors": {**SHAPE, "epochs": 12, "members": 1, "dimensions": 8, "candidates": 1000, "batch": 128},
@@ -49,8 +49,8 @@ def test_rows_with_gaps() -> None:
     contract.predicts_rows_with_gaps("ensemble", BRIEF)
 
 
-def test_learns_again_from_more_rows() -> None:
-    contract.learns_again("ensemble", QUICK)
+def test_refit_learns_from_more_rows() -> None:
+    contract.refit_learns("ensemble", QUICK)
 
 
 def parts(model: Any, batch: Photometry) -> list[torch.Tensor]:
@@ -60,42 +60,42 @@ def parts(model: Any, batch: Photometry) -> list[torch.Tensor]:
 
 
 def mean(model: Any, batch: Photometry) -> torch.Tensor:
-    """Their average, by the shares that validation rows chose."""
-    return sum(share * density for share, density in zip(model.shares, parts(model, batch), strict=True))
+    """Their mean, with the stacking weights that validation rows chose."""
+    return sum(weight * density for weight, density in zip(model.weights, parts(model, batch), strict=True))
 
 
 def test_the_ensemble_is_the_mean_of_its_parts() -> None:
     model, facts = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
     batch = labelled(50, 3).batch
     torch.testing.assert_close(model.predict(batch), mean(model, batch))
-    assert sum(facts["shares"].values()) == pytest.approx(1)
+    assert sum(facts["stacking_weights"].values()) == pytest.approx(1)
 
 
-def test_shares_are_those_of_the_highest_log_score_once_calibrated() -> None:
+def test_stacking_weights_have_the_highest_calibrated_log_score() -> None:
     valid = labelled(150, 2)
     model, _ = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), valid)
     found, grid = parts(model, valid.batch), CONTEXT.grid
 
-    def log_score(shares: list[float]) -> float:
-        average = sum(share * density for share, density in zip(shares, found, strict=True))
+    def log_score(weights: list[float]) -> float:
+        average = sum(weight * density for weight, density in zip(weights, found, strict=True))
         calibrated = [Calibration(power)(average, grid) for power in (1, 1.25, 1.5)]
         return max(
             metrics.pdf_metrics(metrics.pdf_scores(density, grid, valid.z))["log_score"] for density in calibrated
         )
 
-    chosen = log_score(model.shares)
-    assert sum(model.shares) == pytest.approx(1)
-    for shares in ([1 / 2, 1 / 2, 0], [1 / 2, 1 / 4, 1 / 4], [2 / 3, 1 / 6, 1 / 6], [5 / 6, 1 / 6, 0]):
-        assert chosen >= log_score(shares) - 1e-4
+    chosen = log_score(model.weights)
+    assert sum(model.weights) == pytest.approx(1)
+    for weights in ([1 / 2, 1 / 2, 0], [1 / 2, 1 / 4, 1 / 4], [2 / 3, 1 / 6, 1 / 6], [5 / 6, 1 / 6, 0]):
+        assert chosen >= log_score(weights) - 1e-4
 
 
-def test_the_distilled_network_answers_as_its_teachers() -> None:
+def test_the_distilled_network_reproduces_its_teachers() -> None:
     settings = QUICK | {"distilled": QUICK["distilled"] | {"epochs": 6}}
     model, _ = contract.fitted("ensemble", settings, labelled(1500, 1), labelled(300, 2))
     batch = labelled(500, 3).batch
-    taught = model.predict(batch)
-    shared = torch.minimum(taught, mean(model, batch)).sum(1) * CONTEXT.grid.step
-    assert float(shared.mean()) > 0.85
+    student = model.predict(batch)
+    overlap = torch.minimum(student, mean(model, batch)).sum(1) * CONTEXT.grid.step
+    assert float(overlap.mean()) > 0.85
 
 
 def test_only_the_distilled_network_is_saved() -> None:
@@ -116,69 +116,74 @@ def test_an_unknown_key_of_a_part_is_refused() -> None:
         check_models({"ensemble": entry})
 
 
-def with_moved_galaxies(settings: dict[str, Any], say: Any = lambda line: None) -> tuple[Ensemble, dict[str, Any]]:
+def with_synthetic_galaxies(settings: dict[str, Any], log: Any = lambda line: None) -> tuple[Ensemble, dict[str, Any]]:
     """Fitted where the survey's filters are known, and its facts."""
-    quick = BRIEF["networks"] | {"moved": 400, "passes": 1, "epochs_after": 1}
+    quick = BRIEF["networks"] | {"synthetic_galaxies": 400, "pretraining_epochs": 1, "finetuning_epochs": 1}
     model = Ensemble(EnsembleSettings.model_validate(BRIEF | {"networks": quick} | settings), WITH_FILTERS)
-    return model, model.fit(galaxies(300, 1), galaxies(120, 2), contract.CPU, say)
+    return model, model.fit(galaxies(300, 1), galaxies(120, 2), contract.CPU, log)
 
 
-def test_half_of_what_the_distilled_network_is_taught_on_are_moved_galaxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, int] = {}
+def test_half_of_the_distillation_set_are_synthetic_galaxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: dict[str, int] = {}
 
     def counted(name: str) -> None:
         plain = getattr(Ensemble, name)
 
         def spy(self: Ensemble, *given: Any) -> Any:
             for fluxes, without in plain(self, *given):
-                asked[name] = asked.get(name, 0) + len(fluxes.flux)
+                counts[name] = counts.get(name, 0) + len(fluxes.flux)
                 yield fluxes, without
 
         monkeypatch.setattr(Ensemble, name, spy)
 
-    counted("_moved")
+    counted("_synthetic")
     counted("_blends")
-    _, facts = with_moved_galaxies({"networks": BRIEF["networks"] | {"moved": 10_000, "passes": 1, "epochs_after": 1}})
-    assert asked == {"_moved": PER_ROW * 300 // 2, "_blends": PER_ROW * 300 // 2}
+    _, facts = with_synthetic_galaxies(
+        {
+            "networks": BRIEF["networks"]
+            | {"synthetic_galaxies": 10_000, "pretraining_epochs": 1, "finetuning_epochs": 1}
+        }
+    )
+    assert counts == {"_synthetic": PER_ROW * 300 // 2, "_blends": PER_ROW * 300 // 2}
     assert np.isfinite(facts["distilled"]["best_score"])
 
 
-def test_learned_neighbors_take_part_where_no_galaxies_are_moved() -> None:
-    model, facts = with_moved_galaxies({"distill": False})
+def test_learned_neighbors_are_a_part_without_synthetic_galaxies() -> None:
+    model, facts = with_synthetic_galaxies({"distill": False})
     assert model.neighbors is None
-    assert list(facts["shares"]) == ["networks", "matched"]
+    assert list(facts["stacking_weights"]) == ["networks", "matched"]
     model, facts = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
     assert model.neighbors is not None
-    assert list(facts["shares"]) == ["networks", "neighbors", "matched"]
+    assert list(facts["stacking_weights"]) == ["networks", "neighbors", "matched"]
 
 
 def test_an_ensemble_without_learned_neighbors_is_saved(tmp_path: Path) -> None:
-    model, _ = with_moved_galaxies({"distill": False})
+    model, _ = with_synthetic_galaxies({"distill": False})
     loaded = Ensemble(model.settings, WITH_FILTERS)
     loaded.restore(*model.state())
     batch = galaxies(30, 3).batch
     assert torch.equal(loaded.predict(batch), model.predict(batch))
 
 
-def test_taught_again_it_starts_from_what_it_was() -> None:
-    """With a learning rate of nothing it stays as it was."""
-    model, _ = with_moved_galaxies({"distilled": BRIEF["distilled"] | {"lr_after": 1e-30}})
+def test_refit_fine_tunes_the_distilled_network() -> None:
+    """It starts from its own weights: with a learning rate of nearly 0 they stay the same."""
+    model, _ = with_synthetic_galaxies({"distilled": BRIEF["distilled"] | {"finetuning_lr": 1e-30}})
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     model.refit(galaxies(400, 1), contract.CPU, lambda line: None)
     assert all(torch.equal(value, before[name]) for name, value in model.network.state_dict().items())
 
 
-def test_lessons_are_the_average_in_the_mean() -> None:
-    """Neighbors are asked about every second galaxy alone: over many its mean is the average's."""
+def test_the_distillation_set_has_the_average_in_the_mean() -> None:
+    """Neighbors predict only every second galaxy: the mean over galaxies is that of the average."""
     model, _ = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
-    model.shares = [2 / 3, 0.0, 1 / 3]
+    model.weights = [2 / 3, 0.0, 1 / 3]
     fluxes = Fluxes.of(labelled(200, 3).batch, ())
     alone, both = model.networks.densities(fluxes), model._average([1 / 3, 0.0, 2 / 3], fluxes)
-    torch.testing.assert_close((alone + both) / 2, model._average(model.shares, fluxes))
+    torch.testing.assert_close((alone + both) / 2, model._average(model.weights, fluxes))
 
 
-def test_a_part_without_a_share_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_weight_zero_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
-    model.shares = [2 / 3, 0.0, 1 / 3]
+    model.weights = [2 / 3, 0.0, 1 / 3]
     monkeypatch.setattr(model.neighbors, "densities", None)
     assert torch.isfinite(model.predict(labelled(20, 3).batch)).all()

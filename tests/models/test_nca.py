@@ -15,7 +15,7 @@ from zmill.inputs.photometry.features import Fluxes
 from zmill.models.nca import near
 
 QUICK: dict[str, Any] = {
-    **{"epochs": 12, "members": 2, "width": 48, "waves": 4, "embedding": 2, "dimensions": 8},
+    **{"epochs": 12, "members": 2, "width": 48, "frequencies": 4, "embedding": 2, "dimensions": 8},
     **{"candidates": 1000, "batch": 128, "lr": 8e-3, "ema": 0.9},
 }
 
@@ -37,8 +37,8 @@ def test_rows_with_gaps() -> None:
     contract.predicts_rows_with_gaps("nca", QUICK | {"epochs": 2})
 
 
-def test_learns_again_from_more_rows() -> None:
-    contract.learns_again("nca", QUICK | {"epochs": 8})
+def test_refit_learns_from_more_rows() -> None:
+    contract.refit_learns("nca", QUICK | {"epochs": 8})
 
 
 def test_near_orders_by_distance() -> None:

@@ -1,4 +1,4 @@
-"""The residual networks: learn, use what was observed and no more, are saved and repeat themselves."""
+"""The residual networks: accuracy, inputs, losses, pre-training, saving and reproducibility."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from zmill.networks.losses import (
     soft_labels,
 )
 
-QUICK = {"epochs": 12, "members": 2, "width": 48, "blocks": 2, "waves": 4, "embedding": 2, "weight_decay": 0.01}
+QUICK = {"epochs": 12, "members": 2, "width": 48, "blocks": 2, "frequencies": 4, "embedding": 2, "weight_decay": 0.01}
 
 
-@pytest.mark.parametrize("waves", [0, 4])
-def test_learns_the_toy_relation(waves: int) -> None:
-    contract.is_accurate("resmlp", QUICK | {"waves": waves, "batch": 128, "lr": 8e-3, "ema": 0.9}, 0.06)
+@pytest.mark.parametrize("frequencies", [0, 4])
+def test_learns_the_toy_relation(frequencies: int) -> None:
+    contract.is_accurate("resmlp", QUICK | {"frequencies": frequencies, "batch": 128, "lr": 8e-3, "ema": 0.9}, 0.06)
 
 
 def test_saved_and_repeatable(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_rows_with_gaps() -> None:
 
 
 def test_a_lost_band_widens_the_density() -> None:
-    settings = QUICK | {"drop": 0.4, "batch": 128, "lr": 8e-3, "ema": 0.9}
+    settings = QUICK | {"band_dropout": 0.4, "batch": 128, "lr": 8e-3, "ema": 0.9}
     model, _ = contract.fitted("resmlp", settings, labelled(1500, 1), labelled(300, 2))
     whole = labelled(300, 3).batch
     lost = replace(whole, unobserved=np.full(300, 1, np.int32), imputed=np.full(300, 1, np.int32))
@@ -129,17 +129,17 @@ def test_the_cde_loss_is_that_of_the_metrics() -> None:
 
 
 @pytest.mark.parametrize(("most_rows", "epochs"), [(10_000, 4), (900, 3), (899, 2), (10, 1)])
-def test_of_very_many_rows_there_are_fewer_passes_and_that_is_logged(most_rows: int, epochs: int) -> None:
-    settings = ResMLPSettings(**QUICK | {"epochs": 4, "most_rows": most_rows, "look_every": 1})
-    model, said = ResidualEnsemble(settings, CONTEXT), list[str]()
-    facts = model.fit(labelled(300, 1), labelled(100, 2), contract.CPU, said.append)
+def test_with_many_rows_there_are_fewer_epochs_and_a_log_line(most_rows: int, epochs: int) -> None:
+    settings = ResMLPSettings(**QUICK | {"epochs": 4, "most_rows": most_rows, "validate_every": 1})
+    model, lines = ResidualEnsemble(settings, CONTEXT), list[str]()
+    facts = model.fit(labelled(300, 1), labelled(100, 2), contract.CPU, lines.append)
     assert [look["epoch"] for look in facts["history"]] == list(range(1, epochs + 1))
-    assert any(f"{epochs} passes over 300 rows in place of 4" in line for line in said) == (epochs < 4)
+    assert any(f"{epochs} epochs of 300 rows instead of 4" in line for line in lines) == (epochs < 4)
 
 
-@pytest.mark.parametrize(("moved", "members"), [(300, 1), (301, 2), (0, 2)])
-def test_as_many_rows_as_galaxies_are_moved_train_as_few_members(moved: int, members: int) -> None:
-    settings = ResMLPSettings(**QUICK | {"epochs": 1, "moved": moved, "members_after": 1})
+@pytest.mark.parametrize(("number", "members"), [(300, 1), (301, 2), (0, 2)])
+def test_as_many_rows_as_synthetic_galaxies_train_as_few_members(number: int, members: int) -> None:
+    settings = ResMLPSettings(**QUICK | {"epochs": 1, "synthetic_galaxies": number, "finetuned_members": 1})
     model = ResidualEnsemble(settings, CONTEXT)
     model.fit(labelled(300, 1), labelled(100, 2), contract.CPU, lambda line: None)
     assert model.network.members == members
@@ -147,11 +147,17 @@ def test_as_many_rows_as_galaxies_are_moved_train_as_few_members(moved: int, mem
     assert model.network.members == members
 
 
-def test_moved_galaxies_teach_what_few_rows_do_not() -> None:
+def test_pretraining_improves_the_accuracy_with_few_rows() -> None:
     train, valid, test = (galaxies(n, seed) for n, seed in ((300, 1), (150, 2), (600, 3)))
     scores = {}
     for number in (0, 20_000):
-        settings = QUICK | {"epochs": 40, "lr": 8e-3, "moved": number, "passes": 4, "epochs_after": 10}
+        settings = QUICK | {
+            "epochs": 40,
+            "lr": 8e-3,
+            "synthetic_galaxies": number,
+            "pretraining_epochs": 4,
+            "finetuning_epochs": 10,
+        }
         model = model_class("resmlp")(ResMLPSettings(**settings), WITH_FILTERS)
         model.fit(train, valid, contract.CPU, lambda line: None)
         density = model.predict(test.batch)
@@ -159,35 +165,37 @@ def test_moved_galaxies_teach_what_few_rows_do_not() -> None:
     assert scores[20_000] < 0.8 * scores[0]
 
 
-def test_moved_galaxies_are_made_of_training_rows_alone() -> None:
+def test_synthetic_galaxies_are_made_from_training_rows_alone() -> None:
     before = []
     for valid in (galaxies(100, 2), galaxies(150, 3)):
-        model = ResidualEnsemble(ResMLPSettings(**QUICK | {"moved": 600, "passes": 1}), WITH_FILTERS)
+        model = ResidualEnsemble(
+            ResMLPSettings(**QUICK | {"synthetic_galaxies": 600, "pretraining_epochs": 1}), WITH_FILTERS
+        )
         model.fit(galaxies(250, 1), valid, contract.CPU, lambda line: None)
-        assert model.before is not None
-        before.append(model.before)
+        assert model.pretrained is not None
+        before.append(model.pretrained)
     assert all(torch.equal(value, before[1][name]) for name, value in before[0].items())
 
 
-def test_without_the_filter_of_a_band_no_galaxies_are_made_and_that_is_said() -> None:
+def test_without_the_filter_of_a_band_there_is_no_pretraining_and_a_log_line() -> None:
     survey = WITH_FILTERS.of(PhotometryKind)
     unknown = replace(WITH_FILTERS, inputs=(replace(survey, filters={"g": survey.filters["g"]}),))
     model = ResidualEnsemble(ResMLPSettings(**QUICK | {"epochs": 2}), unknown)
-    said: list[str] = []
-    model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, said.append)
-    assert model.before is None
-    assert "`filters` lack u, r, i, z" in said[0]
+    lines: list[str] = []
+    model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, lines.append)
+    assert model.pretrained is None
+    assert "`filters` lack u, r, i, z" in lines[0]
 
 
-def test_spare_galaxies_are_made_and_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unseen_galaxies_are_made_and_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
     monkeypatch.setattr(resmlp, "train", lambda network, rows, *_, **__: counts.append(rows) or {"best_epoch": 1})
-    model = ResidualEnsemble(ResMLPSettings(**QUICK | {"moved": 600}), WITH_FILTERS)
-    model.spare = 50
+    model = ResidualEnsemble(ResMLPSettings(**QUICK | {"synthetic_galaxies": 600}), WITH_FILTERS)
+    model.unseen_galaxies = 50
     model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, lambda line: None)
     assert counts == [600, 250]
-    assert model.made is not None
-    assert len(model.made) == 50
+    assert model.unseen is not None
+    assert len(model.unseen) == 50
 
 
 def test_the_bits_do_not_depend_on_the_number_of_cores() -> None:
@@ -202,12 +210,15 @@ def test_the_bits_do_not_depend_on_the_number_of_cores() -> None:
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
-def test_fitted_again_it_starts_from_the_same_moved_galaxies() -> None:
-    model = ResidualEnsemble(ResMLPSettings(**QUICK | {"moved": 600, "passes": 1, "epochs_after": 2}), WITH_FILTERS)
-    said: list[str] = []
-    model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, said.append)
-    before, scale = model.before, model.features.scale.clone()
-    model.refit(galaxies(350, 1), contract.CPU, said.append)
-    assert model.before is before
+def test_refit_starts_from_the_pretrained_weights() -> None:
+    model = ResidualEnsemble(
+        ResMLPSettings(**QUICK | {"synthetic_galaxies": 600, "pretraining_epochs": 1, "finetuning_epochs": 2}),
+        WITH_FILTERS,
+    )
+    lines: list[str] = []
+    model.fit(galaxies(250, 1), galaxies(100, 2), contract.CPU, lines.append)
+    before, scale = model.pretrained, model.features.scale.clone()
+    model.refit(galaxies(350, 1), contract.CPU, lines.append)
+    assert model.pretrained is before
     assert torch.equal(model.features.scale, scale)
-    assert sum("moved galaxies" in line and "epoch 1 of 1" in line for line in said) == 1
+    assert sum("pre-training" in line and "epoch 1 of 1" in line for line in lines) == 1

@@ -205,9 +205,9 @@ def test_zero_points_by_training_rows_alone(monkeypatch: pytest.MonkeyPatch) -> 
     contract.scales_by_training_rows_alone("template", {"per_gap": 0}, ("zero_points", "fill", "table"))
 
 
-def test_learns_again_from_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refit_learns_from_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "CONTEXT", TOY)
-    contract.learns_again("template", {"per_gap": 0})
+    contract.refit_learns("template", {"per_gap": 0})
 
 
 def test_rows_with_gaps(monkeypatch: pytest.MonkeyPatch) -> None:

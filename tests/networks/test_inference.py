@@ -19,9 +19,9 @@ def network(members: int, **shape: int) -> ResidualMLP:
     return found
 
 
-@pytest.mark.parametrize("waves", [0, 6])
-def test_applied_equals_the_network(waves: int) -> None:
-    trained = network(3, blocks=2, waves=waves)
+@pytest.mark.parametrize("frequencies", [0, 6])
+def test_applied_equals_the_network(frequencies: int) -> None:
+    trained = network(3, blocks=2, frequencies=frequencies)
     x = torch.randn(20, 10)
     expected = trained(x.expand(3, 20, 10)).softmax(-1).mean(0)
     torch.testing.assert_close(Applied(trained).probability(x), expected, rtol=0.15, atol=2e-3)
@@ -43,13 +43,13 @@ def test_layers_in_one_pass_are_the_network(rows: int, onednn: bool, monkeypatch
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no products of whole numbers here")
 @pytest.mark.parametrize("blocks", [0, 1, 2])
-@pytest.mark.parametrize("waves", [0, 6])
+@pytest.mark.parametrize("frequencies", [0, 6])
 def test_whole_numbers_say_what_the_network_says_of_every_row_alone(
-    blocks: int, waves: int, monkeypatch: pytest.MonkeyPatch
+    blocks: int, frequencies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for check in ("multiplies_int8", "multiplies_integers"):
         monkeypatch.setattr(f"zmill.networks.inference.{check}", lambda *device: True)
-    trained = network(1, blocks=blocks, waves=waves)
+    trained = network(1, blocks=blocks, frequencies=frequencies)
     x = torch.randn(300, 10)
     with torch.inference_mode():
         expected = trained(x[None])[0].softmax(-1)
@@ -64,7 +64,7 @@ def test_whole_numbers_say_what_the_network_says_of_every_row_alone(
 
 
 def test_ranges_are_those_of_what_each_layer_is_given() -> None:
-    trained = network(1, blocks=1, waves=0)
+    trained = network(1, blocks=1, frequencies=0)
     x = torch.randn(50, 10)
     h = trained.stem(x[None]).relu()
     inner = trained.first[0](h).relu()

@@ -1,4 +1,4 @@
-"""A training that is killed and started again ends with the very weights of one that was left alone."""
+"""A killed training that is resumed ends with bit-identical weights to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -28,9 +28,16 @@ from zmill.training import store
 CPU = torch.device("cpu")
 CONTEXT = with_filters("sdss2010-g", "sdss2010-r", "sdss2010-i")
 ROWS = labelled(300, 1), labelled(100, 2)
-SMALL = {"epochs": 4, "width": 24, "blocks": 1, "waves": 2, "embedding": 2}
+SMALL = {"epochs": 4, "width": 24, "blocks": 1, "frequencies": 2, "embedding": 2}
 ENSEMBLE = {
-    "networks": {**SMALL, "dropout": 0.2, "look_every": 2, "moved": 500, "passes": 2, "epochs_after": 4},
+    "networks": {
+        **SMALL,
+        "dropout": 0.2,
+        "validate_every": 2,
+        "synthetic_galaxies": 500,
+        "pretraining_epochs": 2,
+        "finetuning_epochs": 4,
+    },
     "neighbors": {**SMALL, "candidates": 100, "batch": 128},
     "distilled": {**SMALL, "batch": 1024},
 }
@@ -55,7 +62,7 @@ class Stopping(store.Checkpoint):
         super().__init__(path, identity, self.lines.append, every)
         self.at = at
 
-    def look(self, phase: str, epoch: int, score: float) -> None:
+    def validated(self, phase: str, epoch: int, score: float) -> None:
         if (phase, epoch) == self.at:
             raise Stopped
 
@@ -112,14 +119,14 @@ def test_a_phase_that_ended_is_not_trained_again(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Stopped):
         fit("ensemble", {}, lambda identity: Stopping(path, identity, ("distilled", 2)))
-    looked: list[str] = []
+    phases: list[str] = []
 
-    class Looking(Stopping):
-        def look(self, phase: str, epoch: int, score: float) -> None:
-            looked.append(phase)
+    class Recording(Stopping):
+        def validated(self, phase: str, epoch: int, score: float) -> None:
+            phases.append(phase)
 
-    fit("ensemble", {}, lambda identity: Looking(path, identity, None))
-    assert set(looked) == {"distilled"}
+    fit("ensemble", {}, lambda identity: Recording(path, identity, None))
+    assert set(phases) == {"distilled"}
 
 
 @pytest.mark.parametrize("what", ["settings", "rows", "seed", "version"])
@@ -158,17 +165,17 @@ def test_a_damaged_checkpoint_is_logged_and_not_used(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     checkpoint = Stopping(path, "any", None)
     assert "cannot be read" in checkpoint.lines[0]
-    assert checkpoint.kept("network") is None
+    assert checkpoint.saved("network") is None
 
 
 def test_it_is_written_no_oftener_than_asked_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     with Stopping(path, "one", None, every=3600) as checkpoint:
         for epoch in range(3):
-            checkpoint.keep("network", lambda epoch=epoch: ({"weight": torch.ones(2)}, {"epoch": epoch}))
+            checkpoint.save("network", lambda epoch=epoch: ({"weight": torch.ones(2)}, {"epoch": epoch}))
         assert not path.exists()
         checkpoint.every = 0
-        checkpoint.keep("network", lambda: ({"weight": torch.ones(2)}, {"epoch": 4}))
+        checkpoint.save("network", lambda: ({"weight": torch.ones(2)}, {"epoch": 4}))
         assert set(load_file(path)) == {"network/weight"}
         (tmp_path / f".{path.name}.123.tmp").write_bytes(b"of a killed job")
     assert not list(tmp_path.iterdir())
@@ -177,10 +184,10 @@ def test_it_is_written_no_oftener_than_asked_and_removed_at_the_end(tmp_path: Pa
 def test_it_stays_when_the_job_fails(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Stopped), Stopping(path, "one", None) as checkpoint:
-        checkpoint.keep("network", lambda: ({"weight": torch.ones(2)}, {"epoch": 1}))
+        checkpoint.save("network", lambda: ({"weight": torch.ones(2)}, {"epoch": 1}))
         raise Stopped
     assert path.exists()
-    assert Stopping(path, "one", None).kept("network") is not None
+    assert Stopping(path, "one", None).saved("network") is not None
 
 
 @pytest.mark.slow
@@ -195,13 +202,13 @@ def test_a_job_killed_at_any_time_and_started_again_gives_the_same_bytes(tmp_pat
     left_alone = start(tmp_path / "alone")
     lines = list(left_alone.stdout)
     assert left_alone.wait() == 0
-    assert not any("going on" in line for line in lines)
+    assert not any("resuming" in line for line in lines)
 
-    folder, killed, gone_on, luck = tmp_path / "killed", 0, 0, random.Random(5)
+    folder, killed, resumed, luck = tmp_path / "killed", 0, 0, random.Random(5)
     while killed < 4:
         job = start(folder)
         for line in job.stdout:
-            gone_on += "going on" in line
+            resumed += "resuming" in line
             if ": epoch " in line and luck.random() < 0.4:
                 time.sleep(luck.uniform(0, 0.1))
                 break
@@ -211,10 +218,10 @@ def test_a_job_killed_at_any_time_and_started_again_gives_the_same_bytes(tmp_pat
             break
         killed += 1
     job = start(folder)
-    gone_on += sum("going on" in line for line in job.stdout)
+    resumed += sum("resuming" in line for line in job.stdout)
     assert job.wait() == 0
     assert killed >= 2
-    assert gone_on >= 2
+    assert resumed >= 2
     assert (
         store.describe(folder / "model")["tensors_hash"] == store.describe(tmp_path / "alone" / "model")["tensors_hash"]
     )

@@ -22,7 +22,7 @@ LONGER: dict[str, dict[str, Any]] = {
         "members": 2,
         "width": 48,
         "blocks": 1,
-        "waves": 4,
+        "frequencies": 4,
         "embedding": 2,
         "lr": 8e-3,
         "ema": 0.9,
@@ -34,8 +34,8 @@ ELSEWHERE = {"cnn", "gat", "ensemble", "nca", "template"}
 
 
 @pytest.mark.parametrize("type_", sorted(set(types()) - ELSEWHERE))
-def test_learns_again(type_: str) -> None:
-    contract.learns_again(type_, LONGER.get(type_, contract.QUICK[type_]))
+def test_refit_learns_from_more_rows(type_: str) -> None:
+    contract.refit_learns(type_, LONGER.get(type_, contract.QUICK[type_]))
 
 
 def test_what_was_calibrated_stays_and_the_domain_is_that_of_all_rows() -> None:

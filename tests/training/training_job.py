@@ -15,18 +15,18 @@ from zmill.training.trained import fit_and_calibrate, refit
 
 SETTINGS = {
     "networks": {
-        "epochs_after": 16,
-        "moved": 600,
-        "passes": 4,
+        "finetuning_epochs": 16,
+        "synthetic_galaxies": 600,
+        "pretraining_epochs": 4,
         "width": 48,
         "blocks": 2,
-        "waves": 4,
+        "frequencies": 4,
         "embedding": 2,
         "dropout": 0.1,
-        "look_every": 2,
+        "validate_every": 2,
     },
-    "neighbors": {"epochs": 12, "width": 32, "waves": 4, "embedding": 2, "candidates": 200, "batch": 128},
-    "distilled": {"epochs": 3, "width": 32, "blocks": 2, "waves": 4, "embedding": 2},
+    "neighbors": {"epochs": 12, "width": 32, "frequencies": 4, "embedding": 2, "candidates": 200, "batch": 128},
+    "distilled": {"epochs": 3, "width": 32, "blocks": 2, "frequencies": 4, "embedding": 2},
 }
 CPU = torch.device("cpu")
 
@@ -39,14 +39,14 @@ def run(folder: Path) -> None:
     context = with_filters("sdss2010-g", "sdss2010-r", "sdss2010-i")
     identity = store.identity("ensemble", settings, context, rows, CPU)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    with store.Checkpoint(folder / "checkpoint.safetensors", identity, say, every=0) as checkpoint:
-        say("started")
-        trained = fit_and_calibrate("toy", "ensemble", settings, context, *rows, CPU, say, checkpoint)
-        refit(trained, LabelledBatch.join(rows), say)
+    with store.Checkpoint(folder / "checkpoint.safetensors", identity, log, every=0) as checkpoint:
+        log("started")
+        trained = fit_and_calibrate("toy", "ensemble", settings, context, *rows, CPU, log, checkpoint)
+        refit(trained, LabelledBatch.join(rows), log)
         store.save(folder / "model", trained)
 
 

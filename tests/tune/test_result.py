@@ -80,7 +80,7 @@ def test_the_winner_trains_again_to_the_same_score(tmp_path: Path) -> None:
 
 
 def test_a_winner_of_nested_settings_is_a_plain_entry_that_trains_again(tmp_path: Path) -> None:
-    small = {"members": 1, "epochs": 2, "width": 16, "blocks": 1, "waves": 0}
+    small = {"members": 1, "epochs": 2, "width": 16, "blocks": 1, "frequencies": 0}
     settings = {"networks": small, "neighbors": {**small, "candidates": 64}, "distill": False}
     search = {"space": {"networks.width": [8, 32], "neighbors.lr": {"low": 1e-4, "high": 1e-1, "log": True}}}
     given = task(search, type="ensemble", settings=settings, metric="crps")

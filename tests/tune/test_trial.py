@@ -159,7 +159,7 @@ def test_a_killed_search_goes_on_to_the_same_end(tmp_path: Path) -> None:
     while True:
         job = start(tmp_path, *places)
         for line in job.stdout:
-            resumed += "going on after epoch" in line
+            resumed += "resuming after epoch" in line
             if "epoch" in line and killed < 4 and luck.random() < 0.5:
                 os.kill(job.pid, signal.SIGKILL)
                 break

@@ -22,7 +22,7 @@ from zmill.inputs.photometry.features import Fluxes
 from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models import base
 from zmill.models.base import Model
-from zmill.models.knn import JUDGED, WIDTHS, kernel
+from zmill.models.knn import VALIDATION_ROWS, WIDTHS, kernel
 from zmill.networks.losses import mean_crps
 
 PAIRS = 1 << 20
@@ -76,7 +76,7 @@ class ColorNeighbors(Model):
         s, grid = self.settings, self.context.grid
         valid = valid.inside(grid)
         self._set_rows(train, device)
-        selected = evenly(len(valid), JUDGED)
+        selected = evenly(len(valid), VALIDATION_ROWS)
         fluxes = Fluxes.of(valid.batch[selected], ())
         z = torch.as_tensor(valid.z[selected], dtype=torch.float32, device=device)
         curve = []

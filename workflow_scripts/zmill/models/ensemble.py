@@ -1,9 +1,9 @@
-"""The flagship for tables: residual networks and color-matched neighbors, averaged, then distilled into one network.
+"""The flagship: residual networks and color-matched neighbors, averaged, then distilled into one network.
 
-They err differently: a softmax interpolates, and what errors do to the colors is learned by the networks and known to the
-neighbors. Where no moved galaxies can be made, neighbors under a learned metric are the third part: they keep the lines and
-clusters of the training redshifts. One small network learns to answer as the average does, so that a survey is predicted at the
-cost of one.
+The parts make different errors: the networks interpolate and learn the effect of photometric errors on colors, while
+color-matched neighbors compute this effect. Without synthetic training galaxies, nearest neighbors under a learned metric are a
+third part, because they preserve narrow structure in the training redshifts. One small network is trained to reproduce the
+average, so that a prediction costs as much as that of one network.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from zmill.metrics import SMALLEST_DENSITY
 from zmill.models import base
 from zmill.models.base import Model
 from zmill.models.cmnn import CMNNSettings, ColorNeighbors
-from zmill.models.knn import JUDGED
-from zmill.models.nca import MetricNeighbors, NCASettings, some_of
+from zmill.models.knn import VALIDATION_ROWS
+from zmill.models.nca import MetricNeighbors, NCASettings, random_subset
 from zmill.models.resmlp import ROWS, ResidualEnsemble, ResMLPSettings, probability
 from zmill.networks.inference import Applied, Range, ranges_of
 from zmill.networks.losses import cross_entropy, mean_crps
@@ -39,49 +39,50 @@ from zmill.pdf.values import density_at
 from zmill.sections import Text
 
 PARTNERS = 20
-"""Rows up to this many places away in redshift are blended."""
+"""The two rows of a blend are at most this many ranks in redshift apart."""
 BLEND = 0.5
-"""Largest part of a galaxy's light that is replaced in a blend."""
+"""Largest fraction of a galaxy's light that is replaced in a blend."""
 NOISE = 0.5
-"""Blends are drawn again from their errors times this."""
-LESSONS = 300_000
-"""Galaxies that the distilled network is taught on; as many as training rows where these are more, up to `MOST`."""
-MOST = 400_000
+"""Gaussian noise of this many times the errors is added to blends."""
+DISTILLATION_ROWS = 300_000
+"""Size of the distillation set; with more training rows than this it is their number, up to `MAX_DISTILLATION_ROWS`."""
+MAX_DISTILLATION_ROWS = 400_000
 PER_ROW = 50
-"""Of a training row, at most."""
-MEASURED = 20_000
-"""Of them, those that the ranges of the numbers inside the distilled network are taken of."""
-NETWORKS = (1 / 2, 2 / 3, 5 / 6)
-"""Shares of the residual networks that are tried."""
-MATCHED = (0, 1 / 2)
-"""Shares of the color-matched neighbors in the rest that are tried where there are learned neighbors, which have what is left."""
+"""Largest size of the distillation set per training row."""
+RANGE_ROWS = 20_000
+"""Number of rows of the distillation set from which the ranges of the layers are measured (`ranges_of`)."""
+NETWORK_WEIGHTS = (1 / 2, 2 / 3, 5 / 6)
+"""Candidate stacking weights of the residual networks."""
+MATCHED_WEIGHTS = (0, 1 / 2)
+"""Candidate weights of the color-matched neighbors as fractions of the rest, if there are learned neighbors, which have the remainder."""
 POWERS = (1.0, 1.25, 1.5)
-"""Powers of a calibration that averages are judged with."""
+"""Powers of a calibration with which averages are scored."""
 
 
 class Networks(ResMLPSettings):
-    """The residual networks: one, not several, where it is pre-trained, and fewer passes over very many rows than `resmlp`."""
+    """Settings of the residual networks. Defaults differ from `resmlp`: one pre-trained network, and fewer epochs for many rows."""
 
-    members_after: int = Field(1, ge=1, le=100)
+    finetuned_members: int = Field(1, ge=1, le=100)
     most_rows: int = Field(4_000_000, ge=1, le=10**12)
 
 
 class Distilled(Residual, Schedule):
-    """The network that answers as the average does, and how it is trained."""
+    """Settings of the distilled network and of its training."""
 
     width: int = Field(256, ge=8, le=2**14)
     blocks: int = Field(1, ge=0, le=100)
-    waves: int = Field(0, ge=0, le=1000)
+    frequencies: int = Field(0, ge=0, le=1000)
     epochs: int = Field(5, ge=1, le=100_000)
-    """Passes over the galaxies that it is taught on."""
+    """Largest number of epochs over the distillation set."""
     batch: int = Field(512, ge=1, le=2**20)
     lr: float = Field(6e-3, gt=0, le=10)
-    epochs_after: int = Field(2, ge=1, le=100_000)
-    """`epochs` and `lr` when it is taught again by teachers that were fitted on all rows."""
-    lr_after: float = Field(3e-3, gt=0, le=10)
+    finetuning_epochs: int = Field(2, ge=1, le=100_000)
+    """Largest number of epochs of fine-tuning, with teachers that were refitted on all rows."""
+    finetuning_lr: float = Field(3e-3, gt=0, le=10)
+    """Highest learning rate of fine-tuning."""
     ema: float = Field(0.998, ge=0, lt=1)
-    drop: float = Field(0.15, ge=0, le=1)
-    """Share of the galaxies that lose bands."""
+    band_dropout: float = Field(0.15, ge=0, le=1)
+    """Fraction of the distillation set from which bands are dropped."""
 
 
 class EnsembleSettings(base.Settings):
@@ -90,41 +91,41 @@ class EnsembleSettings(base.Settings):
     networks: Networks = Networks.model_validate({})
     """The residual networks: the keys of `resmlp`."""
     neighbors: NCASettings = NCASettings.model_validate({})
-    """The learned neighbors: the keys of `nca`. They take part where no galaxies are moved."""
+    """The learned neighbors: the keys of `nca`. They are a part if there are no synthetic training galaxies."""
     matched: CMNNSettings = CMNNSettings.model_validate({})
     """The color-matched neighbors: the keys of `cmnn`."""
     distill: bool = True
-    """Train one network on the densities of all and keep that one alone."""
+    """Whether one network is trained to reproduce the average, and only that network is saved."""
     distilled: Distilled = Distilled.model_validate({})
-    """That network."""
+    """The distilled network."""
     extra: tuple[Text, ...] = ()
-    """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
+    """Inputs in addition to the photometry, of all parts: `ebv` or names of the survey's columns.extra."""
 
     @model_validator(mode="after")
     def _same_inputs(self) -> EnsembleSettings:
         if self.networks.extra or self.neighbors.extra:
-            raise ValueError("give `extra` once, beside networks and neighbors: they take the same inputs")
+            raise ValueError("give `extra` once, next to `networks` and `neighbors`: they take the same inputs")
         return self
 
 
-Question: TypeAlias = tuple[Fluxes, Tensor | None]
-"""Galaxies, and the places (n, 2) in the bank of rows that are no neighbors of each; None: all are."""
+Galaxies: TypeAlias = tuple[Fluxes, Tensor | None]
+"""Galaxies of the distillation set, and for each the indices (n, 2) in the bank of rows that are excluded as neighbors; None: none are."""
 
 
 class Ensemble(Model):
-    """Weighted mean of the densities of `resmlp`, `cmnn` and, without moved galaxies, `nca`; or one network distilled from it."""
+    """Weighted mean of the densities of `resmlp`, `cmnn` and, without synthetic galaxies, `nca`; or one network distilled from it."""
 
     Settings = EnsembleSettings
     quick = {
         "networks": ResidualEnsemble.quick,
         "neighbors": MetricNeighbors.quick,
-        "distilled": {"epochs": 1, "width": 32, "blocks": 1, "waves": 0, "embedding": 2, "batch": 512},
+        "distilled": {"epochs": 1, "width": 32, "blocks": 1, "frequencies": 0, "embedding": 2, "batch": 512},
     }
     min_train = 200
 
     settings: EnsembleSettings
     neighbors: MetricNeighbors | None
-    """None where galaxies are moved, or training rows are very many."""
+    """None with synthetic training galaxies, or with more training rows than these."""
 
     def fit(
         self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
@@ -132,24 +133,27 @@ class Ensemble(Model):
         grid = self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self._start()
-        self.networks.spare = self._lessons_of(len(train)) // 2 if self.settings.distill else 0
+        self.networks.unseen_galaxies = _distillation_rows(len(train)) // 2 if self.settings.distill else 0
         facts: dict[str, Any] = {"networks": self.networks.fit(train, valid, device, log)}
-        if self.networks.made is None and len(train) < self.settings.networks.moved:
+        if self.networks.unseen is None and len(train) < self.settings.networks.synthetic_galaxies:
             self.neighbors = self._neighbors()
             facts["neighbors"] = self.neighbors.fit(train, valid, device, log)
         facts["matched"] = self.matched.fit(self._bank(train), valid, device, log)
-        judged = valid.rows(evenly(len(valid), JUDGED))
+        judged = valid.rows(evenly(len(valid), VALIDATION_ROWS))
         fluxes = Fluxes.of(judged.batch, self.settings.extra, device)
         valid_z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
         with lanes(device) as ways:
-            self.shares = self._best_shares(fluxes, valid_z, ways)
-        facts["shares"] = dict(zip(self._parts(), self.shares, strict=True))
-        log("shares in the average: " + ", ".join(f"{name} {share:.2f}" for name, share in facts["shares"].items()))
+            self.weights = self._stacking_weights(fluxes, valid_z, ways)
+        facts["stacking_weights"] = dict(zip(self._parts(), self.weights, strict=True))
+        log(
+            "stacking weights: "
+            + ", ".join(f"{name} {weight:.2f}" for name, weight in facts["stacking_weights"].items())
+        )
         if self.settings.distill:
 
             def score(network: nn.Module) -> float:
-                found = probability(network, self.networks.features(fluxes))
-                return mean_crps(grid.normalize(found), valid_z, grid)
+                density = grid.normalize(probability(network, self.networks.features(fluxes)))
+                return mean_crps(density, valid_z, grid)
 
             facts["distilled"] = self._distill(train, score, device, log)
         self.to(device)
@@ -166,7 +170,7 @@ class Ensemble(Model):
         self.to(device)
 
     def _start(self) -> None:
-        """Untrained teachers, which take the ensemble's further inputs and report to its callback."""
+        """Make untrained teachers with the extra inputs and the callback of the ensemble."""
         s = self.settings
         self.networks = ResidualEnsemble(s.networks.model_copy(update={"extra": s.extra}), self.context)
         self.networks.callback = self.callback
@@ -180,45 +184,49 @@ class Ensemble(Model):
         return neighbors
 
     def _bank(self, rows: LabelledBatch) -> LabelledBatch:
-        """The rows that are neighbors of others; of very many some, the same for both kinds of neighbors."""
-        self.bank = some_of(len(rows), self.settings.neighbors.bank, self.context.seed)
+        """The rows that are stored as neighbors, a random subset if there are many; both kinds of neighbors use the same."""
+        self.bank = random_subset(len(rows), self.settings.neighbors.bank, self.context.seed)
         return rows.rows(self.bank.numpy())
 
-    def _average(self, shares: Sequence[float], fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
-        """(n, grid.size) mean densities of all parts, weighted by shares; a part without a share is not asked."""
-        networks, *others = shares
+    def _average(self, weights: Sequence[float], fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
+        """(n, grid.size) weighted mean of the densities of all parts; parts of weight 0 are not computed."""
+        networks, *others = weights
         mean = self.networks.densities(fluxes).mul_(networks)
-        for share, part in zip(others, list(self._parts().values())[1:], strict=True):
-            if share:
+        for weight, part in zip(others, list(self._parts().values())[1:], strict=True):
+            if weight:
                 assert isinstance(part, MetricNeighbors | ColorNeighbors)
-                mean.add_(part.densities(fluxes, without), alpha=share)
+                mean.add_(part.densities(fluxes, without), alpha=weight)
         return mean
 
-    def _best_shares(self, fluxes: Fluxes, z: Tensor, ways: Lanes) -> list[float]:
-        """Shares of the parts in the average whose log score at redshifts (n,) is highest, once calibrated by a power.
+    def _stacking_weights(self, fluxes: Fluxes, z: Tensor, ways: Lanes) -> list[float]:
+        """The candidate weights of the parts with the highest log score at redshifts (n,), after calibration by a power.
 
-        Stacking (Yao et al. 2018) of densities that are sharpened after: an average is wider than what it is made of, and
-        judged as it is it would have to be of one part. More freedom than a few shares follows the noise of a thousand
-        validation rows.
+        Stacking (Yao et al. 2018) of densities that are sharpened afterward. An average is wider than its parts: without
+        calibration, the highest score would mostly be that of a single part. There are few candidates because free weights
+        would fit the noise of some thousand validation rows.
         """
         grid = self.context.grid
         parts = list(self._parts().values())
-        pieces = [fluxes.rows(some) for some in torch.arange(len(z), device=z.device).split(ROWS // 4)]
-        found = [torch.cat(ways.map(partial(_densities, part), pieces)) for part in parts]
+        chunks = [fluxes.rows(rows) for rows in torch.arange(len(z), device=z.device).split(ROWS // 4)]
+        densities = [torch.cat(ways.map(partial(_densities, part), chunks)) for part in parts]
 
         @torch.inference_mode()
-        def log_score(shares: list[float]) -> float:
-            mean = torch.zeros_like(found[0])
-            for share, density in zip(shares, found, strict=True):
-                mean.add_(density, alpha=share)
-            there = (density_at(Calibration(power)(mean, grid), grid, z) for power in POWERS)
-            return max(float(density.clamp_min(SMALLEST_DENSITY).log().mean()) for density in there)
+        def log_score(weights: list[float]) -> float:
+            mean = torch.zeros_like(densities[0])
+            for weight, density in zip(weights, densities, strict=True):
+                mean.add_(density, alpha=weight)
+            at_z = (density_at(Calibration(power)(mean, grid), grid, z) for power in POWERS)
+            return max(float(density.clamp_min(SMALLEST_DENSITY).log().mean()) for density in at_z)
 
         if len(parts) == 2:
-            tried = [[own, 1 - own] for own in NETWORKS]
+            candidates = [[own, 1 - own] for own in NETWORK_WEIGHTS]
         else:
-            tried = [[own, (1 - own) * (1 - matched), (1 - own) * matched] for own in NETWORKS for matched in MATCHED]
-        return max(tried, key=log_score)
+            candidates = [
+                [own, (1 - own) * (1 - matched), (1 - own) * matched]
+                for own in NETWORK_WEIGHTS
+                for matched in MATCHED_WEIGHTS
+            ]
+        return max(candidates, key=log_score)
 
     def _distill(
         self,
@@ -227,92 +235,89 @@ class Ensemble(Model):
         device: torch.device,
         log: Callable[[str], None],
     ) -> dict[str, Any]:
-        """One network that answers as the average does; taught again by other teachers, it starts from what it was.
+        """Train one network, the student, to reproduce the average of the teachers.
 
-        It is taught on blends of training rows of nearly the same redshift, redrawn from their errors, of which neither is a
-        neighbor, and, where there are such, as often on moved galaxies: on the training rows themselves the teachers know the
-        answer too well to teach what they would say of a new row.
+        On their training rows, the teachers are more confident than on new rows. The distillation set therefore consists of
+        blends of training rows of similar redshift, which are excluded as neighbors, and of synthetic galaxies, if there
+        are any, in equal numbers.
 
-        rows : all of them on the grid.
-        score : of the network on validation rows; None where teachers were fitted again.
+        rows : training rows on the grid.
+        score : of the student on the validation rows; None: fine-tune the student, because its teachers were refitted.
         """
         s, seed = self.settings.distilled, self.context.seed + 1
         generator = torch.Generator(device).manual_seed(seed)
-        log(f"distilling into one network of width {s.width}: asking the teachers about galaxies made of {len(rows):,}")
+        log(f"distillation: the teachers predict galaxies made from {len(rows):,} training rows")
         with lanes(device) as ways:
-            inputs, answers = self._lessons(rows, device, generator, ways)
-        log(f"teaching it their answers for {len(inputs):,}")
+            inputs, targets = self._distillation_set(rows, device, generator, ways)
+        log(f"distillation: training a student of width {s.width} on {len(inputs):,} predictions")
         torch.manual_seed(seed)
         if score:
             self.features, self.network = self.networks.features, self._network(self.networks.features).to(device)
         else:
-            s = s.model_copy(update={"epochs": s.epochs_after, "lr": s.lr_after})
+            s = s.model_copy(update={"epochs": s.finetuning_epochs, "lr": s.finetuning_lr})
 
         def loss(network: nn.Module, chosen: Tensor, _: torch.Generator) -> Tensor:
-            return cross_entropy(network(inputs[chosen]).float(), answers[chosen].float()).mean(-1).sum()
+            return cross_entropy(network(inputs[chosen]).float(), targets[chosen].float()).mean(-1).sum()
 
         facts = train(
             self.network, len(inputs), 1, loss, score, s, seed, log, callback=self.callback,
             phase="distilled" if score else "distilled, refitted", parallel=True,
         )  # fmt: skip
-        self.ranges: list[Range] | None = ranges_of(self.network, inputs[evenly(len(inputs), MEASURED)][None])
+        self.ranges: list[Range] | None = ranges_of(self.network, inputs[evenly(len(inputs), RANGE_ROWS)][None])
         return facts
 
-    def _lessons(
+    def _distillation_set(
         self, rows: LabelledBatch, device: torch.device, generator: torch.Generator, ways: Lanes
     ) -> tuple[Tensor, Tensor]:
-        """(lessons, inputs) of the network and (lessons, grid.size) probabilities that the teachers give them.
+        """(n, inputs) inputs of the student and (n, grid.size) probabilities that the teachers predict.
 
-        Neighbors cost more than networks: they are asked about every second galaxy, and count twice there. The network that
-        learns from both answers learns their mean.
+        Neighbors are slower than networks: they predict only every second galaxy, with doubled weights. In the mean over
+        galaxies this is the average of the teachers, which the student learns.
         """
         fluxes = Fluxes.of(rows.batch, self.settings.extra, device)
         limits = fluxes.limits()
-        count = self._lessons_of(len(rows))
-        made = self.networks.made
-        elsewhere = 0 if made is None else min(count // 2, len(made))
-        asked = chain(self._blends(rows, fluxes, count - elsewhere, generator), self._moved(made, elsewhere, device))
-        lost = [(drawn.dropped(self.settings.distilled.drop, limits, generator), without) for drawn, without in asked]
-        alone, *others = self.shares
-        often = [2 * alone - 1, *(2 * share for share in others)]
+        count, drop = _distillation_rows(len(rows)), self.settings.distilled.band_dropout
+        unseen = self.networks.unseen
+        n_synthetic = 0 if unseen is None else min(count // 2, len(unseen))
+        blends = self._blends(rows, fluxes, count - n_synthetic, generator)
+        galaxies = chain(blends, self._synthetic(unseen, n_synthetic, device))
+        augmented = [(drawn.dropped(drop, limits, generator), without) for drawn, without in galaxies]
+        networks, *others = self.weights
+        doubled = [2 * networks - 1, *(2 * weight for weight in others)]
 
         @torch.inference_mode()
-        def lesson(question: Question) -> tuple[Tensor, Tensor]:
-            drawn, without = question
+        def predictions(galaxies: Galaxies) -> tuple[Tensor, Tensor]:
+            drawn, without = galaxies
             density = self.networks.densities(drawn)
-            some = slice(None, None, 2)
-            density[some] = self._average(often, drawn.rows(some), None if without is None else without[some])
+            second = slice(None, None, 2)
+            density[second] = self._average(doubled, drawn.rows(second), None if without is None else without[second])
             density.div_(density.sum(1, keepdim=True))
             return self.networks.features(drawn), density.to(torch.bfloat16)
 
-        inputs, answers = zip(*ways.map(lesson, lost), strict=True)
-        return torch.cat(inputs).clone(), torch.cat(answers).clone()
-
-    def _lessons_of(self, rows: int) -> int:
-        """Galaxies that the distilled network is taught on, by the number of training rows."""
-        return min(PER_ROW * rows, max(LESSONS, min(rows, MOST)))
+        inputs, targets = zip(*ways.map(predictions, augmented), strict=True)
+        return torch.cat(inputs).clone(), torch.cat(targets).clone()
 
     def _blends(
         self, rows: LabelledBatch, fluxes: Fluxes, count: int, generator: torch.Generator
-    ) -> Iterator[Question]:
-        """Blends of training rows, some at a time, and the places (n, 2) in the bank of the two rows of each."""
+    ) -> Iterator[Galaxies]:
+        """Blends of training rows of similar redshift, in chunks; the two rows of each are excluded as neighbors."""
         device = fluxes.flux.device
         by_redshift = torch.from_numpy(np.argsort(rows.z, kind="stable")).to(device)
         rank = by_redshift.argsort()
-        place = torch.full((len(rows),), -1, device=device)
-        place[self.bank.to(device)] = torch.arange(len(self.bank), device=device)
+        in_bank = torch.full((len(rows),), -1, device=device)
+        in_bank[self.bank.to(device)] = torch.arange(len(self.bank), device=device)
         for part in torch.arange(count, device=device).split(ROWS):
             own = part % len(rows)
             steps = torch.randint(-PARTNERS, PARTNERS + 1, own.shape, generator=generator, device=device)
             partner = by_redshift[(rank[own] + steps).clamp(0, len(rank) - 1)]
             drawn = fluxes.rows(own).blended(fluxes.rows(partner), BLEND, generator)
-            yield drawn.resampled(NOISE, generator), place[torch.stack([own, partner], 1)]
+            yield drawn.resampled(NOISE, generator), in_bank[torch.stack([own, partner], 1)]
 
-    def _moved(self, made: Photometry | None, count: int, device: torch.device) -> Iterator[Question]:
-        """Moved galaxies that the networks were not trained on, some at a time; nothing is kept from being their neighbor."""
-        if made is not None:
+    def _synthetic(self, unseen: Photometry | None, count: int, device: torch.device) -> Iterator[Galaxies]:
+        """Synthetic galaxies that the networks were not trained on, in chunks."""
+        if unseen is not None:
             for part in row_chunks(count, ROWS):
-                yield Fluxes.of(made[part], self.settings.extra, device), None
+                yield Fluxes.of(unseen[part], self.settings.extra, device), None
 
     def _network(self, features: Luptitudes) -> ResidualMLP:
         return ResidualMLP(1, features.size, features.plain, self.context.grid.size, self.settings.distilled)
@@ -321,7 +326,7 @@ class Ensemble(Model):
     def predict(self, batch: Photometry) -> Tensor:
         fluxes, grid = Fluxes.of(batch, self.settings.extra, self.device), self.context.grid
         if not self.settings.distill:
-            return self._average(self.shares, fluxes)
+            return self._average(self.weights, fluxes)
         density = torch.empty(len(batch), grid.size, device=self.device)
         for piece in cache_sized_chunks(len(batch), ROWS, self.device):
             inputs = self.features(fluxes.rows(piece))
@@ -339,7 +344,7 @@ class Ensemble(Model):
             return tensors_of(features=self.features, network=self.network), {"ranges": self.ranges}
         parts = {name: model.state() for name, model in self._parts().items()}
         tensors = {f"{name}.{key}": value for name, (found, _) in parts.items() for key, value in found.items()}
-        return tensors, {"shares": self.shares, **{name: facts for name, (_, facts) in parts.items()}}
+        return tensors, {"stacking_weights": self.weights, **{name: facts for name, (_, facts) in parts.items()}}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         if self.settings.distill:
@@ -351,7 +356,7 @@ class Ensemble(Model):
             self._start()
             if "neighbors" in facts:
                 self.neighbors = self._neighbors()
-            self.shares = [float(share) for share in facts["shares"]]
+            self.weights = [float(weight) for weight in facts["stacking_weights"]]
             for name, model in self._parts().items():
                 prefix = f"{name}."
                 own = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
@@ -370,6 +375,11 @@ class Ensemble(Model):
     def _parts(self) -> dict[str, ResidualEnsemble | MetricNeighbors | ColorNeighbors]:
         neighbors = {"neighbors": self.neighbors} if self.neighbors else {}
         return {"networks": self.networks, **neighbors, "matched": self.matched}
+
+
+def _distillation_rows(rows: int) -> int:
+    """Size of the distillation set for a number of training rows."""
+    return min(PER_ROW * rows, max(DISTILLATION_ROWS, min(rows, MAX_DISTILLATION_ROWS)))
 
 
 @torch.inference_mode()

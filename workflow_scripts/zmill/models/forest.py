@@ -19,7 +19,7 @@ from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.tree_inputs import TreeInputs
 from zmill.models import base
 from zmill.models.base import Model
-from zmill.models.knn import JUDGED, WIDTHS, kernel
+from zmill.models.knn import VALIDATION_ROWS, WIDTHS, kernel
 from zmill.networks.losses import mean_crps
 from zmill.sections import Text
 
@@ -57,7 +57,7 @@ class Forest(Model):
     ) -> dict[str, Any]:
         grid, valid = self.context.grid, valid.inside(self.context.grid)
         self._grow(train, device)
-        selected = evenly(len(valid), JUDGED)
+        selected = evenly(len(valid), VALIDATION_ROWS)
         z = torch.as_tensor(valid.z[selected], dtype=torch.float32, device=device)
         histogram = self._histogram(valid.batch[selected])
         curve = [

@@ -24,8 +24,8 @@ from zmill.sections import Text
 
 WIDTHS = (0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08)
 """Kernel widths in 1 + z to select from on validation rows."""
-JUDGED = 5_000
-"""Most validation rows that are used for selection; more would only make it slower."""
+VALIDATION_ROWS = 5_000
+"""Largest number of validation rows that are used for selection; more would only make it slower."""
 PAIRS = 1 << 26
 """Distances in memory at a time on a GPU."""
 
@@ -75,7 +75,7 @@ class Neighbors(Model):
     ) -> dict[str, Any]:
         s, valid = self.settings, valid.inside(self.context.grid)
         self._set_rows(train, device)
-        selected = evenly(len(valid), JUDGED)
+        selected = evenly(len(valid), VALIDATION_ROWS)
         curve = self._curve(valid.batch[selected], torch.as_tensor(valid.z[selected], dtype=torch.float32))
         best = min(curve, key=lambda point: (point[s.choose], point["k"]))
         self.k, self.width = int(best["k"]), float(best["width"])

@@ -35,9 +35,9 @@ class NCASettings(Residual, Augmented):
     epochs: int = Field(60, ge=1, le=100_000)
     batch: int = Field(512, ge=1, le=2**20)
     blocks: int = Field(1, ge=0, le=100)
-    waves: int = Field(8, ge=0, le=1000)
+    frequencies: int = Field(8, ge=0, le=1000)
     embedding: int = Field(4, ge=1, le=1000)
-    frequency: float = Field(0.05, gt=0, le=1000)
+    frequency_scale: float = Field(0.05, gt=0, le=1000)
     members: int = Field(2, ge=1, le=100)
     """Number of networks, trained in sequence, whose densities are averaged."""
     dimensions: int = Field(32, ge=1, le=2**14)
@@ -56,7 +56,7 @@ class MetricNeighbors(Model):
         "epochs": 10,
         "width": 32,
         "blocks": 1,
-        "waves": 2,
+        "frequencies": 2,
         "embedding": 2,
         "batch": 128,
         "members": 1,
@@ -99,7 +99,7 @@ class MetricNeighbors(Model):
         self.features.fit(self._fluxes)
         self._z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
         self._weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
-        self.rows = some_of(len(rows), s.bank, self.context.seed).to(device)
+        self.rows = random_subset(len(rows), s.bank, self.context.seed).to(device)
         self._bank = self.features(self._fluxes.rows(self.rows))
         self.z, self.log_weight = self._z[self.rows], self._weight[self.rows].log()
         self._label = soft_labels(self.z, self.context.grid, s.smooth)
@@ -119,7 +119,7 @@ class MetricNeighbors(Model):
 
         def loss(network: nn.Module, chosen: Tensor, generator: torch.Generator) -> Tensor:
             rows = chosen[0]
-            drawn = self._fluxes.rows(rows).resampled(s.noise, generator).dropped(s.drop, limits, generator)
+            drawn = self._fluxes.rows(rows).resampled(s.noise, generator).dropped(s.band_dropout, limits, generator)
             others = torch.randperm(len(inputs), generator=generator, device=device)[:among]
             position = network(torch.cat([self.features(drawn), inputs[others]])[None])[0]
             nearness = near(position[: len(rows)].float(), position[len(rows) :].float()) + self._weight[others].log()
@@ -196,7 +196,7 @@ class MetricNeighbors(Model):
             self._banks = [next(applied.outputs(self._bank)).float() for applied in self._applied]
 
 
-def some_of(rows: int, most: int, seed: int) -> Tensor:
+def random_subset(rows: int, most: int, seed: int) -> Tensor:
     """Indices of at most `most` rows in ascending order: all of them, or a random subset."""
     return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 

@@ -1,4 +1,4 @@
-"""An ensemble of residual networks from luptitudes, colors, noise and masks to a density."""
+"""An ensemble of residual networks that predict a density from luptitudes, colors, errors and masks."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.inputs.photometry.synthetic import synthetic_galaxies
 from zmill.models.base import Model
-from zmill.models.knn import JUDGED
+from zmill.models.knn import VALIDATION_ROWS
 from zmill.networks.inference import Applied
 from zmill.networks.losses import density_loss, mean_cde_loss
 from zmill.networks.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
 from zmill.sections import Text
 
-BATCH = 2
-"""Moved galaxies in a step, in batches of training rows: there are enough of them."""
+PRETRAINING_BATCH = 2
+"""Number of rows in a step of pre-training, in units of `batch`."""
 ROWS = 4096
-"""Rows computed at a time, so that activations stay in the processor's cache."""
+"""Number of rows computed at a time, so that activations stay in the processor's cache."""
 
 
 class Augmented(Schedule):
-    """What a network that is told of the noise is trained on, and how."""
+    """Settings of a training with data augmentation, by noise and missing bands."""
 
     epochs: int = Field(40, ge=1, le=100_000)
     batch: int = Field(256, ge=1, le=2**20)
@@ -38,34 +38,36 @@ class Augmented(Schedule):
     weight_decay: float = Field(0.1, ge=0, le=10)
     ema: float = Field(0.998, ge=0, lt=1)
     patience: int = Field(10, ge=1, le=100_000)
-    look_every: int = Field(2, ge=1, le=1000)
+    validate_every: int = Field(2, ge=1, le=1000)
     noise: float = Field(0.5, ge=0, le=10)
-    """Fluxes are drawn again in every step from their errors times this."""
-    drop: float = Field(0.15, ge=0, le=1)
-    """Share of the rows of a step that lose bands."""
+    """Gaussian noise of this many times the errors is added to the fluxes in every step."""
+    band_dropout: float = Field(0.15, ge=0, le=1)
+    """Fraction of the rows of a step from which bands are dropped."""
     smooth: float = Field(0.005, ge=0, le=1)
-    """Standard deviation, in 1 + z, that a label is spread over."""
+    """Standard deviation, in 1 + z, of the Gaussian of a label."""
     crps: float = Field(1.0, ge=0, le=1000)
-    """Weight of the CRPS beside the cross-entropy."""
+    """Weight of the CRPS, which is added to the cross-entropy."""
     extra: tuple[Text, ...] = ()
-    """Inputs beside the photometry: `ebv` or names of the survey's columns.extra."""
+    """Inputs in addition to the photometry: `ebv` or names of the survey's columns.extra."""
 
 
 class ResMLPSettings(Residual, Augmented):
     """Settings of the residual networks."""
 
     members: int = Field(4, ge=1, le=100)
-    """Networks whose densities are averaged; each has its own start, row order and noise."""
-    moved: int = Field(300_000, ge=0, le=10**8)
-    """Galaxies that are made of the training rows, by moving them in redshift, and learned from first, unless there are as many
-    training rows; 0: none. They take the survey's `filters`: without these there are none."""
-    passes: int = Field(5, ge=1, le=100_000)
-    """Passes over them."""
-    epochs_after: int = Field(20, ge=1, le=100_000)
-    """`epochs` and `lr` on the training rows after that."""
-    lr_after: float = Field(1e-3, gt=0, le=10)
-    members_after: int = Field(4, ge=1, le=100)
-    """`members` of networks that are trained on moved galaxies first, or on as many training rows: these differ little."""
+    """Number of networks whose densities are averaged; each has its own initial weights, row order and noise."""
+    synthetic_galaxies: int = Field(300_000, ge=0, le=10**8)
+    """Number of synthetic training galaxies, made from the training rows at other redshifts, for pre-training. There is no
+    pre-training if there are at least as many training rows, if the survey has no `filters`, or if the number is 0."""
+    pretraining_epochs: int = Field(5, ge=1, le=100_000)
+    """Number of epochs of pre-training."""
+    finetuning_epochs: int = Field(20, ge=1, le=100_000)
+    """Largest number of epochs of fine-tuning on the training rows, instead of `epochs`."""
+    finetuning_lr: float = Field(1e-3, gt=0, le=10)
+    """Highest learning rate of fine-tuning, instead of `lr`."""
+    finetuned_members: int = Field(4, ge=1, le=100)
+    """Number of networks, instead of `members`, that are pre-trained and fine-tuned, or trained on at least `synthetic_galaxies` rows.
+    Such networks differ little."""
 
 
 class ResidualEnsemble(Model):
@@ -76,87 +78,95 @@ class ResidualEnsemble(Model):
         "epochs": 10,
         "width": 32,
         "blocks": 1,
-        "waves": 2,
+        "frequencies": 2,
         "embedding": 2,
         "batch": 128,
         "members": 1,
-        "moved": 1000,
-        "passes": 1,
-        "lr_after": 0.004,
+        "synthetic_galaxies": 1000,
+        "pretraining_epochs": 1,
+        "finetuning_lr": 0.004,
     }
     min_train = 200
 
     settings: ResMLPSettings
-    before: dict[str, Tensor] | None = None
-    """Weights of the networks that were pre-trained on moved galaxies; None where none are made."""
-    many: bool = False
-    """Whether there are as many training rows as galaxies would be moved."""
-    spare: int = 0
-    """Further moved galaxies to be made, which the networks are not trained on."""
-    made: Photometry | None = None
-    """These further galaxies; None where none are made."""
+    pretrained: dict[str, Tensor] | None = None
+    """Weights after pre-training; None without pre-training."""
+    many_rows: bool = False
+    """Whether there are at least `synthetic_galaxies` training rows, so that there is no pre-training."""
+    unseen_galaxies: int = 0
+    """Number of further synthetic galaxies to make, which the networks are not trained on."""
+    unseen: Photometry | None = None
+    """These further galaxies; None without pre-training."""
 
     def fit(
         self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
     ) -> dict[str, Any]:
         s, grid = self.settings, self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
-        self.before = self.made = None
-        self.many = len(train) >= s.moved > 0
+        self.pretrained = self.unseen = None
+        self.many_rows = len(train) >= s.synthetic_galaxies > 0
         fluxes = self._prepare(train, device)
-        self.before = self._pretrained(train, device, log)
-        judged = valid.rows(evenly(len(valid), JUDGED))
+        self.pretrained = self._pretrain(train, device, log)
+        judged = valid.rows(evenly(len(valid), VALIDATION_ROWS))
         valid_inputs = self.features(Fluxes.of(judged.batch, s.extra, device))
         valid_z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
 
         def score(network: nn.Module) -> float:
             return mean_cde_loss(grid.normalize(probability(network, valid_inputs)), valid_z, grid)
 
-        facts = self._learn(train, fluxes, score, log)
+        facts = self._fit_rows(train, fluxes, score, log)
         self.epochs = int(facts["best_epoch"])
         return facts
 
     def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
         rows = rows.inside(self.context.grid)
-        self._learn(rows, self._prepare(rows, device), None, log)
+        self._fit_rows(rows, self._prepare(rows, device), None, log)
 
-    def _pretrained(
+    def _pretrain(
         self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]
     ) -> dict[str, Tensor] | None:
-        """Weights of networks that were trained on galaxies made of training rows; None where none are made."""
+        """Train networks on synthetic galaxies, and return their weights; None without pre-training."""
         s, filters = self.settings, self.context.of(PhotometryKind).filters
         unknown = [band for band in self.context.of(PhotometryKind).bands if band not in filters]
-        if self.many or not s.moved:
+        if self.many_rows or not s.synthetic_galaxies:
             return None
         if unknown:
-            log(f"no galaxies are made by moving training rows: the survey's `filters` lack {', '.join(unknown)}")
+            log(f"no pre-training on synthetic galaxies: the survey's `filters` lack {', '.join(unknown)}")
             return None
-        log(f"making {s.moved:,} galaxies of {len(rows):,} by moving them in redshift")
-        made = synthetic_galaxies(rows, self.context, s.moved + self.spare, self.context.seed)
-        self.made, made = made.batch[s.moved :], made.rows(np.arange(s.moved))
-        schedule = s.model_copy(update={"epochs": s.passes, "batch": BATCH * s.batch})
-        self._train(made, Fluxes.of(made.batch, s.extra, device), schedule, None, log, "networks, moved galaxies")
+        log(f"making {s.synthetic_galaxies:,} synthetic training galaxies from {len(rows):,} rows")
+        synthetic = synthetic_galaxies(
+            rows, self.context, s.synthetic_galaxies + self.unseen_galaxies, self.context.seed
+        )
+        self.unseen = synthetic.batch[s.synthetic_galaxies :]
+        synthetic = synthetic.rows(np.arange(s.synthetic_galaxies))
+        schedule = s.model_copy(update={"epochs": s.pretraining_epochs, "batch": PRETRAINING_BATCH * s.batch})
+        self._train(
+            synthetic, Fluxes.of(synthetic.batch, s.extra, device), schedule, None, log, "networks, pre-training"
+        )
         return self.network.state_dict()
 
     def _prepare(self, rows: LabelledBatch, device: torch.device) -> Fluxes:
-        """Fluxes of training rows; the first also scale the inputs."""
+        """Fluxes of training rows. The scaling of the inputs is fitted on them, unless the networks are pre-trained."""
         fluxes = Fluxes.of(rows.batch, self.settings.extra, device)
-        if self.before is None:
+        if self.pretrained is None:
             self.features = Luptitudes(len(self.context.of(PhotometryKind).bands), len(self.settings.extra)).to(device)
             self.features.fit(fluxes)
         return fluxes
 
-    def _learn(
+    def _fit_rows(
         self,
         rows: LabelledBatch,
         fluxes: Fluxes,
         score: Callable[[nn.Module], float] | None,
         log: Callable[[str], None],
     ) -> dict[str, Any]:
-        """Train on training rows, from the pre-trained weights where there are such; without a score for the epochs that one chose."""
+        """Train on training rows, from the pre-trained weights if there are any.
+
+        score : of a network on the validation rows; None: stop after the number of epochs that the validation rows chose.
+        """
         s = self.settings
-        if self.before is not None:
-            s = s.model_copy(update={"epochs": s.epochs_after, "lr": s.lr_after})
+        if self.pretrained is not None:
+            s = s.model_copy(update={"epochs": s.finetuning_epochs, "lr": s.finetuning_lr})
         phase, until = ("networks", None) if score else ("networks, refitted", self.epochs)
         return self._train(rows, fluxes, s, score, log, phase, until)
 
@@ -172,16 +182,16 @@ class ResidualEnsemble(Model):
     ) -> dict[str, Any]:
         grid, seed, device = self.context.grid, self.context.seed, fluxes.flux.device
         torch.manual_seed(seed)
-        enough = self.made is not None or self.many
-        self.network = self._network(s.members_after if enough else s.members).to(device)
-        if self.before is not None:
-            self.network.load_state_dict(self.before)
+        members = s.finetuned_members if self.unseen is not None or self.many_rows else s.members
+        self.network = self._network(members).to(device)
+        if self.pretrained is not None:
+            self.network.load_state_dict(self.pretrained)
         z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
         weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
         limits = fluxes.limits()
 
         def loss(network: nn.Module, chosen: Tensor, generator: torch.Generator) -> Tensor:
-            drawn = fluxes.rows(chosen).resampled(s.noise, generator).dropped(s.drop, limits, generator)
+            drawn = fluxes.rows(chosen).resampled(s.noise, generator).dropped(s.band_dropout, limits, generator)
             logits = network(self.features(drawn)).float()
             return (density_loss(logits, z[chosen], grid, s.smooth, s.crps) * weight[chosen]).mean(-1).sum()
 
@@ -205,7 +215,7 @@ class ResidualEnsemble(Model):
         return self._applied.log_probability(self.features.of(batch, self.settings.extra))
 
     def densities(self, fluxes: Fluxes) -> Tensor:
-        """(n, grid.size) normalised densities of fluxes on the model's device."""
+        """(n, grid.size) normalized densities of fluxes on the model's device."""
         rows, grid = len(fluxes.flux), self.context.grid
         density = torch.empty(rows, grid.size, device=self.device)
         for piece in cache_sized_chunks(rows, ROWS, self.device):
@@ -230,7 +240,7 @@ class ResidualEnsemble(Model):
 
 
 def probability(network: nn.Module, inputs: Tensor) -> Tensor:
-    """(n, size): softmax of every member's answer to the same inputs (n, inputs), averaged."""
+    """(n, size): mean over the members of the softmax of their outputs for the same inputs (n, inputs)."""
     assert isinstance(network, ResidualMLP)
     return network(inputs.expand(network.members, *inputs.shape)).float().softmax(-1).mean(0)
 

@@ -21,12 +21,12 @@ class Callback:
     earlier_seconds: float = 0.0
     """Training time in seconds of the killed jobs that this one resumes."""
 
-    def look(self, phase: str, epoch: int, score: float) -> None:
+    def validated(self, phase: str, epoch: int, score: float) -> None:
         """Receive the score on the validation rows after an epoch; smaller is better. An exception ends the training."""
 
-    def keep(self, phase: str, state: Callable[[], State], ended: bool = False) -> None:
+    def save(self, phase: str, state: Callable[[], State], ended: bool = False) -> None:
         """Save the state of a phase, after every epoch and at its end, from which it can be resumed."""
 
-    def kept(self, phase: str) -> State | None:
+    def saved(self, phase: str) -> State | None:
         """The last saved state of a phase; None if the phase starts from the beginning."""
         return None

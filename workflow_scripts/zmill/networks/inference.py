@@ -1,4 +1,4 @@
-"""Inference of trained networks, in few passes; residual networks use the narrowest numbers that the device multiplies fast."""
+"""Inference of trained networks, in few operations; residual networks use the narrowest number format that the device multiplies fast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zmill.networks.device import multiplies_bfloat16, multiplies_int8
-from zmill.networks.network import FullyConnected, Linear, ResidualMLP, Waves
+from zmill.networks.network import FullyConnected, Linear, PeriodicEmbedding, ResidualMLP
 from zmill.networks.onednn import QuantizedLayer, linear_relu, multiplies_integers
 
 Range: TypeAlias = tuple[float, float]
@@ -39,7 +39,7 @@ class Applied:
         if network.members > 1 or not (multiplies_int8(device) and multiplies_integers()):
             ranges = None
         self.dtype = torch.bfloat16 if ranges is None and multiplies_bfloat16(device) else torch.float32
-        self.waved, self.size = network.waved, network.head.weight.shape[-1]
+        self.embedded, self.size = network.embedded, network.head.weight.shape[-1]
 
         def layers(linear: nn.Module) -> list[Layer]:
             assert isinstance(linear, Linear)
@@ -47,9 +47,11 @@ class Applied:
             return [(w.T.contiguous(), b[0]) for w, b in zip(weight, bias, strict=True)]
 
         embeddings = (
-            [None] * network.members if network.waves is None else _embedding_products(network.waves, self.dtype)
+            [None] * network.members
+            if network.embedding is None
+            else _embedding_products(network.embedding, self.dtype)
         )
-        mixed = 0 if network.waves is None else network.waves.bias.shape[-1]
+        mixed = 0 if network.embedding is None else network.embedding.bias.shape[-1]
         stem = layers(network.stem)
         if self.dtype == torch.bfloat16:
             stem = [(torch.cat([w[:, : w.shape[1] - mixed], w], 1), b) for w, b in stem]
@@ -69,7 +71,7 @@ class Applied:
             inputs = list(given)
             if embedding is not None:
                 frequency, mix = embedding
-                phase = x[:, : self.waved] @ frequency
+                phase = x[:, : self.embedded] @ frequency
                 both = torch.cat([phase.sin(), phase.cos_()], 1).to(self.dtype)
                 inputs.append(linear_relu(both, *mix))
             h = linear_relu(torch.cat(inputs, 1) if len(inputs) > 1 else x, *stem)
@@ -123,7 +125,7 @@ class _Quantized:
         self._pairs = list(zip(hidden[::2], hidden[1::2], strict=True))
 
     def __call__(self, h: Tensor) -> Tensor:
-        """(n, width) behind the stem -> (n, outputs)."""
+        """(n, width) outputs of the stem -> (n, outputs)."""
         for number, (first, second) in enumerate(self._pairs, 1):
             inner = first(first.quantized(h), following=second)
             h = second(inner, to=h, following=self._head if number == len(self._pairs) else None)
@@ -138,7 +140,7 @@ def ranges_of(network: ResidualMLP, x: Tensor) -> list[Range]:
     """
     found: list[Range] = []
 
-    def look(_: nn.Module, given: tuple[Tensor]) -> None:
+    def record(_: nn.Module, given: tuple[Tensor]) -> None:
         numbers = given[0].flatten()
         beyond = max(1, int(BEYOND * len(numbers)))
         lowest, highest = (numbers.topk(beyond, largest=largest).values[-1] for largest in (False, True))
@@ -146,7 +148,7 @@ def ranges_of(network: ResidualMLP, x: Tensor) -> list[Range]:
 
     pairs = zip(network.first, network.second, strict=True)
     layers = [*(layer for pair in pairs for layer in pair), network.head]
-    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(record) for layer in layers]
     network(x)
     for hook in hooks:
         hook.remove()
@@ -159,11 +161,11 @@ def _widened(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return functional.pad(weight, (0, 0, 0, more)), functional.pad(bias, (0, more))
 
 
-def _embedding_products(waves: Waves, dtype: torch.dtype) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
+def _embedding_products(embedding: PeriodicEmbedding, dtype: torch.dtype) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
     """The periodic embedding of each member as two matrix products: inputs to phases, and sines and cosines to outputs, with bias."""
     found = []
     for frequency, weight, bias in zip(
-        waves.frequency.detach(), waves.weight.detach(), waves.bias.detach(), strict=True
+        embedding.frequency.detach(), embedding.weight.detach(), embedding.bias.detach(), strict=True
     ):
         sines, cosines = weight.chunk(2, dim=1)
         mix = torch.cat([torch.block_diag(*sines), torch.block_diag(*cosines)])

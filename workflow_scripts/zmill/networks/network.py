@@ -1,4 +1,4 @@
-"""Networks whose members are trained side by side as one batched matrix product, and the loop that trains them."""
+"""Networks whose members are trained together in batched matrix products, and the training loop."""
 
 from __future__ import annotations
 
@@ -21,59 +21,59 @@ from zmill.networks.parallel import CPU_LANES, lanes
 from zmill.sections import Section
 
 AVERAGE = 0.99
-"""Decay of the running average of the weights where no score picks the best of them: the last step alone may be a bad one."""
+"""Decay of the running average of the weights in a training without validation score, where the weights of the last step are noisy."""
 LOG_EVERY = 5.0
-"""Seconds between two epochs that are logged, at least."""
+"""Least time in seconds between two epochs that are logged."""
 Loss: TypeAlias = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 
 
 class TrainingError(RuntimeError):
-    """Training went wrong: the message says where and what to change."""
+    """A training failed. The message names the place and what to change."""
 
 
 class Schedule(Section):
-    """How a network is trained."""
+    """Settings of the training of a network."""
 
     epochs: int = Field(100, ge=1, le=100_000)
-    """Most passes over the training rows."""
+    """Largest number of epochs."""
     most_rows: int = Field(10_000_000, ge=1, le=10**12)
-    """Most rows that are seen, passes times training rows: of more rows there are fewer passes, at least one."""
+    """Largest number of epochs times training rows: for more rows there are fewer epochs, at least one."""
     batch: int = Field(256, ge=1, le=2**20)
-    """Rows in one step."""
+    """Number of rows in a step."""
     lr: float = Field(1e-3, gt=0, le=10)
     """Highest learning rate."""
     one_cycle: bool = True
-    """Learning rate rising over the first tenth and falling to nothing along a cosine; else constant."""
+    """Whether the learning rate rises over the first tenth of the steps and then falls to zero along a cosine; otherwise it is constant."""
     weight_decay: float = Field(0.0, ge=0, le=10)
     ema: float = Field(0.0, ge=0, lt=1)
-    """Decay of the running average of the weights that is judged and kept; 0: the weights themselves."""
+    """Decay of the running average of the weights, which is validated and kept; 0: the weights themselves are."""
     patience: int = Field(20, ge=1, le=100_000)
-    """Looks at the validation rows without a better score before training stops."""
+    """Number of validations without a better score after which the training stops."""
     amp: bool = True
-    """Products in bfloat16 where the device has instructions for them; the weights stay in float32."""
-    look_every: int = Field(1, ge=1, le=1000)
-    """Epochs between two looks at the validation rows."""
+    """Whether products are computed in bfloat16 if the device has instructions for them; weights stay in float32."""
+    validate_every: int = Field(1, ge=1, le=1000)
+    """Number of epochs between two validations."""
 
-    def passes_over(self, rows: int) -> int:
-        """Most passes over so many training rows."""
+    def epochs_for(self, rows: int) -> int:
+        """Largest number of epochs for a number of training rows."""
         return min(self.epochs, max(1, self.most_rows // rows))
 
 
 class Residual(Section):
-    """Shape of a residual network."""
+    """Settings of the architecture of a residual network."""
 
     width: int = Field(256, ge=8, le=2**14)
-    """Numbers in each layer."""
+    """Number of units in each layer."""
     blocks: int = Field(3, ge=0, le=100)
-    """Residual blocks of two layers."""
+    """Number of residual blocks of two layers."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of a block's inner numbers that a training step leaves out."""
-    waves: int = Field(16, ge=0, le=1000)
-    """Sines, and as many cosines, that each luptitude and color is given as beside itself; 0: none."""
+    """Fraction of the inner units of a block that a training step drops."""
+    frequencies: int = Field(16, ge=0, le=1000)
+    """Number of frequencies of the periodic embedding of each luptitude and color; 0: no embedding."""
     embedding: int = Field(8, ge=1, le=1000)
-    """Numbers that the waves of one input become."""
-    frequency: float = Field(0.1, gt=0, le=1000)
-    """Standard deviation of the waves' first frequencies, in periods per standard deviation of the input."""
+    """Number of outputs of the periodic embedding of one input."""
+    frequency_scale: float = Field(0.1, gt=0, le=1000)
+    """Standard deviation of the initial frequencies, in periods per standard deviation of the input."""
 
 
 class Linear(nn.Module):
@@ -108,42 +108,46 @@ class FullyConnected(nn.Module):
         return self.head(x)
 
 
-class Waves(nn.Module):
-    """Numbers as sines and cosines of learned frequencies, then a linear layer with ReLU of their own each.
+class PeriodicEmbedding(nn.Module):
+    """Sines and cosines of each input at learned frequencies, followed by a linear layer and ReLU of its own.
 
-    Redshift is a rapidly varying function of color, which a network of ReLU alone learns slowly (Gorishniy, Rubachev &
-    Babenko 2022, eq. 2, "PLR").
+    Redshift varies rapidly with color, and a network of ReLU alone learns such functions slowly (Gorishniy, Rubachev & Babenko
+    2022, eq. 2, "PLR").
     """
 
     def __init__(self, members: int, settings: Residual, values: int) -> None:
         super().__init__()
-        frequencies, numbers = settings.waves, settings.embedding
-        self.frequency = nn.Parameter(settings.frequency * torch.randn(members, 1, values, frequencies))
+        frequencies, outputs = settings.frequencies, settings.embedding
+        self.frequency = nn.Parameter(settings.frequency_scale * torch.randn(members, 1, values, frequencies))
         bound = math.sqrt(1.5 / frequencies)
-        self.weight = nn.Parameter(torch.empty(members, values, 2 * frequencies, numbers).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(members, 1, values * numbers))
+        self.weight = nn.Parameter(torch.empty(members, values, 2 * frequencies, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(members, 1, values * outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(members, n, values) -> (members, n, values * numbers)."""
+        """(members, n, values) -> (members, n, values * outputs)."""
         phase = (2 * math.pi) * self.frequency * x[..., None]
-        waves = torch.cat([phase.sin(), phase.cos()], -1)  # (members, n, values, 2 * frequencies)
-        mixed = torch.einsum("mnvf,mvfd->mnvd", waves, self.weight.to(waves.dtype))
+        periodic = torch.cat([phase.sin(), phase.cos()], -1)  # (members, n, values, 2 * frequencies)
+        mixed = torch.einsum("mnvf,mvfd->mnvd", periodic, self.weight.to(periodic.dtype))
         return functional.relu(mixed.flatten(2) + self.bias)
 
 
 class ResidualMLP(nn.Module):
-    """Residual blocks x + W2 relu(W1 x) between a linear stem and a linear head; the first inputs also as waves.
+    """Residual blocks x + W2 relu(W1 x) between a linear stem and a linear head; the first inputs have a periodic embedding.
 
-    The second matrix of a block starts at zero, so that the untrained network is shallow and depth needs no
-    normalisation layers, which would cost more than the products when a survey is predicted.
+    The second matrix of a block is initialized to zero, so that the untrained network is shallow and needs no normalization
+    layers. These would cost more than the matrix products when a survey is predicted.
+
+    Parameters
+    ----------
+    embedded : number of inputs, the first ones, that have a periodic embedding.
     """
 
-    def __init__(self, members: int, inputs: int, waved: int, outputs: int, settings: Residual) -> None:
+    def __init__(self, members: int, inputs: int, embedded: int, outputs: int, settings: Residual) -> None:
         super().__init__()
-        self.members, self.waved = members, waved
+        self.members, self.embedded = members, embedded
         width, blocks = settings.width, settings.blocks
-        self.waves = Waves(members, settings, waved) if settings.waves else None
-        self.stem = Linear(members, inputs + (waved * settings.embedding if settings.waves else 0), width)
+        self.embedding = PeriodicEmbedding(members, settings, embedded) if settings.frequencies else None
+        self.stem = Linear(members, inputs + (embedded * settings.embedding if settings.frequencies else 0), width)
         self.first = nn.ModuleList(Linear(members, width, width) for _ in range(blocks))
         self.second = nn.ModuleList(Linear(members, width, width, gain=0.0) for _ in range(blocks))
         self.head = Linear(members, width, outputs, gain=0.1)
@@ -151,8 +155,8 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(members, n, inputs) -> (members, n, outputs)."""
-        if self.waves is not None:
-            x = torch.cat([x, self.waves(x[..., : self.waved])], -1)
+        if self.embedding is not None:
+            x = torch.cat([x, self.embedding(x[..., : self.embedded])], -1)
         x = functional.relu(self.stem(x))
         for first, second in zip(self.first, self.second, strict=True):
             inner = functional.relu(first(x))
@@ -175,12 +179,12 @@ def load_tensors(tensors: dict[str, Tensor], **modules: nn.Module) -> None:
 
 
 def adamw(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
-    """AdamW, all parameters in one step."""
+    """The fused AdamW optimizer of all parameters."""
     return torch.optim.AdamW(parameters, schedule.lr, weight_decay=schedule.weight_decay, fused=True)
 
 
 class _Training:
-    """All that changes while a network is trained: what its result depends on from here."""
+    """The state of a training: everything that changes in it and that its result depends on."""
 
     def __init__(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, ema: bool, generators: dict[str, torch.Generator]
@@ -192,17 +196,17 @@ class _Training:
         self.history: list[dict[str, Any]] = []
         self.ended = False
 
-    def judge(self, loss: float, score: float) -> None:
-        """Take the mean loss of an epoch and the validation score after it."""
-        told = round(score, 6) if math.isfinite(score) else None
-        self.history.append({"epoch": self.epoch, "loss": round(loss, 6), "score": told})
+    def record(self, loss: float, score: float) -> None:
+        """Record the mean loss of an epoch and the validation score after it."""
+        rounded = round(score, 6) if math.isfinite(score) else None
+        self.history.append({"epoch": self.epoch, "loss": round(loss, 6), "score": rounded})
         self.unimproved += 1
         if score < self.best:
             self.best, self.best_epoch, self.unimproved = score, self.epoch, 0
             self.best_state = copy.deepcopy(self.average.state_dict())
 
     def state(self) -> State:
-        """All of it, on whatever device it is and not copied; of a training that has ended, what came out."""
+        """The tensors, not copied and on their device, and a JSON-ready dictionary; for a training that has ended, its result only."""
         parts = {"best": self.best_state, "random": {n: g.get_state() for n, g in self.generators.items()}}
         if not self.ended:
             parts["network"] = self.network.state_dict()
@@ -253,24 +257,24 @@ def train(
     until: int | None = None,
     parallel: bool = False,
 ) -> dict[str, Any]:
-    """Train in place; the network ends with the weights that scored best on the validation rows.
+    """Train a network in place; it ends with the weights of the best validation score.
 
-    A training that goes on from what `callback` kept of it ends as if it had never been interrupted: the same weights to
-    the bit.
+    A training that resumes from the state that `callback` saved ends with bit-identical weights to one without interruption.
 
     Parameters
     ----------
-    network : with parameters of `members` members along their first axis.
-    rows : number of training rows, all of them on the network's device.
-    loss : of the network, row numbers (members, batch) and a generator of the random numbers that it draws: the mean loss of each
-        member, summed.
-    score : of a network, smaller is better, on the validation rows; None: the average of the last weights is kept.
-    optimizer_of : the optimizer of given parameters.
-    callback : is shown every score, and keeps what a killed job goes on from.
+    network : parameters have the `members` members along their first axis.
+    rows : number of training rows, which are on the network's device.
+    loss : function of the network, row indices (members, batch) and a random generator; returns the sum over members of their
+        mean loss.
+    score : function of a network that returns its score on the validation rows, smaller is better; None: the running average of
+        the last weights is kept.
+    optimizer_of : function that makes the optimizer of given parameters.
+    callback : receives every score, and saves the state from which a killed job resumes.
     phase : name of this training among those of its model.
-    until : epoch after which to stop, the learning rate being that of the whole schedule.
-    parallel : on a CPU, compute the gradients of each step in lanes, a part of its rows in each: for steps of some milliseconds.
-        The result depends on the number of lanes, which is fixed, and not on the number of cores.
+    until : epoch after which to stop; the learning rate still follows the full schedule.
+    parallel : on a CPU, whether the rows of each step are divided among lanes (`zmill.networks.parallel`), for steps of some
+        milliseconds. The result depends on the number of lanes, which is fixed, and not on the number of cores.
 
     Returns
     -------
@@ -285,28 +289,28 @@ def train(
     device = next(network.parameters()).device
     batch = min(schedule.batch, rows)
     steps = rows // batch
-    epochs = schedule.passes_over(rows)
+    epochs = schedule.epochs_for(rows)
     total = epochs * steps
     last = min(epochs, until or epochs)
     amp = schedule.amp and multiplies_bfloat16(device)
     parameters = list(network.parameters())
     optimizer = optimizer_of(parameters, schedule)
     decay = schedule.ema or (AVERAGE if score is None else 0.0)
-    # Torch's own generator, which dropout draws from, would give lanes their numbers in any order.
+    # Dropout draws from torch's global generator, from which concurrent lanes would draw in any order.
     one = not parallel or bool(getattr(schedule, "dropout", 0.0))
     with lanes(device, 1 if one else CPU_LANES) as ways:
         generators = [torch.Generator(device).manual_seed(seed + number) for number in range(1 + ways.count)]
         order_of, *drawing = generators
-        now = _Training(network, optimizer, decay > 0, _named(generators, device))
-        kept = callback.kept(phase)
-        if kept is not None:
-            now.restore(*kept)
-            log(f"{phase}: going on after epoch {now.epoch} of at most {epochs}, where an earlier job was stopped")
+        training = _Training(network, optimizer, decay > 0, _named(generators, device))
+        saved = callback.saved(phase)
+        if saved is not None:
+            training.restore(*saved)
+            log(f"{phase}: resuming after epoch {training.epoch} of at most {epochs}, where an earlier job was stopped")
         if epochs < schedule.epochs:
             log(
-                f"{phase}: {epochs} passes over {rows:,} rows in place of {schedule.epochs}: most_rows is {schedule.most_rows:,}"
+                f"{phase}: {epochs} epochs of {rows:,} rows instead of {schedule.epochs}, because most_rows is {schedule.most_rows:,}"
             )
-        clock = _Clock(now.epoch, last)
+        clock = _Clock(training.epoch, last)
 
         def gradients(part: tuple[Tensor, torch.Generator]) -> tuple[Tensor, tuple[Tensor, ...]]:
             chosen, generator = part
@@ -315,76 +319,76 @@ def train(
             found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
             return value.detach(), found
 
-        while not now.ended:
-            now.epoch += 1
+        while not training.ended:
+            training.epoch += 1
             network.train()
             order = torch.stack([torch.randperm(rows, generator=order_of, device=device) for _ in range(members)])
             running = torch.zeros((), device=device)
-            for place in range(steps):
+            for step in range(steps):
                 if schedule.one_cycle:
                     for group in optimizer.param_groups:
-                        group["lr"] = schedule.lr * _one_cycle(now.step / total)
-                chosen = order[:, place * batch : (place + 1) * batch]
+                        group["lr"] = schedule.lr * _one_cycle(training.step / total)
+                chosen = order[:, step * batch : (step + 1) * batch]
                 (value, found), *others = ways.map(
                     gradients, list(zip(chosen.chunk(ways.count, 1), drawing, strict=False))
                 )
-                for more, further in others:
-                    value += more
-                    torch._foreach_add_(found, further)
+                for other_value, other_gradients in others:
+                    value += other_value
+                    torch._foreach_add_(found, other_gradients)
                 for parameter, gradient in zip(parameters, found, strict=True):
                     parameter.grad = gradient
                 optimizer.step()
-                now.step += 1
+                training.step += 1
                 running += value
                 if decay:
-                    weight = 1 - min(decay, (1 + now.step) / (10 + now.step))
+                    weight = 1 - min(decay, (1 + training.step) / (10 + training.step))
                     with torch.no_grad():
-                        torch._foreach_lerp_(list(now.average.parameters()), list(network.parameters()), weight)
+                        torch._foreach_lerp_(list(training.average.parameters()), list(network.parameters()), weight)
             mean_loss = float(running) / steps / members
             if not math.isfinite(mean_loss):
                 raise TrainingError(
-                    f"the loss became {mean_loss} in epoch {now.epoch} of {epochs} (learning rate {schedule.lr:g}, "
+                    f"the loss became {mean_loss} in epoch {training.epoch} of {epochs} (learning rate {schedule.lr:g}, "
                     f"batch {batch}): lower the learning rate of this model in config.yaml, or scale its inputs"
                 )
-            now.ended = now.epoch == last
-            line = f"{phase}: epoch {now.epoch} of {last}: loss {mean_loss:.5g}"
-            if score is not None and (now.ended or now.epoch % schedule.look_every == 0):
-                now.average.eval()
+            training.ended = training.epoch == last
+            line = f"{phase}: epoch {training.epoch} of {last}: loss {mean_loss:.5g}"
+            if score is not None and (training.ended or training.epoch % schedule.validate_every == 0):
+                training.average.eval()
                 with torch.inference_mode():
-                    judged = score(now.average)
-                now.judge(mean_loss, judged)
-                line += f", validation {judged:.5g}, best {now.best:.5g} in epoch {now.best_epoch}"
-                callback.look(phase, now.epoch, judged)
-                if now.unimproved >= schedule.patience:
-                    line += ": the last, for none was better since"
-                    now.ended = True
-            if clock.due(now.epoch) or now.ended:
-                log(line + ("" if now.ended else clock.left(now.epoch)))
+                    validation = score(training.average)
+                training.record(mean_loss, validation)
+                line += f", validation {validation:.5g}, best {training.best:.5g} in epoch {training.best_epoch}"
+                callback.validated(phase, training.epoch, validation)
+                if training.unimproved >= schedule.patience:
+                    line += ": stopping, because the validation score no longer improves"
+                    training.ended = True
+            if clock.logs(training.epoch) or training.ended:
+                log(line + ("" if training.ended else clock.left(training.epoch)))
             if score is None:
-                if now.ended:
-                    now.best_state = now.average.state_dict()
-            elif now.ended and not math.isfinite(now.best):
+                if training.ended:
+                    training.best_state = training.average.state_dict()
+            elif training.ended and not math.isfinite(training.best):
                 raise TrainingError(
                     "the validation score was never finite: lower the learning rate, or scale the inputs"
                 )
-            callback.keep(phase, now.state, now.ended)
-    network.load_state_dict(now.best_state)
+            callback.save(phase, training.state, training.ended)
+    network.load_state_dict(training.best_state)
     network.eval()
-    return {"history": now.history, "best_epoch": now.best_epoch, "best_score": now.best}
+    return {"history": training.history, "best_epoch": training.best_epoch, "best_score": training.best}
 
 
 class _Clock:
-    """When to log an epoch, and how long the others will take.
+    """Decides which epochs are logged, and estimates the time left.
 
-    first, last : epochs that are done already, and in all.
+    first, last : number of epochs that an earlier job completed, and of all epochs.
     """
 
     def __init__(self, first: int, last: int) -> None:
         self._first, self._last = first, last
         self._started = self._logged = time.monotonic()
 
-    def due(self, epoch: int) -> bool:
-        """After the first epoch, and then every few seconds."""
+    def logs(self, epoch: int) -> bool:
+        """Whether to log an epoch: the first, and then one every few seconds."""
         now = time.monotonic()
         if epoch > self._first + 1 and now - self._logged < LOG_EVERY:
             return False
@@ -392,13 +396,13 @@ class _Clock:
         return True
 
     def left(self, epoch: int) -> str:
-        """What to add to a line of the log: at most so many seconds are left, by those that epochs have taken."""
+        """Text of the largest time left, from the mean time of an epoch so far."""
         each = (time.monotonic() - self._started) / (epoch - self._first)
         return f", {each * (self._last - epoch):.0f} s left"
 
 
 def _named(generators: Sequence[torch.Generator], device: torch.device) -> dict[str, torch.Generator]:
-    """The given generators and those that torch draws from itself (dropout), by name."""
+    """The given generators and the global ones of torch (for dropout), by name."""
     every = {str(number): generator for number, generator in enumerate(generators)}
     every["cpu"] = torch.default_generator
     if device.type == "cuda":
@@ -407,7 +411,7 @@ def _named(generators: Sequence[torch.Generator], device: torch.device) -> dict[
 
 
 def _one_cycle(progress: float) -> float:
-    """Share of the highest learning rate after a share of the steps."""
+    """Learning rate as a fraction of the highest, after a fraction of the steps."""
     rise = 0.1
     if progress < rise:
         return 0.04 + 0.96 * progress / rise

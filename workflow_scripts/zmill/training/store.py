@@ -188,7 +188,7 @@ class Checkpoint(Callback):
         if path.is_file():
             self._read()
 
-    def keep(self, phase: str, state: Callable[[], State], ended: bool = False) -> None:
+    def save(self, phase: str, state: Callable[[], State], ended: bool = False) -> None:
         overdue = time.monotonic() - self._written >= self.every
         if not overdue and not ended:
             return
@@ -197,7 +197,7 @@ class Checkpoint(Callback):
         if overdue:
             self._write()
 
-    def kept(self, phase: str) -> State | None:
+    def saved(self, phase: str) -> State | None:
         return self._phases.get(phase)
 
     def remove(self) -> None:

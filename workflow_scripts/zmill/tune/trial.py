@@ -94,7 +94,7 @@ class TrialCheckpoint(store.Checkpoint):
         self.trial = trial
         self._reported = set(trial.study.trials[trial.number].intermediate_values) if trial else set()
 
-    def look(self, phase: str, epoch: int, score: float) -> None:
+    def validated(self, phase: str, epoch: int, score: float) -> None:
         if self.trial is None or not math.isfinite(score) or any(other != phase for other in self._phases):
             return
         if epoch not in self._reported:  # else reported by a job that was killed after its last checkpoint
