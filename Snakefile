@@ -18,7 +18,7 @@ from zmill.workflow.job import failed
 from zmill.workflow.patches import (
     allow_outputs_older_than_inputs,
     collect_garbage_less_often,
-    decide_by_records,
+    plan_by_records,
 )
 from zmill.workflow.waiting import sleep_while_waiting
 from zmill.workflow.warning import collect
@@ -58,8 +58,8 @@ if workflow.modifier.modify_path(RESULTS) != RESULTS:
     )
 
 
-# All that reads catalogues comes with `mend`, which only a run that begins needs.
-decide_by_records(RESULTS, lambda results: import_module("zmill.mend").mend(results))
+# `mend` imports the readers of catalogues, which only a run that begins needs.
+plan_by_records(RESULTS, lambda results: import_module("zmill.mend").mend(results))
 # The retrain check; as an `ancient` input, it makes Snakemake reconsider a job once the check is done.
 TRAINING = [] if survey.tables else ancient(f"{RESULTS}/training.json")
 

@@ -1,13 +1,13 @@
 from zmill.workflow.dates import period
 
-# Which files of label sources were read.
+# The files of label sources that were read.
 READ = f"{RESULTS}/progress/sources/labels.json"
-# Until when the answers of services are young enough.
-ASKED = f"{RESULTS}/progress/sources/services.json"
+# The date until which answers of services are recent enough.
+SERVICES = f"{RESULTS}/progress/sources/services.json"
 
 
 rule labels:
-    """Spectroscopic redshifts of all sources, judged on one scale and merged."""
+    """Spectroscopic redshifts of all sources, with qualities on one scale, merged."""
     message:
         "Merging spectroscopic redshifts"
     input:
@@ -21,8 +21,8 @@ rule labels:
         conflicts=f"{RESULTS}/rejected/specz_conflicts.parquet",
     params:
         content=lambda wildcards: content_of(SOURCES.labels, Path(READ)),
-        period=lambda wildcards: period(Path(ASKED)),
-        asked=ASKED,
+        period=lambda wildcards: period(Path(SERVICES)),
+        services=SERVICES,
         manifest=READ,
         sources=[dump(source) for source in survey.labels],
         labels=dump(settings.labels),

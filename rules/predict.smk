@@ -16,7 +16,7 @@ checkpoint champion:
         results=subpath(output[0], parent=True),
         metric=settings.select.metric,
         margin=settings.refresh.margin,
-        asked={
+        requested={
             "models": {name: dump(model) for name, model in settings.models.items()},
             "sample": SAMPLE_SETTINGS,
             "grid": dump(survey.redshift_grid),
@@ -57,7 +57,7 @@ rule predict_shard:
         results=subpath(output[0], ancestor=3),
         inputs=INPUTS_OF_ROWS,
         predict=dump(settings.predict),
-        meaning=assign.SCHEMA_VERSION,
+        schema_version=assign.SCHEMA_VERSION,
     log:
         f"{LOGS}/predict_shard/{{shard}}.log",
     benchmark:

@@ -212,7 +212,7 @@ def test_few_blocks_give_no_interval() -> None:
     assert low < high
 
 
-def test_whole_blocks_are_drawn_in_the_order_of_their_rows() -> None:
+def test_complete_blocks_are_drawn_in_the_order_of_their_rows() -> None:
     blocks = np.array([7, 3, 3, 9, 7, 7, 1, 4])
     drawn: list[np.ndarray] = []
 

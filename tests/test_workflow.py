@@ -64,7 +64,7 @@ def test_a_wrong_setting_stops_the_run_before_any_job(tmp_path: Path, config: di
     assert "Traceback" not in answer.stderr
 
 
-def test_a_search_of_no_model_is_said(tmp_path: Path) -> None:
+def test_a_search_of_no_model_is_refused(tmp_path: Path) -> None:
     prepare(tmp_path)
     answer = snakemake(tmp_path, "tune", "--cores", "1", "--dry-run")
     assert answer.returncode != 0
@@ -115,7 +115,7 @@ def test_a_wrong_survey_definition_stops_the_run_before_any_job(tmp_path: Path, 
     assert "Traceback" not in answer.stderr
 
 
-def test_too_few_labels_are_said_before_any_job(tmp_path: Path) -> None:
+def test_too_few_labels_are_refused_before_any_job(tmp_path: Path) -> None:
     own_survey(tmp_path)
     answer = snakemake(tmp_path, "--cores", "1")
     assert answer.returncode != 0
@@ -123,7 +123,7 @@ def test_too_few_labels_are_said_before_any_job(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
-def test_a_survey_without_a_row_is_said_before_any_job(tmp_path: Path) -> None:
+def test_a_survey_without_rows_is_refused_before_any_job(tmp_path: Path) -> None:
     own_survey(tmp_path)
     (tmp_path / "mine.csv").write_text("id,ra,dec,mag_g,mag_r\n")
     answer = snakemake(tmp_path, "--cores", "1")
@@ -133,7 +133,7 @@ def test_a_survey_without_a_row_is_said_before_any_job(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
-def test_positions_that_are_no_numbers_are_said_before_any_job(tmp_path: Path) -> None:
+def test_positions_that_are_no_numbers_are_refused_before_any_job(tmp_path: Path) -> None:
     own_survey(tmp_path)
     (tmp_path / "mine.csv").write_text("id,ra,dec,mag_g,mag_r\n1,10:20:30,0,20,19\n")
     answer = snakemake(tmp_path, "--cores", "1", "--dry-run")
@@ -142,7 +142,7 @@ def test_positions_that_are_no_numbers_are_said_before_any_job(tmp_path: Path) -
     assert "Traceback" not in answer.stderr
 
 
-def test_labels_elsewhere_on_the_sky_are_said_with_both_footprints_before_any_job(tmp_path: Path) -> None:
+def test_labels_elsewhere_on_the_sky_are_refused_with_both_footprints_before_any_job(tmp_path: Path) -> None:
     own_survey(tmp_path)
     (tmp_path / "spectra.csv").write_text("ra,dec,z\n200,40,0.1\n")
     answer = snakemake(tmp_path, "--cores", "1")
@@ -199,7 +199,7 @@ def whole(catalog: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 @pytest.mark.workflow
-def test_every_row_of_the_survey_has_a_photoz_in_its_place(sky: Path) -> None:
+def test_every_row_of_the_survey_has_a_photoz_in_the_same_order(sky: Path) -> None:
     survey, photoz = whole(sky / "survey", ["object_id"]), whole(sky / "current" / "photoz")
     assert len(hats.partitions(sky / "survey")) > 2
     assert survey["object_id"].equals(photoz["object_id"])

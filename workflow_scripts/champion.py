@@ -20,7 +20,7 @@ with job(snakemake):
         pq.read_table(snakemake.input.test),
         snakemake.params.metric,
         snakemake.params.margin,
-        snakemake.params.asked,
+        snakemake.params.requested,
         snakemake.params.block_order,
     )
     with atomic_write(snakemake.output[0]) as temporary:

@@ -1,4 +1,4 @@
-"""Spectroscopic redshifts of all sources go in; one catalogue (HATS), what was rejected, and the counts come out."""
+"""Merge spectroscopic redshifts of all sources into one HATS catalogue, with rejected entries and counts."""
 
 from pathlib import Path
 
@@ -21,4 +21,4 @@ with job(snakemake):
         Path(snakemake.output.counts).parents[1],
     )
     sources.keep(looked, manifest)
-    write_json(snakemake.params.asked, {"period": snakemake.params.period, **facts["answers"]})
+    write_json(snakemake.params.services, {"period": snakemake.params.period, **facts["answers"]})

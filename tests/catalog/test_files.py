@@ -88,7 +88,7 @@ def test_a_check_file_tells_the_file_from_any_other(tmp_path: Path) -> None:
         fault(path)
 
 
-def test_a_write_that_is_killed_leaves_a_file_that_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_write_leaves_a_complete_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At every step that changes the disk: the file is the old one or the new one, and its check file says so."""
     path = tmp_path / "x.csv"
 

@@ -103,7 +103,7 @@ def test_an_empty_catalogue_and_an_unfinished_one_are_refused(tmp_path: Path) ->
         hats.partitions(tmp_path)
 
 
-def test_whole_keeps_the_old_file_when_the_new_one_fails(tmp_path: Path) -> None:
+def test_an_atomic_write_keeps_the_old_file_when_the_new_one_fails(tmp_path: Path) -> None:
     path = tmp_path / "facts.json"
     write_json(path, {"old": 1})
     with pytest.raises(ValueError, match="JSON"):

@@ -51,9 +51,7 @@ def test_only_content_counts_and_bytes_are_read_only_where_a_file_looks_differen
     assert sources.digest(files, manifest, tmp_path) != first
 
 
-def test_the_folder_of_the_files_may_be_named_otherwise_and_moved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_folder_of_the_files_may_be_renamed_and_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, manifest = three(tmp_path)
     first = sources.digest(files, manifest, tmp_path)
     monkeypatch.chdir(tmp_path)

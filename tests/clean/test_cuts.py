@@ -58,12 +58,12 @@ def test_batches_and_tables_give_the_same() -> None:
 
 
 @pytest.mark.parametrize("values", [{"column": "kind", "min": 1}, {"column": "kind", "equals": [1]}])
-def test_numbers_asked_of_text(values: dict) -> None:
+def test_numeric_cuts_on_text(values: dict) -> None:
     with pytest.raises(ConfigError, match="'kind' holds text"):
         failed(ROWS, {"odd": cut(**values)})
 
 
-def test_text_asked_of_numbers() -> None:
+def test_text_cuts_on_numbers() -> None:
     with pytest.raises(ConfigError, match="'size' holds numbers"):
         failed(ROWS, {"odd": cut(column="size", equals=["large"])})
 

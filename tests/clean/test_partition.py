@@ -72,7 +72,7 @@ def test_batches_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.Mo
     assert one.column("imputed").equals(many.column("imputed"))
 
 
-def test_made_whole_is_known_again_until_input_or_recipe_change(tmp_path: Path) -> None:
+def test_a_complete_partition_is_skipped_until_input_or_recipe_change(tmp_path: Path) -> None:
     [part] = write_survey(tmp_path / "in", [100])
     where = (tmp_path / "in", tmp_path / "out", part)
     assert complete_counts(*where, RECIPE) is None

@@ -133,7 +133,7 @@ def test_an_address_that_nobody_answers_at(tmp_path: Path, monkeypatch: pytest.M
         clean_shard(tmp_path / "in", tmp_path / "out", parts, RECIPE, tmp_path / "p.json")
 
 
-def test_what_is_whole_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complete_partitions_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = write_survey(tmp_path / "in", [40, 30, 20])
     where = (tmp_path / "in", tmp_path / "out", parts, RECIPE, tmp_path / "p.json")
     first = clean_shard(*where)
@@ -161,7 +161,7 @@ def test_finishing_refuses_an_old_partition_and_removes_strays(tmp_path: Path) -
     assert len(list((tmp_path / "out" / "dataset").rglob("*.parquet"))) == 2
 
 
-def test_a_read_only_place_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_one_clear_error(tmp_path: Path) -> None:
     parts = write_survey(tmp_path / "in", [40])
     (tmp_path / "out").write_text("a file where the catalogue should be")
     with pytest.raises(CatalogError, match=r"1 of 1 partitions could not be cleaned.*\n.*Npix=10: .*out"):

@@ -63,7 +63,7 @@ def test_good_labels_are_not_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("east", "north"), [(0, 4.2), (-2.5, 0), (1.5, -6)])
-def test_labels_beside_their_objects_stop_the_run_with_the_offset(tmp_path: Path, east: float, north: float) -> None:
+def test_labels_with_an_offset_from_their_objects_stop_the_run(tmp_path: Path, east: float, north: float) -> None:
     """Also where so many unrelated objects are near that a model could be trained."""
     ra, dec = field(rows=20_000)
     write_survey(tmp_path, ra, dec)
@@ -111,7 +111,7 @@ def test_many_chance_matches_are_warned_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [600, 20_000])
 @pytest.mark.parametrize("north", [15, 40, 300])
-def test_a_source_far_beside_its_objects_is_warned_of_or_stops_the_run(tmp_path: Path, rows: int, north: float) -> None:
+def test_a_source_far_from_its_objects_warns_or_stops_the_run(tmp_path: Path, rows: int, north: float) -> None:
     """Farther than offsets are looked for: what shows it is that no more spectra find an object than by chance."""
     ra, dec = field(rows=rows)
     write_survey(tmp_path, ra, dec)

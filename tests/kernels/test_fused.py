@@ -88,7 +88,7 @@ def test_scale_and_spacing_of_the_rows_do_not_matter() -> None:
     torch.testing.assert_close(fused(wide[:, :301], own)[0], fused(logs, own)[0], rtol=0, atol=1e-4)
 
 
-def test_rows_without_a_density_are_said_and_described_as_flat() -> None:
+def test_rows_without_a_density_are_flagged_and_described_as_flat() -> None:
     grid = Grid(0.0, 3.0, 301)
     logs = densities(40, grid).log()
     sound = logs.clone()

@@ -145,7 +145,7 @@ def test_no_overlap_prints_both_footprints(tmp_path: Path) -> None:
     assert not (tmp_path / "results" / "specz" / "partition_info.csv").exists()
 
 
-def test_right_ascension_in_hours_is_told_by_the_footprint(tmp_path: Path) -> None:
+def test_right_ascension_in_hours_is_detected_by_the_footprint(tmp_path: Path) -> None:
     make_survey(tmp_path / "results")
     Table({"ra": [10.0, 10.001], "dec": [2.0, 2.0], "z": [0.5] * 2, "q": [4] * 2, "e": [0.1] * 2}).write(
         tmp_path / "a.csv"

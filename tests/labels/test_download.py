@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from astropy.table import Table
-from servers.loopback import Asked, Loopback, Reply
-from servers.sky import request, spectra
+from servers.loopback import HttpRequest, Loopback, Reply
+from servers.sky import make_request, spectra
 
 from zmill.catalog.files import problem
 from zmill.catalog.sky import healpix
@@ -35,11 +35,11 @@ class Archive(Loopback):
         super().__init__(self._give)
         self.content, self.version, self.ranges = content, version, ranges
 
-    def _give(self, asked: Asked) -> Reply:
-        if asked.path != "/specObj.fits":
+    def _give(self, request: HttpRequest) -> Reply:
+        if request.path != "/specObj.fits":
             return Reply(b"no such file", status=404)
-        wanted = re.fullmatch(r"bytes=(\d+)-", asked.headers.get("Range", ""))
-        if self.ranges and wanted and asked.headers.get("If-Range") == self.version:
+        wanted = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        if self.ranges and wanted and request.headers.get("If-Range") == self.version:
             first = int(wanted[1])
             told = {"Content-Range": f"bytes {first}-{len(self.content) - 1}/{len(self.content)}", "ETag": self.version}
             return Reply(self.content[first:], "application/octet-stream", 206, told)
@@ -56,7 +56,7 @@ def test_a_file_is_downloaded_once(tmp_path: Path) -> None:
             checksum = hashlib.new(algorithm, CONTENT).hexdigest().upper()
             assert fetch(server, tmp_path / algorithm, checksum) == CONTENT
             assert fetch(server, tmp_path / algorithm, checksum) == CONTENT
-        assert len(server.asked) == 3
+        assert len(server.requests) == 3
     assert not list(tmp_path.glob("*.part*"))
     assert problem(tmp_path / "md5") is None
     (tmp_path / "md5").write_bytes(CONTENT[:-1] + b"?")
@@ -68,7 +68,7 @@ def test_a_broken_download_is_continued(tmp_path: Path, ranges: bool) -> None:
     with Archive(CONTENT, ranges=ranges) as server:
         server.faults = ["truncated", "503", "truncated", "reset"] if ranges else ["truncated", "503"]
         assert fetch(server, tmp_path / "file") == CONTENT
-        first = [one.headers.get("Range") for one in server.asked]
+        first = [one.headers.get("Range") for one in server.requests]
         assert first[0] is None and first[1] == f"bytes={KEPT}-"
 
 
@@ -79,10 +79,10 @@ def test_a_download_is_continued_by_a_later_run(tmp_path: Path) -> None:
             fetch(server, tmp_path / "file", settings=RequestSettings(retries=0, backoff_s=0, timeout_s=5))
         assert not (tmp_path / "file").exists()
         assert fetch(server, tmp_path / "file") == CONTENT
-        assert server.asked[-1].headers["Range"] == f"bytes={KEPT}-"
+        assert server.requests[-1].headers["Range"] == f"bytes={KEPT}-"
 
 
-def test_a_file_that_changed_meanwhile_starts_again(tmp_path: Path) -> None:
+def test_a_file_that_changed_during_its_download_is_downloaded_from_the_start(tmp_path: Path) -> None:
     other = CONTENT[::-1]
     with Archive(CONTENT) as server:
         server.faults = ["truncated", "500"]
@@ -134,23 +134,23 @@ def settings(**changes: Any) -> sdss_bulk.Settings:
 
 def test_the_spectra_of_the_footprint_come_from_the_file(tmp_path: Path, bulk: tuple[Table, Path]) -> None:
     sky, path = bulk
-    asked = request(tmp_path, 150.0, 2.0, 1.0)
-    near = asked.footprint.near(healpix(np.asarray(sky["ra"]), np.asarray(sky["dec"])))
+    request = make_request(tmp_path, 150.0, 2.0, 1.0)
+    near = request.footprint.near(healpix(np.asarray(sky["ra"]), np.asarray(sky["dec"])))
     content = path.read_bytes()
     checksum = hashlib.sha1(content, usedforsecurity=False).hexdigest()
     with Archive(content) as server:
         server.faults = ["truncated"]
         url = f"{server.url}/specObj.fits"
-        found = pa.concat_tables(list(sdss_bulk.entries(settings(url=url, checksum=checksum), asked)))
+        found = pa.concat_tables(list(sdss_bulk.entries(settings(url=url, checksum=checksum), request)))
     assert sorted(name.strip() for name in found["specz_id"].to_pylist()) == sorted(map(str, sky["specObjID"][near]))
     assert {"star", "qso", "not_primary", "zwarning", "error_not_positive", ""} == set(found["reason"].to_pylist())
     local = settings(files=[str(path)])
     local.check([path])
-    again = pa.concat_tables(list(sdss_bulk.entries(local, asked)))
+    again = pa.concat_tables(list(sdss_bulk.entries(local, request)))
     assert again.to_pandas().equals(found.to_pandas())
 
 
-def test_a_bulk_file_of_other_columns_is_told_before_any_job(tmp_path: Path, bulk: tuple[Table, Path]) -> None:
+def test_a_bulk_file_with_other_columns_is_refused_before_any_job(tmp_path: Path, bulk: tuple[Table, Path]) -> None:
     table = Table.read(bulk[1])
     table.rename_column("ZWARNING", "ZWARN")
     table.write(tmp_path / "other.fits")

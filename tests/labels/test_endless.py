@@ -1,4 +1,4 @@
-"""Services whose answers never end: each answer is bounded in time and in size; the tile is asked for again, cut or named."""
+"""Services whose answers never end: each answer is bounded in time and in size; the tile is requested again, cut or named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import requests
 from servers.cds import XMatch
 from servers.cones import Cones
 from servers.loopback import ENDLESS, Loopback, Reply
-from servers.sky import directory, request, spectra
+from servers.sky import directory, make_request, spectra
 from servers.skyserver import SkyServer
 from servers.tap import Tap
 
@@ -36,7 +36,7 @@ def small_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 def server_of(source: str, folder: Path) -> tuple[Loopback, Callable[[Loopback, float], Iterator[pa.Table]]]:
     """A service and what reads all of it, with the time that an answer may take."""
     sky = spectra(RA, DEC, SIZE, 300)
-    asked = request(folder, RA, DEC, SIZE)
+    request = make_request(folder, RA, DEC, SIZE)
     sky[["ra", "dec"]].write(folder / "list.csv", overwrite=True)
     listed = {"files": ["list.csv"], "positions": {"ra": "ra", "dec": "dec"}}
 
@@ -45,24 +45,24 @@ def server_of(source: str, folder: Path) -> tuple[Loopback, Callable[[Loopback, 
         return module.Settings.model_validate(values)
 
     if source == "sdss":
-        return SkyServer(sky), lambda one, limit: sdss.entries(settings(sdss, one, limit), asked)
+        return SkyServer(sky), lambda one, limit: sdss.entries(settings(sdss, one, limit), request)
     if source == "sdss_crossid":
         return SkyServer(sky), lambda one, limit: sdss_crossid.entries(
-            settings(sdss_crossid, one, limit, **listed), asked
+            settings(sdss_crossid, one, limit, **listed), request
         )
     if source == "xmatch":
         own = {**listed, "backoff_s": 1.0, "catalog": "vizier:V/154/sdss16", "columns": SDSS, "scheme": "sdss"}
         sky.rename_columns(["ra", "dec"], ["RAJ2000", "DEJ2000"])
         sky["specObjID"] = sky["specObjID"].astype(str)
         return XMatch("V/154/sdss16", sky), lambda one, limit: xmatch.entries(
-            settings(xmatch, one, limit, **own, url=f"{one.url}/xmatch"), asked
+            settings(xmatch, one, limit, **own, url=f"{one.url}/xmatch"), request
         )
     if source == "ned":
         return Tap({"NEDTAP.objdir": directory(sky)}), lambda one, limit: ned.entries(
-            settings(ned, one, limit, url=f"{one.url}/tap"), asked
+            settings(ned, one, limit, url=f"{one.url}/tap"), request
         )
     return Cones(directory(sky)), lambda one, limit: ned.entries(
-        settings(ned, one, limit, source="ned", interface="cone"), asked
+        settings(ned, one, limit, source="ned", interface="cone"), request
     )
 
 
@@ -70,7 +70,7 @@ SOURCES = ["sdss", "sdss_crossid", "ned", "cone", "xmatch"]
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_an_endless_answer_is_asked_for_again(tmp_path: Path, source: str) -> None:
+def test_an_endless_answer_is_requested_again(tmp_path: Path, source: str) -> None:
     server, entries = server_of(source, tmp_path)
     with server:
         wanted = pa.concat_tables(list(entries(server, 60.0))).sort_by("specz_id")
@@ -89,18 +89,18 @@ def test_an_endless_answer_is_asked_for_again(tmp_path: Path, source: str) -> No
 def test_a_service_that_never_ends_is_reported(tmp_path: Path, source: str, fault: str) -> None:
     server, entries = server_of(source, tmp_path)
     with server:
-        server.fault_of = lambda asked: fault
+        server.fault_of = lambda request: fault
         with pytest.raises(LabelsError, match=r"labels: service: no answer for .* tile"):
             list(entries(server, 0.5))
-        assert len(server.asked) < 100
+        assert len(server.requests) < 100
 
 
 @pytest.mark.parametrize("fault", ENDLESS)
 def test_a_session_bounds_every_answer(fault: str) -> None:
     lines = b"".join(b"%d,150.0,2.0\n" % number for number in range(100))
     for stream in (False, True):
-        with Loopback(lambda asked: Reply(lines)) as server:
-            server.fault_of = lambda asked: fault
+        with Loopback(lambda request: Reply(lines)) as server:
+            server.fault_of = lambda request: fault
             with pytest.raises(TooSlow) as error:
                 Session(2.0).get(server.url, stream=stream)
             expected = "larger than 3,000,000 bytes" if isinstance(error.value, TooMuch) else "not complete after 2 s"
@@ -108,9 +108,9 @@ def test_a_session_bounds_every_answer(fault: str) -> None:
             assert isinstance(error.value, TooMuch) or fault != "endless"
 
 
-def test_whole_answers_are_given_as_before() -> None:
+def test_complete_answers_are_returned() -> None:
     content = np.random.default_rng(1).bytes(300_000)
-    with Loopback(lambda asked: Reply(content, headers={"Set-Cookie": "a=b"})) as server:
+    with Loopback(lambda request: Reply(content, headers={"Set-Cookie": "a=b"})) as server:
         session = Session(60.0)
         assert session.get(server.url).content == content
         with session.get(server.url, stream=True) as streamed:
@@ -125,7 +125,7 @@ def test_compressed_answers_are_read_once() -> None:
 
     content = b"a,b\n1,2\n" * 1000
     packed = Reply(gzip.compress(content), headers={"Content-Encoding": "gzip"})
-    with Loopback(lambda asked: packed) as server:
+    with Loopback(lambda request: packed) as server:
         for stream in (False, True):
             response = Session(60.0).get(server.url, stream=stream)
             assert response.content == content
@@ -134,19 +134,19 @@ def test_compressed_answers_are_read_once() -> None:
 
 @pytest.mark.parametrize("fault", ["drip", "drip_chunks", "drip_head"])
 def test_a_download_that_only_drips_ends(tmp_path: Path, fault: str) -> None:
-    with Loopback(lambda asked: Reply(b"0123456789" * 1000)) as server:
-        server.fault_of = lambda asked: fault
+    with Loopback(lambda request: Reply(b"0123456789" * 1000)) as server:
+        server.fault_of = lambda request: fault
         with pytest.raises(LabelsError, match=r"not complete after 0\.5 s"):
             download(
                 f"{server.url}/file", tmp_path / "file", None, RequestSettings(retries=1, backoff_s=0.0, timeout_s=0.5)
             )
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
 
 
 def test_a_download_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zmill.labels.download.LARGEST", 2_000_000)
-    with Loopback(lambda asked: Reply(b"0123456789\n" * 1000)) as server:
-        server.fault_of = lambda asked: "endless"
+    with Loopback(lambda request: Reply(b"0123456789\n" * 1000)) as server:
+        server.fault_of = lambda request: "endless"
         with pytest.raises(LabelsError, match="sends more than 2,000,000 bytes without stating how many"):
             download(
                 f"{server.url}/file", tmp_path / "file", None, RequestSettings(retries=1, backoff_s=0.0, timeout_s=30)
@@ -154,7 +154,7 @@ def test_a_download_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_connection_that_breaks_is_no_end_of_time() -> None:
-    with Loopback(lambda asked: Reply(b"0" * 1000)) as server:
+    with Loopback(lambda request: Reply(b"0" * 1000)) as server:
         server.faults = ["reset"]
         with pytest.raises(Exception, match="not reachable"):
             Session(30.0).get(server.url)

@@ -53,7 +53,7 @@ def test_numbers_that_are_no_redshift(tmp_path: Path) -> None:
     assert got["reason"].to_pylist() == ["velocity_only", "no_redshift", "redshift_out_of_range", "", "no_redshift"]
 
 
-def test_a_class_rejects_beside_a_constant_quality(tmp_path: Path) -> None:
+def test_a_class_rejects_despite_a_constant_quality(tmp_path: Path) -> None:
     table(type=["GALAXY", "STAR", "QSO"]).write(tmp_path / "a.csv")
     got = entries(tmp_path, quality=3, columns={**COLUMNS, "class": "type"})
     assert got["reason"].to_pylist() == ["", "star", "qso"]
@@ -103,7 +103,7 @@ def survey(**label) -> Survey:
         ({"format": "xlsx"}, "there is no format 'xlsx'"),
     ],
 )
-def test_wrong_settings_are_told_before_any_job(tmp_path: Path, label: dict, message: str) -> None:
+def test_wrong_settings_are_refused_before_any_job(tmp_path: Path, label: dict, message: str) -> None:
     table().write(tmp_path / "a.csv")
     with pytest.raises(ConfigError, match=message):
         check(survey(**label), {"field": [str(tmp_path / "a.csv")]})
@@ -125,7 +125,7 @@ def test_wrong_settings_are_told_before_any_job(tmp_path: Path, label: dict, mes
         ({"ra": "rad", "z": "km/s"}, {"check_units": False}, ""),
     ],
 )
-def test_units_that_a_file_states_are_held_against_the_settings(
+def test_units_in_a_file_are_compared_with_the_settings(
     tmp_path: Path, ending: str, units: dict, settings: dict, message: str
 ) -> None:
     rows = Table({"ra": [1.5, 2.0], "dec": [0.1, 0.2], "z": [0.1, 0.2]})
@@ -156,7 +156,7 @@ BIG = 5_000_000_000_000_000_447
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "fits", "vot"])
-def test_identifiers_of_spectra_keep_every_digit_beside_a_missing_one(tmp_path: Path, ending: str) -> None:
+def test_identifiers_of_spectra_keep_every_digit_if_one_is_missing(tmp_path: Path, ending: str) -> None:
     ids = np.ma.array([BIG, 0, BIG + 2], mask=[False, True, False], fill_value=-1)
     form = {"csv": "ascii.csv", "vot": "votable"}.get(ending, ending)
     if ending == "parquet":

@@ -111,7 +111,7 @@ def test_a_flag_that_ned_does_not_have_is_no_spectroscopic_redshift_and_is_named
     assert SCHEMES["ned"].unknown(Flags(1, np.array([flag]), np.array(["G"]))).tolist() == [f"flag {flag!r}"]
 
 
-def test_unknown_flags_and_classes_are_told_from_known_ones() -> None:
+def test_unknown_flags_and_classes_differ_from_known_ones() -> None:
     def unknown(scheme: str, flag: list[str], kind: list[str] | None = None) -> list[str]:
         return (
             SCHEMES[scheme].unknown(Flags(len(flag), np.array(flag), None if kind is None else np.array(kind))).tolist()

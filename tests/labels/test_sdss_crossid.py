@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from astropy.table import Table, vstack
 from pydantic import ValidationError
-from servers.loopback import Asked, Reply
-from servers.sky import request, spectra
+from servers.loopback import HttpRequest, Reply
+from servers.sky import make_request, spectra
 from servers.skyserver import SkyServer
 
 from zmill import __version__
@@ -52,40 +52,40 @@ def settings(server: SkyServer, **changes: Any) -> sdss_crossid.Settings:
     return sdss_crossid.Settings.model_validate({"name": "list", "source": "sdss_crossid", **quick, **own, **changes})
 
 
-def read(server: SkyServer, asked: Request, **changes: Any) -> pa.Table:
-    return pa.concat_tables(list(sdss_crossid.entries(settings(server, **changes), asked)))
+def read(server: SkyServer, request: Request, **changes: Any) -> pa.Table:
+    return pa.concat_tables(list(sdss_crossid.entries(settings(server, **changes), request)))
 
 
-def expected(sky: Table, asked: Request) -> set[str]:
+def expected(sky: Table, request: Request) -> set[str]:
     """The spectra of the listed objects in the footprint."""
-    near = asked.footprint.near(healpix(np.asarray(sky["ra"]), np.asarray(sky["dec"])))
+    near = request.footprint.near(healpix(np.asarray(sky["ra"]), np.asarray(sky["dec"])))
     listed = (np.arange(len(sky)) < LISTED) | (np.arange(len(sky)) >= 560)
     return set(np.asarray(sky["specObjID"])[near & listed].astype(str).tolist())
 
 
-def posts(server: SkyServer) -> list[Asked]:
-    return [one for one in server.asked if one.method == "POST"]
+def posts(server: SkyServer) -> list[HttpRequest]:
+    return [one for one in server.requests if one.method == "POST"]
 
 
-def test_every_spectrum_of_the_nearest_objects_comes_once_and_is_judged(
+def test_every_spectrum_of_the_nearest_objects_comes_once_with_its_quality(
     tmp_path: Path, sky: Table, positions: Table
 ) -> None:
-    asked = request(tmp_path, RA, DEC, SIZE)
+    request = make_request(tmp_path, RA, DEC, SIZE)
     with SkyServer(sky) as server:
-        found = read(server, asked, rows_per_request=30)
-        number = len(server.asked)
+        found = read(server, request, rows_per_request=30)
+        number = len(server.requests)
         assert len(posts(server)) > 3 and server.most_at_once == 1
         assert all(len(one.files["upload"].splitlines()) <= 31 for one in posts(server))
-        assert all(one.headers["User-Agent"].startswith(f"zmill/{__version__} ") for one in server.asked)
-        assert read(server, asked, rows_per_request=30).to_pandas().equals(found.to_pandas())
-        assert len(server.asked) == number
+        assert all(one.headers["User-Agent"].startswith(f"zmill/{__version__} ") for one in server.requests)
+        assert read(server, request, rows_per_request=30).to_pandas().equals(found.to_pandas())
+        assert len(server.requests) == number
         names = found["specz_id"].to_pylist()
         assert len(set(names)) == len(names)
-        assert expected(sky, asked) <= set(names) <= set(np.asarray(sky["specObjID"]).astype(str).tolist())
+        assert expected(sky, request) <= set(names) <= set(np.asarray(sky["specObjID"]).astype(str).tolist())
         positions.remove_row(int(np.argmin(np.hypot(positions["alpha"] - RA, positions["delta"] - DEC))))
         positions.write(tmp_path / "list.csv", overwrite=True)
         before = len(posts(server))
-        read(server, asked, rows_per_request=30)
+        read(server, request, rows_per_request=30)
         assert len(posts(server)) <= before + 1  # only the part that lost a position
     source = {str(row["specObjID"]): row for row in sky}
     rows = [source[name] for name in names]
@@ -94,16 +94,16 @@ def test_every_spectrum_of_the_nearest_objects_comes_once_and_is_judged(
     reasons = dict(zip(names, found["reason"].to_pylist(), strict=True))
     assert {"star", "qso", "not_primary", "zwarning", ""} <= set(reasons.values())
     assert all(reasons[str(row["specObjID"])] for row in rows if not row["sciencePrimary"])
-    facts = facts_of(next(asked.cache.glob("sdss_crossid-*/Norder=*/Npix=*.parquet")))
+    facts = facts_of(next(request.cache.glob("sdss_crossid-*/Norder=*/Npix=*.parquet")))
     assert facts["query"].endswith("positions within 2 arcsec") and facts["service"].startswith("DR17 Loopback/1.0")
 
 
 def test_objects_beyond_the_distance_are_not_found(tmp_path: Path, sky: Table, positions: Table) -> None:
-    asked = request(tmp_path, RA, DEC, SIZE)
+    request = make_request(tmp_path, RA, DEC, SIZE)
     with SkyServer(sky) as server:
-        assert list(sdss_crossid.entries(settings(server, distance_arcsec=0.3), asked)) == []
-        assert "list: the service has no row in any of the" in asked.notes[0]
-        assert len(read(server, asked, distance_arcsec=180)) > 0
+        assert list(sdss_crossid.entries(settings(server, distance_arcsec=0.3), request)) == []
+        assert "list: the service has no row in any of the" in request.notes[0]
+        assert len(read(server, request, distance_arcsec=180)) > 0
         with pytest.raises(ValidationError, match="less than or equal to 180"):
             settings(server, distance_arcsec=181)
 
@@ -111,29 +111,27 @@ def test_objects_beyond_the_distance_are_not_found(tmp_path: Path, sky: Table, p
 @pytest.mark.parametrize("fault", ["429", "503", "truncated", "cut", "html", "reset"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_faults_that_pass_are_waited_for(tmp_path: Path, sky: Table, positions: Table, fault: str, method: str) -> None:
-    asked = request(tmp_path, RA, DEC, SIZE)
+    request = make_request(tmp_path, RA, DEC, SIZE)
     with SkyServer(sky) as server:
         left = [fault, fault]
         server.fault_of = lambda one: left.pop() if left and one.method == method else ""
-        assert expected(sky, asked) <= set(read(server, asked)["specz_id"].to_pylist())
+        assert expected(sky, request) <= set(read(server, request)["specz_id"].to_pylist())
         assert not left
 
 
-def test_an_answer_that_was_cut_between_two_rows_is_not_taken_for_the_whole(
-    tmp_path: Path, sky: Table, positions: Table
-) -> None:
-    asked = request(tmp_path, RA, DEC, SIZE)
+def test_an_answer_cut_between_two_rows_counts_as_incomplete(tmp_path: Path, sky: Table, positions: Table) -> None:
+    request = make_request(tmp_path, RA, DEC, SIZE)
     with SkyServer(sky, rows=20) as server:
-        assert expected(sky, asked) <= set(read(server, asked)["specz_id"].to_pylist())
+        assert expected(sky, request) <= set(read(server, request)["specz_id"].to_pylist())
         assert len(posts(server)) > 5
 
 
 def test_a_page_of_html_is_refused_and_the_other_parts_are_kept(tmp_path: Path, sky: Table, positions: Table) -> None:
-    asked = request(tmp_path, RA, DEC, SIZE)
+    request = make_request(tmp_path, RA, DEC, SIZE)
     with SkyServer(sky) as server:
         broken: list[bytes] = []
 
-        def of(one: Asked) -> str:
+        def of(one: HttpRequest) -> str:
             if one.method == "POST" and not broken:
                 broken.append(one.files["upload"])
             return "html" if broken and one.files.get("upload") == broken[0] else ""
@@ -142,26 +140,24 @@ def test_a_page_of_html_is_refused_and_the_other_parts_are_kept(tmp_path: Path, 
         with pytest.raises(
             LabelsError, match=r"list: no answer for 1 tile: tile .*no table: Maintenance The service is down"
         ):
-            read(server, asked, rows_per_request=100)
+            read(server, request, rows_per_request=100)
         server.fault_of = lambda one: ""
         before = len(posts(server))
-        assert expected(sky, asked) <= set(read(server, asked, rows_per_request=100)["specz_id"].to_pylist())
+        assert expected(sky, request) <= set(read(server, request, rows_per_request=100)["specz_id"].to_pylist())
         assert [one.files["upload"] for one in posts(server)[before:]] == broken
 
 
-def test_a_list_that_is_too_long_is_refused_before_anything_is_asked(
-    tmp_path: Path, sky: Table, positions: Table
-) -> None:
+def test_a_list_that_is_too_long_is_refused_before_any_request(tmp_path: Path, sky: Table, positions: Table) -> None:
     with SkyServer(sky) as server:
         with pytest.raises(LabelsError, match=r"more than max_positions \(50\).*source: sdss,"):
-            read(server, request(tmp_path, RA, DEC, SIZE), max_positions=50)
-        assert server.asked == []
+            read(server, make_request(tmp_path, RA, DEC, SIZE), max_positions=50)
+        assert server.requests == []
 
 
 def test_a_renamed_column_is_named(tmp_path: Path, sky: Table, positions: Table) -> None:
     with SkyServer(sky, names={"zWarning": "zwarn"}) as server:
         with pytest.raises(LabelsError, match="labels: list: SkyServer does not know zWarning any more"):
-            read(server, request(tmp_path, RA, DEC, SIZE), rows_per_request=30)
+            read(server, make_request(tmp_path, RA, DEC, SIZE), rows_per_request=30)
         assert len(posts(server)) == 1
 
 
@@ -185,11 +181,11 @@ def test_a_recorded_answer_is_read(tmp_path: Path, real_data: Path, sky: Table) 
         for body, told in ((recorded, "no column 'zErr'"), (whole, "")):
             text = ("\n".join(body) + "\n").encode()
             server.answer = lambda one, text=text: Reply(text) if one.method == "POST" else search(one)
-            asked = request(tmp_path, ra, dec, 0.3)
+            request = make_request(tmp_path, ra, dec, 0.3)
             if told:
                 with pytest.raises(LabelsError, match=told):
-                    read(server, asked)
+                    read(server, request)
             else:
-                (entry,) = read(server, asked).to_pylist()
+                (entry,) = read(server, request).to_pylist()
     assert (entry["specz_id"], entry["redshift"]) == ("845594848269461504", 0.04559058)
     assert (entry["ra"], entry["dec"], entry["quality"], entry["reason"]) == (ra, dec, 4, "")

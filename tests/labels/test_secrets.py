@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from servers.sky import request, spectra
+from servers.sky import make_request, spectra
 from servers.skyserver import SkyServer
 from test_services import DEC, RA, SIZE, write_survey
 
@@ -64,9 +64,9 @@ def test_what_was_planted_reaches_the_service_and_no_file(tmp_path: Path) -> Non
     results = tmp_path / "results"
     write_survey(results)
     with SkyServer(spectra(RA, DEC, SIZE, 300)) as server:
-        server.fault_of = lambda asked: "" if asked.headers.get("Authorization") == f"Basic {PLANTED[3]}" else "403"
+        server.fault_of = lambda request: "" if request.headers.get("Authorization") == f"Basic {PLANTED[3]}" else "403"
         run(results, source(server))
-        assert server.asked
+        assert server.requests
     assert "$ZMILL_TEST_USER" in (results / "release.json").read_text(encoding="utf-8")
     assert found_in(tmp_path) == []
 
@@ -76,7 +76,7 @@ def test_failures_and_their_logs_hold_nothing_either(tmp_path: Path, fault: str)
     results = tmp_path / "results"
     write_survey(results)
     with SkyServer(spectra(RA, DEC, SIZE, 300)) as server:
-        server.fault_of = lambda asked: fault
+        server.fault_of = lambda request: fault
         with pytest.raises(SystemExit):
             run(results, source(server))
     log = (results / "logs" / "labels.log").read_text(encoding="utf-8")
@@ -103,14 +103,14 @@ def test_a_user_in_netrc_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     netrc.write_text(f"machine 127.0.0.1\nlogin {USER}\npassword {PASSWORD}\n", encoding="utf-8")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    asked = request(tmp_path, RA, DEC, SIZE)
+    request = make_request(tmp_path, RA, DEC, SIZE)
     with SkyServer(spectra(RA, DEC, SIZE, 300)) as server:
         settings = sdss.Settings.model_validate(source(server, url=server.url))
-        list(sdss.entries(settings, asked))
-        assert {one.headers.get("Authorization") for one in server.asked} == {f"Basic {PLANTED[3]}"}
+        list(sdss.entries(settings, request))
+        assert {one.headers.get("Authorization") for one in server.requests} == {f"Basic {PLANTED[3]}"}
 
 
-def test_absolute_places_in_warnings_are_cut_and_addresses_stay() -> None:
+def test_absolute_paths_in_warnings_are_cut_and_addresses_stay() -> None:
     text = "labels: a: /data/of user/x: /disk/me/cats/lab.vot: see https://host.org/a/b and results/demo/x.parquet, 1/2"
     assert _without_places(text) == (
         "labels: a: …/of user/x: …/lab.vot: see https://host.org/a/b and results/demo/x.parquet, 1/2"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from astropy.table import Table
-from servers.sky import directory, request, spectra
+from servers.sky import directory, make_request, spectra
 from servers.skyserver import SkyServer
 from servers.tap import Tap
 
@@ -30,7 +30,7 @@ NED = {"id": "prefname", "ra": "ra", "dec": "dec", "redshift": "z", "redshift_er
 
 def write_survey(results: Path) -> None:
     """A survey that fills the square."""
-    footprint = request(results, RA, DEC, SIZE).footprint
+    footprint = make_request(results, RA, DEC, SIZE).footprint
     shift = 2 * (HEALPIX_ORDER - 10)
     index = np.concatenate(
         [np.arange(*edges, 1 << shift) for edges in zip(footprint.start, footprint.end, strict=True)]
@@ -78,12 +78,14 @@ def test_services_and_files_give_the_same_labels(tmp_path: Path) -> None:
     assert said["sources"]["sdss"] == told["sources"]["sdss"]
     assert said["sources"]["ned"]["accepted"] == told["sources"]["ned"]["accepted"]
     assert said["warnings"] == []
-    asked, again = (datetime.fromisoformat(said["answers"][key]) for key in ("when", "until"))
-    assert again - asked == timedelta(days=10) and datetime.now(UTC) - asked < timedelta(hours=1), "SDSS is the first"
+    requested, again = (datetime.fromisoformat(said["answers"][key]) for key in ("when", "until"))
+    assert again - requested == timedelta(days=10) and datetime.now(UTC) - requested < timedelta(hours=1), (
+        "SDSS is the first"
+    )
     assert told["answers"] == {"when": None, "until": None}
 
 
-def test_a_service_without_a_network_is_said_in_the_results(tmp_path: Path) -> None:
+def test_an_unreachable_service_is_a_warning_in_the_results(tmp_path: Path) -> None:
     sky = spectra(RA, DEC, SIZE, 600)
     quick = {"interval_s": 0, "backoff_s": 0.01, "retries": 1}
     with SkyServer(sky) as server:
@@ -109,7 +111,7 @@ def test_a_service_without_a_network_is_said_in_the_results(tmp_path: Path) -> N
         ),
     ],
 )
-def test_wrong_settings_are_told_before_any_job(changes: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_refused_before_any_job(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         source_of(LabelSource.model_validate({"name": "one", **changes}))
 
@@ -120,7 +122,7 @@ def test_a_source_with_its_defaults() -> None:
         assert isinstance(settings, module.Settings)
 
 
-def test_sources_load_no_client_before_they_are_asked() -> None:
+def test_sources_import_no_client_before_the_first_request() -> None:
     import subprocess
     import sys
 

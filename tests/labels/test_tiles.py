@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers.sky import request
+from servers.sky import make_request
 
 from zmill.catalog.footprint import Footprint
 from zmill.catalog.sky import HEALPIX_ORDER, healpix
@@ -68,7 +68,7 @@ def test_a_position_is_in_one_tile(tile: Tile, seed: int) -> None:
     ("ra", "dec", "size"), [(150.0, 2.0, 1.0), (0.1, -30.0, 3.0), (10.0, 89.0, 0.5), (40.0, 0.0, 0.05)]
 )
 def test_tiles_hold_the_sky_that_labels_are_taken_from(tmp_path: Path, ra: float, dec: float, size: float) -> None:
-    footprint = request(tmp_path, ra, dec, size).footprint
+    footprint = make_request(tmp_path, ra, dec, size).footprint
     area = wanted(footprint)
     rng = np.random.default_rng(1)
     around = size / 2 + 0.1

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from astropy.table import Table
 from servers.cds import XMatch
-from servers.loopback import Asked
-from servers.sky import request, spectra
+from servers.loopback import HttpRequest
+from servers.sky import make_request, spectra
 
 from zmill import __version__
 from zmill.catalog.sky import healpix
@@ -62,60 +62,60 @@ def settings(server: XMatch, **changes: Any) -> xmatch.Settings:
     return xmatch.Settings.model_validate({"name": "cds", "source": "xmatch", **quick, **own, **changes})
 
 
-def read(server: XMatch, asked: Request, **changes: Any) -> pa.Table:
-    return pa.concat_tables(list(xmatch.entries(settings(server, **changes), asked)))
+def read(server: XMatch, request: Request, **changes: Any) -> pa.Table:
+    return pa.concat_tables(list(xmatch.entries(settings(server, **changes), request)))
 
 
-def expected(catalog: Table, asked: Request) -> set[str]:
-    near = asked.footprint.near(healpix(np.asarray(catalog["RAJ2000"]), np.asarray(catalog["DEJ2000"])))
+def expected(catalog: Table, request: Request) -> set[str]:
+    near = request.footprint.near(healpix(np.asarray(catalog["RAJ2000"]), np.asarray(catalog["DEJ2000"])))
     return set(catalog["SpObjID"][near & (np.arange(len(catalog)) < 500)])
 
 
 def test_every_spectrum_near_the_list_comes_once(tmp_path: Path, catalog: Table, positions: Table) -> None:
-    asked = request(tmp_path, RA, DEC, SIZE)
+    request = make_request(tmp_path, RA, DEC, SIZE)
     with XMatch("V/154/sdss16", catalog) as server:
-        found = read(server, asked, rows_per_request=50)
-        number = len(server.asked)
+        found = read(server, request, rows_per_request=50)
+        number = len(server.requests)
         assert number > 3 and server.most_at_once == 1
-        assert all(one.headers["User-Agent"].startswith(f"zmill/{__version__} ") for one in server.asked)
+        assert all(one.headers["User-Agent"].startswith(f"zmill/{__version__} ") for one in server.requests)
         names = found["specz_id"].to_pylist()
         assert len(set(names)) == len(names)
-        assert expected(catalog, asked) <= set(names)
+        assert expected(catalog, request) <= set(names)
         assert {"star", "qso", "zwarning", ""} <= set(found["reason"].to_pylist())
-        assert read(server, asked, rows_per_request=50).to_pandas().equals(found.to_pandas())
-        assert len(server.asked) == number
+        assert read(server, request, rows_per_request=50).to_pandas().equals(found.to_pandas())
+        assert len(server.requests) == number
         middle = int(np.argmin(np.hypot(positions["alpha"] - RA, positions["delta"] - DEC)))
         positions.remove_row(middle)
         positions.write(tmp_path / "list.csv", overwrite=True)
-        read(server, asked, rows_per_request=50)
-        assert len(server.asked) == number + 1  # only the part that lost a position
+        read(server, request, rows_per_request=50)
+        assert len(server.requests) == number + 1  # only the part that lost a position
 
 
 @pytest.mark.parametrize("fault", ["429", "503", "truncated", "cut", "html", "reset"])
 def test_faults_that_pass_are_waited_for(tmp_path: Path, catalog: Table, positions: Table, fault: str) -> None:
-    asked = request(tmp_path, RA, DEC, SIZE)
+    request = make_request(tmp_path, RA, DEC, SIZE)
     with XMatch("V/154/sdss16", catalog) as server:
         server.faults = [fault, fault]
-        assert expected(catalog, asked) <= set(read(server, asked)["specz_id"].to_pylist())
+        assert expected(catalog, request) <= set(read(server, request)["specz_id"].to_pylist())
 
 
-def test_a_service_that_bans_is_not_asked_again(tmp_path: Path, catalog: Table, positions: Table) -> None:
+def test_a_service_that_bans_gets_no_further_request(tmp_path: Path, catalog: Table, positions: Table) -> None:
     with XMatch("V/154/sdss16", catalog) as server:
         server.fault_of = lambda one: "403"
         with pytest.raises(LabelsError, match="HTTP 403 Forbidden: the service refuses to answer"):
-            read(server, request(tmp_path, RA, DEC, SIZE), rows_per_request=50)
-        assert len(server.asked) == 1
+            read(server, make_request(tmp_path, RA, DEC, SIZE), rows_per_request=50)
+        assert len(server.requests) == 1
 
 
 def test_what_the_service_does_not_have_is_named(tmp_path: Path, catalog: Table, positions: Table) -> None:
-    asked = request(tmp_path, RA, DEC, SIZE)
+    request = make_request(tmp_path, RA, DEC, SIZE)
     with XMatch("V/154/sdss16", catalog) as server:
         with pytest.raises(LabelsError, match="the service refused vizier:V/999/none: there is no vizier:V/999/none"):
-            read(server, asked, catalog="vizier:V/999/none")
+            read(server, request, catalog="vizier:V/999/none")
         with pytest.raises(LabelsError, match="no column 'zspec'; did you mean"):
-            read(server, asked, columns={**COLUMNS, "redshift": "zspec"})
+            read(server, request, columns={**COLUMNS, "redshift": "zspec"})
     with pytest.raises(LabelsError, match=r"none of the list's positions lies in the survey \(ra 19"):
-        read(server, request(tmp_path, 20.0, -40.0, 0.5))
+        read(server, make_request(tmp_path, 20.0, -40.0, 0.5))
 
 
 def test_the_list_is_checked_before_any_job(tmp_path: Path, catalog: Table, positions: Table) -> None:
@@ -137,5 +137,5 @@ def test_the_recorded_pairs_are_those_of_the_server(real_data: Path) -> None:
     server = XMatch("II/246/out", catalog)
     form = {"cat2": "vizier:II/246/out", "colRA1": "ra", "colDec1": "dec", "distMaxArcsec": "5"}
     sent = (folder / "posList.csv").read_bytes()
-    reply = server.answer(Asked("POST", "/", form, {"cat1": sent}, {}))
+    reply = server.answer(HttpRequest("POST", "/", form, {"cat1": sent}, {}))
     assert reply.body.count(b"<TR>") == len(recorded)

@@ -95,7 +95,7 @@ def refit_learns(type_: str, settings: dict[str, Any]) -> None:
     assert torch.equal(loaded.predict(test.batch), after)
 
 
-def predicts_rows_with_gaps(type_: str, settings: dict[str, Any]) -> None:
+def predicts_rows_with_missing_bands(type_: str, settings: dict[str, Any]) -> None:
     """Any subset of bands gives a density, nothing observed included."""
     model, _ = fitted(type_, settings, labelled(400, 1), labelled(150, 2))
     batch = labelled(8, 5).batch

@@ -98,8 +98,8 @@ def test_scales_by_training_rows_alone() -> None:
     contract.scales_by_training_rows_alone("cmnn", QUICK, ("center", "colors", "z"))
 
 
-def test_rows_with_gaps() -> None:
-    contract.predicts_rows_with_gaps("cmnn", QUICK)
+def test_rows_with_missing_bands() -> None:
+    contract.predicts_rows_with_missing_bands("cmnn", QUICK)
 
 
 def test_wrong_settings_are_refused() -> None:

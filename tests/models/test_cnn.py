@@ -53,8 +53,8 @@ def test_scales_by_training_rows_alone() -> None:
     contract.scales_by_training_rows_alone("cnn", QUICK, ("offset", "scale", "fill"))
 
 
-def test_rows_with_gaps() -> None:
-    contract.predicts_rows_with_gaps("cnn", QUICK)
+def test_rows_with_missing_bands() -> None:
+    contract.predicts_rows_with_missing_bands("cnn", QUICK)
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -45,8 +45,8 @@ def test_scales_by_training_rows_alone() -> None:
     contract.scales_by_training_rows_alone("ensemble", BRIEF, names)
 
 
-def test_rows_with_gaps() -> None:
-    contract.predicts_rows_with_gaps("ensemble", BRIEF)
+def test_rows_with_missing_bands() -> None:
+    contract.predicts_rows_with_missing_bands("ensemble", BRIEF)
 
 
 def test_refit_learns_from_more_rows() -> None:

@@ -18,5 +18,5 @@ def test_it_is_saved_and_repeatable(type_: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("type_", UNTESTED)
-def test_it_predicts_rows_with_gaps(type_: str) -> None:
-    contract.predicts_rows_with_gaps(type_, contract.QUICK[type_])
+def test_it_predicts_rows_with_missing_bands(type_: str) -> None:
+    contract.predicts_rows_with_missing_bands(type_, contract.QUICK[type_])

@@ -29,8 +29,8 @@ def test_scales_by_training_rows_alone() -> None:
     contract.scales_by_training_rows_alone("fcnn", QUICK, ("offset", "scale", "fill"))
 
 
-def test_rows_with_gaps() -> None:
-    contract.predicts_rows_with_gaps("fcnn", QUICK)
+def test_rows_with_missing_bands() -> None:
+    contract.predicts_rows_with_missing_bands("fcnn", QUICK)
 
 
 def test_predicts_with_the_weights_that_were_trained_last() -> None:

@@ -33,8 +33,8 @@ def test_weights_are_those_of_a_quantile_regression_forest() -> None:
     train, test = labelled(300, 1), labelled(30, 2)
     model, _ = contract.fitted("forest", {"trees": 9}, train, labelled(100, 3))
     trained = model._leaves(model.features(train.batch))
-    asked = model._leaves(model.features(test.batch))
-    same = (asked[:, None] == trained).double()
+    leaves = model._leaves(model.features(test.batch))
+    same = (leaves[:, None] == trained).double()
     weight = (same / same.sum(1, keepdim=True)).mean(2)
     histogram = model._histogram(test.batch).double()
     torch.testing.assert_close(histogram.sum(1), torch.ones(30).double())
@@ -55,8 +55,8 @@ def test_scales_by_training_rows_alone() -> None:
     contract.scales_by_training_rows_alone("forest", QUICK, ("softening", "center", "threshold", "members"))
 
 
-def test_rows_with_gaps() -> None:
-    contract.predicts_rows_with_gaps("forest", QUICK)
+def test_rows_with_missing_bands() -> None:
+    contract.predicts_rows_with_missing_bands("forest", QUICK)
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -61,8 +61,8 @@ def test_scales_by_training_rows_alone() -> None:
     contract.scales_by_training_rows_alone("gat", QUICK | {"epochs": 2}, ("offset", "scale", "fill"))
 
 
-def test_rows_with_gaps() -> None:
-    contract.predicts_rows_with_gaps("gat", QUICK)
+def test_rows_with_missing_bands() -> None:
+    contract.predicts_rows_with_missing_bands("gat", QUICK)
 
 
 def test_wrong_settings_are_refused() -> None:

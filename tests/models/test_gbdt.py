@@ -30,8 +30,8 @@ def test_scales_by_training_rows_alone() -> None:
     contract.scales_by_training_rows_alone("gbdt", QUICK, ("softening", "center"))
 
 
-def test_rows_with_gaps() -> None:
-    contract.predicts_rows_with_gaps("gbdt", QUICK)
+def test_rows_with_missing_bands() -> None:
+    contract.predicts_rows_with_missing_bands("gbdt", QUICK)
 
 
 def test_the_cosines_are_orthonormal() -> None:

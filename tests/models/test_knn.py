@@ -103,8 +103,8 @@ def test_scales_by_training_rows_alone() -> None:
     contract.scales_by_training_rows_alone("knn", {"k": 9}, ("offset", "scale", "fill", "inputs"))
 
 
-def test_rows_with_gaps() -> None:
-    contract.predicts_rows_with_gaps("knn", {"k": 9})
+def test_rows_with_missing_bands() -> None:
+    contract.predicts_rows_with_missing_bands("knn", {"k": 9})
 
 
 @pytest.mark.parametrize(

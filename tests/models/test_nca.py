@@ -33,8 +33,8 @@ def test_scales_by_training_rows_alone() -> None:
     contract.scales_by_training_rows_alone("nca", QUICK | {"epochs": 2}, names)
 
 
-def test_rows_with_gaps() -> None:
-    contract.predicts_rows_with_gaps("nca", QUICK | {"epochs": 2})
+def test_rows_with_missing_bands() -> None:
+    contract.predicts_rows_with_missing_bands("nca", QUICK | {"epochs": 2})
 
 
 def test_refit_learns_from_more_rows() -> None:

@@ -63,7 +63,7 @@ def test_a_batch_is_predicted_without_waiting_for_the_device(type_: str) -> None
 
 
 @pytest.mark.parametrize("type_", ["ensemble", "resmlp"])
-def test_a_device_is_asked_as_often_for_many_rows_as_for_few(type_: str) -> None:
+def test_a_device_runs_as_many_operations_for_many_rows_as_for_few(type_: str) -> None:
     model, counts = trained_on(type_, CPU), []
     batches = [labelled(rows, 7).batch for rows in (100, 10_000)]
     few = [_Few.of(model, photometry) for photometry in batches]

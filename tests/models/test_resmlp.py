@@ -44,8 +44,8 @@ def test_scales_by_training_rows_alone() -> None:
     contract.scales_by_training_rows_alone("resmlp", QUICK | {"epochs": 2}, names)
 
 
-def test_rows_with_gaps() -> None:
-    contract.predicts_rows_with_gaps("resmlp", QUICK | {"epochs": 3})
+def test_rows_with_missing_bands() -> None:
+    contract.predicts_rows_with_missing_bands("resmlp", QUICK | {"epochs": 3})
 
 
 def test_a_lost_band_widens_the_density() -> None:

@@ -210,9 +210,9 @@ def test_refit_learns_from_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     contract.refit_learns("template", {"per_gap": 0})
 
 
-def test_rows_with_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_with_missing_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "CONTEXT", TOY)
-    contract.predicts_rows_with_gaps("template", {"per_gap": 0})
+    contract.predicts_rows_with_missing_bands("template", {"per_gap": 0})
 
 
 def test_a_band_without_a_filter_is_named() -> None:

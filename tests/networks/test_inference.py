@@ -44,7 +44,7 @@ def test_layers_in_one_pass_are_the_network(rows: int, onednn: bool, monkeypatch
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no products of whole numbers here")
 @pytest.mark.parametrize("blocks", [0, 1, 2])
 @pytest.mark.parametrize("frequencies", [0, 6])
-def test_whole_numbers_say_what_the_network_says_of_every_row_alone(
+def test_integer_products_equal_the_network_and_do_not_depend_on_other_rows(
     blocks: int, frequencies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for check in ("multiplies_int8", "multiplies_integers"):
@@ -73,5 +73,5 @@ def test_ranges_are_those_of_what_each_layer_is_given() -> None:
     torch.testing.assert_close(torch.tensor(ranges_of(trained, x[None])), expected)
 
 
-def test_a_gpu_does_not_count_in_whole_numbers() -> None:
+def test_a_gpu_does_not_use_integer_products() -> None:
     assert not multiplies_int8(torch.device("cuda"))

@@ -55,19 +55,19 @@ def test_a_dead_service_and_a_full_disk_cost_a_night_and_nothing_else(tmp_path: 
     corner.unlink()
     with Tap({TABLE: directory(sky)}) as ned:
         ask_ned(sky, f"{ned.url}/tap")
-        ned.fault_of = lambda asked: "503"
+        ned.fault_of = lambda request: "503"
         night = sky.refresh()
         assert night.code == 1 and "labels: ned" in night.text and "503" in night.text
         assert store.current(sky.results) is None
 
-        ned.fault_of = lambda asked: ""
+        ned.fault_of = lambda request: ""
         night = sky.refresh()
         assert night.code == 0, night.text[-4000:]
         first = record(sky)
 
-        # The footprint grows, NED is asked again and does not answer: what it said before is kept. The disk fills up.
+        # The footprint grows, NED is queried again and does not answer: its earlier answers are used. The disk fills up.
         corner.write_bytes(held)
-        ned.fault_of = lambda asked: "503"
+        ned.fault_of = lambda request: "503"
         filler = disk / "someone else's"
         free = os.statvfs(disk)
         filler.write_bytes(bytes(free.f_bavail * free.f_frsize - 150_000))
@@ -79,15 +79,15 @@ def test_a_dead_service_and_a_full_disk_cost_a_night_and_nothing_else(tmp_path: 
         night = sky.refresh()
         assert night.code == 0, night.text[-4000:]
         assert "503" in (sky.results / "logs" / "labels.log").read_text()
-        ned.fault_of = lambda asked: ""
+        ned.fault_of = lambda request: ""
         assert fresh(sky) == {name: hashes(sky, name) for name in CATALOGS}
         assert record(sky)["rows"] > first["rows"]
 
-        # Answers that are too old are asked for again on a night like any other; those that are not, not.
-        asked = len(ned.asked)
+        # Answers that are too old are requested again on any night, and the others are not.
+        number = len(ned.requests)
         night = sky.refresh()
         assert night.code == 0 and night.jobs["labels"] == 1 and "train_model" not in night.jobs
-        assert len(ned.asked) > asked
+        assert len(ned.requests) > number
         ask_ned(sky, f"{ned.url}/tap", max_age_days=30)
         assert sky.refresh().jobs["labels"] == 1
         night = sky.refresh()

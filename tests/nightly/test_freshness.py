@@ -103,7 +103,7 @@ def other_yaml(path: Path, **values: Any) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------ nothing changed
 
 
-def test_nothing_is_due_in_another_place_by_another_name_with_other_times_and_without_notes(
+def test_no_job_runs_after_a_move_a_rename_other_times_or_without_metadata(
     done: Sky, plan: Plan, tmp_path: Path
 ) -> None:
     assert plan(done.folder) == {}
@@ -127,7 +127,7 @@ def test_nothing_is_due_in_another_place_by_another_name_with_other_times_and_wi
 @pytest.mark.parametrize(
     "damage", [b"", b"{", b'{"params": 3, "input": "x"}', b"\xff\xfe\x00", b'{"incomplete": true}']
 )
-def test_notes_of_snakemake_that_are_damaged_or_untrue_hide_and_invent_nothing(
+def test_damaged_or_wrong_metadata_of_snakemake_changes_no_plan(
     base: Sky, plan: Plan, tmp_path: Path, damage: bytes
 ) -> None:
     sky = night_sky.copy(base, tmp_path / "sky")
@@ -347,13 +347,13 @@ def test_another_version_and_another_script(done: Sky, plan: Plan, monkeypatch: 
     assert plan(done.folder) == {"changed script": {"gates"}}
 
 
-def test_results_without_records_are_made_again_and_a_line_says_so(
+def test_results_without_records_are_computed_again_with_a_log_line(
     base: Sky, plan: Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     sky = night_sky.copy(base, tmp_path / "sky")
     shutil.rmtree(sky.results / "progress" / "records")
     found = sky.refresh("--dry-run")
-    assert "made by a version of zmill that kept no records" in found.text
+    assert "made by a version of zmill without records" in found.text
     assert plan(sky.folder).keys() == {"there is no record of a complete job"}
 
 

@@ -28,20 +28,20 @@ def test_a_second_run_refuses_at_every_stage_of_the_first(sky: Sky) -> None:
             second = sky.refresh()
             still = first.poll() is None
             assert not still or second.code == 1, second.text[-2000:]
-            assert not still or f"another run is under way (process {first.pid} on " in second.text
+            assert not still or f"another run is active (process {first.pid} on " in second.text
             assert not second.jobs
     assert first.wait() == 0, (sky.folder / "run.log").read_text()[-4000:]
     hold(sky.results / ".lock").close()
     record(sky)
 
 
-def test_what_changes_nothing_and_what_may_run_beside_a_night_does_not_need_the_lock(sky: Sky) -> None:
+def test_dry_runs_and_concurrent_targets_do_not_need_the_lock(sky: Sky) -> None:
     sky.change(sky.tiles[3])
     with hold(sky.results / ".lock"):
         assert sky.refresh("--dry-run").code == 0
         assert sky.refresh(target="verify").jobs == {"verify": 1}
         refused = sky.refresh()
-        assert refused.code == 1 and f"another run is under way (process {os.getpid()} on " in refused.text
+        assert refused.code == 1 and f"another run is active (process {os.getpid()} on " in refused.text
 
 
 @pytest.mark.parametrize("stage", [STAGES[0], pytest.param(STAGES[2], marks=pytest.mark.long)])

@@ -77,7 +77,7 @@ def test_files_that_come_and_go(sky: Sky) -> None:
     assert record(sky)["rows"] == before["rows"]
 
 
-def test_models_learn_again_once_labels_have_changed_enough_and_replace_the_old_only_if_better(sky: Sky) -> None:
+def test_models_are_retrained_once_labels_changed_enough_and_replace_the_old_only_if_better(sky: Sky) -> None:
     late, first = later_labels(sky), read_json(sky.results / "champion.json")
     colors = (sky.results / "imputation.json").read_bytes()
     test_rows = set(pq.read_table(sky.results / "sample" / "test.parquet")["object_id"].to_pylist())
@@ -102,7 +102,7 @@ def test_models_learn_again_once_labels_have_changed_enough_and_replace_the_old_
     assert test_rows <= set(pq.read_table(sky.results / "sample" / "test.parquet")["object_id"].to_pylist())
 
 
-def test_a_job_that_failed_is_tried_again_until_it_succeeds(sky: Sky) -> None:
+def test_a_failed_job_is_retried_until_it_succeeds(sky: Sky) -> None:
     tile, before = sky.tiles[5], record(sky)
     sky.change(tile)
     good = tile.read_bytes()

@@ -140,15 +140,15 @@ def test_more_rows_than_are_fitted_on_get_their_pit_few_at_a_time(monkeypatch: p
     monkeypatch.setattr(calibration_fit, "MAX_ROWS", 700)
     monkeypatch.setattr(calibration_fit, "CHUNK", 300)
     density, z = sample(2000, 9, stated=0.6)
-    asked: list[np.ndarray] = []
+    requested: list[np.ndarray] = []
 
     def densities(rows: np.ndarray) -> torch.Tensor:
-        asked.append(rows)
+        requested.append(rows)
         return density[rows]
 
     found, pits = calibration_fit.fit(densities, GRID, z)
     assert found != Calibration()
-    assert max(map(len, asked)) <= 700
-    assert np.array_equal(np.sort(np.concatenate(asked)), np.arange(2000))
+    assert max(map(len, requested)) <= 700
+    assert np.array_equal(np.sort(np.concatenate(requested)), np.arange(2000))
     assert kstest(pits, "uniform").statistic < 0.05
     assert np.allclose(pits[1::3], pit(found(density, GRID), z)[1::3], atol=1e-6)

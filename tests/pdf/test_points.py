@@ -142,7 +142,7 @@ def test_no_rows_give_no_estimates() -> None:
     assert all(len(value) == 0 for value in points.summarize(torch.zeros(0, 301), GRID).values())
 
 
-def test_rows_do_not_depend_on_the_rows_beside_them() -> None:
+def test_rows_do_not_depend_on_other_rows() -> None:
     rng = np.random.default_rng(2)
     density = gaussians(rng.uniform(0, 3, 5000), rng.uniform(0.01, 0.5, 5000))
     together = points.summarize(density, GRID)

@@ -57,7 +57,7 @@ def test_row_groups_do_not_depend_on_the_batch(tmp_path: Path, monkeypatch: pyte
     assert contents(tmp_path / "64") == contents(tmp_path / "100") == contents(tmp_path / "1000")
 
 
-def test_what_is_whole_is_not_done_again(tmp_path: Path) -> None:
+def test_complete_partitions_are_skipped(tmp_path: Path) -> None:
     partitions = write_clean(tmp_path / "clean", [400, 400, 400])
     work = plain_work(tmp_path / "clean", tmp_path / "out")
     run(work, partitions)
@@ -108,7 +108,7 @@ def test_killed_at_random_moments_the_rerun_gives_the_same_bytes(tmp_path: Path)
     assert killed >= 3
 
 
-def test_a_file_that_the_killed_job_left_beside_an_old_sidecar_is_not_taken_for_whole(tmp_path: Path) -> None:
+def test_a_file_of_a_killed_job_with_an_old_sidecar_counts_as_incomplete(tmp_path: Path) -> None:
     partitions = write_clean(tmp_path / "clean", [50])
     work = plain_work(tmp_path / "clean", tmp_path / "out")
     run(work, partitions)
@@ -162,7 +162,7 @@ def test_a_damaged_partition_is_named_and_the_others_are_written(tmp_path: Path,
     same_rows(clean, tmp_path / "out")
 
 
-def test_a_partition_written_anew_while_it_is_read_is_found_out(tmp_path: Path) -> None:
+def test_a_partition_that_is_rewritten_while_it_is_read_is_detected(tmp_path: Path) -> None:
     clean = tmp_path / "clean"
     partitions = write_clean(clean, [900, 100])
     events = read.stream(clean, partitions, ["mag_g"], [], 300)
@@ -233,7 +233,7 @@ def test_an_error_of_the_model_ends_the_run_with_nothing_half_written(tmp_path: 
     same_rows(tmp_path / "clean", tmp_path / "out")
 
 
-def test_a_full_disk_is_said_clearly_and_the_run_resumes(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_clear_error_and_the_run_resumes(tmp_path: Path) -> None:
     """A limit on the size of a file stands in for the disk: the kernel refuses the write in the same place."""
     partitions = write_clean(tmp_path / "clean", [200, 30_000, 200])
     work = plain_work(tmp_path / "clean", tmp_path / "out")

@@ -115,7 +115,7 @@ def test_every_row_of_the_survey_has_its_redshift(results: Path, pdf: str) -> No
     assert pq.read_schema(PARTITIONS[3].file(results / "pdf")).metadata[arrow.KEY]
 
 
-def test_done_again_it_writes_the_same_bytes(results: Path) -> None:
+def test_a_second_run_writes_the_same_bytes(results: Path) -> None:
     predict(results)
     first = contents(results / "photoz") | contents(results / "pdf")
     for name in ("photoz", "pdf"):
@@ -163,16 +163,14 @@ def test_a_new_champion_takes_over_within_the_budget_of_a_night(results: Path) -
     assert assign.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new)
 
 
-def test_columns_that_mean_something_else_now_are_predicted_again(
-    results: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_columns_of_another_schema_version_are_predicted_again(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as before:
         before.setattr(assign, "SCHEMA_VERSION", assign.SCHEMA_VERSION - 1)
         predict(results)
         old = {path: path.stat().st_ino for path in (results / "photoz" / "dataset").rglob("*.parquet")}
         finish(results, "demo", "compact")
     with pytest.raises(
-        CatalogError, match=r"4 of 4 partitions .*run snakemake --cores 2 mend(.|\n)*meaning is \d+, expected"
+        CatalogError, match=r"4 of 4 partitions .*run snakemake --cores 2 mend(.|\n)*schema_version is \d+, expected"
     ):
         finish(results, "demo", "compact")
     first = assign.current(results).name

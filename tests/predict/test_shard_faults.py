@@ -93,7 +93,7 @@ def test_a_bad_partition_is_named_the_others_are_done_and_the_status_says_so(
     assert finish(results, "demo", "compact") == sum(ROWS)
 
 
-def test_a_disk_that_fills_up_and_has_space_again(results: Path, disk: Path) -> None:
+def test_a_disk_that_is_full_and_later_has_space(results: Path, disk: Path) -> None:
     for place in ("photoz", "pdf"):
         (disk / place).mkdir()
         (results / place).symlink_to(disk / place)
@@ -111,7 +111,7 @@ def test_a_disk_that_fills_up_and_has_space_again(results: Path, disk: Path) -> 
     assert finish(results, "demo", "compact") == sum(ROWS)
 
 
-def test_a_place_that_may_only_be_read(results: Path, disk: Path) -> None:
+def test_a_read_only_folder(results: Path, disk: Path) -> None:
     (results / "photoz").symlink_to(disk)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     ended = job("once", results)

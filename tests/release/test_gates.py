@@ -71,7 +71,7 @@ def test_drift_is_not_published_and_the_old_release_stays(results: Path, change:
         release(results)
     assert store.current(results) == first
     assert not read_json(results / "gates.json")["passed"]
-    release(results, settings={"seed": 2})  # other settings were asked for
+    release(results, settings={"seed": 2})  # other settings
 
 
 def test_another_model_may_move_the_redshifts_further_but_not_anywhere_and_not_the_magnitudes(results: Path) -> None:

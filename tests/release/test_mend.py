@@ -40,7 +40,7 @@ def whole_current(results: Path) -> dict:
 
 
 @pytest.mark.parametrize("catalog", ["photoz", "pdf"])
-def test_a_byte_that_release_and_working_folder_share_is_made_good_by_predicting_again(
+def test_a_damaged_byte_shared_by_release_and_working_folder_is_repaired_by_prediction(
     results: Path, catalog: str
 ) -> None:
     record = release(results)
@@ -58,7 +58,7 @@ def test_a_byte_that_release_and_working_folder_share_is_made_good_by_predicting
     assert path.samefile(SKY[1].file(results / "current" / catalog))
 
 
-def test_a_file_of_the_current_release_that_cannot_be_had_again_makes_another_release(results: Path) -> None:
+def test_a_lost_file_of_the_current_release_leads_to_another_release(results: Path) -> None:
     first = release(results)
     flip(results / "current" / "report.html")
     (results / "report.html").write_text("<!doctype html><p>the same numbers, drawn later</p>")
@@ -95,7 +95,9 @@ def test_an_older_release_is_mended_from_a_later_one(results: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"release": "another"}'])
-def test_a_damaged_record_is_put_back_from_its_copy_or_the_release_is_made_anew(results: Path, content: str) -> None:
+def test_a_damaged_record_is_restored_from_its_copy_or_the_release_is_published_again(
+    results: Path, content: str
+) -> None:
     record = release(results)
     path = results / "current" / "release.json"
     path.chmod(0o644)
@@ -175,7 +177,7 @@ def test_nothing_but_releases_is_removed_whatever_records_say(results: Path, tmp
     assert sum("x.bak" in line for line in messages) == 1
 
 
-def test_what_somebody_puts_beside_a_catalogue_is_not_released(results: Path) -> None:
+def test_foreign_files_next_to_a_catalogue_are_not_released(results: Path) -> None:
     strange = [
         results / "photoz" / "notes.txt",
         results / "photoz" / "dataset" / "x.parquet",
@@ -199,7 +201,7 @@ def test_what_somebody_puts_beside_a_catalogue_is_not_released(results: Path) ->
         verify(results / "current", record)
 
 
-def test_a_release_names_no_place_user_host_or_password(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_names_no_path_user_host_or_password(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "kestrel07")
     config = {"data_dir": "/users/jane/data", "results_dir": str(results.parent), "survey": "deep"}
     address = "https://jane:swordfish@host.example/tap?token=abracadabra"
@@ -212,7 +214,7 @@ def test_a_release_names_no_place_user_host_or_password(results: Path, monkeypat
                 assert planted.encode() not in content, path
 
 
-def test_places_are_not_released() -> None:
+def test_paths_are_not_released() -> None:
     given = {
         "config": {"data_dir": "/users/jane/data", "results_dir": "/scratch/jane/results", "seed": 3, "survey": "deep"},
         "survey": {"files": ["/users/jane/data/deep/*.fits", "/mnt/nfs1/x.fits", "tiles/*.parquet"], "bands": ["g"]},

@@ -221,7 +221,7 @@ def test_partitions_that_were_read_once_are_trusted_while_they_are_the_same_file
     assert len(partitions_read(read)) == 2 * len(SKY)
 
 
-def test_another_schema_of_the_catalogue_is_held_against_trusted_partitions_too(results: Path) -> None:
+def test_another_schema_is_compared_with_trusted_partitions_too(results: Path) -> None:
     release(results)
     common = results / "photoz" / "dataset" / "_common_metadata"
     schema = pq.read_schema(common)

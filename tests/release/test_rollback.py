@@ -18,7 +18,7 @@ def release(results: Path, version: float) -> str:
     return publish(fill(results, version), 5, {}, lambda line: None)["release"]
 
 
-def test_back_to_the_one_before_and_on_again(results: Path, messages) -> None:
+def test_rollback_to_the_previous_release_and_resume(results: Path, messages) -> None:
     lines, log = messages
     first, second, third = (release(results, version) for version in (1, 2, 3))
     assert rollback(results, log)["release"] == second

@@ -37,7 +37,7 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_figures_are_whole_svgs_in_the_pages_colours(name: str) -> None:
+def test_figures_are_complete_svgs_in_the_colors_of_the_page(name: str) -> None:
     with style(name):
         svg = str(to_svg(DRAWN[name]()))
     root = ElementTree.fromstring(svg)
@@ -67,7 +67,7 @@ def test_axes_have_labels() -> None:
         assert all(axes.get_ylabel() for axes in figure.axes), name
 
 
-def test_colours_are_told_apart_from_each_other() -> None:
+def test_colors_differ_from_each_other() -> None:
     assert len(set(VARIABLES)) == len(set(VARIABLES.values())) == 7
     assert RC["svg.fonttype"] == "none"
 

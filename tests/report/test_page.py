@@ -152,7 +152,7 @@ def test_every_phase_of_a_training_has_its_curve(page: Page) -> None:
     )
 
 
-def test_a_search_is_told_with_its_best_settings(results: Path, page: Page) -> None:
+def test_a_search_is_shown_with_its_best_settings(results: Path, page: Page) -> None:
     search = read_json(results / "tune/fcnn/search.json")
     best = next(trial for trial in search["trials"] if trial["place"] == search["best"])
     assert "Settings searched" in page.text
@@ -165,7 +165,7 @@ def test_a_search_is_told_with_its_best_settings(results: Path, page: Page) -> N
     assert "The best trials of fcnn" in page.text
 
 
-def test_without_a_search_nothing_is_said_of_one(tmp_path: Path) -> None:
+def test_without_a_search_no_search_is_shown(tmp_path: Path) -> None:
     results = fill(tmp_path, tables_only=True)
     (results / "tune/fcnn/search.json").unlink()
     assert "Settings searched" not in built(results)
@@ -207,7 +207,7 @@ def test_the_best_model_of_each_pattern_is_marked(results: Path, html: str) -> N
         assert re.findall(r'class="number best" data-value="([^"]+)"', row) == [str(float(fcnn["crps"]))]
 
 
-def test_weighted_metrics_stand_beside_plain_ones(results: Path, page: Page) -> None:
+def test_weighted_metrics_are_shown_with_plain_ones(results: Path, page: Page) -> None:
     found = read_json(results / "evaluation/knn/metrics.json")["splits"]["test"]
     assert f"{found['board']['sigma_mad']:.4f}" in page.text
     assert f"{found['weighted']['board']['sigma_mad']:.4f}" in page.text
@@ -241,7 +241,7 @@ def test_without_pdfs_the_points_are_shown(tmp_path: Path) -> None:
     assert "medians, all rows" in page.text and "stacked PDFs" not in page.text.split("Normalised redshift")[1][:200]
 
 
-def test_few_blocks_of_sky_are_said(tmp_path: Path) -> None:
+def test_few_blocks_of_sky_are_a_warning(tmp_path: Path) -> None:
     results = fill(tmp_path, tables_only=True)
     path = results / "evaluation" / "fcnn" / "metrics.json"
     content = read_json(path)
@@ -277,7 +277,7 @@ def test_warnings_of_all_stages_stand_at_the_head_and_do_nothing_else(tmp_path: 
     assert HOSTILE not in html
 
 
-def test_no_place_of_the_machine_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_path_of_the_machine_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "kestrel07")
     results = fill(tmp_path / "secret place" / "results", rows=2_000)
     places = {"data_dir": "/storage/jane/catalogues", "results_dir": str(results.parent)}

@@ -149,7 +149,7 @@ def sample(folder: Path) -> dict[str, pa.Table]:
     return {name: pq.read_table(folder / "out" / "sample" / f"{name}.parquet") for name in SPLITS}
 
 
-def test_redshifts_of_tables_are_judged_as_those_of_labels(tmp_path: Path) -> None:
+def test_redshifts_of_tables_are_checked_like_those_of_labels(tmp_path: Path) -> None:
     train, test = galaxies(900, 1), galaxies(300, 2, 5000)
     train["z"][:100], train["z"][100:130], train["z"][130:140], train["z"][140:145] = -99, 9.9999, 0.0005, np.nan
     test["z"][:20], test["z"][20:30], test["z"][30] = -99, 9.9999, 99

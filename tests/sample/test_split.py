@@ -108,7 +108,7 @@ def test_ambiguous_matches_can_be_kept(sky: Sky) -> None:
     assert 0 < sum(report["splits"].values()) == sky.matches.num_rows - empty
 
 
-def test_labels_beyond_the_grid_are_counted_apart_and_said(sky: Sky) -> None:
+def test_labels_beyond_the_grid_are_counted_apart_and_logged(sky: Sky) -> None:
     z = sky.matches["redshift"].to_numpy()
     top = float(np.quantile(z, 0.7))
     report = sky.split(survey(redshift_grid={"min": 0, "max": top, "points": 101}), ambiguous="keep")
@@ -169,7 +169,7 @@ def _shift(rows: pa.Table, those: np.ndarray) -> pa.Table:
 
 
 @pytest.mark.parametrize("text_ids", [False, True])
-def test_the_sample_holds_clean_photometry_beside_its_label(tmp_path: Path, text_ids: bool) -> None:
+def test_the_sample_has_clean_photometry_and_the_label(tmp_path: Path, text_ids: bool) -> None:
     sky, definition = Sky(tmp_path, text_ids), survey(cuts=CUTS)
     counts = sky.split(definition)
     sky.clean(definition)

@@ -78,7 +78,7 @@ def test_what_is_unknown_on_both_sides_does_no_harm() -> None:
         assert sum(axis["survey"]) == pytest.approx(1, abs=1e-4) == sum(axis["weighted"])
 
 
-def test_rows_of_the_survey_that_no_label_is_near_are_told() -> None:
+def test_survey_rows_without_near_labels_are_counted() -> None:
     rows = survey(10_000)
     labelled = rows[np.random.default_rng(3).random(len(rows)) < 0.1]
     assert SurveyDensity(rows).far(labelled, 10) < 0.05
@@ -100,7 +100,7 @@ def test_weights_have_mean_one_and_a_largest_value(values: list[float], most: fl
     assert np.all(np.diff(found[np.argsort(given_)]) >= -1e-12)
 
 
-def test_distances_are_those_of_rows_given_again() -> None:
+def test_distances_are_those_of_repeated_rows() -> None:
     rng = np.random.default_rng(6)
     values, others = rng.normal(0, 1, 300).round(1), rng.normal(0.3, 1, 500).round(1)
     weight = rng.integers(1, 4, 300).astype(float)
@@ -144,7 +144,7 @@ def test_a_survey_of_which_no_row_passes_is_refused() -> None:
         weigh_splits(labelled, side, empty, Weights())
 
 
-def test_what_is_told_is_json() -> None:
+def test_the_summary_is_json() -> None:
     labelled, side, target = split_rows()
     weight, told = weigh_splits(labelled, side, target, Weights())
     axes = compare(labelled, weight, target.values, ["a", "b", "c"])

@@ -37,7 +37,7 @@ def test_close_pairs_exceed_chance_most_at_small_separations(placed):
     assert excess[0] > excess[1]
 
 
-def test_members_of_a_group_share_a_redshift_and_a_place(placed):
+def test_members_of_a_group_share_a_redshift_and_a_position(placed):
     _, _, _, x, y, z, group = placed
     number, count = np.unique(group[group >= 0], return_counts=True)
     rich = number[count >= 8]

@@ -39,7 +39,7 @@ def test_positions_are_uniform_on_the_sphere():
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0, 359.999), st.floats(-80, 80), st.floats(-5, 5), st.floats(-5, 5))
-def test_offsets_are_as_long_as_asked(ra, dec, east, north):
+def test_offsets_have_the_requested_length(ra, dec, east, north):
     moved = offset(np.array([ra]), np.array([dec]), np.array([east]), np.array([north]))
     a, b = sky.unit_vectors(np.array([ra]), np.array([dec])), sky.unit_vectors(*moved)
     separation = np.degrees(2 * np.arcsin(np.linalg.norm(a - b) / 2)) * 3600

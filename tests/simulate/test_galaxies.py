@@ -60,7 +60,7 @@ def test_mean_redshift_follows_depth(drawn, magnitudes):
         assert drawn.z[bright].mean() == pytest.approx(3 * (0.0417 * limit - 0.744), rel=0.12)
 
 
-def test_nothing_is_fainter_than_asked(magnitudes):
+def test_nothing_is_fainter_than_the_limit(magnitudes):
     assert magnitudes[:, galaxies.I_BAND].max() < 24.0
     assert np.isfinite(magnitudes).all()
 

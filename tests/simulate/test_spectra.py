@@ -81,7 +81,7 @@ def test_deep_success_falls_with_magnitude_and_in_the_desert(deep_entries):
     assert secure[depth & desert].mean() < 0.7 * secure[depth & easy].mean()
 
 
-def test_deep_covers_whole_pointings_only(deep_entries, targets):
+def test_deep_covers_complete_pointings_only(deep_entries, targets):
     inside = np.isin(targets.object_id, deep_entries.object_id)
     nx, ny = round(FIELD.width / deep.POINTING), round(FIELD.height / deep.POINTING)
     column = np.clip((targets.sky.x / FIELD.width * nx).astype(int), 0, nx - 1)

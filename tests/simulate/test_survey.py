@@ -49,7 +49,7 @@ def test_undetected_has_its_limit_in_the_error_column(seen):
     assert np.median(error[missing[:, 0], 0]) > np.quantile(mag[sure, 0], 0.9)
 
 
-def test_unobserved_bands_are_whole_regions(seen):
+def test_unobserved_bands_are_contiguous_regions(seen):
     true, table = seen
     mag, error = values(table, "mag"), values(table, "magerr")
     expected = survey.unobserved(FIELD, true.x, true.y)
@@ -59,7 +59,7 @@ def test_unobserved_bands_are_whole_regions(seen):
     assert not expected[:, 1:4].any()
 
 
-def test_saturated_rows_are_bright_or_beside_a_bright_one(seen):
+def test_saturated_rows_are_bright_or_near_a_bright_one(seen):
     true, table = seen
     flag = table.column("saturated").to_numpy() == 1
     change = (values(table, "mag") - true.reddened)[:, 3]

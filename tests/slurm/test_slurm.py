@@ -38,7 +38,7 @@ def run(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder, answer
 
 
-def test_the_whole_river_runs_through_slurm(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_all_stages_run_through_slurm(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, answer = run
     assert answer.returncode == 0, answer.stderr[-4000:]
     with (folder / "results/demo/evaluation/leaderboard.csv").open() as handle:

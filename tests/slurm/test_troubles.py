@@ -93,13 +93,13 @@ def test_a_job_out_of_time_is_given_more(slurm: Cluster, folder: Path) -> None:
     assert [job["TimeLimit"] for job in found[:2]] == ["00:01:00", "00:02:00"]
 
 
-def test_a_cancelled_job_is_done_again(slurm: Cluster, folder: Path) -> None:
+def test_a_cancelled_job_is_run_again(slurm: Cluster, folder: Path) -> None:
     assert (folder / "cancelled.done").exists()
     assert attempts(folder, "cancelled") == [1, 2]
     assert [job["JobState"] for job in jobs(slurm, folder, "cancelled")] == ["CANCELLED", "COMPLETED"]
 
 
-def test_gpus_can_be_asked_for_as_gres(slurm: Cluster, folder: Path) -> None:
+def test_gpus_can_be_requested_as_gres(slurm: Cluster, folder: Path) -> None:
     (job,) = jobs(slurm, folder, "accelerated")
     assert job["TresPerNode"] == "gres:gpu:h200:1"
     assert "TresPerJob" not in job
@@ -107,7 +107,7 @@ def test_gpus_can_be_asked_for_as_gres(slurm: Cluster, folder: Path) -> None:
     assert (folder / "cancelled.done").read_text() == ""
 
 
-def test_a_job_with_wrong_data_is_not_done_again_and_its_log_is_found_from_the_message(folder: Path) -> None:
+def test_a_job_with_wrong_data_is_not_retried_and_the_message_names_its_log(folder: Path) -> None:
     assert attempts(folder, "wrong") == [1]
     said = (folder / "said.txt").read_text()
     message = said[said.rindex("Error in rule wrong") :]
@@ -116,7 +116,7 @@ def test_a_job_with_wrong_data_is_not_done_again_and_its_log_is_found_from_the_m
     assert log.read_text().splitlines()[-1].endswith("ValueError: row 7 has no object_id")
 
 
-def test_the_message_about_a_killed_job_says_what_slurm_said_and_where(folder: Path) -> None:
+def test_the_message_about_a_killed_job_has_the_state_and_the_log_of_slurm(folder: Path) -> None:
     said = (folder / "said.txt").read_text()
     message = said[said.index("Error in rule time") :]
     assert "SLURM status is: 'TIMEOUT'" in message

@@ -54,7 +54,7 @@ def test_a_column_without_values_fits_every_type(tmp_path: Path, format: str, fi
         assert all(value is empty or value == empty or value != value for value in found if value not in kept)
 
 
-def test_whole_numbers_then_decimals_then_text_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_integers_then_decimals_then_text_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "HEAD_BYTES", 400)
     values = [*(str(n) for n in range(60)), "3.5", "J12"]
     path = files_of(tmp_path, "csv", values)[0]
@@ -74,7 +74,7 @@ def test_whole_numbers_then_decimals_then_text_are_text(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     "values", [["1", "2", "J3"], ["1", "2", "03"], ["1", "2", str(2**63)], ["1", "2", "2000-01-01"]]
 )
-def test_identifiers_that_look_whole_at_first_are_text(
+def test_identifiers_that_first_look_like_integers_are_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[str]
 ) -> None:
     monkeypatch.setattr(text, "HEAD_BYTES", 200)

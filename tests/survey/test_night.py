@@ -76,7 +76,7 @@ def test_a_changed_file_is_all_that_is_read_and_its_partitions_all_that_are_writ
     assert not inside(tmp_path, 7)
 
 
-def test_a_partition_that_is_damaged_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_partition_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiles(tmp_path / "in")
     written(tmp_path, monkeypatch)
     before = hashes(tmp_path)

@@ -147,7 +147,7 @@ def test_unobserved_fluxes_of_zero_are_not_talked_about(tmp_path: Path) -> None:
     assert looked(tmp_path, data, definition) == Look([], None)
 
 
-def test_a_band_that_no_row_has_is_said(tmp_path: Path) -> None:
+def test_a_band_without_any_row_is_a_warning(tmp_path: Path) -> None:
     none = galaxies(mag_r=np.full(ROWS, np.nan), err_r=np.full(ROWS, np.nan))
     (warning,) = looked(tmp_path, none).warnings
     assert warning.startswith("r: measured in none of 2000 rows: check columns.flux")

@@ -117,7 +117,7 @@ def test_fits_that_is_cut_short_is_refused(tmp_path: Path) -> None:
         list(open_table(path).batches(["id"], 100))
 
 
-def test_hdf5_group_found_or_asked_for(tmp_path: Path) -> None:
+def test_hdf5_group_found_or_requested(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "t.hdf5", "w") as file:
         file["one/x"] = [1, 2]
         file["two/x"] = [3, 4]

@@ -184,7 +184,7 @@ def test_damage_deep_in_a_compressed_file_names_the_file(tmp_path: Path, kind: s
 @pytest.mark.parametrize("kind", ["bz2", "xz"])
 @given(places=st.lists(st.integers(0, 5000), max_size=6), sizes=st.lists(st.integers(1, 3000), min_size=6, max_size=6))
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-def test_compressed_files_are_read_from_any_place(
+def test_compressed_files_are_read_from_any_offset(
     tmp_path_factory: pytest.TempPathFactory, kind: str, places: list[int], sizes: list[int]
 ) -> None:
     pack = {"bz2": bz2.compress, "xz": lzma.compress}[kind]
@@ -236,7 +236,7 @@ def test_first_rows_tell_types_and_no_value(tmp_path: Path) -> None:
     assert read(tmp_path / "t.csv", ["z", "i"]) == {"z": ["007", "8"], "i": ["1", "2"]}
 
 
-def test_numbers_behind_whole_numbers_and_missing_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decimals_after_integers_and_missing_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "BLOCK_BYTES", 1000)
     monkeypatch.setattr(text, "HEAD_BYTES", 100)
     path = written(tmp_path / "t.csv", ["a,b", *["1,x"] * 1000, "2.5,y", "nan,--", ",z"])

@@ -115,7 +115,7 @@ def test_early_stopping_counts_on(tmp_path: Path) -> None:
     assert same(fit("cnn", settings, lambda identity: Stopping(path, identity, None))[0], weights)
 
 
-def test_a_phase_that_ended_is_not_trained_again(tmp_path: Path) -> None:
+def test_a_completed_phase_is_not_repeated(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Stopped):
         fit("ensemble", {}, lambda identity: Stopping(path, identity, ("distilled", 2)))
@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_is_logged_and_not_used(tmp_path: Path) -> None:
     assert checkpoint.saved("network") is None
 
 
-def test_it_is_written_no_oftener_than_asked_and_removed_at_the_end(tmp_path: Path) -> None:
+def test_a_checkpoint_is_written_at_most_every_interval_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     with Stopping(path, "one", None, every=3600) as checkpoint:
         for epoch in range(3):
@@ -191,7 +191,7 @@ def test_it_stays_when_the_job_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_killed_at_any_time_and_started_again_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_a_job_killed_at_any_time_and_resumed_gives_the_same_bytes(tmp_path: Path) -> None:
     program = [sys.executable, training_job.__file__]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 

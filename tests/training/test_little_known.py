@@ -1,4 +1,4 @@
-"""Every model type there is, asked for rows of which the photometry says nothing or little: n(z), and intervals that hold."""
+"""Every model type predicts rows with little or no photometry: n(z), and intervals that hold."""
 
 from __future__ import annotations
 

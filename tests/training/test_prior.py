@@ -99,9 +99,7 @@ def test_a_model_that_knows_what_it_does_not_know_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("rows", "whole"), [(0, (True, True)), (1, (True, True)), (12, (False, True)), (40, (False, False))]
 )
-def test_where_rows_are_too_few_to_promise_anything_the_interval_is_the_whole_grid(
-    rows: int, whole: tuple[bool, bool]
-) -> None:
+def test_with_too_few_rows_for_coverage_the_interval_is_the_full_grid(rows: int, whole: tuple[bool, bool]) -> None:
     calib = labelled(1000, 2)
     found = prior.fit(honest, GRID, labelled(3000, 1), calib, np.arange(1000) < rows, NONE)
     contents = found.contents[3]

@@ -118,7 +118,7 @@ def test_too_few_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         fitted(labelled(100, 1), labelled(0, 3))
 
 
-def test_redshifts_beyond_the_grid_are_refused_where_too_few_are_left_and_said_where_some_are() -> None:
+def test_redshifts_beyond_the_grid_are_refused_if_too_few_are_left_and_otherwise_logged() -> None:
     train, calib = labelled(300, 1), labelled(50, 3)
     far = LabelledBatch(train.batch, train.z + GRID.z_max, train.weight)
     with pytest.raises(

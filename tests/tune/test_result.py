@@ -60,7 +60,7 @@ def described(trials: list[dict[str, Any]]) -> dict[str, Any]:
     return result.describe("quick", "fcnn", {"epochs": 5}, WIDE, "mse", 1, trials)
 
 
-def test_the_winner_trains_again_to_the_same_score(tmp_path: Path) -> None:
+def test_the_winner_reproduces_its_score(tmp_path: Path) -> None:
     given = task()
     found = result.describe(
         "quick", "fcnn", SETTINGS, parse(Search, SEARCH, ""), "mse", 1, done(given, tmp_path, range(4))
@@ -79,7 +79,7 @@ def test_the_winner_trains_again_to_the_same_score(tmp_path: Path) -> None:
     )
 
 
-def test_a_winner_of_nested_settings_is_a_plain_entry_that_trains_again(tmp_path: Path) -> None:
+def test_a_winner_of_nested_settings_is_a_plain_entry_that_can_be_trained(tmp_path: Path) -> None:
     small = {"members": 1, "epochs": 2, "width": 16, "blocks": 1, "frequencies": 0}
     settings = {"networks": small, "neighbors": {**small, "candidates": 64}, "distill": False}
     search = {"space": {"networks.width": [8, 32], "neighbors.lr": {"low": 1e-4, "high": 1e-1, "log": True}}}
@@ -121,7 +121,7 @@ def test_the_setting_that_matters_is_named_on_its_own_scale() -> None:
     assert described(outcomes())["importance"] == found
 
 
-def test_nothing_is_said_of_importance_with_too_few_trials() -> None:
+def test_importance_is_not_given_with_too_few_trials() -> None:
     assert described(outcomes(5))["importance"] == {}
     assert described(outcomes(20, score=0.5))["importance"] == {}
 

@@ -70,7 +70,7 @@ def test_a_torn_line_is_cut_off_before_the_next_is_written(tmp_path: Path) -> No
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
-def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "journal.jsonl"
 
     def no_locks(handle: int, what: int) -> None:
@@ -92,7 +92,7 @@ def test_what_was_proposed_stays_proposed(tmp_path: Path) -> None:
     assert given.params == {"lr": 0.25, "kind": "b"}
 
 
-def test_two_jobs_that_begin_one_place_at_once_take_the_same_trial(tmp_path: Path) -> None:
+def test_two_concurrent_jobs_of_one_number_take_the_same_trial(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     one, other = open_study(path), open_study(path)
     begun = studies.create_trial(state=studies.TrialState.RUNNING, user_attrs={studies.NUMBER: 0})

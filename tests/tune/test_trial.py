@@ -137,7 +137,7 @@ def test_no_trial_starts_once_the_time_is_up(tmp_path: Path) -> None:
     assert done(task({**SEARCH, "hours": 1.0}), tmp_path, range(3))[0] == outcomes[0]
 
 
-def test_what_was_tried_is_not_trained_again(tmp_path: Path) -> None:
+def test_a_completed_trial_is_not_repeated(tmp_path: Path) -> None:
     said: list[str] = []
     given = task({"space": {"batch": {"low": 64, "high": 65}}}, said.append)
     outcomes = done(given, tmp_path, range(6))

@@ -74,14 +74,14 @@ from snakemake.cli import main
 from snakemake.jobs import Job
 
 def log_info(job, *_, **__):
-    print("asked:", job.rule.name, job.threads, job.resources.get("gpu", 0))
+    print("reserved:", job.rule.name, job.threads, job.resources.get("gpu", 0))
 
 Job.log_info = log_info
 main(["train", "results/demo/progress/predict/0.json", "--dry-run", *sys.argv[1:]])
 """
 
 
-def asked(folder: Path, *arguments: str) -> dict[str, tuple[int, int]]:
+def reserved(folder: Path, *arguments: str) -> dict[str, tuple[int, int]]:
     """Threads and GPUs that jobs of each rule ask for."""
     prepare(folder, **TINY | {"models": {"trainz": {}}})  # one training: jobs of a rule come in any order
     shards = folder / "results" / "demo" / "survey" / "shards"
@@ -90,7 +90,7 @@ def asked(folder: Path, *arguments: str) -> dict[str, tuple[int, int]]:
     command = [sys.executable, "-c", DRY_RUN, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    lines = re.findall(r"^asked: (\w+) (\d+) (\d+)$", done.stdout, re.MULTILINE)
+    lines = re.findall(r"^reserved: (\w+) (\d+) (\d+)$", done.stdout, re.MULTILINE)
     return {rule: (int(threads), int(gpu)) for rule, threads, gpu in lines}
 
 
@@ -112,7 +112,7 @@ def test_jobs_ask_for_a_gpu_where_there_is_one_and_share_the_cores(
     prediction: tuple[int, int],
 ) -> None:
     machine(there)
-    found = asked(tmp_path, "--cores", str(cores))
+    found = reserved(tmp_path, "--cores", str(cores))
     assert (found["train_model"], found["predict_shard"]) == (training, prediction)
     assert found["evaluate_model"][1] == found["champion"][1] == training[1]
     assert found["import_survey"][1] == found["clean_shard"][1] == 0
@@ -122,7 +122,7 @@ def test_on_a_cluster_jobs_ask_for_a_gpu_whatever_this_machine_has(
     machine: Callable[..., None], tmp_path: Path
 ) -> None:
     machine(0)
-    found = asked(tmp_path, "--workflow-profile", str(ROOT / "profiles" / "slurm"))
+    found = reserved(tmp_path, "--workflow-profile", str(ROOT / "profiles" / "slurm"))
     assert {rule for rule, (_, gpu) in found.items() if gpu} == {
         "train_model",
         "evaluate_model",
@@ -140,5 +140,5 @@ def test_at_a_site_without_gpus_no_job_asks_for_one(machine: Callable[..., None]
     assert set(block["set-resources"]) == set(profile["set-resources"])
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile | block), encoding="utf-8")
-    found = asked(tmp_path, "--workflow-profile", str(tmp_path / "profile"))
+    found = reserved(tmp_path, "--workflow-profile", str(tmp_path / "profile"))
     assert {gpu for _, gpu in found.values()} == {0}

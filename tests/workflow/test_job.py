@@ -19,7 +19,7 @@ from zmill.labels.http import Transient
 from zmill.workflow.job import CAUSE, failed, forget, is_permanent, job, log
 
 
-def asked(folder: Path, attempt: int | None = None) -> SimpleNamespace:
+def snakemake_job(folder: Path, attempt: int | None = None) -> SimpleNamespace:
     """What a script is given: its log, and the attempt where a profile says it."""
     return SimpleNamespace(
         log=[str(folder / "logs" / "rule" / "7.log")],
@@ -32,7 +32,7 @@ def run(folder: Path, attempt: int | None, error: BaseException | None) -> bool:
     """A job that raises `error`; whether its work was begun."""
     begun = False
     try:
-        with job(asked(folder, attempt)):
+        with job(snakemake_job(folder, attempt)):
             begun = True
             if error is not None:
                 raise error
@@ -42,7 +42,7 @@ def run(folder: Path, attempt: int | None, error: BaseException | None) -> bool:
 
 
 def text(folder: Path) -> str:
-    return Path(asked(folder).log[0]).read_text(encoding="utf-8")
+    return Path(snakemake_job(folder).log[0]).read_text(encoding="utf-8")
 
 
 def chained(error: Exception, cause: Exception) -> Exception:
@@ -51,7 +51,7 @@ def chained(error: Exception, cause: Exception) -> Exception:
 
 
 def test_the_log_ends_with_the_time_or_with_the_cause(tmp_path: Path) -> None:
-    with job(asked(tmp_path)) as logger:
+    with job(snakemake_job(tmp_path)) as logger:
         assert logger is log
         log.info("at work")
     assert "INFO at work" in text(tmp_path)
@@ -62,22 +62,22 @@ def test_the_log_ends_with_the_time_or_with_the_cause(tmp_path: Path) -> None:
     assert not log.handlers
 
 
-@pytest.mark.parametrize(("given", "said"), [("3", ", GPU 3"), ("", ""), (None, "")])
+@pytest.mark.parametrize(("given", "suffix"), [("3", ", GPU 3"), ("", ""), (None, "")])
 def test_the_log_says_where_a_job_ran(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, suffix: str
 ) -> None:
     if given is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     run(tmp_path, None, None)
-    assert text(tmp_path).splitlines()[0].endswith(f"INFO on {socket.gethostname()}{said}")
+    assert text(tmp_path).splitlines()[0].endswith(f"INFO on {socket.gethostname()}{suffix}")
 
 
-def test_an_error_of_the_data_is_not_tried_again_in_the_same_run(tmp_path: Path) -> None:
+def test_an_error_of_the_data_is_not_retried_in_the_same_run(tmp_path: Path) -> None:
     assert run(tmp_path, 1, ValueError("row 7 has no id"))
     first = text(tmp_path)
-    Path(asked(tmp_path).log[0]).unlink()  # as Snakemake does before it submits a job again
+    Path(snakemake_job(tmp_path).log[0]).unlink()  # as Snakemake does before it submits a job again
     assert not run(tmp_path, 2, None)
     assert "attempt 2 is not made" in text(tmp_path)
     assert first.splitlines()[-1].partition("ERROR")[2] == text(tmp_path).splitlines()[-1].partition("ERROR")[2]
@@ -87,7 +87,7 @@ def test_an_error_of_the_data_is_not_tried_again_in_the_same_run(tmp_path: Path)
 
 def test_what_failed_is_listed_with_its_message_until_a_new_run_begins(tmp_path: Path) -> None:
     run(tmp_path, 1, ValueError("row 7 has no id"))
-    assert failed(tmp_path / "logs") == {Path(asked(tmp_path).log[0]): "ValueError: row 7 has no id"}
+    assert failed(tmp_path / "logs") == {Path(snakemake_job(tmp_path).log[0]): "ValueError: row 7 has no id"}
     forget(tmp_path / "logs")
     assert failed(tmp_path / "logs") == {}
     assert run(tmp_path, 2, None), "attempt 1 of a new run was killed before it began"
@@ -100,7 +100,7 @@ def test_a_first_attempt_is_always_made(tmp_path: Path) -> None:
     assert failed(tmp_path / "logs") == {}
 
 
-def test_a_job_that_ran_out_of_memory_is_tried_again(tmp_path: Path) -> None:
+def test_a_job_that_ran_out_of_memory_is_retried(tmp_path: Path) -> None:
     assert run(tmp_path, 1, MemoryError("too small"))
     assert run(tmp_path, 2, None)
 
@@ -115,7 +115,7 @@ def test_a_job_that_ran_out_of_memory_is_tried_again(tmp_path: Path) -> None:
         chained(ValueError("no table"), KeyError("mag_i")),
     ],
 )
-def test_errors_that_would_come_again(error: Exception) -> None:
+def test_permanent_errors(error: Exception) -> None:
     assert is_permanent(error)
 
 
@@ -152,7 +152,7 @@ with job(SimpleNamespace(log=[sys.argv[1]], output=[], resources={'attempt': 1})
 def begin(folder: Path, seconds: float) -> subprocess.Popen[str]:
     """A job in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, asked(folder).log[0], str(seconds)],
+        [sys.executable, "-c", PROGRAM, snakemake_job(folder).log[0], str(seconds)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -160,7 +160,7 @@ def begin(folder: Path, seconds: float) -> subprocess.Popen[str]:
     )
 
 
-def test_a_job_that_is_told_to_end_says_so(tmp_path: Path) -> None:
+def test_sigterm_is_logged(tmp_path: Path) -> None:
     process = begin(tmp_path, 60)
     assert process.stdout is not None
     process.stdout.readline()

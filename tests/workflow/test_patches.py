@@ -1,4 +1,4 @@
-"""Patches of Snakemake: made once, left out or refused where Snakemake has changed, and still needed."""
+"""Patches of Snakemake: applied once, skipped or refused if Snakemake has changed, and still needed."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def original(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def make_all() -> None:
     patches.collect_garbage_less_often()
     patches.allow_outputs_older_than_inputs()
-    patches.decide_by_records("results/demo", lambda folder: [])
+    patches.plan_by_records("results/demo", lambda folder: [])
 
 
-def test_every_patch_is_made_once() -> None:
+def test_every_patch_is_applied_once() -> None:
     make_all()
     made = [getattr(DAG, name) for name in FUNCTIONS]
     make_all()
@@ -56,13 +56,13 @@ def test_every_patch_is_made_once() -> None:
     assert gc.get_threshold()[0] == patches.OBJECTS
 
 
-def test_the_version_that_is_installed_is_the_one_that_was_seen() -> None:
+def test_the_installed_version_is_the_tested_one() -> None:
     constraints = (ROOT / "envs" / "constraints.txt").read_text(encoding="utf-8")
-    assert f"snakemake=={patches.SEEN}" in constraints.split()
-    assert version("snakemake") == patches.SEEN, "try every patch with this version, then change SEEN"
+    assert f"snakemake=={patches.TESTED}" in constraints.split()
+    assert version("snakemake") == patches.TESTED, "test every patch with this version, then change TESTED"
 
 
-def test_times_are_compared_for_jobs_of_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_compared_only_for_foreign_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
 
     async def check_output_mtime(self: object, job: object, outputs: list[str]) -> None:
@@ -75,7 +75,7 @@ def test_times_are_compared_for_jobs_of_others_alone(monkeypatch: pytest.MonkeyP
     assert compared == [(THEIRS, ["a"])]
 
 
-def test_a_patch_that_only_helps_is_left_out_with_one_warning(
+def test_an_optional_patch_is_skipped_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delattr(DAG, "check_output_mtime")
@@ -86,7 +86,7 @@ def test_a_patch_that_only_helps_is_left_out_with_one_warning(
         for _ in range(2):
             patches.allow_outputs_older_than_inputs()
     assert len(caplog.messages) == 1
-    assert "has no snakemake.dag.DAG.check_output_mtime" in caplog.text and "may fail whose inputs" in caplog.text
+    assert "has no snakemake.dag.DAG.check_output_mtime" in caplog.text and "jobs may fail if an input" in caplog.text
     assert not hasattr(DAG, "check_output_mtime")
 
 
@@ -94,15 +94,15 @@ def test_a_patch_that_only_helps_is_left_out_with_one_warning(
 def test_without_records_no_run_begins(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
     monkeypatch.delattr(owner, name)
     before = DAG.init
-    with pytest.raises(WorkflowError, match=rf"{owner.__name__}\.{name}.*Install Snakemake {patches.SEEN}"):
-        patches.decide_by_records("results/demo", lambda folder: [])
+    with pytest.raises(WorkflowError, match=rf"{owner.__name__}\.{name}.*Install Snakemake {patches.TESTED}"):
+        patches.plan_by_records("results/demo", lambda folder: [])
     assert DAG.init is before and not planning.folders
 
 
-def test_a_decision_that_is_kept_elsewhere_is_refused() -> None:
-    patches.decide_by_records("results/demo", lambda folder: [])
+def test_a_plan_in_other_attributes_is_refused() -> None:
+    patches.plan_by_records("results/demo", lambda folder: [])
     dag = SimpleNamespace(**dict.fromkeys(patches.STATE[1:]))
-    with pytest.raises(WorkflowError, match=rf"lacks DAG.{patches.STATE[0]}: .*out of date"):
+    with pytest.raises(WorkflowError, match=rf"lacks DAG.{patches.STATE[0]}: .*outdated results"):
         asyncio.run(DAG.init(dag))
 
 
@@ -127,4 +127,6 @@ def test_a_run_is_refused_with_a_message_and_the_patch_of_times_is_needed(tmp_pa
     assert done.returncode == 0, done.stderr[-4000:]
     without = "from zmill.workflow import patches; patches.allow_outputs_older_than_inputs = lambda warn: None"
     failed = snakemake(tmp_path, without, "import_survey", "--forcerun", "import_survey")
-    assert failed.returncode == 1 and "older modification time" in failed.stderr, "Snakemake has it no more: remove it"
+    assert failed.returncode == 1 and "older modification time" in failed.stderr, (
+        "Snakemake no longer fails here: remove the patch"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from astropy.table import Table
 from scipy.spatial import cKDTree
-from servers.loopback import Asked, Loopback, Reply
+from servers.loopback import HttpRequest, Loopback, Reply
 from servers.tap import status_votable, votable
 
 from zmill.catalog.sky import unit_vectors
@@ -24,14 +24,14 @@ class XMatch(Loopback):
         self._name, self._catalog = name, catalog
         self._tree = cKDTree(unit_vectors(np.asarray(catalog["RAJ2000"]), np.asarray(catalog["DEJ2000"])))
 
-    def _match(self, asked: Asked) -> Reply:
+    def _match(self, request: HttpRequest) -> Reply:
         if self.most_at_once > 1:
             return Reply(status_votable("ERROR", "banned"), "text/xml", 403)
-        if asked.form["cat2"] != f"vizier:{self._name}":
-            return Reply(ERROR.format(f"there is no {asked.form['cat2']}").encode(), "text/xml", 400)
-        sent = Table.read(asked.files["cat1"].decode(), format="ascii.csv")
-        positions = unit_vectors(np.asarray(sent[asked.form["colRA1"]]), np.asarray(sent[asked.form["colDec1"]]))
-        chord = 2 * np.sin(np.radians(float(asked.form["distMaxArcsec"]) / 3600) / 2)
+        if request.form["cat2"] != f"vizier:{self._name}":
+            return Reply(ERROR.format(f"there is no {request.form['cat2']}").encode(), "text/xml", 400)
+        sent = Table.read(request.files["cat1"].decode(), format="ascii.csv")
+        positions = unit_vectors(np.asarray(sent[request.form["colRA1"]]), np.asarray(sent[request.form["colDec1"]]))
+        chord = 2 * np.sin(np.radians(float(request.form["distMaxArcsec"]) / 3600) / 2)
         pairs = self._tree.query_ball_point(positions, chord)
         rows = [
             (*map(_plain, sent[first]), *map(_plain, self._catalog[second]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.sax.saxutils import escape
 
 from astropy.table import Table
-from servers.loopback import Asked, Loopback, Reply
+from servers.loopback import HttpRequest, Loopback, Reply
 from servers.tap import contains
 
 NAMES = {
@@ -34,11 +34,11 @@ class Cones(Loopback):
         super().__init__(self._search)
         self._directory, self._names = directory, names or {}
 
-    def _search(self, asked: Asked) -> Reply:
-        if asked.path != "/objsearch" or asked.form.get("search_type") != "Near Position Search":
+    def _search(self, request: HttpRequest) -> Reply:
+        if request.path != "/objsearch" or request.form.get("search_type") != "Near Position Search":
             return Reply(b"no such page", status=404)
-        ra = 15 * float(asked.form["lon"])  # the client sends hours
-        circle = f"{ra!r} {asked.form['lat']} {float(asked.form['radius']) / 60!r}"
+        ra = 15 * float(request.form["lon"])  # the client sends hours
+        circle = f"{ra!r} {request.form['lat']} {float(request.form['radius']) / 60!r}"
         rows = [row for row in self._directory if contains(f"{row['ra']} {row['dec']}", circle)]
         if not rows:
             return Reply(NO_OBJECT.encode(), "text/xml")

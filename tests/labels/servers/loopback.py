@@ -21,7 +21,7 @@ DRIP_S = 0.05
 
 
 @dataclass
-class Asked:
+class HttpRequest:
     """A request: its form and its uploaded files, whatever way they came."""
 
     method: str
@@ -42,21 +42,21 @@ class Reply:
 
 
 class Loopback:
-    """A server that gives each request to `answer`; used as a context.
+    """A server that answers each request by `answer`; used as a context manager.
 
     Attributes
     ----------
-    faults : what goes wrong with the next requests, one after the other; "" lets one pass.
-    fault_of : what goes wrong with a request whatever its turn, or "".
-    asked : all requests.
-    most_at_once : most requests that were under way at the same time.
+    faults : faults of the next requests, in turn; "": no fault.
+    fault_of : function of a request that returns its fault, or "".
+    requests : all requests.
+    most_at_once : largest number of concurrent requests.
     """
 
-    def __init__(self, answer: Callable[[Asked], Reply]) -> None:
+    def __init__(self, answer: Callable[[HttpRequest], Reply]) -> None:
         self.answer = answer
         self.faults: list[str] = []
-        self.fault_of: Callable[[Asked], str] = lambda asked: ""
-        self.asked: list[Asked] = []
+        self.fault_of: Callable[[HttpRequest], str] = lambda request: ""
+        self.requests: list[HttpRequest] = []
         self.most_at_once = self._now = 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -74,7 +74,7 @@ class Loopback:
             do_POST = do_DELETE = do_GET
 
             def log_message(self, *args: object) -> None:
-                """Nothing: requests are in `asked`."""
+                """Do nothing, because `requests` has all requests."""
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, request: object, client_address: object) -> None:
@@ -95,19 +95,19 @@ class Loopback:
         self._thread.join()
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
-        asked = _parse(handler)
+        request = _parse(handler)
         with self._lock:
-            self.asked.append(asked)
-            fault = self.faults.pop(0) if self.faults else self.fault_of(asked)
+            self.requests.append(request)
+            fault = self.faults.pop(0) if self.faults else self.fault_of(request)
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         try:
-            self._respond(handler, asked, fault)
+            self._respond(handler, request, fault)
         finally:
             with self._lock:
                 self._now -= 1
 
-    def _respond(self, handler: BaseHTTPRequestHandler, asked: Asked, fault: str) -> None:
+    def _respond(self, handler: BaseHTTPRequestHandler, request: HttpRequest, fault: str) -> None:
         if fault == "reset":
             handler.close_connection = True
             return
@@ -120,7 +120,7 @@ class Loopback:
         elif fault == "html":
             reply = Reply(PAGE, "text/html")
         else:
-            reply = self.answer(asked)
+            reply = self.answer(request)
         body = reply.body[: len(reply.body) // 2] if fault in ("truncated", "cut") else reply.body
         if fault == "drip_head":
             self._drip(handler, b"HTTP/1.1 200 OK\r\nX-Slow: " + b"a" * 10_000)
@@ -169,7 +169,7 @@ class Loopback:
                 return
 
 
-def _parse(handler: BaseHTTPRequestHandler) -> Asked:
+def _parse(handler: BaseHTTPRequestHandler) -> HttpRequest:
     address = urlsplit(handler.path)
     form = {name: values[0] for name, values in parse_qs(address.query, keep_blank_values=True).items()}
     body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
@@ -185,7 +185,7 @@ def _parse(handler: BaseHTTPRequestHandler) -> Asked:
                 files[name] = content
     elif kind.startswith("application/x-www-form-urlencoded"):
         form |= {name: values[0] for name, values in parse_qs(body.decode(), keep_blank_values=True).items()}
-    return Asked(handler.command, address.path, form, files, dict(handler.headers))
+    return HttpRequest(handler.command, address.path, form, files, dict(handler.headers))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:

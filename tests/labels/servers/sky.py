@@ -56,8 +56,8 @@ def directory(sdss: Table) -> Table:
     return table
 
 
-def request(folder: Path, ra: float, dec: float, size: float) -> Request:
-    """What a source is asked for by a survey that fills a square of `size` degrees."""
+def make_request(folder: Path, ra: float, dec: float, size: float) -> Request:
+    """The request of a survey that fills a square of `size` degrees."""
     steps = np.linspace(-size / 2, size / 2, max(2, int(size * 60)))
     east, north = (grid.ravel() for grid in np.meshgrid(steps, steps))
     shift = 2 * (HEALPIX_ORDER - ORDER)

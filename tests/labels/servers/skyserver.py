@@ -8,7 +8,7 @@ import sqlite3
 
 import numpy as np
 from astropy.table import Table
-from servers.loopback import Asked, Loopback, Reply
+from servers.loopback import HttpRequest, Loopback, Reply
 
 SEARCH, CROSSID = "/en/tools/search/x_results.aspx", "/en/tools/search/X_Results.aspx"
 PHOTOMETRY = ("objID", "ra", "dec", "type")
@@ -31,13 +31,13 @@ class SkyServer(Loopback):
         self._places, best = np.unique(np.stack([spectra["ra"], spectra["dec"]], axis=1), axis=0, return_inverse=True)
         self._rows = list(zip(*(column.tolist() for column in columns), best.ravel().tolist(), strict=True))
 
-    def _search(self, asked: Asked) -> Reply:
-        tool = asked.method, asked.form.get("searchtool")
-        if tool == ("GET", "SQL") and asked.path.endswith(SEARCH):
-            documented = re.fullmatch(r"select \* from dbo\.fDocColumns\('(\w+)'\)", asked.form["cmd"])
-            return self._columns(documented[1]) if documented else self._run(self._tables(), asked.form["cmd"])
-        if tool == ("POST", "CrossID") and asked.path.endswith(CROSSID):
-            return self._identify(asked)
+    def _search(self, request: HttpRequest) -> Reply:
+        tool = request.method, request.form.get("searchtool")
+        if tool == ("GET", "SQL") and request.path.endswith(SEARCH):
+            documented = re.fullmatch(r"select \* from dbo\.fDocColumns\('(\w+)'\)", request.form["cmd"])
+            return self._columns(documented[1]) if documented else self._run(self._tables(), request.form["cmd"])
+        if tool == ("POST", "CrossID") and request.path.endswith(CROSSID):
+            return self._identify(request)
         return Reply(b"no such page", status=404)
 
     def _columns(self, table: str) -> Reply:
@@ -46,11 +46,11 @@ class SkyServer(Loopback):
         told = [{"TableName": "Table1", "Rows": [{"enum": "", "name": name, "type": ""} for name in names]}]
         return Reply(json.dumps(told).encode(), "application/json; charset=utf-8")
 
-    def _identify(self, asked: Asked) -> Reply:
+    def _identify(self, request: HttpRequest) -> Reply:
         """The query over `#upload`, the list, and `#x`, the nearest primary object of each of its positions."""
-        if (asked.form["photoScope"], asked.form["firstcol"], asked.form["format"]) != ("nearPrim", "1", "csv"):
+        if (request.form["photoScope"], request.form["firstcol"], request.form["format"]) != ("nearPrim", "1", "csv"):
             return Reply(b"no such scope", status=404)
-        header, *lines = asked.files["upload"].decode().splitlines()
+        header, *lines = request.files["upload"].decode().splitlines()
         if header.split() != ["name", "ra", "dec"]:
             return Reply(b"no such list", status=404)
         listed = [line.split() for line in lines if line.strip()]
@@ -65,9 +65,9 @@ class SkyServer(Loopback):
         for number, place in enumerate(sent):
             apart = np.linalg.norm(there - place, axis=1)
             one = int(np.argmin(apart))
-            if 2 * np.degrees(np.arcsin(apart[one] / 2)) * 60 <= float(asked.form["radius"]):
+            if 2 * np.degrees(np.arcsin(apart[one] / 2)) * 60 <= float(request.form["radius"]):
                 database.execute("INSERT INTO x VALUES (?, ?)", (number, one))
-        return self._run(database, asked.form["uquery"].replace("#", "").replace("dbo.", ""))
+        return self._run(database, request.form["uquery"].replace("#", "").replace("dbo.", ""))
 
     def _tables(self) -> sqlite3.Connection:
         database = sqlite3.connect(":memory:")

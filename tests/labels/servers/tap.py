@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from astropy.io.votable import from_table, parse_single_table
 from astropy.table import MaskedColumn, Table
-from servers.loopback import Asked, Loopback, Reply
+from servers.loopback import HttpRequest, Loopback, Reply
 
 VOTABLE = "application/x-votable+xml"
 JOB = """<?xml version="1.0" encoding="UTF-8"?>
@@ -52,19 +52,19 @@ class Tap(Loopback):
         self._looked: dict[str, int] = {}
         self._guard = threading.Lock()
 
-    def _route(self, asked: Asked) -> Reply:
-        parts = asked.path.strip("/").split("/")
+    def _route(self, request: HttpRequest) -> Reply:
+        parts = request.path.strip("/").split("/")
         if parts == ["tap", "sync"]:
-            return self._query(asked.form, asked.files)
+            return self._query(request.form, request.files)
         if parts == ["tap", "async"]:
             name = uuid.uuid4().hex[:8]
-            self.jobs[name] = Job(asked.form, asked.files)
+            self.jobs[name] = Job(request.form, request.files)
             return Reply(status=303, headers={"Location": f"{self.url}/tap/async/{name}"})
         if parts[:2] != ["tap", "async"] or parts[2] not in self.jobs:
             return Reply(b"there is no such job", status=404)
         name, what = parts[2], parts[3:]
         job = self.jobs[name]
-        if asked.method == "DELETE":
+        if request.method == "DELETE":
             del self.jobs[name]
             return Reply(status=303, headers={"Location": f"{self.url}/tap/async"})
         if what == ["phase"]:

@@ -58,8 +58,9 @@ class Cache:
         for path in sorted(self.folder.glob("Norder=*/Npix=*.parquet")):
             tile = Tile(int(path.parent.name.partition("=")[2]), int(path.stem.partition("=")[2]))
             facts = facts_of(path)
-            if fingerprint is None or facts["fingerprint"] == fingerprint(tile):
-                self._times[tile] = datetime.fromisoformat(facts["asked"])
+            # An answer without a time, from an older version of zmill, is requested again.
+            if "received" in facts and (fingerprint is None or facts["fingerprint"] == fingerprint(tile)):
+                self._times[tile] = datetime.fromisoformat(facts["received"])
         self._split = {above for tile in self._times for above in tile.ancestors()}
         self._question = question
 
@@ -105,7 +106,7 @@ class Cache:
         now = datetime.now(UTC)
         every = {
             **{name: redact(value) if isinstance(value, str) else value for name, value in facts.items()},
-            "asked": now.isoformat(),
+            "received": now.isoformat(),
             "rows": table.num_rows,
             "fingerprint": self.fingerprint(tile) if self.fingerprint else "",
         }

@@ -71,7 +71,7 @@ def _record(results: Path, shard: int) -> dict[str, Any]:
 def _may_wait(results: Path, record: dict[str, Any], now: str, pdf: str) -> bool:
     """Whether a shard was predicted by an existing former champion, with the same schema version, grid and format of PDFs."""
     made = record.get("model", {}).get("hash")
-    if made in (None, now) or record["pdf"] != pdf or record.get("meaning") != SCHEMA_VERSION:
+    if made in (None, now) or record["pdf"] != pdf or record.get("schema_version") != SCHEMA_VERSION:
         return False
     return folder(results, made).is_dir() and _same_grid(folder(results, made), folder(results, now))
 

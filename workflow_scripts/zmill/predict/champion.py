@@ -50,7 +50,7 @@ def contend(
 
     Returns
     -------
-    The record: `model`, `hash`, `since`, `metric`, `value` and `test` (all metrics) on the test rows, `asked` (hash),
+    The record: `model`, `hash`, `since`, `metric`, `value` and `test` (all metrics) on the test rows, `settings` (hash of the requested ones),
     and `history`, the latest decision first.
     """
     challenger = results / "models" / name
@@ -63,7 +63,7 @@ def contend(
         won, why = True, "it is the first"
     elif before["hash"] == hash_:
         won, why = True, "it is the champion"
-    elif before["asked"] != settings_hash:
+    elif before.get("settings") != settings_hash:
         won, why = True, "settings changed"
     else:
         try:
@@ -80,10 +80,16 @@ def contend(
     if won:
         _adopt(challenger, folder(results, hash_))
         since = before["since"] if before and before["hash"] == hash_ else now
-        record: dict[str, Any] = {"model": name, "hash": hash_, "since": since, "asked": settings_hash, "test": board}
+        record: dict[str, Any] = {
+            "model": name,
+            "hash": hash_,
+            "since": since,
+            "settings": settings_hash,
+            "test": board,
+        }
     else:
         assert before is not None
-        record = {key: before[key] for key in ("model", "hash", "since", "asked")} | {"test": old}
+        record = {key: before[key] for key in ("model", "hash", "since", "settings")} | {"test": old}
     record |= {"metric": metric, "value": record["test"][metric], "history": history}
     write_json(state(results), jsonable(record))
     log.info("%s (%s) %s: %s", name, hash_, "is champion" if won else "stays challenger", why)

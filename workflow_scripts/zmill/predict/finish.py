@@ -83,7 +83,7 @@ def _fault(
         "rows": hats.sidecar(survey, partition)["rows"],
         "input": hats.sidecar(clean, partition)["xxh3_128"],
         "pdf": kind,
-        "meaning": assign.SCHEMA_VERSION,
+        "schema_version": assign.SCHEMA_VERSION,
     }
     wrong = [
         f"{key} is {sidecar.get(key)}, expected {value}" for key, value in expected.items() if sidecar.get(key) != value

@@ -75,7 +75,7 @@ def predict_shard(
         "partitions": len(partitions),
         "model": {"name": model.name, "hash": hash_},
         "pdf": settings.pdf,
-        "meaning": assign.SCHEMA_VERSION,
+        "schema_version": assign.SCHEMA_VERSION,
         "xxh3_128": xxhash.xxh3_128_hexdigest("".join(one["xxh3_128"] for one in sidecars).encode()),
     }
     write_json(results / "progress" / "predict" / f"{shard}.json", done)
@@ -86,7 +86,7 @@ def shard_work(results: Path, model: TrainedModel, hash_: str, settings: Predict
     """The engine's `Work` for a model."""
     context = model.context
     inference = Inference(model, settings.pdf, pool)
-    made = {"model": hash_, "pdf": settings.pdf, "meaning": assign.SCHEMA_VERSION}
+    made = {"model": hash_, "pdf": settings.pdf, "schema_version": assign.SCHEMA_VERSION}
     outputs = [Output(results / "photoz", inference.photoz_schema, made)]
     if settings.pdf != "none":
         outputs.append(Output(results / "pdf", inference.pdf_schema, made))

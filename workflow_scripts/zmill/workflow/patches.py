@@ -1,10 +1,10 @@
 """Every function of Snakemake that zmill replaces.
 
-Each public function below makes one patch, once for the process, however often it is called. A patch that only helps is left out where
-Snakemake has not what it replaces: a warning says so, and Snakemake does as it does by itself. The patch by which records decide which
-jobs run is not left out: Snakemake's own notes would keep old results without a word, so that the run is refused instead.
+Each public function below applies one patch, once per process. If Snakemake lacks the replaced function, an optional patch is
+skipped with a warning, and Snakemake behaves as usual. The patch by which records decide which jobs run is required: without it,
+Snakemake's metadata could keep outdated results, so that the run is refused.
 
-All of them were seen to work with the version `SEEN`; tests/workflow/test_patches.py says whether they still do.
+All patches work with the version `TESTED`; tests/workflow/test_patches.py verifies each with the installed version.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from snakemake.logging import logger
 
 from zmill.workflow import planning
 
-SEEN = "9.27.1"
-"""Version of Snakemake with which every patch was seen to help."""
+TESTED = "9.27.1"
+"""Version of Snakemake with which every patch was tested."""
 
 OBJECTS = 5_000_000
-"""New objects after which Python looks for garbage again; its own default is 700."""
+"""Number of new objects after which Python collects garbage; its default is 700."""
 
 DECISION = (
     *(f"snakemake.dag:DAG.{name}" for name in ("init", "update_needrun", "toposorted", "finished", "reason")),
     *(f"snakemake.jobs:Reason.{name}" for name in ("clear", "get_names", "updated_input_run", "finished")),
     *(f"snakemake.jobs:Reason.{name}" for name in ("forced", "nooutput", "noio")),
 )
-"""What `decide_by_records` replaces or calls."""
+"""Functions and attributes of Snakemake that `plan_by_records` replaces or calls."""
 STATE = (
     *(
         "_needrun",
@@ -51,29 +51,29 @@ STATE = (
     ),
     *("rules_allowed_for_needrun", "omitforce", "forcerules", "forcefiles", "targetrules", "targetfiles"),
 )
-"""Attributes of a `DAG` in which Snakemake keeps its decision, or that `zmill.workflow.planning` reads."""
+"""Attributes of a `DAG` that hold Snakemake's plan, or that `zmill.workflow.planning` reads."""
 
 Function = Callable[..., Awaitable[None]]
 _warned: set[str] = set()
 
 
 def collect_garbage_less_often() -> None:
-    """Let Python look for garbage once in `OBJECTS` new objects.
+    """Let Python collect garbage only after `OBJECTS` new objects.
 
-    Jobs are kept until the end of the run: to look through all of them again and again took a sixth of a dry run of 4,000 jobs.
+    Jobs exist until the end of the run: repeated scans of all of them took a sixth of a dry run of 4,000 jobs.
     """
     gc.set_threshold(OBJECTS)
 
 
 def allow_outputs_older_than_inputs(warn: bool = True) -> None:
-    """Let zmill's own jobs end well where an input has a later time of change than an output.
+    """Let zmill's jobs succeed if an input has a later modification time than an output.
 
-    Records compare contents. Snakemake would fail the job, for which a clock that is wrong, or a copy with the times of another machine,
-    is enough. No option of Snakemake turns this off.
+    Records compare contents. Snakemake would fail such a job, which can be caused by a wrong clock or by a copy with the times of
+    another machine. No option of Snakemake turns this off.
 
     Parameters
     ----------
-    warn : whether to warn where the patch cannot be made.
+    warn : whether to warn if the patch cannot be applied.
     """
 
     def wrap(original: Function) -> Function:
@@ -86,24 +86,24 @@ def allow_outputs_older_than_inputs(warn: bool = True) -> None:
     _replace(
         "snakemake.dag:DAG.check_output_mtime",
         wrap,
-        "jobs may fail whose inputs have a later time of change than their outputs",
+        "jobs may fail if an input has a later modification time than an output",
         warn,
     )
 
 
-def decide_by_records(results: str, mend: Callable[[Path], list[str]]) -> None:
-    """Let records decide which jobs run that make the results in a folder, and lock the folder when a run begins.
+def plan_by_records(results: str, mend: Callable[[Path], list[str]]) -> None:
+    """Plan jobs that write to a folder of results by their records, and lock the folder when a run begins.
 
     Parameters
     ----------
     results : folder of a survey's results.
-    mend : called with the folder once a run holds its lock; it sets damaged files aside, so that jobs find them missing, and
-        gives sentences for the user.
+    mend : function that is called with the folder once a run holds its lock. It sets damaged files aside, so that they count as
+        missing, and returns sentences for the user.
 
     Raises
     ------
     WorkflowError
-        If this version of Snakemake has not what is replaced.
+        If this version of Snakemake lacks a function or attribute that is replaced or called.
     """
     absent = [name for name in DECISION if not _exists(name)]
     if absent:
@@ -124,8 +124,8 @@ def decide_by_records(results: str, mend: Callable[[Path], list[str]]) -> None:
             if not self.workflow.is_main_process:
                 await original(self, create_inventory)
                 return
-            if self._reason.default_factory is not planning.Due:
-                self._reason = defaultdict(planning.Due)
+            if self._reason.default_factory is not planning.RecordReason:
+                self._reason = defaultdict(planning.RecordReason)
                 planning.warn_of_older_versions()
             if planning.foreign(self):
                 await original(self, create_inventory)
@@ -140,7 +140,7 @@ def decide_by_records(results: str, mend: Callable[[Path], list[str]]) -> None:
 
 
 def _exists(name: str) -> bool:
-    """Whether anything has this name, `module:attribute.attribute`."""
+    """Whether an object with the name `module:attribute.attribute` exists."""
     owner, _, last = name.rpartition(".")
     try:
         getattr_static(resolve_name(owner), last)  # a property of a class has no value to get
@@ -150,13 +150,13 @@ def _exists(name: str) -> bool:
 
 
 def _replace(name: str, wrap: Callable[[Any], Any], without: str = "", warn: bool = True) -> None:
-    """Replace a function by `wrap` of it, once; where it is absent, warn of what happens `without`."""
+    """Replace a function by `wrap` of it, once; if it is absent, warn of the consequence `without` it."""
     if not _exists(name):
         if warn and name not in _warned:
             _warned.add(name)
             logger.warning(
                 f"Snakemake {version('snakemake')} has no {name.replace(':', '.')}, which zmill replaces: {without}. "
-                f"zmill was seen to work with Snakemake {SEEN}."
+                f"zmill was tested with Snakemake {TESTED}."
             )
         return
     original = resolve_name(name)
@@ -170,6 +170,6 @@ def _replace(name: str, wrap: Callable[[Any], Any], without: str = "", warn: boo
 def _refused(absent: list[str]) -> WorkflowError:
     return WorkflowError(
         f"zmill cannot run with Snakemake {version('snakemake')}, which lacks {', '.join(name.replace(':', '.') for name in absent)}: "
-        "zmill could not decide by its records which jobs are to run, and results could stay that are out of date. "
-        f"Install Snakemake {SEEN}: pip install snakemake=={SEEN}"
+        "zmill could not plan jobs by its records, and could keep outdated results. "
+        f"Install Snakemake {TESTED}: pip install snakemake=={TESTED}"
     )

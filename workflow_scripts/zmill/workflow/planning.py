@@ -1,11 +1,11 @@
-"""Snakemake's decision of which jobs are due, made from zmill's records (`zmill.workflow.records`) instead of Snakemake's own notes.
+"""The plan of a run, that is, which jobs run, made from zmill's records (`zmill.workflow.records`) instead of Snakemake's metadata.
 
-Snakemake keeps what it knows of earlier runs in `.snakemake` of the working folder and compares times of change. Both may be lost or
-wrong: another clone, a cleaned cache, a copy without times, a wrong clock. Here a job is due where its record says so, where a job
-whose outputs it reads is due (unless these are `ancient`), or where it is forced. Jobs of other workflows that use zmill
-as a module are left to Snakemake. `zmill.workflow.patches` puts this into Snakemake's place.
+Snakemake keeps metadata of earlier runs in `.snakemake` of the working folder and compares modification times. Both may be lost or
+wrong, for example in another clone, after a copy without times, or with a wrong clock. With zmill, a job runs if its record does not
+match the present files and settings, if a job whose outputs it reads runs (unless these are `ancient`), or if it is forced. Jobs of
+other workflows that use zmill as a module are left to Snakemake. `zmill.workflow.patches` replaces Snakemake's decision by this plan.
 
-Before it decides, a run takes the lock of the results, and holds it for as long as its process lives.
+A run takes the lock of the results before it plans, and holds it until its process ends.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from zmill.catalog.lock import Locked, NoLocks, hold
 from zmill.workflow import records
 from zmill.workflow.job import forget
 
-BESIDE = {"verify", "rollback", "resume"}
-"""Targets that may run beside a night: releases have a lock of their own."""
+CONCURRENT_TARGETS = {"verify", "rollback", "resume"}
+"""Targets that may run at the same time as another run, because releases have their own lock."""
 SHOWN = 5
-"""Names that a reason lists at most."""
+"""Largest number of names in the text of a reason."""
 folders: dict[str, Callable[[Path], list[str]]] = {}
-"""Folders of results that this process makes -> what a run does there before it decides."""
+"""Folders of results of this process, each with the function that repairs it before a run is planned."""
 
 
 Reason: Any = getattr(jobs, "Reason", object)
 
 
-class Due(Reason):
-    """Why a job runs: what its record says, beside Snakemake's own reasons."""
+class RecordReason(Reason):
+    """The reasons why a job runs: differences from its record, in addition to Snakemake's own reasons."""
 
     __slots__ = ("changes",)
 
@@ -51,16 +51,16 @@ class Due(Reason):
         yield from super().get_names()
 
     def __str__(self) -> str:
-        said = [
+        texts = [
             what + (": " if names else "") + ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
             for what, names in self.changes
         ]
-        return "; ".join([*said, *filter(None, [super().__str__()])])
+        return "; ".join([*texts, *filter(None, [super().__str__()])])
 
 
 def begin(dag: Any) -> None:
-    """Where jobs are to run: take the locks of the results, forget the errors of earlier runs and mend what is damaged."""
-    if not executes(dag.workflow) or _beside(dag):
+    """If jobs are to run: take the locks of the results, forget the errors of earlier runs and set damaged files aside."""
+    if not executes(dag.workflow) or _needs_no_lock(dag):
         return
     dag.zmill_locks = [_lock(folder) for folder in sorted(folders)]
     for folder, mend in folders.items():
@@ -70,13 +70,13 @@ def begin(dag: Any) -> None:
 
 
 def is_ours(job: Any) -> bool:
-    """Whether a job of Snakemake's has a record."""
+    """Whether a job of Snakemake is one of zmill's, which have records."""
     folder, name = os.path.split(job.rule.script or "")
     return bool(job.output and job.log) and folder == "../workflow_scripts" and (records.SCRIPTS / name).is_file()
 
 
-def due(job: Any) -> list[tuple[str, list[str]]]:
-    """What a job's record says (`zmill.workflow.records.changes`)."""
+def changes(job: Any) -> list[tuple[str, list[str]]]:
+    """Differences between the record of a job and the present files and settings (`zmill.workflow.records.changes`)."""
     outputs = [str(path) for path in job.output]
     counted = [str(path) for path in job.input if not path.is_ancient]
     order_only = [str(path) for path in job.input if path.is_ancient]
@@ -90,7 +90,7 @@ def foreign(dag: Any) -> list[Any]:
 
 
 def plan(dag: Any) -> None:
-    """Fill what Snakemake reads of its decision: which jobs are due, why, and how many others each waits for."""
+    """Plan a run: set the attributes of Snakemake's DAG with the jobs that run, their reasons, and how many others each waits for."""
     needrun, dependencies = dag._needrun, dag._dependencies
     needrun.clear()
     dag._checkpoint_jobs.clear()
@@ -100,7 +100,7 @@ def plan(dag: Any) -> None:
         for job in level:
             if dag.finished(job):
                 continue
-            if job in dag._running or _judge(dag, job):
+            if job in dag._running or _runs(dag, job):
                 needrun.add(job)
     for job in needrun:
         dag._n_until_ready[job] = sum(other in needrun for other in dependencies[job])
@@ -109,11 +109,11 @@ def plan(dag: Any) -> None:
     dag._len = len(dag._finished | needrun)
 
 
-def _judge(dag: Any, job: Any) -> bool:
-    """Whether a job is due, all that it depends on being judged; its reason is noted."""
+def _runs(dag: Any, job: Any) -> bool:
+    """Whether a job runs, after this is known of all jobs that it depends on; sets its reason."""
     reason = dag.reason(job)
     if job.output and not is_ours(job):
-        reason.updated_input_run.clear()  # the rest is Snakemake's judgement of a foreign job
+        reason.updated_input_run.clear()  # the other reasons are Snakemake's, which decides on foreign jobs
     else:
         reason.clear()
     allowed = dag.rules_allowed_for_needrun
@@ -125,9 +125,9 @@ def _judge(dag: Any, job: Any) -> bool:
     if (job not in dag.omitforce and job.rule in dag.forcerules) or not dag.forcefiles.isdisjoint(job.output):
         reason.forced = True
     elif is_ours(job):
-        # Which files such a job reads is known once the checkpoint has run; it is judged anew then.
+        # The input files of such a job are known only after the checkpoint, when Snakemake plans again.
         if not any(file.flags.get("checkpoint_target") for file in job.input):
-            reason.changes = due(job)
+            reason.changes = changes(job)
     elif not job.output and job.rule.norun:
         reason.updated_input_run.update(file for file in job.input if not Path(file).exists())
     elif not job.output:
@@ -136,21 +136,21 @@ def _judge(dag: Any, job: Any) -> bool:
 
 
 def executes(workflow: Any) -> bool:
-    """Whether this process of Snakemake is to run jobs, and not to show what it would do."""
+    """Whether this process of Snakemake is the main process and runs jobs, which it does not in a dry run."""
     return workflow.is_main_process and workflow.executor_plugin is not None and not workflow.dryrun
 
 
-def _beside(dag: Any) -> bool:
-    """Whether nothing is asked for that needs the lock."""
+def _needs_no_lock(dag: Any) -> bool:
+    """Whether all requested targets may run at the same time as another run."""
     names = {rule.name for rule in dag.targetrules or ()}
-    return bool(names) and names <= BESIDE and not dag.targetfiles
+    return bool(names) and names <= CONCURRENT_TARGETS and not dag.targetfiles
 
 
 def _lock(results: str) -> Any:
     try:
         return hold(Path(results, ".lock"))
     except Locked as holder:
-        raise WorkflowError(f"{results}: another run is under way (process {holder}): wait for its end") from None
+        raise WorkflowError(f"{results}: another run is active (process {holder}): wait until it ends") from None
     except NoLocks as error:
         raise WorkflowError(str(error)) from None
 
@@ -159,6 +159,6 @@ def warn_of_older_versions() -> None:
     for folder in sorted(folders):
         if Path(folder, "sample", "sample.json").exists() and not Path(folder, "progress", "records").is_dir():
             logger.warning(
-                f"{folder}: made by a version of zmill that kept no records of what each result was made from: "
-                "everything is made again"
+                f"{folder}: made by a version of zmill without records of the inputs of each result: "
+                "all results are computed again"
             )

@@ -1,4 +1,4 @@
-"""What a file says of itself is heeded: nulls, status of the service, kind of catalogue, vectors, several tables."""
+"""Metadata in files is heeded: nulls, status of a service, kind of catalogue, vectors, several tables."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_tables_between_bars_are_read_or_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["m", "m[0]", "m.psf"])
-def test_a_part_of_what_cannot_be_read_is_named_as_the_whole(tmp_path: Path, column: str) -> None:
+def test_an_unreadable_part_of_a_column_is_named_like_the_column(tmp_path: Path, column: str) -> None:
     pq.write_table(pa.table({"id": [1], "m": [{"psf": 22.0}]}), tmp_path / "t.parquet")
     assert "column 'm' holds records" in open_table(tmp_path / "t.parquet").lacks(column)
     lists = np.array([np.array([22.0], np.float32), np.array([1.0, 2.0], np.float32)], object)
