@@ -1,7 +1,7 @@
-"""Where galaxies stand: a log-normal density field in thin redshift shells, and groups within it.
+"""Positions of galaxies: a log-normal density field in thin redshift shells, with groups.
 
-Projected density fluctuations follow w(theta) ~ theta^-0.8, the power law of galaxy surveys (Coil et al. 2004); galaxies
-in groups share a redshift within the group's velocity dispersion and stand around its center.
+The angular correlation of the density field is w(theta) ~ theta^-0.8, the power law of galaxy surveys (Coil et al. 2004). Galaxies
+in a group share a redshift within its velocity dispersion and are distributed around its center.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from zmill.simulate.galaxies import Z_MAX, Z_MIN, comoving_distance
 Array = NDArray[np.float64]
 
 SHELL = 0.01
-"""Thickness of a shell in ln(1 + z): some 40 Mpc."""
+"""Thickness of a shell in ln(1 + z), about 40 Mpc."""
 CELL = 0.75 / 60
-"""Degrees on a side of the density field's cells."""
+"""Size of the cells of the density field, degrees."""
 CONTRAST = 0.9
 """Standard deviation of the log density of a shell, smoothed over 1 Mpc."""
 GROUPED_BLUE, GROUPED_RED = 0.15, 0.45
-"""Part of the galaxies that live in groups: Yang et al. 2007 find half of the red ones."""
+"""Fraction of the galaxies in groups; Yang et al. 2007 find half of the red ones."""
 MEAN_RICHNESS = 6.0
 LIGHT_SPEED = 299_792.458
 """km/s."""
 
 
-def place(
+def positions(
     rng: np.random.Generator, field: Field, z: Array, luminosity: Array, red: NDArray[np.bool_]
 ) -> tuple[Array, Array, Array, NDArray[np.int64]]:
-    """Positions and final redshifts.
+    """Draw positions of galaxies, and their final redshifts.
 
     Parameters
     ----------
     z : (n,) redshifts as drawn from the luminosity function.
-    luminosity : (n,) anything that grows with luminosity; the most luminous member of a group is at its center.
-    red : (n,) red galaxies, which are in groups more often.
+    luminosity : (n,) a quantity that increases with luminosity; the most luminous member of a group is at its center.
+    red : (n,) whether a galaxy is red; a larger fraction of red galaxies is in groups.
 
     Returns
     -------
     x, y : (n,) degrees within the field.
-    z : (n,) redshifts; those of group members have moved to that of their group.
+    z : (n,) redshifts; members of a group have the redshift of the group plus their velocity.
     group : (n,) number of the group, -1 for the rest.
     """
     n = len(z)
-    x, y, moved = np.empty(n), np.empty(n), z.copy()
+    x, y, final_z = np.empty(n), np.empty(n), z.copy()
     group = np.full(n, -1, np.int64)
     shell = np.floor(np.log1p(z) / SHELL).astype(np.int64)
     in_group = rng.uniform(0, 1, n) < np.where(red, GROUPED_RED, GROUPED_BLUE)
@@ -77,22 +77,22 @@ def place(
         x[members] = center_x[of] + distance_out * np.cos(angle)
         y[members] = center_y[of] + distance_out * np.sin(angle)
         velocity = rng.normal(0, dispersion[of])
-        moved[members] = (1 + center_z[of]) * (1 + velocity / LIGHT_SPEED) - 1
+        final_z[members] = (1 + center_z[of]) * (1 + velocity / LIGHT_SPEED) - 1
         group[members] = groups + of
         groups += number
-    x, y = np.mod(x, field.width), np.mod(y, field.height)  # members beyond an edge come in at the other
-    return x, y, np.clip(moved, Z_MIN, Z_MAX), group
+    x, y = np.mod(x, field.width), np.mod(y, field.height)  # periodic boundaries
+    return x, y, np.clip(final_z, Z_MIN, Z_MAX), group
 
 
 def _most_luminous(of: NDArray[np.int64], luminosity: Array, number: int) -> NDArray[np.int64]:
-    """Row of the most luminous member of each group that has any."""
+    """Row of the most luminous member of each group that has members."""
     order = np.lexsort((luminosity, of))
     last = np.flatnonzero(np.diff(of[order], append=number))
     return np.asarray(order[last], np.int64)
 
 
 def _log_normal(rng: np.random.Generator, field: Field, distance: float) -> Array:
-    """(ny, nx) relative density of a shell at a comoving distance in Mpc: mean 1, never negative."""
+    """(ny, nx) relative density, positive with mean 1, of a shell at a comoving distance in Mpc."""
     ny, nx = max(4, round(field.height / CELL)), max(4, round(field.width / CELL))
     cell = np.radians(CELL) * distance  # Mpc
     kx, ky = np.fft.rfftfreq(nx, cell) * 2 * np.pi, np.fft.fftfreq(ny, cell) * 2 * np.pi
@@ -102,10 +102,10 @@ def _log_normal(rng: np.random.Generator, field: Field, distance: float) -> Arra
     power[0, 0] = 0
     noise = np.fft.rfft2(rng.normal(0, 1, (ny, nx)))
     gaussian = np.fft.irfft2(noise * np.sqrt(power), s=(ny, nx))
-    # scaled so that an endless field has a log density of standard deviation `CONTRAST`
+    # scaled so that an infinite field has a log density of standard deviation `CONTRAST`
     k_fine = np.linspace(1e-3, 4, 4000)
-    whole = np.trapezoid(k_fine * (k_fine + 2 * np.pi / 100) ** -1.2 * np.exp(-(k_fine**2)), k_fine) / (2 * np.pi)
-    density = np.exp(CONTRAST / np.sqrt(whole * cell**2) * gaussian)
+    variance = np.trapezoid(k_fine * (k_fine + 2 * np.pi / 100) ** -1.2 * np.exp(-(k_fine**2)), k_fine) / (2 * np.pi)
+    density = np.exp(CONTRAST / np.sqrt(variance * cell**2) * gaussian)
     return np.asarray(density / density.mean())
 
 

@@ -14,24 +14,24 @@ from zmill.simulate.spectra import Targets, mistaken, pointed, spectroscopic, tr
 Array = NDArray[np.float64]
 
 POINTING = 0.18
-"""Degrees on a side of a pointing."""
+"""Size of a pointing, degrees."""
 COVERED = 0.5
-"""Part of the pointings that were observed."""
+"""Fraction of the pointings that were observed."""
 BRIGHT_LIMIT, FAINT_LIMIT = 22.5, 24.3
-"""i magnitudes down to which the bright and the faint sample reach."""
+"""Limits of the bright and the faint sample in i."""
 SAMPLING_BRIGHT, SAMPLING_FAINT, SAMPLING_DISTANT = 0.45, 0.12, 0.35
-"""Part of the objects that have a slit; faint ones are preferred where their colors promise z > 1, as in DEEP2."""
+"""Fraction of the objects that have a slit: bright ones, faint ones, and faint ones with the colors of z > 1, as in DEEP2."""
 ASTROMETRY, SHIFT = 0.15, (-0.10, 0.08)
 """Scatter per axis and offset of the frame, arcsec."""
 REDSHIFT_ERROR = 4e-4
-"""of 1 + z: 55 to 110 km/s in zCOSMOS (Lilly et al. 2009) and 280 km/s in VVDS (Le Fevre et al. 2005)."""
+"""Standard deviation in units of 1 + z: 55 to 110 km/s in zCOSMOS (Lilly et al. 2009) and 280 km/s in VVDS (Le Fevre et al. 2005)."""
 WRONG = {0: 1.0, 1: 0.45, 2: 0.18, 3: 0.035, 4: 0.008, 9: 0.15}
-"""Part of the redshifts that are wrong, per flag: Le Fevre et al. 2013, table 5; Lilly et al. 2009, sect. 4.3."""
+"""Fraction of the redshifts that are wrong, per flag: Le Fevre et al. 2013, table 5; Lilly et al. 2009, sect. 4.3."""
 NO_REDSHIFT = 9.9999
 
 
 def covered(rng: np.random.Generator, field: Field, x: Array, y: Array) -> NDArray[np.bool_]:
-    """(n,) positions that lie in an observed pointing."""
+    """(n,) whether a position lies in an observed pointing."""
     nx, ny = max(2, round(field.width / POINTING)), max(2, round(field.height / POINTING))
     observed = np.zeros(nx * ny, bool)
     observed[rng.permutation(nx * ny)[: max(1, round(COVERED * nx * ny))]] = True
@@ -41,13 +41,13 @@ def covered(rng: np.random.Generator, field: Field, x: Array, y: Array) -> NDArr
 
 
 def distant(mag: Array) -> NDArray[np.bool_]:
-    """(n,) whether the colors put a galaxy beyond about z = 1, where the 4000 Angstrom break has left r."""
+    """(n,) whether a galaxy has the colors of z > 1, where the 4000 Angstrom break is redward of r."""
     _, g, r, i, z, _ = mag.T
     return np.asarray((g - r < 0.6) & (r - i < i - z + 0.1))
 
 
 def flags(rng: np.random.Generator, i: Array, z: Array) -> NDArray[np.int64]:
-    """(n,) flags 0-4 and 9 from the strength of the spectrum: fainter objects, and the redshift desert, do worse."""
+    """(n,) flags 0-4 and 9 from the strength of the spectrum, which is lower for faint objects and in the redshift desert."""
     n = len(i)
     desert = np.interp(z, [0.0, 1.0, 1.4, 1.5, 2.1, 2.5], [0, 0.1, 0.4, 1.2, 0.9, 0.2])
     strength = (24.3 - i) - desert + rng.normal(0, 0.8, n)
@@ -57,12 +57,14 @@ def flags(rng: np.random.Generator, i: Array, z: Array) -> NDArray[np.int64]:
 
 
 def catalogue(rng: np.random.Generator, field: Field, targets: Targets) -> tuple[pa.Table, pa.Table]:
-    """The catalogue, and the truth behind its entries."""
+    """The catalogue, and the true objects of its entries."""
     sky = targets.sky
     i = sky.mag[:, I_BAND]
     faint = np.where(distant(sky.mag), SAMPLING_DISTANT, SAMPLING_FAINT)
     rate = np.where(i < BRIGHT_LIMIT, SAMPLING_BRIGHT, np.where(i < FAINT_LIMIT, faint, 0.0))
-    rate = np.where(i < 17.0, 0.0, rate) * np.where(sky.kind == STAR, 0.15, 1.0)  # most stars were left out by shape
+    rate = np.where(i < 17.0, 0.0, rate) * np.where(
+        sky.kind == STAR, 0.15, 1.0
+    )  # most stars are excluded by their shape
     rows = np.flatnonzero(covered(rng, field, sky.x, sky.y) & (rng.uniform(0, 1, len(sky)) < rate))
     sky, i, n = sky[rows], i[rows], len(rows)
     flag = flags(rng, i, sky.z)

@@ -1,4 +1,4 @@
-"""The demo sky on disk: a survey in four files, three spectroscopic catalogues, and the truth that only tests read."""
+"""The demo sky: a survey in four files, three spectroscopic catalogues, and the true values, which only tests read."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from zmill.simulate.spectra import Targets
 from zmill.workflow.job import Progress, log
 
 FAINTEST_I = 24.5
-"""The demo's survey has everything brighter than this that is detected in i."""
+"""Limit in i of the demo's survey."""
 TRACTS = 4
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Everything that is written, in memory.
+    """The tables of the demo sky.
 
     tracts : the survey's files.
     sdss, ned : tables as astropy writes them; deep : a table.
-    objects : the truth of every object: object_id, z_true, type, is_star, is_quasar, group, mag_<band>.
-    entries : the object and the true redshift behind every spectroscopic entry.
+    objects : true values of every object: object_id, z_true, type, is_star, is_quasar, group, mag_<band>.
+    entries : the true object and redshift of every spectroscopic entry.
     """
 
     tracts: list[pa.Table]
@@ -71,7 +71,7 @@ def simulate(seed: int, area: float, faintest_i: float = FAINTEST_I) -> Demo:
 
 
 def write(demo: Demo, tracts: list[Path], sdss_file: Path, ned_file: Path, deep_file: Path, truth: list[Path]) -> None:
-    """Write each part to its file; the bytes depend on the content alone."""
+    """Write each table to its file; the bytes depend only on the content."""
     for path, rows in zip(tracts, demo.tracts, strict=True):
         with atomic_write(path) as temporary:
             pq.write_table(rows, temporary, compression="zstd")

@@ -1,4 +1,4 @@
-"""The patch of sky that is simulated, its coordinates, and smooth random maps over it."""
+"""The simulated patch of sky, its coordinates, and smooth random maps of it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DEGREES_PER_SPHERE = 41_252.96
 class Field:
     """A patch of `width` by `height` degrees around (ra, dec), in a sinusoidal (equal-area) projection.
 
-    The default center lies on RA = 0 at the declination where three of the twelve base pixels of HEALPix meet, so that
-    what goes wrong at such places goes wrong in the demo.
+    The default center is at RA = 0 and at a declination where three of the twelve base pixels of HEALPix meet, so that the
+    demo covers these special cases.
     """
 
     width: float
@@ -37,7 +37,7 @@ class Field:
 
     @property
     def sky_fraction(self) -> float:
-        """Part of the whole sphere."""
+        """Fraction of the sphere."""
         return self.area / DEGREES_PER_SPHERE
 
     def scatter(self, rng: np.random.Generator, n: int) -> tuple[Array, Array]:
@@ -52,7 +52,7 @@ class Field:
 
 
 def smooth_map(rng: np.random.Generator, x: Array, y: Array, scale: float, modes: int = 40) -> Array:
-    """A smooth Gaussian random field of mean 0 and variance 1: a sum of plane waves of about `scale` degrees."""
+    """A smooth Gaussian random field of mean 0 and variance 1: a sum of plane waves with wavelengths of about `scale` degrees."""
     angle, phase = rng.uniform(0, 2 * np.pi, (2, modes))
     wavenumber = 2 * np.pi / scale * rng.lognormal(-0.3, 0.5, modes)
     kx, ky = wavenumber * np.cos(angle), wavenumber * np.sin(angle)
@@ -63,6 +63,6 @@ def smooth_map(rng: np.random.Generator, x: Array, y: Array, scale: float, modes
 
 
 def offset(ra: Array, dec: Array, east: Array, north: Array) -> tuple[Array, Array]:
-    """Positions moved by small offsets in arcsec."""
-    moved = dec + north / 3600
-    return np.mod(ra + east / 3600 / np.cos(np.radians(dec)), 360.0), moved
+    """Positions shifted by small offsets in arcsec."""
+    shifted = dec + north / 3600
+    return np.mod(ra + east / 3600 / np.cos(np.radians(dec)), 360.0), shifted

@@ -1,4 +1,4 @@
-"""Galaxies as they are: how many of which redshift, luminosity, type, dust and size, and their magnitudes.
+"""True galaxies: their numbers by redshift, luminosity, type, dust and size, and their magnitudes.
 
 Two populations, each with an evolving Schechter function in the rest-frame B band: Herbel et al. 2017 (JCAP 08, 035),
 table 1, after the ALHAMBRA measurement of Lopez-Sanjuan et al. 2017. H0 = 70 km/s/Mpc, Omega_m = 0.3.
@@ -29,7 +29,7 @@ class Schechter:
     """phi(M) dM = 0.4 ln 10 phi_star x^(alpha+1) exp(-x), x = 10^(0.4 (M_star - M)).
 
     phi_star(z) = density exp(-z / fading) per Mpc3; M_star(z) = magnitude + slope z, in B, AB.
-    The fits reach z = 1; beyond `Z_EVOLVED` the luminosity no longer grows and the density falls.
+    The fits are valid up to z = 1. Beyond `Z_EVOLVED`, the luminosity is constant and the density declines.
     """
 
     alpha: float
@@ -83,7 +83,7 @@ class Galaxies:
 
 @cache
 def colors() -> sed.Colors:
-    """The table for LSST's filters, 0 to just above `Z_MAX` in even steps of ln(1 + z)."""
+    """Fluxes in the filters of LSST from z = 0 to just above `Z_MAX`, in equal steps of ln(1 + z)."""
     z = np.expm1(np.linspace(0, np.log(Z_MAX + 1.05), 500))
     filters = sed.load_filters([f"lsst2023-{band}" for band in BANDS])
     (blue,) = sed.load_filters(["bessell-B"])
@@ -96,32 +96,32 @@ def colors() -> sed.Colors:
 
 @cache
 def _distances() -> tuple[Array, Array, Array]:
-    """Redshifts, comoving distances in Mpc, and comoving volume per unit redshift of the whole sky in Mpc3."""
+    """Redshifts, comoving distances in Mpc, and comoving volume of the full sky per unit redshift in Mpc3."""
     z = np.linspace(0.0, Z_MAX + 0.1, 4101)
     distance = COSMOLOGY.comoving_distance(z).value
     return z, distance, 4 * np.pi * distance**2 * np.gradient(distance, z)
 
 
 def comoving_distance(z: Array) -> Array:
-    """Mpc."""
+    """Comoving distances in Mpc."""
     grid, distance, _ = _distances()
     return np.interp(z, grid, distance)
 
 
 def distance_modulus(z: Array) -> Array:
-    """Magnitudes."""
+    """Distance moduli in magnitudes."""
     return 5 * np.log10(comoving_distance(z) * (1 + z)) + 25
 
 
 def magnitudes(galaxies: Galaxies) -> Array:
-    """(n, 6) AB magnitudes in LSST ugrizy, before the Milky Way's dust; faintest 40."""
+    """(n, 6) AB magnitudes in LSST ugrizy, without extinction by the Milky Way; at most 40."""
     relative = colors().fluxes(galaxies.z, galaxies.type, galaxies.dust)
     apparent = (galaxies.mag_abs + distance_modulus(galaxies.z))[:, None] - 2.5 * np.log10(np.maximum(relative, 1e-12))
     return np.minimum(apparent, 40.0)
 
 
 def draw(rng: np.random.Generator, field: Field, faintest_i: float) -> Galaxies:
-    """All galaxies of a patch of sky down to an i magnitude: first the red, then the blue."""
+    """Draw all galaxies of a patch of sky down to an i magnitude, red ones first."""
     walls = _walls(rng)
     parts = [_population(rng, field, faintest_i, walls, *kind) for kind in ((RED, True), (BLUE, False))]
     joined = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Galaxies)}
@@ -129,7 +129,7 @@ def draw(rng: np.random.Generator, field: Field, faintest_i: float) -> Galaxies:
 
 
 def _walls(rng: np.random.Generator) -> Array:
-    """Density relative to the mean at each redshift of `_distances`: the walls and voids that a narrow field pierces."""
+    """Density relative to the mean at each redshift of `_distances`: the walls and voids along the line of sight of a small field."""
     grid, _, _ = _distances()
     knots = np.arange(0, np.log1p(grid[-1]) + 0.01, 0.01)
     scatter = np.clip(0.12 / np.sqrt(np.maximum(np.expm1(knots), 1e-3)), 0, 0.4)
@@ -145,7 +145,7 @@ def _population(
     grid, volume = grid[inside], (volume * walls)[inside]
     mu = np.arange(-4.0, 9.0, 0.01)
     cumulative = schechter.cumulative(mu)
-    # brightest i that any type and dust can have at each redshift, for an absolute B magnitude of 0
+    # brightest i of any type and dust at each redshift, for an absolute B magnitude of 0
     table = colors()
     brightest = -2.5 * np.log10(table.flux[:, :, :, I_BAND].max(axis=(1, 2)))
     limit = faintest_i - distance_modulus(grid) - np.interp(grid, table.z, brightest) - schechter.m_star(grid)
@@ -164,7 +164,7 @@ def _population(
 
 
 def _type_and_dust(rng: np.random.Generator, z: Array, relative: Array, red: bool) -> tuple[Array, Array]:
-    """Types and dust: fainter and more distant galaxies are bluer, luminous blue ones dustier."""
+    """Types and dust: fainter and more distant galaxies are bluer, and luminous blue galaxies have more dust."""
     n = len(z)
     if red:
         kind = np.abs(rng.normal(0.0, 0.25, n)) + 0.25 * np.minimum(z, 2)
@@ -176,7 +176,7 @@ def _type_and_dust(rng: np.random.Generator, z: Array, relative: Array, red: boo
 
 def _log_size(rng: np.random.Generator, z: Array, relative: Array, red: bool) -> Array:
     """Half-light radius on the major axis, log10 kpc: van der Wel et al. 2014, table 1, with luminosity for mass."""
-    log_mass = -0.4 * relative  # of M / M_star, M_star near their 5e10 solar masses
+    log_mass = -0.4 * relative  # of M / M_star, where M_star is close to the 5e10 solar masses of the paper
     if red:
         return np.log10(5.6) - 1.48 * np.log10(1 + z) + 0.75 * np.clip(log_mass, -0.6, 2) + rng.normal(0, 0.13, len(z))
     return np.log10(8.9) - 0.75 * np.log10(1 + z) + 0.22 * log_mass + rng.normal(0, 0.18, len(z))

@@ -1,4 +1,4 @@
-"""A compilation with NED's columns: what many papers and surveys published, good and bad, several times over."""
+"""A compilation with the columns of NED: redshifts of many sources, reliable and unreliable, some objects more than once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 ASTROMETRY, SHIFT = 0.25, (0.0, 0.05)
 """Scatter per axis and offset of the frame, arcsec: optical, infrared and radio positions mixed."""
 KINDS = {
-    # zflag: (share of the entries, part of them that is wrong, error of 1 + z)
+    # zflag: (fraction of the entries, fraction of them that is wrong, error in units of 1 + z)
     "SLS ": (0.46, 0.006, 2e-4),
     "SUN ": (0.12, 0.015, 3e-4),
     "": (0.07, 0.03, 3e-4),
@@ -34,19 +34,19 @@ KINDS = {
     "LUM": (0.01, 0.25, 8e-2),
     "slipped": (0.01, 0.04, 3e-2),
 }
-"""`slipped` is photometric with a blank flag, as a few in NED are."""
+"""`slipped` is a photometric redshift with a blank flag, of which NED has a few."""
 TYPES = ("G", "*", "QSO")
 RARE_GALAXY_TYPES = ("RadioS", "IrS", "UvS", "XrayS", "GPair", "EmLS")
 SEVERAL = 0.12
-"""Part of the objects that are entered twice, under two names."""
+"""Fraction of the objects with two entries, under two names."""
 WITHOUT_REDSHIFT = 0.03
-"""Part of the entries that have a velocity and no redshift, or neither."""
+"""Fraction of the entries without redshift, of which some have a velocity."""
 LIGHT_SPEED = 299_792.458
 """km/s."""
 
 
 def catalogue(rng: np.random.Generator, targets: Targets) -> tuple[Table, pa.Table]:
-    """The catalogue with the columns of NEDTAP.objdir (and a velocity), and the truth behind its entries (clusters have none)."""
+    """The catalogue with the columns of NEDTAP.objdir (and a velocity), and the true objects of its entries (clusters have none)."""
     sky = targets.sky
     r = sky.mag[:, 2]
     rate = np.select([r < 17.8, r < 19.8, r < 21.5], [0.85, 0.7, 0.12], 0.0)
@@ -76,7 +76,7 @@ def catalogue(rng: np.random.Generator, targets: Targets) -> tuple[Table, pa.Tab
     velocity = np.where(none & (rng.uniform(0, 1, n) < 0.4), np.nan, np.round(z * LIGHT_SPEED))
     z = np.where(none, np.nan, z)
     galaxies = _table(prefix, ra, dec, z, np.where(no_error, np.nan, error), flag, kind, velocity)
-    _, once = np.unique(np.asarray(galaxies["prefname"]), return_index=True)  # a name is given once
+    _, once = np.unique(np.asarray(galaxies["prefname"]), return_index=True)  # names are unique
     once.sort()
     galaxies, rows, z = galaxies[once], rows[once], z[once]
     known = truth("ned", np.asarray(galaxies["prefname"]), targets, rows, z)
@@ -84,7 +84,7 @@ def catalogue(rng: np.random.Generator, targets: Targets) -> tuple[Table, pa.Tab
 
 
 def _with_clusters(rng: np.random.Generator, galaxies: Table, targets: Targets) -> Table:
-    """The catalogue with an entry for each rich group of the sky, at its center, mixed in."""
+    """The catalogue with an additional entry at the center of each rich group, in random order."""
     sky = targets.sky
     grouped = np.flatnonzero((sky.group >= 0) & (sky.z < 0.6))
     _, first, members = np.unique(sky.group[grouped], return_index=True, return_counts=True)
@@ -112,9 +112,9 @@ def _table(
     kind: NDArray[np.str_],
     velocity: Array,
 ) -> Table:
-    place = SkyCoord(ra, dec, unit="deg")
-    east = place.ra.to_string(unit="hour", sep="", precision=2, pad=True)
-    north = place.dec.to_string(unit="deg", sep="", precision=1, pad=True, alwayssign=True)
+    position = SkyCoord(ra, dec, unit="deg")
+    east = position.ra.to_string(unit="hour", sep="", precision=2, pad=True)
+    north = position.dec.to_string(unit="deg", sep="", precision=1, pad=True, alwayssign=True)
     name = np.char.add(np.char.add(prefix, np.asarray(east, dtype=str)), np.asarray(north, dtype=str))
     return Table(
         {

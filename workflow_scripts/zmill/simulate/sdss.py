@@ -1,4 +1,4 @@
-"""A catalogue of spectra with SDSS's columns: bright galaxies, luminous red galaxies, quasars and stars."""
+"""A catalogue of spectra with the columns of SDSS: bright galaxies, luminous red galaxies, quasars and stars."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ASTROMETRY, SHIFT = 0.1, (0.05, -0.03)
 """Scatter per axis and offset of the frame, arcsec."""
 REPEATED = 0.08
 DOUBTFUL, WRONG, WRONG_IF_DOUBTFUL = 0.04, 0.003, 0.4
-"""Part of the spectra with zWarning, and of wrong redshifts without and with it."""
+"""Fraction of the spectra with zWarning; fractions of wrong redshifts without and with it."""
 
 
 def selected(sky: Sky, rng: np.random.Generator) -> dict[str, NDArray[np.int64]]:
-    """Rows per program, each object once.
+    """Rows of the objects of each program; an object is in one program at most.
 
     Main galaxy sample r < 17.77 (Strauss et al. 2002); LOWZ and CMASS color cuts (Reid et al. 2016, sect. 3); quasars to
-    g = 22 (Myers et al. 2015); stars that calibrate the spectra or were taken for something else.
+    g = 22 (Myers et al. 2015); stars for calibration, or mistaken for other targets.
     """
     _, g, r, i, _, _ = sky.mag.T
     galaxy = sky.kind == GALAXY
@@ -49,7 +49,7 @@ def selected(sky: Sky, rng: np.random.Generator) -> dict[str, NDArray[np.int64]]
 
 
 def catalogue(rng: np.random.Generator, targets: Targets) -> tuple[Table, pa.Table]:
-    """The catalogue with the column names of specObj files, and the truth behind its entries."""
+    """The catalogue with the column names of specObj files, and the true objects of its entries."""
     programs = selected(targets.sky, rng)
     rows = np.concatenate(list(programs.values()))
     program = np.repeat(list(programs), [len(part) for part in programs.values()])
@@ -65,7 +65,7 @@ def catalogue(rng: np.random.Generator, targets: Targets) -> tuple[Table, pa.Tab
     doubtful = rng.uniform(0, 1, n) < DOUBTFUL * np.clip(10 ** (0.3 * (sky.mag[:, 2] - 19)), 0.3, 4)
     wrong = rng.uniform(0, 1, n) < np.where(doubtful, WRONG_IF_DOUBTFUL, WRONG)
     z = np.where(wrong, mistaken(rng, sky.z), z)
-    # 4: two fits nearly as good; 16: too many outliers; 128: the fibre was unplugged, nothing was measured
+    # 4: two fits nearly as good; 16: too many outliers; 128: the fiber was unplugged, nothing was measured
     warning = np.where(doubtful, rng.choice([4, 4, 4, 16, 20], n), 0)
     unplugged = rng.uniform(0, 1, n) < 0.004
     z, warning = np.where(unplugged, 0.0, z), np.where(unplugged, 128, warning)

@@ -1,4 +1,4 @@
-"""The sky as it is: every object's position, class, redshift, size and magnitudes."""
+"""The true sky: position, class, redshift, size and magnitudes of every object."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Array = NDArray[np.float64]
 
 GALAXY, STAR, QUASAR = 0, 1, 2
 EXTINCTION = np.array([4.81, 3.64, 2.70, 2.06, 1.58, 1.31])
-"""A / E(B-V) of LSST ugrizy for the Milky Way's dust."""
+"""A / E(B-V) of dust in the Milky Way, for LSST ugrizy."""
 SPECTRAL_SCATTER = 0.015
-"""Magnitudes by which real spectra differ from any mixture of templates, per band."""
+"""Standard deviation in magnitudes, per band, by which real spectra differ from mixtures of templates."""
 UNRESOLVED_ARCSEC = 0.6
-"""Neighbours closer than this are one detection, with the flux of both."""
+"""Objects closer than this are one detection, with the flux of both."""
 MARGIN = 0.4
-"""Magnitudes below the survey's limit to which the sky is populated: noise lifts some of these above it."""
+"""Objects are simulated down to this many magnitudes below the limit of the survey, because noise brightens some above it."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Sky:
     kind : (n,) GALAXY, STAR or QUASAR.
     z : (n,) true redshift; 0 for stars.
     type, dust : (n,) spectral type and E(B-V) of galaxies; NaN for the rest.
-    red : (n,) of the red population.
-    group : (n,) group of galaxies, -1 for none.
-    radius, axis_ratio : (n,) half-light radius on the major axis in arcsec, minor over major axis.
-    ebv : (n,) E(B-V) of the Milky Way in front.
-    mag : (n, 6) AB magnitudes above the Milky Way's dust.
+    red : (n,) whether a galaxy is of the red population.
+    group : (n,) number of the group of galaxies, -1 for none.
+    radius, axis_ratio : (n,) half-light radius on the major axis in arcsec; ratio of minor to major axis.
+    ebv : (n,) E(B-V) of the Milky Way.
+    mag : (n, 6) AB magnitudes without extinction by the Milky Way.
     """
 
     ra: Array
@@ -63,18 +63,18 @@ class Sky:
 
     @property
     def reddened(self) -> Array:
-        """(n, 6) magnitudes as they arrive, behind the Milky Way's dust."""
+        """(n, 6) observed magnitudes, with extinction by the Milky Way."""
         return self.mag + EXTINCTION * self.ebv[:, None]
 
 
 def make(rng: np.random.Generator, field: Field, faintest_i: float) -> Sky:
-    """The sky of a patch down to `MARGIN` below an i magnitude."""
+    """Make all objects of a patch, down to `MARGIN` below an i magnitude."""
     limit = faintest_i + MARGIN
     drawn = galaxies.draw(rng, field, limit)
-    x, y, z, group = clustering.place(rng, field, drawn.z, -drawn.mag_abs, drawn.red)
-    placed = galaxies.Galaxies(z, drawn.mag_abs, drawn.type, drawn.dust, drawn.log_size, drawn.red)
-    n = len(placed)
-    galaxy_mag = galaxies.magnitudes(placed) + rng.normal(0, SPECTRAL_SCATTER, (n, 6))
+    x, y, z, group = clustering.positions(rng, field, drawn.z, -drawn.mag_abs, drawn.red)
+    sample = galaxies.Galaxies(z, drawn.mag_abs, drawn.type, drawn.dust, drawn.log_size, drawn.red)
+    n = len(sample)
+    galaxy_mag = galaxies.magnitudes(sample) + rng.normal(0, SPECTRAL_SCATTER, (n, 6))
     kpc_per_arcsec = galaxies.comoving_distance(z) / (1 + z) * 1e3 * np.radians(1 / 3600)
     star_mag = stars.stars(rng, field, limit)
     quasar_z, quasar_mag = stars.quasars(rng, field, limit)
@@ -90,11 +90,11 @@ def make(rng: np.random.Generator, field: Field, faintest_i: float) -> Sky:
         y=y,
         kind=np.repeat(np.array([GALAXY, STAR, QUASAR], np.int8), [n, len(star_mag), len(quasar_z)]),
         z=np.concatenate([z, np.zeros(len(star_mag)), quasar_z]),
-        type=np.concatenate([placed.type, unknown]),
-        dust=np.concatenate([placed.dust, unknown]),
-        red=np.concatenate([placed.red, np.zeros(points, bool)]),
+        type=np.concatenate([sample.type, unknown]),
+        dust=np.concatenate([sample.dust, unknown]),
+        red=np.concatenate([sample.red, np.zeros(points, bool)]),
         group=np.concatenate([group, np.full(points, -1)]),
-        radius=np.concatenate([np.minimum(10**placed.log_size / kpc_per_arcsec, 20.0), np.full(points, 1e-3)]),
+        radius=np.concatenate([np.minimum(10**sample.log_size / kpc_per_arcsec, 20.0), np.full(points, 1e-3)]),
         axis_ratio=np.concatenate([np.clip(rng.normal(0.65, 0.18, n), 0.15, 1.0), np.ones(points)]),
         ebv=0.025 * np.exp(0.5 * smooth_map(rng, x, y, scale=0.8)),
         mag=np.concatenate([galaxy_mag, star_mag, quasar_mag]),
@@ -103,7 +103,7 @@ def make(rng: np.random.Generator, field: Field, faintest_i: float) -> Sky:
 
 
 def _blended(sky: Sky) -> Sky:
-    """The sky with the fainter of two objects that are too close to be told apart added to the brighter."""
+    """The sky with unresolved pairs blended: the flux of the fainter object is added to the brighter."""
     plane = np.stack([sky.x, sky.y], axis=1) * 3600
     pairs = cKDTree(plane).query_pairs(UNRESOLVED_ARCSEC, output_type="ndarray")
     i_band = sky.mag[:, galaxies.I_BAND]

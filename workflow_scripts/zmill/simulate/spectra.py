@@ -1,4 +1,4 @@
-"""What spectroscopic surveys have in common: targets, redshifts that are wrong as real ones are, and a table of entries."""
+"""Common parts of spectroscopic surveys: targets, measured and wrong redshifts, and the true object of each entry."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from zmill.simulate.sky import Sky
 Array = NDArray[np.float64]
 
 LINES = np.array([3728.5, 4862.7, 5008.2, 6564.6, 1215.7])
-"""[O II], H beta, [O III], H alpha, Lyman alpha: single lines that are taken for one another."""
+"""[O II], H beta, [O III], H alpha, Lyman alpha: single lines that are mistaken for each other."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What a spectroscopic survey selects from: the sky's objects in the survey's order, and their measured rows.
+    """The objects that a spectroscopic survey selects from, in the order of the imaging survey.
 
     sky : n objects.
     object_id : (n,) the survey's identifiers.
@@ -33,12 +33,12 @@ class Targets:
 
 
 def spectroscopic(rng: np.random.Generator, z: Array, sigma: Array | float) -> Array:
-    """Redshifts measured with an error of `sigma` times (1 + z)."""
+    """Redshifts measured with an error of standard deviation `sigma` (1 + z)."""
     return z + (1 + z) * rng.normal(0, sigma, len(z))
 
 
 def mistaken(rng: np.random.Generator, z: Array) -> Array:
-    """Wrong redshifts: mostly one emission line taken for another, else a chance peak of the correlation."""
+    """Wrong redshifts: mostly an emission line mistaken for another, otherwise a random peak of the cross-correlation."""
     true, taken = rng.integers(0, 4, (2, len(z)))
     taken = np.where(taken == true, (true + 1) % len(LINES), taken)
     confused = (1 + z) * LINES[true] / LINES[taken] - 1
@@ -48,15 +48,15 @@ def mistaken(rng: np.random.Generator, z: Array) -> Array:
 
 
 def pointed(rng: np.random.Generator, sky: Sky, sigma: float, shift: tuple[float, float]) -> tuple[Array, Array]:
-    """Positions in another catalogue: its own scatter `sigma` per axis and shift of the frame (east, north), arcsec."""
+    """Positions in another catalogue, with scatter `sigma` per axis and an offset of its frame (east, north), arcsec."""
     east, north = rng.normal(0, sigma, (2, len(sky)))
     return offset(sky.ra, sky.dec, east + shift[0], north + shift[1])
 
 
 def truth(source: str, entry: NDArray[np.str_], targets: Targets, rows: NDArray[np.int64], z: Array) -> pa.Table:
-    """Which object each entry of a spectroscopic catalogue really is, and whether its redshift is right.
+    """The true object of each entry of a spectroscopic catalogue, and whether its redshift is correct.
 
-    Right is within 0.005 (1 + z) of the true one; entries without a redshift (NaN) are not right.
+    A redshift is correct within 0.005 (1 + z) of the true one; entries without a redshift (NaN) are not correct.
     """
     true = targets.sky.z[rows]
     return pa.table(

@@ -1,4 +1,4 @@
-"""What is on the sky beside galaxies: stars on the stellar locus, and quasars."""
+"""Stars, on the stellar locus, and quasars."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stars(rng: np.random.Generator, field: Field, faintest_i: float) -> Array:
     """(n, 6) ugrizy magnitudes of the stars of a patch of sky.
 
     g-r follows from r-i by the locus of Juric et al. 2008, eq. 4; u-g from g-r, and i-z and z-y from r-i, by median
-    colors after Covey et al. 2007, table 3. Halo stars at the main sequence's turn-off, and dwarfs of type M from the disk.
+    colors after Covey et al. 2007, table 3. The stars are halo stars near the main-sequence turn-off and M dwarfs of the disk.
     """
     i = _power_law(rng, STARS_TO_21 * field.area, 21.0, STAR_BRIGHTEST, faintest_i, STAR_SLOPE)
     n = len(i)
@@ -47,7 +47,7 @@ def quasars(rng: np.random.Generator, field: Field, faintest_i: float) -> tuple[
     i = _power_law(rng, QUASARS_TO_22 * field.area, 22.0, 16.0, faintest_i, QUASAR_SLOPE)
     z = np.clip(0.2 + rng.gamma(3.5, 0.42, len(i)), 0.2, 3.9)
     grid, table = _quasar_colors()
-    slope = np.clip(rng.normal(1.0, 0.35, len(i)), 0, 2)  # between a blue and a red continuum
+    slope = np.clip(rng.normal(1.0, 0.35, len(i)), 0, 2)  # 0 for a blue continuum, 2 for a red one
     magnitude = sed.ab_magnitude(np.maximum(sed.interpolate_types(table, grid, z, slope), 1e-12))
     return z, magnitude + (i - magnitude[:, BANDS.index("i")])[:, None]
 
@@ -75,7 +75,7 @@ def _quasar_colors() -> tuple[Array, Array]:
 def _power_law(
     rng: np.random.Generator, number: float, limit: float, brightest: float, faintest: float, slope: float
 ) -> Array:
-    """Magnitudes between two limits, `number` of them on average to `limit`, cumulative counts growing as 10^(slope m)."""
+    """Magnitudes between two limits, with cumulative counts proportional to 10^(slope m) and on average `number` down to `limit`."""
 
     def counts(m: float) -> float:
         return 10 ** (slope * m) - 10 ** (slope * brightest)

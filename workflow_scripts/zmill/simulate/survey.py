@@ -1,4 +1,4 @@
-"""The sky as a survey records it: noise, non-detections, gaps, saturation, and rows that are simply wrong."""
+"""The measurements of an imaging survey: noise, non-detections, unobserved bands, saturation and bad rows."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from zmill.simulate.sky import Sky
 Array = NDArray[np.float64]
 
 YEARS = 2.0
-"""Years of LSST: 5 sigma at i = 25.9 for a point source."""
+"""Duration of LSST in years: 5 sigma at i = 25.9 for a point source."""
 UNDETECTED, UNOBSERVED = 99.0, -99.0
-"""In the magnitude column; the error column of an undetected band has its 1 sigma limiting magnitude."""
+"""Values in the magnitude column. The error column of an undetected band has its 1 sigma limiting magnitude."""
 SATURATION = np.array([14.7, 15.7, 15.8, 15.8, 15.3, 13.9])
-"""Magnitudes of stars that fill the detector's wells in 30 s: LSST Science Book, table 3.1."""
+"""Magnitudes of stars that saturate the detector in 30 s: LSST Science Book, table 3.1."""
 PSF = 0.45
 """Half-light radius of the point-spread function in i, arcsec."""
 HALO = 8.0
-"""Arcsec around a saturated source within which its light and its bleed trails spoil what else is there."""
+"""Radius in arcsec around a saturated source within which its light and bleed trails affect other sources."""
 BAD_ROWS = 40
-"""Rows of each kind that no survey should have and every survey has, in 300,000."""
+"""Number of bad rows of each kind in 300,000 rows."""
 
 
 def observe(rng: np.random.Generator, field: Field, sky: Sky, faintest_i: float) -> tuple[Sky, pa.Table]:
-    """The objects that are detected, and their rows in the survey, in the same order.
+    """The detected objects, and their rows in the survey, in the same order.
 
-    An object is in the survey when its i magnitude is measured, at 5 sigma or better, brighter than `faintest_i`.
+    An object is detected if it is measured in i at 5 sigma or better, and brighter than `faintest_i`.
     """
     model = LsstErrorModel(nYrObs=YEARS, sigLim=1, ndFlag=UNDETECTED, extendedType="auto")
     truth = pd.DataFrame(sky.reddened, columns=list(BANDS))
@@ -65,7 +65,7 @@ def observe(rng: np.random.Generator, field: Field, sky: Sky, faintest_i: float)
 
 
 def _limits(model: LsstErrorModel, sky: Sky) -> Array:
-    """(n, 6) 1 sigma limiting magnitudes; an aperture that holds an extended source holds more of the sky's noise."""
+    """(n, 6) 1 sigma limiting magnitudes; the larger aperture of an extended source has more sky noise."""
     point = model.getLimitingMags(nSigma=1)
     seeing = np.array([model.params.theta[band] * model.params.airmass[band] ** 0.6 for band in BANDS]) / 2.355
     major = np.hypot(seeing, 2.5 * sky.radius[:, None])
@@ -74,12 +74,12 @@ def _limits(model: LsstErrorModel, sky: Sky) -> Array:
 
 
 def object_ids(n: int) -> NDArray[np.int64]:
-    """Identifiers in the style of a data release: large, unique, too long for a float64."""
+    """Unique identifiers like those of a data release, too large to be exact in float64."""
     return 4_000_000_000_000_001 * 20 + np.arange(n, dtype=np.int64) * 7
 
 
 def unobserved(field: Field, x: Array, y: Array) -> NDArray[np.bool_]:
-    """(n, 6) bands that were never taken: a corner without u, gaps between chips in y, a dead chip in z."""
+    """(n, 6) whether a band is unobserved: u in a corner, y in gaps between chips, z in a dead chip."""
     none = np.zeros((len(x), len(BANDS)), bool)
     none[:, BANDS.index("u")] = (x > 0.75 * field.width) & (y < 0.35 * field.height)
     none[:, BANDS.index("y")] = np.mod(x, 0.23) < 0.008
@@ -88,7 +88,7 @@ def unobserved(field: Field, x: Array, y: Array) -> NDArray[np.bool_]:
 
 
 def _saturate(rng: np.random.Generator, sky: Sky, mag: Array, error: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Bright sources lose the flux above the full well; neighbours gain some of it. Both are flagged."""
+    """Saturate bright sources, which lose flux above the full well and add light to nearby sources; both are flagged."""
     spread = 2.5 * np.log10(1 + (sky.radius / PSF) ** 2)[:, None]
     full = SATURATION - spread
     over = mag < full
@@ -106,17 +106,17 @@ def _saturate(rng: np.random.Generator, sky: Sky, mag: Array, error: Array) -> t
 
 
 def spoil(rng: np.random.Generator, table: pa.Table, tract: NDArray[np.int64]) -> tuple[pa.Table, NDArray[np.int64]]:
-    """The rows with the faults that real catalogues bring: each kind in some rows.
+    """Add the faults of real catalogues, each kind to some rows.
 
     Parameters
     ----------
     table : the survey's rows.
-    tract : (n,) file that each row is in.
+    tract : (n,) number of the file of each row.
 
     Returns
     -------
-    The rows, with repeated ones at the end, and the file of each: a repeated row is in another file than the first, as
-    where the tracts of a survey overlap.
+    The rows, with repeated rows at the end, and the file of each. A repeated row is in another file than the first, as in
+    the overlap of two tracts.
     """
     n = table.num_rows
     count = max(2, round(BAD_ROWS * n / 300_000))
