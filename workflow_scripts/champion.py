@@ -1,4 +1,4 @@
-"""The model chosen among those trained last and the test rows go in; which model is applied to the survey comes out."""
+"""Compare the selected model of the latest training with the deployed model on the test rows, and write which one is applied to the survey."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""All clean partitions go in; a HATS catalogue with exactly the survey's rows comes out."""
+"""Finish the HATS catalogue of all clean partitions, after a check that it has exactly the rows of the survey."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The survey partitions of a shard go in; clean partitions come out: missing bands filled, cuts and fillings marked."""
+"""Clean the survey partitions of a shard: impute missing bands, and mark cuts and imputed bands."""
 
 from pathlib import Path
 

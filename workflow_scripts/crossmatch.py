@@ -1,4 +1,4 @@
-"""Survey and spectra (HATS) go in, the survey objects that a spectrum belongs to (Parquet) come out."""
+"""Match the spectra (HATS) to the objects of the survey, and write the matches (Parquet)."""
 
 from pathlib import Path
 

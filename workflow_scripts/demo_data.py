@@ -1,4 +1,4 @@
-"""Simulates the demo sky: the survey's files, three catalogues of spectra, and the truth for the tests."""
+"""Simulate the demo sky: the files of the survey, three spectroscopic catalogues, and the true values for tests."""
 
 from pathlib import Path
 

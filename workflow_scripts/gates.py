@@ -1,4 +1,4 @@
-"""The finished catalogues and the current release go in; whether a night may be published comes out."""
+"""Compare the finished catalogues with the current release, and write whether they may be published."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The survey's files go in; a HATS catalogue with its shards, and the rows set aside, come out."""
+"""Import the files of the survey into a HATS catalogue with shards, and write the rejected rows."""
 
 from pathlib import Path
 

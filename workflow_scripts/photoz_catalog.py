@@ -1,4 +1,4 @@
-"""All predicted partitions go in; once every row of the survey is found among them, two HATS catalogues come out."""
+"""Finish the HATS catalogues of photo-z and PDFs, after a check that they have every row of the survey."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The clean partitions of a shard and the chosen model go in; photo-z and PDF partitions, row by row the same, come out."""
+"""Predict the clean partitions of a shard with its assigned model, and write photo-z and PDF partitions with the same rows."""
 
 from pathlib import Path
 

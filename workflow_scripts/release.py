@@ -1,4 +1,4 @@
-"""Finished photo-z and PDF catalogues, report and model in, an immutable release out, with `current` pointing at it."""
+"""Publish photo-z and PDF catalogues, report and model as an immutable release, which the link `current` points to."""
 
 from pathlib import Path
 

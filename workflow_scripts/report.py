@@ -1,4 +1,4 @@
-"""Small files of all stages and the predicted catalogue in, one self-contained page out."""
+"""Write the report, one self-contained page, from the summaries of all stages and the predicted catalogue."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a rollback left, a hold on publishing, goes in; nothing is held any more."""
+"""Remove the hold on publication that a rollback sets."""
 
 from pathlib import Path
 

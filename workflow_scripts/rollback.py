@@ -1,4 +1,4 @@
-"""The link `current` in, the same link on the release before out."""
+"""Point the link `current` to the previous release."""
 
 from pathlib import Path
 

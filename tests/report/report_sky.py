@@ -109,14 +109,26 @@ def search(trials: int = 30) -> dict[str, Any]:
         "hidden": [[64], [128, 64]],
     }
     outcomes = []
-    for place in range(trials):
-        lr, state = 10 ** random.uniform(-5, -1), "pruned" if place % 5 == 4 else "complete"
-        values = {"lr": lr, "scaling": str(random.choice(["none", "standard"])), "hidden": [[64], [128, 64]][place % 2]}
+    for number in range(trials):
+        lr, state = 10 ** random.uniform(-5, -1), "pruned" if number % 5 == 4 else "complete"
+        values = {
+            "lr": lr,
+            "scaling": str(random.choice(["none", "standard"])),
+            "hidden": [[64], [128, 64]][number % 2],
+        }
         score = 0.03 + 0.004 * (np.log10(lr) + 3) ** 2 + 0.01 * (values["scaling"] == "none")
         told = {"score": score, "board": {"crps": score, "mse": 0.2}} if state == "complete" else {"why": HOSTILE}
-        ended = f"2026-01-01T00:00:{place:02d}+00:00"
+        ended = f"2026-01-01T00:00:{number:02d}+00:00"
         outcomes.append(
-            {"study": "one", "place": place, "state": state, "values": values, "seconds": 40.0, "ended": ended, **told}
+            {
+                "study": "one",
+                "number": number,
+                "state": state,
+                "values": values,
+                "seconds": 40.0,
+                "ended": ended,
+                **told,
+            }
         )
     return result.describe("fcnn", "fcnn", {}, parse(Search, {"space": space}, ""), "crps", 1, outcomes)
 
@@ -145,9 +157,9 @@ def catalog(results: Path, rows: int) -> None:
         z, phot, _, width = redshifts(rows // 2, 10 + number)
         low, high = partition.interval()
         random = np.random.default_rng(number)
-        place = {"_healpix_29": np.sort(random.integers(low, high, len(z))), "object_id": np.arange(len(z))}
+        position = {"_healpix_29": np.sort(random.integers(low, high, len(z))), "object_id": np.arange(len(z))}
         bits = np.where(random.random(len(z)) < 0.3, 2 | 4, 0) | np.where(random.random(len(z)) < 0.02, 16, 0)
-        points = pa.table({**place, "z_median": phot.astype(np.float32), "flags": bits.astype(np.int32)})
+        points = pa.table({**position, "z_median": phot.astype(np.float32), "flags": bits.astype(np.int32)})
         with hats.write_partition(results / "photoz", partition, points.schema) as out:
             out.write(points)
         x = torch.as_tensor(GRID.z, dtype=torch.float32)
@@ -159,7 +171,7 @@ def catalog(results: Path, rows: int) -> None:
         )
         pdfs = arrow.column("compact", compact.encode(density, GRID))
         with hats.write_partition(results / "pdf", partition, schema) as out:
-            out.write(pa.table({**place, "pdf": pdfs}, schema=schema))
+            out.write(pa.table({**position, "pdf": pdfs}, schema=schema))
     for name in ("photoz", "pdf"):
         hats.finish(results / name, name, [Partition(2, 40), Partition(2, 41)])
 

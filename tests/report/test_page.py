@@ -154,7 +154,7 @@ def test_every_phase_of_a_training_has_its_curve(page: Page) -> None:
 
 def test_a_search_is_shown_with_its_best_settings(results: Path, page: Page) -> None:
     search = read_json(results / "tune/fcnn/search.json")
-    best = next(trial for trial in search["trials"] if trial["place"] == search["best"])
+    best = next(trial for trial in search["trials"] if trial["number"] == search["best"])
     assert "Settings searched" in page.text
     assert (
         "fcnn: 30 trials of a budget of 30, 20.0 min of training; 6 were given up for falling behind, 0 failed"

@@ -32,10 +32,10 @@ def configure(folder: Path, **tune: dict) -> None:
     prepare(folder, **{**TINY, "models": MODELS, "tune": tune})
 
 
-def places(results: Path, model: str) -> list[int]:
+def numbers(results: Path, model: str) -> list[int]:
     """Places of the trials in a journal, in the order of their beginning."""
     lines = (results / "tune" / model / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    return [line["user_attrs"]["place"] for line in map(json.loads, lines) if line["op_code"] == 4]
+    return [line["user_attrs"]["number"] for line in map(json.loads, lines) if line["op_code"] == 4]
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def searched(folder: Path) -> Path:
 
 
 def test_the_budget_is_met_to_the_trial(searched: Path) -> None:
-    assert sorted(places(searched, "quick")) == [0, 1, 2, 3]
-    assert sorted(places(searched, "knn")) == [0, 1, 2, 3]  # the fifth is left out: there are four combinations
+    assert sorted(numbers(searched, "quick")) == [0, 1, 2, 3]
+    assert sorted(numbers(searched, "knn")) == [0, 1, 2, 3]  # the fifth is left out: there are four combinations
     for model, trials in (("quick", 4), ("knn", 4)):
         with (searched / "tune" / model / "trials.csv").open() as handle:
             rows = list(csv.DictReader(handle))
@@ -108,7 +108,7 @@ def test_the_winner_reaches_the_same_score_without_the_search(searched: Path, fo
     test.with_suffix(".away").replace(test)
     for model, metric in (("quick", "mse"), ("knn", "crps")):
         found = json.loads((searched / "tune" / model / "search.json").read_text())
-        best = next(trial for trial in found["trials"] if trial["place"] == found["best"])
+        best = next(trial for trial in found["trials"] if trial["number"] == found["best"])
         entry = str(searched / "tune" / model / "best.yaml")
         metrics = f"results/demo/evaluation/{model}/metrics.json"
         answer = snakemake(folder, "--cores", "2", metrics, "--configfile", "config.yaml", entry)

@@ -37,19 +37,19 @@ def outcomes(n: int = 40, **changes: Any) -> list[dict[str, Any]]:
     """Trials whose score depends on the logarithm of the learning rate, and hardly on the batch."""
     random = np.random.default_rng(1)
     found = []
-    for place in range(n):
+    for number in range(n):
         lr, batch = 10 ** random.uniform(-6, -2), int(random.integers(16, 65))
         score = 0.02 + 0.01 * (math.log10(lr) + 3) ** 2 + 1e-5 * batch
         found.append(
             {
                 "study": "quick-1",
-                "place": place,
+                "number": number,
                 "state": "complete",
-                "values": {"lr": lr, "batch": batch, "hidden": [[8], [16]][place % 2]},
+                "values": {"lr": lr, "batch": batch, "hidden": [[8], [16]][number % 2]},
                 "score": score,
                 "board": {"mse": score, "r2": 1 - score, "crps": None},
                 "seconds": 2.0,
-                "ended": f"2026-01-01T00:{n - place:02d}:00.000+00:00",
+                "ended": f"2026-01-01T00:{n - number:02d}:00.000+00:00",
                 **changes,
             }
         )
@@ -71,7 +71,7 @@ def test_the_winner_reproduces_its_score(tmp_path: Path) -> None:
     trained = fit_and_calibrate(
         "quick", settings.models["quick"].type, own, given.context, *rows, given.device, given.log
     )
-    best = next(trial for trial in found["trials"] if trial["place"] == found["best"])
+    best = next(trial for trial in found["trials"] if trial["number"] == found["best"])
     assert validation_board(trained, given.sample["valid"])["mse"] == best["score"]
     assert best["score"] == min(trial["score"] for trial in found["trials"] if "score" in trial)
     assert result.entry(found).startswith(
@@ -86,7 +86,7 @@ def test_a_winner_of_nested_settings_is_a_plain_entry_that_can_be_trained(tmp_pa
     given = task(search, type="ensemble", settings=settings, metric="crps")
     found = result.describe("quick", "ensemble", settings, given.search, "crps", 1, done(given, tmp_path, range(2)))
     entry = yaml.safe_load(result.entry(found))
-    best = next(trial for trial in found["trials"] if trial["place"] == found["best"])
+    best = next(trial for trial in found["trials"] if trial["number"] == found["best"])
     assert entry["models"]["quick"]["networks"] == {**small, "width": best["values"]["networks.width"]}
     plain = parse(Config, entry, "best.yaml")
     _, own = check_models(plain.models)["quick"]
@@ -104,9 +104,9 @@ def test_the_entry_says_what_was_not_searched_too() -> None:
 def test_the_table_has_a_row_per_trial_in_the_order_of_ending() -> None:
     trials = outcomes(8)
     trials[3] = {**trials[3], "state": "pruned", "why": 'behind, "far"', "score": None, "board": None}
-    trials.append({"study": "quick-1", "place": 8, "state": "left out"})
+    trials.append({"study": "quick-1", "number": 8, "state": "left out"})
     rows = list(csv.DictReader(io.StringIO(result.table(described(trials)))))
-    assert [row["trial"] for row in rows] == [str(place) for place in range(7, -1, -1)]
+    assert [row["trial"] for row in rows] == [str(number) for number in range(7, -1, -1)]
     assert list(rows[0]) == ["trial", "state", "mse", "lr", "batch", "hidden", "seconds", "r2", "crps", "why"]
     assert rows[4]["state"] == "pruned" and rows[4]["mse"] == "" and rows[4]["why"] == 'behind, "far"'
     assert rows[0]["hidden"] == "[16]"

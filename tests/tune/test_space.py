@@ -98,10 +98,10 @@ def test_lists_are_choices_and_come_back_as_they_were() -> None:
 
 def test_few_choices_are_gone_through_once_each() -> None:
     dimensions = space(scaling=["minmax", "standard", "robust"], weights=["uniform", "distance"])
-    tried = [combination(dimensions, 1, place) for place in range(8)]
+    tried = [combination(dimensions, 1, number) for number in range(8)]
     assert len({tuple(one.items()) for one in tried[:6]}) == 6
     assert tried[6:] == [{}, {}]
-    assert tried != [combination(dimensions, 2, place) for place in range(8)]
+    assert tried != [combination(dimensions, 2, number) for number in range(8)]
     assert combination(space(lr={"low": 1e-4, "high": 1e-2}, batch=[8, 16]), 1, 0) is None
     assert combination(space(a=list(range(65))), 1, 0) is None
 

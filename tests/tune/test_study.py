@@ -29,12 +29,12 @@ time.sleep(600)
 SPACE = {"lr": FloatDistribution(0, 1), "kind": CategoricalDistribution(["a", "b"])}
 
 
-def claim(study: optuna.Study, place: int) -> Trial:
-    return studies.claim(study, place, SPACE, None)
+def claim(study: optuna.Study, number: int) -> Trial:
+    return studies.claim(study, number, SPACE, None)
 
 
-def open_study(path: Path, place: int = 0) -> optuna.Study:
-    return studies.open_study(path, "one", 1, place)
+def open_study(path: Path, number: int = 0) -> optuna.Study:
+    return studies.open_study(path, "one", 1, number)
 
 
 def test_the_journal_is_json_and_is_read_by_others(tmp_path: Path) -> None:

@@ -101,14 +101,14 @@ def test_a_trial_that_falls_behind_is_given_up(tmp_path: Path) -> None:
     given = task(BAD)
     study = studies.open_study(tmp_path / "journal.jsonl", given.study, 1, 0)
     space = studies.distributions(given.search.space, model_class("fcnn").Settings)
-    for place in range(5):
+    for number in range(5):
         study.add_trial(
             studies.create_trial(
                 value=0.01,
                 params={"lr": 1.5e-8},
                 distributions=space,
                 intermediate_values=dict.fromkeys(range(1, 9), 0.01),
-                user_attrs={studies.NUMBER: place, OUTCOME: {"seconds": 1.0}},
+                user_attrs={studies.NUMBER: number, OUTCOME: {"seconds": 1.0}},
             )
         )
     (outcome,) = done(given, tmp_path, [5])
@@ -146,18 +146,18 @@ def test_a_completed_trial_is_not_repeated(tmp_path: Path) -> None:
     assert len({outcome["score"] for outcome in outcomes}) == 2
 
 
-def start(folder: Path, *places: int) -> subprocess.Popen[str]:
+def start(folder: Path, *numbers: int) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    program = [sys.executable, small_search.__file__, str(folder), *map(str, places)]
+    program = [sys.executable, small_search.__file__, str(folder), *map(str, numbers)]
     return subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_end(tmp_path: Path) -> None:
     """Killed at any time, started again: the budget is met to the trial, with the same proposals and the same scores."""
-    places, luck, killed, resumed = range(4), random.Random(3), 0, 0
+    numbers, luck, killed, resumed = range(4), random.Random(3), 0, 0
     while True:
-        job = start(tmp_path, *places)
+        job = start(tmp_path, *numbers)
         for line in job.stdout:
             resumed += "resuming after epoch" in line
             if "epoch" in line and killed < 4 and luck.random() < 0.5:
@@ -170,13 +170,15 @@ def test_a_killed_search_goes_on_to_the_same_end(tmp_path: Path) -> None:
     assert killed == 4
     assert resumed >= 1
     trials = studies.open_study(tmp_path / "journal.jsonl", task().study, 1, 0).trials
-    assert [trial.user_attrs[studies.NUMBER] for trial in trials] == list(places)
+    assert [trial.user_attrs[studies.NUMBER] for trial in trials] == list(numbers)
     assert all(trial.state.is_finished() for trial in trials)
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
-    with start(undisturbed, *places) as job:
+    with start(undisturbed, *numbers) as job:
         assert job.stdout.read()
-    found, expected = ([read_json(folder / f"{place}.json") for place in places] for folder in (tmp_path, undisturbed))
+    found, expected = (
+        [read_json(folder / f"{number}.json") for number in numbers] for folder in (tmp_path, undisturbed)
+    )
     assert without_time(found) == without_time(expected)
 
 

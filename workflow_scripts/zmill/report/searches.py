@@ -36,7 +36,7 @@ def _search(model: str, search: dict[str, Any]) -> list[Block]:
     settings = list(importance) or list(space)
     scores = np.array([np.nan if trial.get("score") is None else trial["score"] for trial in trials], np.float64)
     scored = [trial for trial in trials if trial["state"] == "complete"]
-    ranked = sorted(scored, key=lambda trial: (badness(metric, trial["score"]), trial["place"]))
+    ranked = sorted(scored, key=lambda trial: (badness(metric, trial["score"]), trial["number"]))
     best, lost = ranked[0], Counter(trial["state"] for trial in trials)
     chosen = ", ".join(f"{name} {_cell(best['values'][name]).text}" for name in settings)
     blocks: list[Block] = [
@@ -49,7 +49,7 @@ def _search(model: str, search: dict[str, Any]) -> list[Block]:
             f"search-{model}",
             f"{model}: {metric} of the trials in the order in which they ended; line: the best so far; ticks: given up or failed.",
             f"{metric} of {len(scored)} trials of {model}, from {number(np.nanmin(scores)).text} to "
-            f"{number(np.nanmax(scores)).text}; the best was trial {best['place']}.",
+            f"{number(np.nanmax(scores)).text}; the best was trial {best['number']}.",
             lambda: figures.search_course(scores, _best_so_far(scores, metric), metric),
         ),
     ]
@@ -76,7 +76,7 @@ def _search(model: str, search: dict[str, Any]) -> list[Block]:
     )
     rows = [
         [
-            Cell(str(trial["place"]), trial["place"]),
+            Cell(str(trial["number"]), trial["number"]),
             number(trial["score"], 4),
             *(_cell(trial["values"][name]) for name in settings),
             duration(trial["seconds"]),

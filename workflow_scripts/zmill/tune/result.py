@@ -42,7 +42,7 @@ def ranked(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
             f"none of {len(outcomes)} trials has a score{f'; the first failed: {why}' if why else ''}: narrow the space, or "
             "give more trials or hours"
         )
-    return sorted(scored, key=lambda outcome: (badness(metric, outcome["score"]), outcome["place"]))
+    return sorted(scored, key=lambda outcome: (badness(metric, outcome["score"]), outcome["number"]))
 
 
 def describe(
@@ -82,7 +82,7 @@ def describe(
         },
         "budget": len(outcomes),
         "entry": {"type": type_, **changed(settings, best["values"])},
-        "best": best["place"],
+        "best": best["number"],
         "importance": importance(type_, search, metric, seed, begun),
         "trials": sorted(begun, key=lambda outcome: outcome["ended"]),
     }
@@ -90,10 +90,10 @@ def describe(
 
 def entry(found: Mapping[str, Any]) -> str:
     """The content of `best.yaml`: the best settings as an entry of `models:`, to paste or to pass with --configfile."""
-    best = next(trial for trial in found["trials"] if trial["place"] == found["best"])
+    best = next(trial for trial in found["trials"] if trial["number"] == found["best"])
     head = (
         f"# {found['model']}: the best of {len(found['trials'])} trials by {found['metric']} on the validation rows, "
-        f"{best['score']:.6g} (trial {best['place']}).\n"
+        f"{best['score']:.6g} (trial {best['number']}).\n"
     )
     return head + yaml.safe_dump({"models": {found["model"]: found["entry"]}}, sort_keys=False)
 
@@ -109,7 +109,7 @@ def table(found: Mapping[str, Any]) -> str:
         board = trial.get("board") or {}
         writer.writerow(
             [
-                trial["place"],
+                trial["number"],
                 trial["state"],
                 _text(trial.get("score")),
                 *(label(trial["values"][name]) for name in found["space"]),

@@ -30,7 +30,7 @@ COMPARED = 5
 """Trials that must have ended before another one is pruned; three of them must have reached its epoch."""
 SPARED_EPOCHS = 4
 """Epochs before which no trial is pruned."""
-NUMBER = "place"
+NUMBER = "number"
 """Attribute of a trial with its number in the budget."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

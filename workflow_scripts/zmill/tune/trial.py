@@ -114,11 +114,11 @@ def run(task: Task, number: int, journal: Path, checkpoint: Path) -> dict[str, A
 
     Returns
     -------
-    The outcome, JSON-ready: `study`, `place` (the number), `state`, `values` (settings), `score` (the metric), `board` (all
+    The outcome, JSON-ready: `study`, `number`, `state`, `values` (settings), `score` (the metric), `board` (all
     metrics), `seconds`, `why` (cause of a failure), `ended` (time). A trial that was left out has only the first three.
     """
     study = studies.open_study(journal, task.study, task.seed, number)
-    about = {"study": study.study_name, "place": number}
+    about = {"study": study.study_name, "number": number}
     fixed = combination(task.search.space, task.seed, number)
     if fixed == {}:
         task.log(f"trial {number} is left out: earlier trials have every combination")
