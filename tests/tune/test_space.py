@@ -43,7 +43,7 @@ def space(**dimensions: object) -> dict[str, Dimension]:
         ({"ensemble": {"space": {"networks.width": [4, 64]}}}, "networks.width: expected at least 8, found 4"),
         ({"ensemble": {"space": {"networks.width": {"low": 8.5, "high": 64}}}}, "networks.width is a whole number, found 8.5"),
         ({"ensemble": {"space": {"networks": {"low": 1, "high": 2}}}}, "networks is not a number: give a list of choices"),
-        ({"ensemble": {"space": {"networks.extra": [["size"]]}}}, "give `extra` once, beside networks and neighbors"),
+        ({"ensemble": {"space": {"networks.extra": [["size"]]}}}, "give `extra` once, next to `networks` and `neighbors`"),
         ({"ensemble": {"space": {"networks": [{"width": 64}], "networks.lr": [1e-3]}}}, "networks holds networks.lr: search either"),
         ({"cnn": {"space": {"lr.low": {"low": 0.1, "high": 1}}}}, "tune.cnn.space: lr: expected a number, found keys and values (low)"),
         ({"cnn": {"space": {"lr": [1e-3]}, "metric": "crsp"}}, "config.yaml: tune.cnn.metric: there is no metric 'crsp'"),
