@@ -30,7 +30,7 @@ def test_one_changed_file_of_a_thousand_is_one_partition_of_work(tmp_path: Path)
     night = sky.refresh()
     assert night.code == 0, night.text[-4000:]
     assert set(night.jobs.values()) == {1} and "train_model" not in night.jobs
-    for name, told in before.items():
+    for name, earlier in before.items():
         now = hashes(sky, name)
-        assert {f"tile-{one}" for one in now if now[one] != told[one]} == {tile.stem}, name
+        assert {f"tile-{one}" for one in now if now[one] != earlier[one]} == {tile.stem}, name
     assert len(record(sky)["changes"]["photoz"]["changed"]) == 1

@@ -1,7 +1,7 @@
-"""What is due is decided by what each result was made from, kept with the results: not by Snakemake's notes, nor by times.
+"""Jobs run by the records of the inputs and settings of each result, not by Snakemake's metadata or modification times.
 
-Each thing that a result depends on is changed in turn, and a dry run in this process, without `.snakemake`, says what is due
-by its own record; what follows from that, Snakemake adds.
+Each setting, file and script that a result depends on is changed in turn. A dry run in this process, without `.snakemake`, gives
+the rules that run because of their own record; Snakemake adds the jobs that depend on them.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ SETTINGS = "changed settings"
 
 @pytest.fixture(scope="module")
 def done(base: Sky, tmp_path_factory: pytest.TempPathFactory) -> Sky:
-    """A copy of the first night without Snakemake's notes; tests put back what they change."""
+    """A copy of the first night without Snakemake's metadata; tests undo their changes."""
     return night_sky.copy(base, tmp_path_factory.mktemp("fresh") / "sky")
 
 
 @pytest.fixture
 def plan(capfd: pytest.CaptureFixture[str]) -> Plan:
-    """A dry run in a folder, which has no notes of Snakemake's: reason -> rules that have it of themselves."""
+    """A dry run in a folder without Snakemake's metadata: reason -> rules that run for it by their own record."""
 
-    def run(folder: Path, *arguments: str, target: str = "refresh", notes: bool = False) -> dict[str, set[str]]:
+    def run(folder: Path, *arguments: str, target: str = "refresh", metadata: bool = False) -> dict[str, set[str]]:
         here = Path.cwd()
-        if not notes:
+        if not metadata:
             shutil.rmtree(folder / ".snakemake", ignore_errors=True)
         planning.folders.clear()
         before = state(folder)
-        place = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+        options = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
         capfd.readouterr()
         try:
             with pytest.raises(SystemExit) as end:
-                main([*place, "--cores", "2", "--dry-run", target, *arguments])
+                main([*options, "--cores", "2", "--dry-run", target, *arguments])
         finally:
             os.chdir(here)
         text = "".join(capfd.readouterr())
@@ -111,17 +111,17 @@ def test_no_job_runs_after_a_move_a_rename_other_times_or_without_metadata(
     assert plan(done.folder, "--config", f"results_dir={done.folder / 'results'}") == {}
     assert plan(done.folder, "--config", f"data_dir={done.folder / 'data'}") == {}
     copied = Sky(tmp_path / "copy")
-    shutil.copytree(done.folder, copied.folder, copy_function=shutil.copyfile, symlinks=True)  # with the times of now
+    shutil.copytree(done.folder, copied.folder, copy_function=shutil.copyfile, symlinks=True)  # with new times
     assert plan(copied.folder) == {}
     for path in [*copied.results.rglob("*"), *copied.tiles]:
         os.utime(path, (4e9, 4e9), follow_symlinks=False)
     assert plan(copied.folder) == {}
     for name in ("surveys", "config.yaml"):  # another working folder, the same results
         shutil.move(copied.folder / name, tmp_path / name)
-    places = [f"results_dir={copied.folder / 'results'}", f"data_dir={copied.folder / 'data'}"]
-    assert plan(tmp_path, "--config", *places) == {}
+    folders = [f"results_dir={copied.folder / 'results'}", f"data_dir={copied.folder / 'data'}"]
+    assert plan(tmp_path, "--config", *folders) == {}
     with other_yaml(tmp_path / "config.yaml", seed=2):
-        assert "train_model" in plan(tmp_path, "--config", *places)[SETTINGS]
+        assert "train_model" in plan(tmp_path, "--config", *folders)[SETTINGS]
 
 
 @pytest.mark.parametrize(
@@ -137,14 +137,14 @@ def test_damaged_or_wrong_metadata_of_snakemake_changes_no_plan(
             marked = sky.folder / ".snakemake" / "incomplete" / path.name
             marked.parent.mkdir(exist_ok=True)
             marked.write_bytes(damage)
-    assert plan(sky.folder, notes=True) == {}
+    assert plan(sky.folder, metadata=True) == {}
     with other_yaml(sky.folder / "config.yaml", seed=2):
-        assert "train_model" in plan(sky.folder, notes=True)[SETTINGS]
+        assert "train_model" in plan(sky.folder, metadata=True)[SETTINGS]
 
 
 # ------------------------------------------------------------------------------------------------ settings
 
-DUE: dict[str, set[str] | None] = {
+RULES_OF_KEY: dict[str, set[str] | None] = {
     "survey": None,
     "data_dir": None,
     "results_dir": None,
@@ -172,7 +172,7 @@ DUE: dict[str, set[str] | None] = {
     "gates": {"gates"},
     "release": {"release"},
 }
-"""Rules that are due of themselves when a setting of `config.yaml` changes, by section or key; None: it says where things are."""
+"""Rules that run by their own record when a setting of `config.yaml` changes, by section or key; None: the key is a location."""
 OTHER: dict[str, Any] = {
     "models": {"knn": {"k": [7]}},
     "tune": {"knn": {"space": {"k": [[5], [7]]}, "trials": 2}},
@@ -184,11 +184,11 @@ OTHER: dict[str, Any] = {
     "split.test": {"train": 0.5, "valid": 0.15, "calib": 0.1, "test": 0.25},
     "models.again": None,
 }
-"""Another value of a key; of a share of the split, of the section."""
+"""Another value of a key; for a fraction of the split, of its section."""
 
 
 def keys(section: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of a section and of those below it, with its type."""
+    """Every key of a section and of its subsections, with its type."""
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -198,7 +198,7 @@ def keys(section: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]
 
 
 def candidates(value: Any, kind: Any) -> list[Any]:
-    """Other values of a key, of which one may be right."""
+    """Other values of a key, of which some may be invalid."""
     if get_origin(kind) is Literal:
         return [other for other in get_args(kind) if other != value]
     if isinstance(value, bool):
@@ -211,7 +211,7 @@ def candidates(value: Any, kind: Any) -> list[Any]:
 
 
 def another(key: str, kind: Any, config: dict[str, Any], surveys: Path) -> dict[str, Any]:
-    """The configuration with another value of a key, valid as a whole."""
+    """A valid configuration with another value of a key."""
     section, _, name = key.rpartition(".")
     filled = load(config, surveys)[0].model_dump(mode="json")
     now = filled[section][name] if section else filled[name]
@@ -224,23 +224,23 @@ def another(key: str, kind: Any, config: dict[str, Any], surveys: Path) -> dict[
         except ConfigError:
             continue
         return tried
-    raise AssertionError(f"{key}: give another value of it in OTHER")
+    raise AssertionError(f"{key}: add another value of it to OTHER")
 
 
 @pytest.mark.parametrize(("key", "kind"), [pytest.param(key, kind, id=key) for key, kind in keys(Config)])
 def test_every_setting(done: Sky, plan: Plan, key: str, kind: Any) -> None:
     path = done.folder / "config.yaml"
-    named = key if key in DUE else key.partition(".")[0]
-    assert named in DUE, f"{key}: say in DUE which rules are due when it changes"
-    wanted = DUE[named]
+    named = key if key in RULES_OF_KEY else key.partition(".")[0]
+    assert named in RULES_OF_KEY, f"{key}: add the rules that run when it changes to RULES_OF_KEY"
+    wanted = RULES_OF_KEY[named]
     if wanted is None:
         return
     tried = another(key, kind, yaml.safe_load(path.read_text()), done.folder / "surveys")
     with changed(path, yaml.safe_dump(tried, sort_keys=False)):
-        due = plan(done.folder).get(SETTINGS, set())
-    assert due >= wanted, f"{key}: due are {due}"
+        rules = plan(done.folder).get(SETTINGS, set())
+    assert rules >= wanted, f"{key}: {rules} run"
     if wanted <= {"gates", "release", "champion", "retrain_check"}:
-        assert due - wanted <= {"report", "release", "gates"}, "nothing is due without a reason"
+        assert rules - wanted <= {"report", "release", "gates"}, "no job runs without a reason"
 
 
 CHANGED_SURVEY: dict[str, tuple[dict[str, Any], set[str]] | None] = {
@@ -256,8 +256,8 @@ CHANGED_SURVEY: dict[str, tuple[dict[str, Any], set[str]] | None] = {
     "labels": ({"labels": []}, {"labels"}),
     "redshift_grid": ({"redshift_grid": {"max": 2.0}}, {"train_model"}),
 }
-"""Keys of a survey definition: changes, and the rules that are due of themselves; None: it changes no result, or is of another
-kind of survey. All others are keys of the import."""
+"""Keys of a survey definition: changes, and the rules that run by their own record; None: the key changes no result, or belongs to
+another kind of survey. All other keys are settings of the import."""
 
 
 @pytest.mark.parametrize("key", list(Survey.model_fields))
@@ -266,13 +266,13 @@ def test_every_key_of_the_survey_definition(done: Sky, plan: Plan, key: str) -> 
     definition = yaml.safe_load(path.read_text())
     if key not in CHANGED_SURVEY:
         assert key in import_settings(load({"survey": "night"}, path.parent)[1]), (
-            f"{key}: say in CHANGED_SURVEY what is due"
+            f"{key}: add the rules that run to CHANGED_SURVEY"
         )
         return
-    told = CHANGED_SURVEY[key]
-    if told is None:
+    change = CHANGED_SURVEY[key]
+    if change is None:
         return
-    values, wanted = told
+    values, wanted = change
     if key == "labels":
         values = {"labels": [definition["labels"][0] | {"quality": 3}]}
     elif key in ("cuts", "extinction", "redshift_grid"):
@@ -284,9 +284,9 @@ def test_every_key_of_the_survey_definition(done: Sky, plan: Plan, key: str) -> 
     if key == "redshift_grid":
         values = {key: definition[key] | values[key]}
     with other_yaml(path, **values):
-        due = plan(done.folder).get(SETTINGS, set())
-    assert due >= wanted, due
-    assert key in ("columns", "sentinels", "extinction") or "import_survey" not in due
+        rules = plan(done.folder).get(SETTINGS, set())
+    assert rules >= wanted, rules
+    assert key in ("columns", "sentinels", "extinction") or "import_survey" not in rules
 
 
 # ------------------------------------------------------------------------------------------------ files and code
@@ -340,7 +340,7 @@ def test_another_version_and_another_script(done: Sky, plan: Plan, monkeypatch: 
     every = {path.name.removesuffix(".json") for path in (done.results / "progress" / "records").iterdir()}
     monkeypatch.setattr(records, "__version__", "99")
     behind = {"clean_shard", "clean_catalog", "predict_shard", "photoz_catalog"}
-    assert plan(done.folder) == {"another version of zmill": every - behind}, "shards are looked at after the import"
+    assert plan(done.folder) == {"another version of zmill": every - behind}, "shards are planned after the import"
     monkeypatch.undo()
     script = records.script
     monkeypatch.setattr(records, "script", lambda rule: "other" if rule == "gates" else script(rule))

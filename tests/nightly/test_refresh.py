@@ -38,9 +38,9 @@ def test_one_changed_file_is_one_partition_of_work(sky: Sky) -> None:
     assert night.code == 0, night.text[-3000:]
     assert night.jobs == dict.fromkeys(SURVEY | FOLLOWS | {"clean_shard", "predict_shard"}, 1)
     pixel = int(tile.stem.removeprefix("tile-"))
-    for name, told in before.items():
+    for name, earlier in before.items():
         now = hashes(sky, name)
-        assert {one for one in now if now[one] != told[one]} == {pixel}, name
+        assert {one for one in now if now[one] != earlier[one]} == {pixel}, name
     assert {path.stem for path, inode in inodes.items() if path.stat().st_ino != inode} == {f"Npix={pixel}"}
     changes = record(sky)["changes"]
     assert len(changes["photoz"]["changed"]) == 1 and not changes["model"]
@@ -124,8 +124,8 @@ def test_a_failed_job_is_retried_until_it_succeeds(sky: Sky) -> None:
         "champion.json",
     ):
         (sky.results / made).unlink()
-    told = set(re.findall(r"^(\w+) +\d+$", sky.refresh("--dry-run").text, re.MULTILINE))
-    assert told >= {"labels", "crossmatch", "sample", "train_model", "champion"}
+    planned = set(re.findall(r"^(\w+) +\d+$", sky.refresh("--dry-run").text, re.MULTILINE))
+    assert planned >= {"labels", "crossmatch", "sample", "train_model", "champion"}
 
 
 def test_a_rollback_while_a_night_runs_holds_publishing_back_until_it_is_resumed(sky: Sky) -> None:
@@ -144,5 +144,5 @@ def test_a_rollback_while_a_night_runs_holds_publishing_back_until_it_is_resumed
     assert sky.refresh(target="resume").code == 0
     night = sky.refresh()
     assert (night.code, night.jobs) == (0, {"release": 1, "refresh": 1})
-    told = record(sky)["catalogs"]["photoz"]["partitions"]
-    assert sorted(one["xxh3_128"] for one in told.values()) == sorted(hashes(sky, "photoz").values())
+    partitions = record(sky)["catalogs"]["photoz"]["partitions"]
+    assert sorted(one["xxh3_128"] for one in partitions.values()) == sorted(hashes(sky, "photoz").values())
