@@ -3,7 +3,7 @@
 snakemake --cores all                        the survey that config.yaml names, to the end
 snakemake --cores all refresh                the same every night: what changed, and nothing else
 snakemake --cores all --config survey=NAME   another one of surveys/
-snakemake --list-target-rules                what can be asked for
+snakemake --list-target-rules                all targets
 """
 
 from importlib import import_module
@@ -38,7 +38,7 @@ except ConfigError as error:
 configfile: "config.yaml"
 
 
-# The image of envs/zmill.def, built beside the results; used with --sdm apptainer alone.
+# The image of envs/zmill.def in the working folder; used only with --sdm apptainer.
 container: "zmill.sif"
 
 
@@ -86,9 +86,9 @@ MADE = set(rules.demo_data.output)
 
 try:
     SOURCES = find(survey, DATA, made_by_workflow=[Path(file) for file in rules.demo_data.output])
-    # A job on a cluster starts Snakemake again in its own process: what is looked into here was found right by then.
+    # A job on a cluster starts Snakemake in its own process, which need not repeat these checks.
     if workflow.is_main_process:
-        from zmill.check import check  # with the models and torch, the greater part of the time that a start takes
+        from zmill.check import check  # imports the models and torch, which is most of the time of a start
 
         check(settings, survey, SOURCES)
 except ConfigError as error:
@@ -129,7 +129,7 @@ rule all:
 
 
 rule refresh:
-    """One night: what the survey and the labels have that is new, predicted and released (docs/nightly.md)."""
+    """One night: changed rows of the survey and changed labels are processed, predicted and released (docs/nightly.md)."""
     input:
         FINISHED,
         cleaned,
@@ -171,4 +171,4 @@ onerror:
     print("\nzmill: a job failed. Finished work is kept: run again to go on.")
     for file, message in failed(LOGS).items():
         print(f"  {file}\n    {message}")
-    print(f"The last line of a log in {LOGS}/ is the cause; of jobs that were killed, the messages above say more.")
+    print(f"The last line of a log in {LOGS}/ is the cause; for killed jobs, see the messages above.")

@@ -1,4 +1,4 @@
-# Clean photometry of every row: missing bands filled, cuts and fillings marked.
+# Clean photometry of every row: missing bands are imputed, cuts and imputed bands are marked.
 
 
 rule clean_shard:
@@ -27,7 +27,7 @@ rule clean_shard:
 
 
 rule clean_catalog:
-    """The whole survey with missing bands filled, cuts and fillings marked."""
+    """The survey with imputed bands; cuts and imputed bands are marked."""
     message:
         "Finishing the clean catalogue"
     input:

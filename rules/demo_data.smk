@@ -1,5 +1,5 @@
 rule demo_data:
-    """The demo sky: a simulated survey, three catalogues of spectra, and the truth that only tests read."""
+    """The demo sky: a simulated survey, three catalogues of spectra, and true values, which only tests read."""
     message:
         "Simulating the demo sky"
     output:

@@ -21,7 +21,7 @@ rule evaluate_model:
         impute=settings.clean.impute,
         block_order=settings.split.block_order,
         seed=settings.seed,
-        say=["sigma_nmad", "eta_015", "crps", "cde_loss", "pit_ks"],
+        logged=["sigma_nmad", "eta_015", "crps", "cde_loss", "pit_ks"],
     log:
         f"{LOGS}/evaluate_model/{{model}}.log",
     benchmark:

@@ -1,8 +1,8 @@
-# The survey's files into a HATS catalogue, and the shards that later stages work through.
+# Import of the survey's files into a HATS catalogue with shards for later stages.
 
 
 checkpoint import_survey:
-    """The survey as a HATS catalogue: sentinels into states, fluxes into AB magnitudes, bad rows set aside."""
+    """The survey as a HATS catalogue: sentinels become states, fluxes become AB magnitudes, bad rows are rejected."""
     message:
         "Importing the survey"
     input:

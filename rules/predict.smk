@@ -1,10 +1,10 @@
-# Predicting: the chosen model on every row of the survey, shard by shard.
+# Prediction of every row of the survey by the deployed model, shard by shard.
 
 
 checkpoint champion:
-    """Which model is applied to the survey: the one in use, or the best of those trained last if it is better."""
+    """The model that is applied to the survey: the deployed one, or the best of the latest training if it is better."""
     message:
-        "Holding the chosen model against the one in use"
+        "Comparing the selected model with the deployed one"
     input:
         TRAINING,
         best=f"{RESULTS}/evaluation/best.json",
@@ -72,9 +72,9 @@ rule predict_shard:
 
 
 rule photoz_catalog:
-    """The catalogues of photo-z and PDFs, their rows counted against the survey's."""
+    """The catalogues of photo-z and PDFs, after a check that they have every row of the survey."""
     message:
-        "Counting the predicted rows and finishing the catalogues"
+        "Checking the predicted rows and finishing the catalogues"
     input:
         predicted,
         survey=f"{RESULTS}/survey/partition_info.csv",

@@ -1,13 +1,13 @@
-# Publishing: an immutable release of what is finished, and the way back to the one before.
+# Publication of immutable releases, and rollback to the previous one.
 
-# Says that what is finished was looked at by `release`; release.json is no output, as it stays where a night is not published.
+# Marks the step as done; release.json is no output, because it stays the same if a night is not published.
 RELEASED = f"{RESULTS}/progress/release.json"
-# Settings that change no number: with others of these, the current release is still what a night is held against.
+# Settings that change no number: if they change, a night is still compared with the current release.
 NIGHTLY = {"results_dir", "data_dir", "refresh", "gates", "release", "tune"}
 
 
 rule gates:
-    """Whether this may be published: rows, magnitudes and n(z) beside the current release, and the model's metrics."""
+    """Whether the results may be published, from a comparison of rows, magnitudes and n(z) with the current release, and from the metrics."""
     message:
         "Comparing with the current release"
     input:
@@ -64,7 +64,7 @@ rule release:
 
 
 rule verify:
-    """Read every byte of the current release and hold it against its record."""
+    """Read every byte of the current release and compare it with its record."""
     message:
         "Verifying the current release"
     params:
@@ -80,9 +80,9 @@ rule verify:
 
 
 rule mend:
-    """Read every byte of the results and releases; put back what is damaged, or have the next run make it again."""
+    """Read every byte of the results and releases; restore damaged files, or let the next run compute them again."""
     message:
-        "Looking for damage"
+        "Checking for damaged files"
     params:
         results=RESULTS,
     log:
@@ -96,9 +96,9 @@ rule mend:
 
 
 rule rollback:
-    """Switch `current` back to the release before it, and publish nothing until `resume`; nothing is deleted."""
+    """Switch `current` to the previous release, and publish nothing until `resume`; nothing is deleted."""
     message:
-        "Going back to the release before"
+        "Switching to the previous release"
     params:
         results=RESULTS,
     log:
@@ -112,9 +112,9 @@ rule rollback:
 
 
 rule resume:
-    """After a rollback: the next run publishes again."""
+    """Let the next run publish again after a rollback."""
     message:
-        "Letting runs publish again"
+        "Enabling publication"
     params:
         results=RESULTS,
         released=RELEASED,

@@ -1,10 +1,10 @@
 from zmill.catalog.files import file_hash
 
-# The page that a person opens.
+# The report.
 
 
 rule report:
-    """One self-contained page: how good the photo-z are, and what each stage did."""
+    """One self-contained page with the accuracy of the photo-z and a summary of each stage."""
     message:
         "Writing {output.report}"
     input:
@@ -40,7 +40,7 @@ rule report:
         name=settings.survey,
         config=dump(settings),
         survey=dump(survey),
-        # Searches that there are, as a parameter: as inputs they would be searched again when a setting changes.
+        # Existing searches, as a parameter: as inputs they would be repeated when a setting changes.
         searches={
             name: file_hash(path) for name in MODELS if (path := Path(RESULTS, "tune", name, "search.json")).is_file()
         },

@@ -28,7 +28,7 @@ rule split:
         "../workflow_scripts/split.py"
 
 
-# The result of the last retrain check, and until when it holds.
+# The result of the last retrain check, with its end date.
 RETRAIN_STATE = f"{RESULTS}/progress/training.json"
 
 

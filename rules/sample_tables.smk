@@ -1,6 +1,6 @@
 # Surveys without positions: the sample is made directly from training and test tables.
 
-# Which tables the sample was made from.
+# The tables that the sample was made from.
 TABLES = f"{RESULTS}/progress/sources/tables.json"
 
 

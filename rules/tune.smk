@@ -48,7 +48,7 @@ rule tune_trial:
 
 rule tune_model:
     message:
-        "Gathering the trials of {wildcards.model}"
+        "Collecting the trials of {wildcards.model}"
     input:
         lambda wildcards: expand(
             f"{RESULTS}/progress/tune/{wildcards.model}/{{trial}}.json",

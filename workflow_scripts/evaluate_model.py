@@ -31,5 +31,5 @@ with job(snakemake) as log:
     write_json(snakemake.output.metrics, found)
     for split, measured in found["splits"].items():
         board = measured.get("board", {})
-        log.info("%s: %s rows %s", split, measured["n"], {name: board.get(name) for name in snakemake.params.say})
+        log.info("%s: %s rows %s", split, measured["n"], {name: board.get(name) for name in snakemake.params.logged})
     log.info("%.0f rows/s on %s with %d threads", found["rows_per_s"], found["device"], found["threads"])

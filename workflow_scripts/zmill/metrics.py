@@ -22,9 +22,9 @@ Metrics = dict[str, float]
 
 COVERAGES = (50, 68, 90, 95)
 FEWEST_BLOCKS = 5
-"""Blocks of sky below which nothing is said of how much a metric differs between them."""
+"""Smallest number of blocks of sky for confidence intervals of metrics."""
 SMALLEST_SPREAD = 1e-7
-"""Spread of redshifts, or of Δz, below which they count as all the same: float32 tells no smaller differences of z near 1."""
+"""Spread of redshifts, or of Δz, below which they count as equal: float32 cannot represent smaller differences of z near 1."""
 SMALLEST_DENSITY = 1e-6
 """Floor of the log score: an impossible redshift costs 13.8 nats and not infinity."""
 
@@ -64,8 +64,8 @@ def check_metric(name: str, where: str = "config.yaml: select.metric") -> int:
         return SELECTABLE[name]
     if name.startswith(("pit_", "coverage_")):
         raise ConfigError(
-            f"{where}: {name} says how honest densities are and not how sharp: the training rows' "
-            "n(z), given to every row, would win. Choose cde_loss, crps or log_score for densities, sigma_nmad or mse for points"
+            f"{where}: {name} measures the calibration of densities and not their sharpness: the n(z) of the training rows "
+            "as the density of every row would win. Choose cde_loss, crps or log_score for densities, sigma_nmad or mse for points"
         )
     close = get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -111,8 +111,8 @@ def delta_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | N
 
     bias : mean Δz. sigma_mad : 1.4826 median|Δz − median Δz|. sigma_nmad : 1.4826 median|Δz|. sigma_iqr :
     (q75 − q25) / 1.349 of Δz (Schmidt et al. 2020). eta_005, eta_015, eta_050 : fraction with |Δz| above 0.05, 0.15,
-    0.5. eta_5sigma : with |Δz| > 5 sigma_mad. outlier_rail : with |Δz| > max(0.06, 3 sigma_iqr), the peers' cut, which
-    flatters whoever scatters more.
+    0.5. eta_5sigma : with |Δz| > 5 sigma_mad. outlier_rail : with |Δz| > max(0.06, 3 sigma_iqr), the cut of RAIL, which
+    favors models with more scatter.
 
     NaN: eta_5sigma if sigma_mad is 0 (or below SMALLEST_SPREAD), as where most Δz are the same; all if no row has weight.
     """
@@ -308,7 +308,7 @@ def bootstrap(
     seed: int,
     level: float = 0.68,
 ) -> dict[str, tuple[float, float]]:
-    """Central intervals of metrics by drawing whole blocks of sky with replacement (Efron & Tibshirani 1993, §8.6).
+    """Central intervals of metrics by drawing blocks of sky with replacement (Efron & Tibshirani 1993, §8.6).
 
     Rows of one block share structure and calibration, so drawing rows one by one would claim too much.
 

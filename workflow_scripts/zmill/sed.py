@@ -89,7 +89,9 @@ def load_filters(names: Sequence[str]) -> tuple[Filter, ...]:
         part = slice(max(kept[0] - 1, 0), kept[-1] + 2)
         response = np.where(response > RESPONSE_FLOOR * response.max(), response, 0.0)[part]
         wavelength = np.asarray(curve.wavelength, np.float64)[part]
-        used = np.zeros(len(response), bool)  # zeros are kept only beside a response, where the trapezoids need them
+        used = np.zeros(
+            len(response), bool
+        )  # zeros are kept only next to a response, where the trapezoidal rule needs them
         used[:-1] |= response[1:] > 0
         used[1:] |= response[:-1] > 0
         used |= response > 0

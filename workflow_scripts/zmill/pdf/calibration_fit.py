@@ -1,10 +1,10 @@
 """The fit of a calibration on rows that the model was not fitted on.
 
-Of nothing, a power with a symmetric remap of the PIT, one with any remap, and the symmetric one with weights that depend on the row, each
-is taken only if it surely betters calibration rows that it was not fitted on (five-fold). Widths are known from far fewer rows than
-shifts are: a remap that is not symmetric moves every median by what may be chance. What is bettered is the mean log score less the mean
-CRPS in units of that of the densities as they are: the one asks for wings that hold outliers, the other that they cost little.
-A step that surely worsens the CRPS alone is not taken either.
+There are four candidates: no calibration, a power with a symmetric remap of the PIT, a power with any remap, and the
+symmetric remap with weights that depend on the row. A candidate is taken only if it significantly improves calibration rows that it was not
+fitted on (five folds). Fewer rows determine widths than shifts, and a remap that is not symmetric shifts every median by what may be
+noise. The score is the mean log score minus the mean CRPS, in units of the CRPS before calibration: the log score favors wings that
+contain outliers, and the CRPS limits their cost. A candidate that significantly worsens the CRPS is not taken either.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def fit(
 
     Parameters
     ----------
-    densities : of the rows of given numbers: (k,) -> (k, grid.size), normalized; asked for MAX_ROWS of them at most, so that
-        memory does not grow with the rows.
+    densities : function of row indices (k,) that returns normalized densities (k, grid.size). It is called for at most MAX_ROWS
+        rows, so that memory does not grow with the rows.
     z : (n,) their spectroscopic redshifts; rows outside the grid are left out.
     weight : (n,), 1 if None.
 

@@ -70,7 +70,7 @@ def decode(codes: Tensor, grid: Grid) -> Tensor:
     z_left, z_right = z.gather(1, left), z.gather(1, right)
     t = ((wanted - z_left) / (z_right - z_left).clamp_min_(torch.finfo(z.dtype).tiny)).clamp_(0, 1)
     cdf = torch.lerp(levels[left], levels[right], t)
-    cdf[:, 0], cdf[:, -1] = 0.0, 1.0  # what lies at an end of the grid itself is in the half step beside it
+    cdf[:, 0], cdf[:, -1] = 0.0, 1.0  # probability at an end of the grid belongs to the adjacent half step
     return grid.normalize(_sharpened((cdf.diff(dim=1) / edges.diff()).clamp_min_(0)).float())
 
 

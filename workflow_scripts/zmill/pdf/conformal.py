@@ -4,7 +4,7 @@ A row's score is |2 PIT − 1|, the probability content of the smallest central 
 true redshift. In a bin of n calibration rows, the ⌈(n + 1) c⌉-th smallest score is the content that the central interval
 of a further row of that bin must have to hold the truth with probability c or more, however wrong the densities
 are (Vovk et al. 2005, §2.2; by bin: Mondrian, §4.5; quantiles corrected on held-out rows as by Romano et al. 2019). Where n
-is too small for that, the interval is the whole grid.
+is too small for that, the interval is the full grid.
 
 The promise needs scores of rows that the calibration was not fitted on. They are those that `calibration_fit` finds fold by
 fold, of each fifth of the rows under the calibration fitted on the other four (cross-conformal, Vovk 2015), so that no row is
@@ -59,7 +59,7 @@ class Conformal:
         return number.masked_fill_(~magnitude.isfinite(), self.bins - 1).int()
 
     def levels(self, device: torch.device | str = "cpu") -> Tensor:
-        """(bins, 4) cumulative probabilities of the ends `COLUMNS`; beyond 0 and 1 where the interval is the whole grid."""
+        """(bins, 4) cumulative probabilities of the ends `COLUMNS`; beyond 0 and 1 where the interval is the full grid."""
         return levels(self.contents, device)
 
     def state(self) -> dict[str, Any]:
