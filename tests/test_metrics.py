@@ -241,8 +241,8 @@ def test_equal_weights_change_no_pit_statistic() -> None:
     ("name", "message"),
     [
         ("crsp", "did you mean 'crps'"),
-        ("pit_ks", "not how sharp"),
-        ("coverage_68", "not how sharp"),
+        ("pit_ks", "not their sharpness"),
+        ("coverage_68", "not their sharpness"),
         ("x", "there are"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the survey records: honest errors, one convention for what is missing, and rows that are wrong on purpose."""
+"""The measurements of the simulated survey: correct errors, one convention for missing values, and deliberate bad rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def values(table: pa.Table, kind: str) -> np.ndarray:
     return np.stack([table.column(f"{kind}_{band}").to_numpy() for band in BANDS], axis=1).astype(np.float64)
 
 
-def test_errors_are_honest_and_the_milky_way_is_in_front(seen):
+def test_errors_are_correct_and_the_milky_way_reddens(seen):
     true, table = seen
     mag, error = values(table, "mag"), values(table, "magerr")
     good = (mag > 0) & (mag < 90) & (error < 0.05) & (table.column("saturated").to_numpy() == 0)[:, None]
