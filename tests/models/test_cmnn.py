@@ -17,7 +17,7 @@ from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.features import Fluxes
 from zmill.models.registry import check_models
 
-PUBLISHED = {"weights": "uniform", "floor": 0.0, "magnitude": 0.0, "fewest": 1, "most": 10_000}
+PUBLISHED = {"weights": "uniform", "floor": 0.0, "magnitude": 0.0, "min_neighbors": 1, "max_neighbors": 10_000}
 QUICK = {"floor": 0.02, "magnitude": 1.0}
 
 
@@ -48,7 +48,7 @@ def test_a_color_that_is_missing_takes_no_part() -> None:
 
 
 def test_too_few_neighbors_are_filled_up() -> None:
-    model, _ = contract.fitted("cmnn", PUBLISHED | {"fewest": 25}, labelled(300, 1), labelled(100, 2))
+    model, _ = contract.fitted("cmnn", PUBLISHED | {"min_neighbors": 25}, labelled(300, 1), labelled(100, 2))
     far = labelled(5, 3).batch
     far = replace(far, mag=far.mag + np.array([9, 0, -9], np.float32))
     histogram = model._histogram(Fluxes.of(far, ()))

@@ -37,9 +37,9 @@ class CMNNSettings(base.Settings):
 
     ppf: float = Field(0.68, gt=0, lt=1)
     """Fraction of galaxies of the same true colors that pass the threshold."""
-    fewest: int = Field(10, ge=1, le=2**20)
+    min_neighbors: int = Field(10, ge=1, le=2**20)
     """Least number of neighbors, taken where fewer galaxies pass the threshold."""
-    most: int = Field(200, ge=1, le=2**20)
+    max_neighbors: int = Field(200, ge=1, le=2**20)
     """Largest number of neighbors, taken where more galaxies pass the threshold."""
     weights: Literal["likelihood", "inverse", "uniform"] = "likelihood"
     """Weight of a neighbor at the squared distance D: exp(-D/2), 1/D, or 1."""
@@ -146,7 +146,7 @@ class ColorNeighbors(Model):
         colors = torch.where(known, colors - self.center, 0.0)
         counted = (weight > 0).float()
         out = torch.zeros(len(colors), size, device=self.device)
-        number = min(s.most, len(self.z))
+        number = min(s.max_neighbors, len(self.z))
         pairs = PAIRS if self.device.type == "cpu" else PAIRS_GPU
         for rows in torch.arange(len(colors), device=self.device).split(max(1, pairs // len(self.z))):
             w, c = weight[rows], colors[rows]
@@ -161,7 +161,7 @@ class ColorNeighbors(Model):
                 nearness[row, without[rows][row, column]] = torch.inf
             near = nearness.topk(number, largest=False, sorted=True)
             distance = squared.gather(1, near.indices)
-            kept = (near.values <= 1) | (torch.arange(number, device=self.device) < s.fewest)
+            kept = (near.values <= 1) | (torch.arange(number, device=self.device) < s.min_neighbors)
             contribution = self._weight_of(distance) * self.weight[near.indices] * kept
             contribution = contribution / contribution.sum(1, keepdim=True).clamp_min(1e-30)
             right = contribution * self._fraction[near.indices]
