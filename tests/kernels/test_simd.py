@@ -49,6 +49,14 @@ def test_what_a_loop_of_no_turns_carries_is_what_it_was_given() -> None:
         assert (out == 5 + turns).all()
 
 
+def test_only_kernels_are_compiled(root: Path) -> None:
+    library = root / "workflow_scripts" / "zmill"
+    for file in (root / "workflow_scripts").rglob("*.py"):
+        if file.parent != library / "kernels":
+            text = file.read_text(encoding="utf-8")
+            assert "kernels.simd" not in text and "llvmlite" not in text, file
+
+
 def test_every_pass_says_the_shapes_of_its_arrays(root: Path) -> None:
     """`Code` is given a dictionary everywhere: no pass takes arrays unchecked."""
     for file in (root / "workflow_scripts").rglob("*.py"):

@@ -54,7 +54,7 @@ def test_no_nan_leaves(seed: int, n: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(0, 40), extra=st.sampled_from([(), ("ebv",)]), colors=st.booleans())
-def test_the_compiled_pass_gives_the_same_columns(seed: int, n: int, extra: tuple[str, ...], colors: bool) -> None:
+def test_scaled_columns_are_the_columns_scaled(seed: int, n: int, extra: tuple[str, ...], colors: bool) -> None:
     train, batch = with_missing_bands(seed + 1), with_missing_bands(seed, n)
     columns = Columns.fit(train, extra, colors)
     scaler = scaling.fit("standard", columns(train))

@@ -168,10 +168,6 @@ class Value:
             series = series * square + coefficient
         return series * s + exponent.to_float()
 
-    def exp(self) -> Value:
-        """e to the power of numbers from −87 to 87."""
-        return (self * LOG2_E).exp2()
-
     def log(self) -> Value:
         """Natural logarithms; see `log2`."""
         return self.log2() * (1 / LOG2_E)
