@@ -18,7 +18,7 @@ INPUTS = input_kinds.settings_of(survey)
 INPUTS_OF_SAMPLE = input_kinds.settings_of(survey, training=False)
 INPUTS_OF_ROWS = input_kinds.settings_of(type(survey).model_validate(ROW_SETTINGS), training=False)
 
-# Of what models learn: with another of these, other models were asked for.
+# Settings of the rows that models are trained on: with other settings, models are trained anew.
 SAMPLE_SETTINGS = {
     "survey": ROW_SETTINGS,
     "grid": [survey.redshift_grid.min, survey.redshift_grid.max],

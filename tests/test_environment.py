@@ -70,7 +70,16 @@ def imported(scripts: set[Path], library: Path) -> set[str]:
         if file in seen or not file.is_file():
             continue
         seen.add(file)
-        for node in ast.walk(ast.parse(file.read_text())):
+        tree = ast.parse(file.read_text())
+        for_types = {
+            inner
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+            for inner in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if node in for_types:  # is not imported when the script runs
+                continue
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -78,7 +87,7 @@ def imported(scripts: set[Path], library: Path) -> set[str]:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             for name in names:
                 if name == "importlib":  # modules of its folder are found by their names
-                    waiting += file.parent.glob("*.py")
+                    waiting += [*file.parent.glob("*.py"), *file.parent.glob("*/__init__.py")]
                 elif name.startswith("zmill"):
                     place = library.joinpath(*name.split("."))
                     waiting += [place.with_suffix(".py"), place / "__init__.py"]

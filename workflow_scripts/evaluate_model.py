@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import torch
 
 from zmill.catalog.files import atomic_write, write_json
-from zmill.clean.shard import learned_of
+from zmill.clean.partition import learned_of
 from zmill.inputs.registry import from_json
 from zmill.networks.device import choose
 from zmill.training import store

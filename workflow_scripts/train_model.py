@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from zmill.clean.shard import learned_of
+from zmill.clean.partition import learned_of
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.extra import check_extra
 from zmill.inputs.registry import from_json

@@ -12,6 +12,7 @@ from zmill.catalog.sky import healpix
 from zmill.clean.cuts import check_cuts
 from zmill.config import Config, ConfigError, nearest
 from zmill.inputs.photometry.extra import check_extra
+from zmill.inputs.registry import check_inputs
 from zmill.labels import base as labels
 from zmill.labels.base import LabelsError
 from zmill.metrics import SELECTABLE, check_metric
@@ -43,7 +44,6 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
     ConfigError
         The message names the fault, its location, what was expected and what to do.
     """
-    check_models(settings.models)
     check_metric(settings.select.metric)
     for name in settings.gates.metrics:
         if name not in SELECTABLE:
@@ -51,11 +51,14 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
             raise ConfigError(
                 f"config.yaml: gates.metrics: there is no metric {shown(name)}{nearest(name, known)}; there are: {', '.join(known)}"
             )
+    models = check_models(settings.models)
+    where = f"surveys/{settings.survey}.yaml"
+    check_inputs(survey, {name: cls.inputs for name, (cls, _) in models.items()}, where)
     check_filters(survey, settings.survey)
     files = [Path(file) for file in (*inputs.survey, *inputs.train, *inputs.test)]
     types = check_columns(files, survey)
     texts = {name for name, kind in types.items() if pa.types.is_string(kind)}
-    for name, (_, own) in check_models(settings.models).items():
+    for name, (_, own) in models.items():
         check_extra(own, survey.columns.extra, name, texts)
     check_searches(settings, survey.columns.extra, texts)
     check_cuts(survey, settings.survey, types)

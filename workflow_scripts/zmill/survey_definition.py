@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -35,6 +39,18 @@ RESERVED = {
 """Columns of zmill's catalogues and samples, in addition to those of each band."""
 
 
+@cache
+def input_kinds() -> tuple[str, ...]:
+    """Names of the input kinds: the files and folders of `zmill/inputs/` that have `KIND`. They are read and not imported."""
+    spec = find_spec("zmill.inputs")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations if spec else None) or ()]
+    files = {path.stem: path for folder in folders for path in folder.glob("*.py")}
+    files |= {path.parent.name: path for folder in folders for path in folder.glob("*/__init__.py")}
+    return tuple(
+        sorted(name for name, path in files.items() if re.search(r"^KIND\b", path.read_text("utf-8"), re.MULTILINE))
+    )
+
+
 class Columns(Section):
     """Columns of the survey's files; `{band}` stands for each band in turn."""
 
@@ -43,7 +59,7 @@ class Columns(Section):
     ra: Text | None = None
     """Right ascension (see `angle_unit`). Left out, together with dec, for tables without positions."""
     dec: Text | None = None
-    flux: Text
+    flux: Text | None = None
     """Magnitude, flux or luptitude column, for example `mag_{band}`; `photometry` states which of them."""
     error: Text | None = None
     """Its error column; left out, errors are unknown (NaN)."""
@@ -259,8 +275,9 @@ class Survey(Section):
     """The group of an HDF5 file or the extension of a FITS file that holds the table."""
     tables: Tables | None = None
     columns: Columns
-    bands: Annotated[list[Name], Field(min_length=1, max_length=31)]
-    """Names of the bands from blue to red: the order of imputation, colors and bit masks, which have 31 bits."""
+    bands: Annotated[list[Name], Field(max_length=31)] = []
+    """Names of the bands from blue to red: the order of imputation, colors and bit masks, which have 31 bits. A survey without
+    photometry, which has another input kind, leaves `bands` and `columns.flux` out."""
     filters: dict[Name, Text] = {}
     """speclite's name of each band's filter curve (`lsst2023-r`), for template fits and for the synthetic training galaxies of the flagship."""
     photometry: Literal[
@@ -297,6 +314,18 @@ class Survey(Section):
     cuts: dict[Name, Cut] = {}
     labels: list[LabelSource] = []
     redshift_grid: RedshiftGrid = RedshiftGrid()
+    sections: dict[Name, dict[str, Any]] = {}
+    """Settings of further input kinds, by the name of the kind. In a survey definition, each is a section of that name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _input_kinds(cls, value: Any) -> Any:
+        """Gather the sections of input kinds under `sections`."""
+        if not isinstance(value, dict):
+            return value
+        found = {name: value[name] for name in input_kinds() if name in value and name not in cls.model_fields}
+        rest = {key: entry for key, entry in value.items() if key not in found}
+        return rest | {"sections": {**(value.get("sections") or {}), **found}} if found else value
 
     @field_validator("bands")
     @classmethod
@@ -314,6 +343,13 @@ class Survey(Section):
             raise ValueError("tables need columns.redshift")
         if self.files and not self.columns.ra:
             raise ValueError("files need columns.ra and columns.dec; tables without positions go under tables")
+        if not self.bands and not self.sections:
+            raise ValueError("bands: name the bands from blue to red, or give the section of another input kind")
+        if bool(self.bands) != (self.columns.flux is not None):
+            raise ValueError(
+                "columns.flux: expected a template with {band} such as 'mag_{band}', and `bands`; a survey without photometry has "
+                "neither of them"
+            )
         known = set(self.bands)
         for key in ("filters", "vega_to_ab", "softening"):
             self._only_bands(key, getattr(self, key), known)
@@ -324,7 +360,7 @@ class Survey(Section):
                 raise ValueError(f"columns.overrides: expected flux_<band> or error_<band>, found {shown(key)}")
         if self.reference_band is not None and self.reference_band not in known:
             raise ValueError(f"reference_band {self.reference_band!r} is none of the bands {', '.join(self.bands)}")
-        if self.column_of("flux", self.reference) is None:
+        if self.bands and self.column_of("flux", self.reference) is None:
             raise ValueError(
                 f"columns.overrides: flux_{self.reference}: {self.reference} is the reference band and must have a column; "
                 "name another reference_band"
@@ -390,8 +426,8 @@ class Survey(Section):
 
     @property
     def reference(self) -> str:
-        """The reference band's name."""
-        return self.reference_band or self.bands[len(self.bands) // 2]
+        """The reference band's name; empty without bands."""
+        return self.reference_band or (self.bands[len(self.bands) // 2] if self.bands else "")
 
     def column_of(self, kind: Literal["flux", "error"], band: str) -> str | None:
         """The input column that holds a band's flux or error, or None where the survey has none.

@@ -15,7 +15,7 @@ import xxhash
 
 from zmill import __version__
 from zmill.catalog import hats
-from zmill.catalog.files import file_hash
+from zmill.catalog.files import file_hash, read_json
 from zmill.catalog.hats import CatalogError, Partition
 from zmill.catalog.sizes import GROUP_BYTES, rows_of
 from zmill.clean import cuts
@@ -52,6 +52,12 @@ class Recipe:
     def added(self) -> list[pa.Field]:
         """The columns that `clean/` has and `survey/` has not."""
         return [*(field for kind in self.inputs for field in kind.added()), CUT]
+
+
+def learned_of(impute: str, imputation: Path) -> dict[str, Any]:
+    """Name of the input kind -> facts that its cleaning needs; nothing where `clean.impute` is none."""
+    found: dict[str, Any] = read_json(imputation)["learned"] if impute != "none" else {}
+    return found
 
 
 def clean_rows(rows: Rows, recipe: Recipe) -> tuple[Rows, dict[str, Any]]:

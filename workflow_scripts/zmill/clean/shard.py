@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from zmill.catalog import hats
-from zmill.catalog.files import read_json, write_json
+from zmill.catalog.files import write_json
 from zmill.catalog.hats import CatalogError, Partition
-from zmill.clean.partition import Recipe, clean_partition, complete_counts, tally
+from zmill.clean.partition import Recipe, clean_partition, complete_counts, learned_of, tally
 from zmill.inputs.registry import of_survey
 from zmill.survey_definition import Survey
 from zmill.workflow.job import Progress, log
@@ -18,6 +18,13 @@ from zmill.workflow.processes import Run, workers
 
 SMALL_ROWS = 3_000_000
 """Shards with fewer rows are cleaned in one process, which is faster than starting several."""
+MEANINGS = {
+    "cut": "fail cut",
+    "no_band": "without any magnitude",
+    "imputed": "imputed",
+    "missing": "without a magnitude in",
+}
+"""Names of the counts in the log."""
 CONNECT = "30s"
 """Time limit for the connection to a running cluster."""
 
@@ -31,12 +38,6 @@ def recipe(survey: Survey, impute: str, imputation: Path) -> Recipe:
     imputation : `imputation.json`.
     """
     return Recipe(tuple(of_survey(survey)), survey.cuts, learned_of(impute, imputation))
-
-
-def learned_of(impute: str, imputation: Path) -> dict[str, Any]:
-    """Name of the input kind -> facts that its cleaning needs; nothing where `clean.impute` is none."""
-    found: dict[str, Any] = read_json(imputation)["learned"] if impute != "none" else {}
-    return found
 
 
 @contextmanager
@@ -162,10 +163,9 @@ def _attempt(survey: Path, clean: Path, partition: Partition, recipe: Recipe) ->
 
 
 def _log_counts(total: dict[str, Any]) -> None:
-    for band, count in total["imputed"].items():
-        left = total["missing"][band]
-        log.info("%s: %s rows imputed%s", band, f"{count:,}", f", {left:,} stay without a magnitude" if left else "")
-    for name, count in total["cut"].items():
-        log.info("cut %s: %s rows fail", name, f"{count:,}")
-    if total["no_band"]:
-        log.warning("%s rows have no magnitude in any band", f"{total['no_band']:,}")
+    """Log the counts of `tally` that are not 0, by name and part."""
+    for name, value in total.items():
+        parts = value if isinstance(value, dict) else {"": value}
+        for part, count in parts.items():
+            if count and name != "rows":
+                log.info("%s: %s rows", " ".join(filter(None, (MEANINGS.get(name, name), part))), f"{count:,}")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from zmill.config import parse
 from zmill.sections import Section
 from zmill.survey_definition import Survey
 
@@ -259,6 +260,27 @@ class InputKind(ABC):
     @abstractmethod
     def numeric_columns(cls, survey: Survey) -> set[str]:
         """Those of `source_columns` that hold one number per row."""
+
+    @classmethod
+    def array_columns(cls, survey: Survey) -> set[str]:
+        """Those of `source_columns` that hold several values per row: vectors of FITS, lists of Parquet, 2-D datasets of HDF5."""
+        return set()
+
+    @classmethod
+    def section(cls, survey: Survey) -> Any:
+        """Its validated section of the survey definition; None where the survey has none.
+
+        Raises
+        ------
+        ConfigError
+            For unknown keys and wrong values.
+        """
+        given = survey.sections.get(cls.name)
+        return (
+            None
+            if given is None or cls.Settings is None
+            else parse(cls.Settings, given, f"survey definition: {cls.name}")
+        )
 
     @classmethod
     @abstractmethod

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zmill.survey_definition import Survey
+from zmill.config import ConfigError
+from zmill.survey_definition import Survey, input_kinds
 
 if TYPE_CHECKING:
     from zmill.inputs.base import InputKind
@@ -18,17 +17,9 @@ FIRST = "photometry"
 """The kind that comes first where a survey has several: its brightness bins the metrics."""
 
 
-@cache
 def names() -> tuple[str, ...]:
-    """Names of the input kinds. Files are read and not imported."""
-    here = Path(__file__).parent
-    files = {path.stem: path for path in here.glob("*.py")} | {
-        path.parent.name: path for path in here.glob("*/__init__.py")
-    }
-    found = {
-        name for name, path in files.items() if re.search(r"^KIND\b", path.read_text(encoding="utf-8"), re.MULTILINE)
-    }
-    return tuple(sorted(found, key=lambda name: (name != FIRST, name)))
+    """Names of the input kinds, the first one first."""
+    return tuple(sorted(input_kinds(), key=lambda name: (name != FIRST, name)))
 
 
 def kind(name: str) -> type[InputKind]:
@@ -46,6 +37,27 @@ def kinds() -> tuple[type[InputKind], ...]:
 def of_survey(survey: Survey) -> list[InputKind]:
     """The input kinds that a survey has, the first one first."""
     return [found for found in (kind.of(survey) for kind in kinds()) if found is not None]
+
+
+def check_inputs(survey: Survey, models: Mapping[str, Sequence[str]], where: str) -> None:
+    """Refuse wrong sections of input kinds, and models that take inputs that the survey does not have.
+
+    models : name -> `Model.inputs`. where : the survey definition, for messages.
+
+    Raises
+    ------
+    ConfigError
+    """
+    there = [found.name for found in of_survey(survey)]
+    columns = [field.name for found in of_survey(survey) for field in found.schema(survey)]
+    if clash := sorted({name for name in columns if columns.count(name) > 1 or name in survey.columns.extra}):
+        raise ConfigError(f"{where}: {', '.join(clash)} would be the column of two inputs; rename it in columns.extra")
+    for model, wanted in models.items():
+        if lacking := [name for name in wanted if name not in there]:
+            raise ConfigError(
+                f"config.yaml: models.{model}: takes {' and '.join(wanted)}, and {where} has {' and '.join(there)}: leave the model "
+                f"out, or add {' and '.join(lacking)} to the survey definition"
+            )
 
 
 def settings_of(survey: Survey, training: bool = True) -> dict[str, dict[str, Any]]:

@@ -48,7 +48,7 @@ class Model(ABC):
 
     @abstractmethod
     def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
-        """Learn again, from all of `rows`; what validation rows have chosen in `fit` stays as it is."""
+        """Retrain on all of `rows`; what validation rows have selected in `fit` is kept."""
 
     @abstractmethod
     def predict(self, batch: Any) -> Tensor:

@@ -13,7 +13,7 @@ from zmill.config import ConfigError
 from zmill.survey import kinds
 from zmill.survey.readers import ReadError, Span, Table, format_of, open_table
 from zmill.survey.readers.text import TextTable
-from zmill.survey.rows import input_columns, numeric_columns, typed_columns
+from zmill.survey.rows import array_columns, input_columns, numeric_columns, typed_columns
 from zmill.survey.units import unit_faults
 from zmill.survey_definition import Survey
 from zmill.workflow.job import log
@@ -53,6 +53,7 @@ def read_header(
     format_: str | None,
     group: str | None,
     piece_rows: int = 1_000_000,
+    arrays: Collection[str] = (),
 ) -> Header:
     """Open a file and look for columns.
 
@@ -62,13 +63,14 @@ def read_header(
     numeric : the columns that must hold numbers.
     format_, group : as `open_table` takes them.
     piece_rows : rows of a piece.
+    arrays : the columns that must hold several numbers per row.
     """
     try:
         format_ = format_ or format_of(path)
         table = open_table(path, format_, group)
     except ReadError as error:
         return Header(path, faults=(str(error),))
-    lacks = {name: table.lacks(name, key) for name, key in named.items()}
+    lacks = {name: table.lacks(name, key, name in arrays) for name, key in named.items()}
     faults = [f"{path}: {lack}" for lack in _by_setting(lacks, named)]
     try:
         types = {name: table.type_of(name) for name, lack in lacks.items() if not lack}
@@ -108,10 +110,12 @@ def read_headers(files: Sequence[Path], survey: Survey, piece_rows: int = 1_000_
 
     piece_rows : as `read_header` takes it.
     """
-    named, numeric = input_columns(survey), numeric_columns(survey)
+    named, numeric, arrays = input_columns(survey), numeric_columns(survey), array_columns(survey)
     with ThreadPoolExecutor(THREADS) as pool:
         return list(
-            pool.map(lambda path: read_header(path, named, numeric, survey.format, survey.group, piece_rows), files)
+            pool.map(
+                lambda path: read_header(path, named, numeric, survey.format, survey.group, piece_rows, arrays), files
+            )
         )
 
 

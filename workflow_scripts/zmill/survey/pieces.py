@@ -28,7 +28,17 @@ from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.partitioning import histogram, merge, partition_numbers
 from zmill.survey.readers import ReadError, Span, open_table
-from zmill.survey.rows import REASONS, Layout, arrow, convert, input_columns, numeric_columns, object_ids, positions
+from zmill.survey.rows import (
+    REASONS,
+    Layout,
+    array_columns,
+    arrow,
+    convert,
+    input_columns,
+    numeric_columns,
+    object_ids,
+    positions,
+)
 from zmill.survey_definition import Survey
 
 P = ParamSpec("P")
@@ -343,7 +353,9 @@ def position_columns(survey: Survey) -> list[str]:
 def _batches(piece: Piece, work: Work, columns: list[str]) -> Iterator[pa.RecordBatch]:
     survey = work.survey
     table = open_table(piece.path, piece.format, survey.group)
-    yield from table.batches(columns, work.batch_rows, piece.span, numeric_columns(survey))
+    yield from table.batches(
+        columns, work.batch_rows, piece.span, numeric_columns(survey), arrays=array_columns(survey) & set(columns)
+    )
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINTS
 from zmill.inputs.photometry.states import BRIGHTEST, FAINTEST, is_any
 from zmill.survey.counts import Counts
 from zmill.survey.readers import open_table
-from zmill.survey.rows import convert, input_columns, layout_of, positions
+from zmill.survey.rows import array_columns, convert, input_columns, layout_of, positions
 from zmill.survey_definition import Extinction, Range, Survey
 
 LOOK_FILES, LOOK_ROWS = 20, 200_000
@@ -95,7 +95,9 @@ def look(files: Sequence[Path], survey: Survey) -> Look:
 def _batches(path: Path, survey: Survey, rows: int) -> Iterator[pa.RecordBatch]:
     columns = list(input_columns(survey))
     table = open_table(path, survey.format, survey.group)
-    yield from table.batches(columns, min(rows, 50_000), numeric=columns)
+    arrays = array_columns(survey)
+    numeric = [name for name in columns if name not in arrays]
+    yield from table.batches(columns, min(rows, 50_000), numeric=numeric, arrays=arrays)
 
 
 class _Seen:

@@ -103,6 +103,11 @@ def numeric_columns(survey: Survey) -> set[str]:
     return set().union(*of_kinds, others) - {columns.object_id} - set(columns.extra)  # type: ignore[return-value]
 
 
+def array_columns(survey: Survey) -> set[str]:
+    """The columns that hold several numbers per row."""
+    return set().union(*(kind.array_columns(survey) for kind in kinds_of_survey(survey)))
+
+
 def typed_columns(survey: Survey) -> list[str]:
     """The columns whose type depends on the files: the identifier and `columns.extra`."""
     return [*([survey.columns.object_id] if survey.columns.object_id else []), *survey.columns.extra]

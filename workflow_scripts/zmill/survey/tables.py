@@ -17,6 +17,7 @@ from zmill.survey.readers import ReadError, open_table
 from zmill.survey.rows import (
     REASONS,
     Layout,
+    array_columns,
     arrow,
     convert,
     input_columns,
@@ -73,7 +74,9 @@ def _read(
     first_row = 0
     for path in files:
         row = 0
-        for batch in open_table(path, survey.format, survey.group).batches(wanted, BATCH_ROWS, numeric=numeric):
+        for batch in open_table(path, survey.format, survey.group).batches(
+            wanted, BATCH_ROWS, numeric=numeric, arrays=array_columns(survey)
+        ):
             converted = convert(batch, layout, first_row + row)
             good.append(arrow(converted.columns, layout.schema, converted.reason == 0))
             bad.append(_bad_rows(converted.columns["object_id"], converted.reason, path, row))

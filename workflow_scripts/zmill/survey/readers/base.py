@@ -81,11 +81,16 @@ class Table(ABC):
             return self.types[column]
         return self.types[self._element(column)[0]].value_type
 
-    def lacks(self, column: str, key: str = "") -> str:
+    def lacks(self, column: str, key: str = "", array: bool = False) -> str:
         """Why a column cannot be read, as a sentence without a full stop; empty where it can.
 
         key : the setting that names the column, for the sentence.
+        array : whether it is to hold several numbers per row.
         """
+        if array and (kind := self.types.get(column)) is not None:
+            if _is_list(kind) and not pa.types.is_nested(kind.value_type) and not is_text(kind.value_type):
+                return ""
+            return f"column {column!r}{f' ({key})' if key else ''} holds {kind} and not several numbers per row"
         key = f" ({key})" if key else ""
         if column in self.columns:
             return ""
@@ -118,6 +123,7 @@ class Table(ABC):
         span: Span = None,
         numeric: Collection[str] = (),
         text: Collection[str] = (),
+        arrays: Collection[str] = (),
     ) -> Iterator[pa.RecordBatch]:
         """Rows in the order of the file, in batches of at most `batch_rows`.
 
@@ -128,6 +134,7 @@ class Table(ABC):
         span : one of `spans()`, or None for the complete table.
         numeric : columns to be given as floats; null where there is no value.
         text : columns to be given as text, exactly (`exact_text`).
+        arrays : columns of several numbers per row, to be given as lists.
             All others keep the file's type; in files of text every value is text.
 
         Raises
@@ -136,9 +143,12 @@ class Table(ABC):
             Where a column is missing, a value does not fit, or the file is damaged.
         """
         for column in columns:
-            if lack := self.lacks(column):
+            if lack := self.lacks(column, array=column in arrays):
                 raise ReadError(f"{self.path}: {lack}")
-        source = {column: column if column in self.columns else self._element(column)[0] for column in columns}
+        source = {
+            column: column if column in self.columns or column in arrays else self._element(column)[0]
+            for column in columns
+        }
         masks = {column: f"{column}.mask" for column in columns if self._has_mask(column)}
         wanted = list(dict.fromkeys([*source.values(), *masks.values()]))
         try:
