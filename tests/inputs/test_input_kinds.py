@@ -177,6 +177,23 @@ def test_a_model_of_another_input_is_refused(tmp_path: Path) -> None:
         store.load(tmp_path / "model", survey=only_photometry)
 
 
+def test_rows_of_several_kinds_have_no_information_where_no_kind_has_any() -> None:
+    """Only one band is little information of a magnitude, and enough together with a spectrum."""
+    context = ModelContext(registry.from_json(registry.settings_of(definition(photometry=True))), GRID, seed=1)
+    table = pa.table(
+        {
+            "mag_g": pa.array([20, None, None], pa.float32()),
+            "spectrum": pa.array([[1.0] * PIXELS, [1.0] * PIXELS, [np.nan] * PIXELS], pa.list_(pa.float32(), PIXELS)),
+        }
+    )
+    batch = context.read(table)
+    assert isinstance(batch, Joint)
+    assert batch.kinds["photometry"].information().tolist() == [0, 3, 3]
+    assert batch.information().tolist() == [-1, -1, 0]
+    both = Joint.join([batch[:1], batch[1:]])
+    assert len(both) == 3 and np.array_equal(both.flags(), batch.flags())
+
+
 def test_rows_are_counted_by_their_size(tmp_path: Path) -> None:
     """A spectrum of 5,000 pixels makes row groups of a few thousand rows, of the size of those of magnitudes."""
     schema = pa.schema([("spectrum", pa.list_(pa.float32(), 5000)), ("object_id", pa.string())])

@@ -91,11 +91,13 @@ class Batch(ABC):
     def feature_names(self) -> list[str]:
         """(k) names of `summary_features`."""
 
-    def information(self) -> NDArray[np.int32]:
-        """(n,) `FULL`, or the number of the class of rows with little information; the number of classes where a row has none.
+    @property
+    def classes(self) -> int:
+        """Number of classes of rows with little information; those of `Degradation.least`."""
+        return 0
 
-        The classes are those of `Degradation.least`.
-        """
+    def information(self) -> NDArray[np.int32]:
+        """(n,) `FULL`, or the number of the class of rows with little information; `classes` where a row has none."""
         return np.where(np.isfinite(self.brightness()), np.int32(FULL), np.int32(0))
 
     def flags(self) -> NDArray[np.int32]:
@@ -120,7 +122,7 @@ class Batch(ABC):
 class Joint(Batch):
     """Rows that several input kinds describe together, such as an image with its catalogue row.
 
-    kinds : name of the kind -> its batch; the first gives brightness, summary features and degradations.
+    kinds : name of the kind -> its batch; the first gives brightness, summary features and states.
     """
 
     kinds: Mapping[str, Batch]
@@ -161,7 +163,9 @@ class Joint(Batch):
         return self.first.feature_names
 
     def information(self) -> NDArray[np.int32]:
-        return self.first.information()
+        """(n,) `FULL`, or 0 where a row has no information of any kind."""
+        nothing = [batch.information() == batch.classes for batch in self.kinds.values()]
+        return np.where(np.logical_and.reduce(nothing), np.int32(0), np.int32(FULL))
 
     def flags(self) -> NDArray[np.int32]:
         found = np.zeros(len(self), np.int32)
@@ -418,7 +422,7 @@ class ModelContext:
         return list(dict.fromkeys(name for kind in self.inputs for name in kind.needed()))
 
     def degradation(self, train: Batch, learned: Mapping[str, Any]) -> Degradation:
-        """Removal of parts of the data of the first kind. learned : name of the kind -> result of its learner."""
+        """Removal of parts of the data; nothing is removed from rows of several kinds. learned : name of the kind -> result of its learner."""
         first = self.inputs[0]
         return first.degradation(train, learned.get(first.name)) if len(self.inputs) == 1 else Degradation()
 

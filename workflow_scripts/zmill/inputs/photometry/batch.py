@@ -99,6 +99,10 @@ class Photometry(Batch):
         none, one = np.int32(len(self.bands)), np.where(count == 1, number, np.int32(FULL))
         return np.where(count == 0, none, one)
 
+    @property
+    def classes(self) -> int:
+        return len(self.bands)
+
     def information(self) -> NDArray[np.int32]:
         """(n,) as `only_band`; in a survey of one band, a row with that band has all information there is."""
         only = self.only_band
