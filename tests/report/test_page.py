@@ -138,7 +138,7 @@ def test_calibration_and_stated_intervals_are_shown_as_they_were_measured(result
     assert "power 0.75, remap of the PIT" in page.text and "none: nothing helped" in page.text
     assert "0.0512 → 0.0487" in page.text and "0.0832 → 0.0311" in page.text
     stated = read_json(results / "evaluation/fcnn/metrics.json")["splits"]["test"]["stated_coverage"]
-    assert [entry["rows"] for entry in stated] == ["all", "bin", "bin", "bin", "no magnitude", "out of distribution"]
+    assert [entry["rows"] for entry in stated] == ["all", "bin", "bin", "bin", "no brightness", "out of distribution"]
     for entry, told in zip(stated, ("all", "i < 21.00", "21.00 ≤ i < 23.00", "i ≥ 23.00"), strict=False):
         found = entry["68%"]
         assert f"{told} {entry['n']:,} {percent(found['found']).text} ± {percent(found['error']).text}" in page.text

@@ -63,6 +63,7 @@ def same(one: Photometry, other: Photometry) -> bool:
 def test_every_pattern_is_there_once() -> None:
     names = [pattern.name for pattern in missing_band_tests(("u", "g", "r", "i", "z", "y"), 3)]
     assert names == [
+        AS_OBSERVED,
         *(f"without {band}" for band in "ugrizy"),
         *("without u g", "without z y", "only r i", "only i"),
         *(f"{band} undetected" for band in "ugrizy"),

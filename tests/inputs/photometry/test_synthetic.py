@@ -25,7 +25,9 @@ CONTEXT = ModelContext((PhotometryKind(BANDS, 2, filters={band: f"sdss2010-{band
 
 @cache
 def colors() -> sed.Colors:
-    return template_colors(list(sed.load_filters([CONTEXT.filters[band] for band in BANDS])), GRID.z_max)  # type: ignore[index]
+    return template_colors(
+        list(sed.load_filters([CONTEXT.of(PhotometryKind).filters[band] for band in BANDS])), GRID.z_max
+    )
 
 
 def galaxies(n: int, seed: int, error: float = 0.02) -> LabelledBatch:
