@@ -182,7 +182,7 @@ def pdf_section(
             lambda: figures.pit_counts(counts),
         ),
         Table(f"How often the true redshift lies in an interval of {chosen}", ["interval", "expected", "found"], rows),
-        _stated_table(split["stated_coverage"], brightness),
+        _stated_table(split["stated_coverage"], brightness.partition(" (")[0]),
         _calibration_table(calibrated, models),
     ]
     return section
@@ -216,7 +216,7 @@ def _bin(entry: dict[str, Any], brightness: str) -> str:
     if entry["rows"] != "bin":
         return str(entry["rows"])
     if low is None and high is None:
-        return "any magnitude"
+        return f"any {brightness}"
     if low is None:
         return f"{brightness} < {high:.2f}"
     return f"{brightness} ≥ {low:.2f}" if high is None else f"{low:.2f} ≤ {brightness} < {high:.2f}"
