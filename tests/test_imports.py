@@ -11,7 +11,18 @@ import pytest
 
 FLOORS = [
     {
-        *("redact", "sections", "strict_yaml", "survey_definition", "config", "chunks", "columns", "sed", "metrics"),
+        *(
+            "redact",
+            "sections",
+            "strict_yaml",
+            "survey_definition",
+            "config",
+            "chunks",
+            "columns",
+            "units",
+            "sed",
+            "metrics",
+        ),
         *("catalog", "workflow", "pdf", "kernels", "networks"),
     },
     {"inputs", "crossmatch", "simulate", "release"},

@@ -15,8 +15,9 @@ from small_survey import BANDS, survey, table
 from zmill.config import ConfigError
 from zmill.inputs.photometry.batch import ZERO_POINTS
 from zmill.survey.check import check_columns
-from zmill.survey.units import understand, unit_faults
+from zmill.survey.units import unit_faults
 from zmill.survey_definition import Survey
+from zmill.units import understand
 
 FLUXES = {
     31.4: ["nJy", "nanoJy", "nanojansky", "NJY", "1e-9 Jy", "10**-9 Jy", "10^-9 Jy", "10-9Jy"],

@@ -271,6 +271,14 @@ class InputKind(ABC):
         return set()
 
     @classmethod
+    def wrong_units(cls, units: Mapping[str, str], survey: Survey) -> dict[str, str]:
+        """Column -> why the unit that a file states for it contradicts the survey definition, and the setting to write.
+
+        units : the file's own unit texts by column.
+        """
+        return {}
+
+    @classmethod
     def section(cls, survey: Survey) -> Any:
         """Its validated section of the survey definition; None where the survey has none.
 

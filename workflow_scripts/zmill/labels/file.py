@@ -21,7 +21,8 @@ from zmill.sections import PathText, Text, shown
 from zmill.survey.check import column_faults
 from zmill.survey.readers import FORMATS, open_table
 from zmill.survey.readers.base import EXACT, exact_text
-from zmill.survey.units import is_velocity, wrong_angle
+from zmill.survey.units import wrong_angle
+from zmill.units import is_velocity
 from zmill.workflow.input_files import resolve
 
 LIGHT_KM_S = 299_792.458

@@ -19,6 +19,7 @@ from zmill.inputs.photometry.batch import Photometry, mask_of
 from zmill.inputs.photometry.impute import ColorSums, MeanColors, fill
 from zmill.inputs.photometry.missing_bands import BandRemoval
 from zmill.inputs.photometry.states import FAULTS, BandState, band_state
+from zmill.inputs.photometry.units import wrong_units
 from zmill.survey_definition import Survey
 
 PER_BAND = ("mag", "magerr", "maglim")
@@ -68,6 +69,10 @@ class PhotometryKind(InputKind):
     @classmethod
     def numeric_columns(cls, survey: Survey) -> set[str]:
         return set(cls.source_columns(survey))
+
+    @classmethod
+    def wrong_units(cls, units: Mapping[str, str], survey: Survey) -> dict[str, str]:
+        return wrong_units(units, survey)
 
     @classmethod
     def schema(cls, survey: Survey) -> list[pa.Field]:
