@@ -37,10 +37,10 @@ from zmill.survey.copies import warn_of_copies
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.partitioning import choose, merge
-from zmill.survey.pieces import REJECTED, Piece, Work
+from zmill.survey.pieces import Piece, Work
 from zmill.survey.plausible import look
 from zmill.survey.readers import ReadError
-from zmill.survey.rows import Layout, layout_of
+from zmill.survey.rows import REJECTED, Layout, layout_of
 from zmill.survey_definition import Survey
 from zmill.workflow.job import Progress, log
 from zmill.workflow.processes import workers

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache, wraps
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from zmill.survey.partitioning import histogram, merge, partition_numbers
 from zmill.survey.readers import ReadError, Span, open_table
 from zmill.survey.rows import (
     REASONS,
+    REJECTED,
     Layout,
     array_columns,
     arrow,
@@ -38,6 +39,7 @@ from zmill.survey.rows import (
     numeric_columns,
     object_ids,
     positions,
+    set_aside,
 )
 from zmill.survey_definition import Survey
 
@@ -48,16 +50,6 @@ BATCH_ROWS, BATCH_BYTES = 65_536, 32 << 20
 """Most rows that are converted at a time, few enough to fit the processor's cache, and their largest size in bytes."""
 BLOCK_BYTES = 96 << 20
 """Converted rows are held up to this size, then grouped by partition and written to the scratch folder."""
-REJECTED = pa.schema(
-    [
-        ("object_id", pa.string()),
-        ("ra", pa.float64()),
-        ("dec", pa.float64()),
-        ("reason", pa.string()),
-        ("file", pa.string()),
-        ("row", pa.int64()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -249,7 +241,7 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
             block.append(arrow(converted.columns, schema, None if good.all() else good))
             held += block[-1].num_rows
             if not good.all():
-                bad = _bad_rows(converted.columns, reason, piece.path, offset + counts.rows)
+                bad = set_aside(converted.columns, reason, piece.path, offset + counts.rows)
                 rejected_writer.write_table(bad)
             counts.add(converted.counted())
             if held >= block_rows:
@@ -282,21 +274,6 @@ def _by_partition(block: list[pa.RecordBatch], starts: np.ndarray) -> Iterator[t
     edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
     for first, behind in pairwise(edges):
         yield int(numbers[first]), table.slice(first, behind - first).combine_chunks().to_batches()[0]
-
-
-def _bad_rows(columns: dict[str, Any], reason: np.ndarray, path: Path, first_row: int) -> pa.Table:
-    rows = np.flatnonzero(reason)
-    return pa.table(
-        [
-            columns["object_id"].take(pa.array(rows)).cast(pa.string()),
-            pa.array(columns["ra"][rows]),
-            pa.array(columns["dec"][rows]),
-            pa.array(REASONS).take(pa.array(reason[rows])),
-            pa.array([str(path)] * len(rows)),
-            pa.array(rows + first_row),
-        ],
-        schema=REJECTED,
-    )
 
 
 # ------------------------------------------------------------------------------- third pass: the partitions

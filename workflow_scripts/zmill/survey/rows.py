@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,17 @@ REASONS = (
     *(reason for kind in kinds_of_input() for reason in kind.reasons),
 )
 """Reasons for which a row is rejected, by code; code 0 is a good row. Of several reasons, the first one found is recorded."""
+REJECTED = pa.schema(
+    [
+        ("object_id", pa.string()),
+        ("ra", pa.float64()),
+        ("dec", pa.float64()),
+        ("reason", pa.string()),
+        ("file", pa.string()),
+        ("row", pa.int64()),
+    ]
+)
+"""Columns of the tables of rejected rows."""
 CODE = {reason: code for code, reason in enumerate(REASONS)}
 EBV = "E(B-V)"
 """Name of E(B-V) among the bands."""
@@ -255,6 +267,25 @@ def arrow(columns: dict[str, Any], schema: pa.Schema, chosen: NDArray[np.bool_] 
             values = values.astype(field.type.to_pandas_dtype(), copy=False)
             arrays.append(pa.array(values if chosen is None else values[chosen], type=field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def set_aside(columns: dict[str, Any], reason: NDArray[np.uint8], path: Path | str, first_row: int) -> pa.Table:
+    """The rejected rows of a batch, of the columns `REJECTED`; without positions where the survey has none.
+
+    Parameters
+    ----------
+    columns : of `Converted`. reason : (n,) codes of `REASONS`.
+    first_row : number of the batch's first row in the file `path`.
+    """
+    rows = np.flatnonzero(reason)
+    found: dict[str, Any] = {
+        "object_id": columns["object_id"].take(pa.array(rows)).cast(pa.string()),
+        **{name: pa.array(columns[name][rows]) for name in ("ra", "dec") if name in columns},
+        "reason": pa.array(REASONS).take(pa.array(reason[rows])),
+        "file": pa.array([str(path)] * len(rows), pa.string()),
+        "row": pa.array(rows + first_row, pa.int64()),
+    }
+    return pa.table(found, schema=pa.schema([field for field in REJECTED if field.name in found]))
 
 
 def _mark(reason: NDArray[np.uint8], where: NDArray[np.bool_], name: str) -> None:

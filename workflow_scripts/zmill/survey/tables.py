@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from zmill.catalog.files import atomic_write
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.readers import ReadError, open_table
 from zmill.survey.rows import (
-    REASONS,
     Layout,
     array_columns,
     arrow,
@@ -23,6 +20,7 @@ from zmill.survey.rows import (
     input_columns,
     layout_of,
     numeric_columns,
+    set_aside,
     typed_columns,
 )
 from zmill.survey_definition import Survey
@@ -79,7 +77,7 @@ def _read(
         ):
             converted = convert(batch, layout, first_row + row)
             good.append(arrow(converted.columns, layout.schema, converted.reason == 0))
-            bad.append(_bad_rows(converted.columns["object_id"], converted.reason, path, row))
+            bad.append(set_aside(converted.columns, converted.reason, path, row))
             counts.add(converted.counted())
             row += batch.num_rows
         first_row += row
@@ -98,15 +96,3 @@ def _read(
     if total is not None:
         total.add(counts)
     return pa.Table.from_batches(good).combine_chunks()
-
-
-def _bad_rows(ids: pa.Array, reason: NDArray[np.uint8], path: Path | str, first_row: int) -> pa.Table:
-    rows = np.flatnonzero(reason)
-    return pa.table(
-        {
-            "object_id": ids.take(pa.array(rows)).cast(pa.string()),
-            "reason": pa.array([REASONS[code] for code in reason[rows]], pa.string()),
-            "file": pa.array([str(path)] * len(rows), pa.string()),
-            "row": pa.array(rows + first_row, pa.int64()),
-        }
-    )
