@@ -21,7 +21,7 @@ from zmill.clean.partition import Recipe
 from zmill.clean.shard import clean_shard, finish_catalog
 from zmill.config import ConfigError, Partitions, Predict
 from zmill.inputs import registry
-from zmill.inputs.base import Degradation, Joint, ModelContext
+from zmill.inputs.base import ROW_FLAGS, Degradation, Joint, ModelContext
 from zmill.models import registry as models
 from zmill.pdf.grid import Grid
 from zmill.predict.shard import predict_shard
@@ -192,6 +192,12 @@ def test_rows_of_several_kinds_have_no_information_where_no_kind_has_any() -> No
     assert batch.information().tolist() == [-1, -1, 0]
     both = Joint.join([batch[:1], batch[1:]])
     assert len(both) == 3 and np.array_equal(both.flags(), batch.flags())
+
+
+def test_no_bit_of_flags_has_two_meanings() -> None:
+    bits = [*ROW_FLAGS, *(bit for kind in registry.kinds() for bit in kind.flag_bits)]
+    assert len(set(bits)) == len(bits)
+    assert all(bit & (bit - 1) == 0 for bit in bits)
 
 
 def test_rows_are_counted_by_their_size(tmp_path: Path) -> None:

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from zmill.pdf.grid import Grid  # which imports torch: the import of a survey does without
 
 FAILS_CUT, OOD, GRID_EDGE = 1, 16, 64
-"""Bits of the column `flags` that every row may have: it fails a training cut; no training row is near; the mode lies in the
-first or last cell of the grid. The other bits are those of the input kinds (`InputKind.flags`)."""
+ROW_FLAGS = {
+    FAILS_CUT: "fails a cut of the training sample",
+    OOD: "far from every training row (the PDF is an extrapolation)",
+    GRID_EDGE: "mode at the edge of the redshift grid",
+}
+"""Bits of the column `flags` that a row of any input may have, and their meanings; `InputKind.flag_bits` has the others."""
 FULL = -1
 """`Batch.information` of a row on which the densities of a model can be relied upon."""
 AS_OBSERVED = "as observed"
@@ -237,8 +241,8 @@ class InputKind(ABC):
     """Name of its file or folder, of its section in the survey definition, and in `Model.inputs`."""
     Settings: ClassVar[type[Section] | None] = None
     """Its section of the survey definition; None for the kind whose keys stand at the top."""
-    flag_bits: ClassVar[Mapping[str, int]] = {}
-    """Name -> bit of the column `flags`."""
+    flag_bits: ClassVar[Mapping[int, str]] = {}
+    """Bit of the column `flags` -> its meaning; no other kind has the same bit."""
     faults: ClassVar[Mapping[str, str]] = {}
     """Fault -> its meaning, for the log."""
     training_only: ClassVar[tuple[str, ...]] = ()

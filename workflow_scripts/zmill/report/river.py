@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from zmill.inputs.base import ROW_FLAGS
+from zmill.inputs.registry import kinds
 from zmill.redact import redact
 from zmill.release.provenance import code_revision, versions
 from zmill.report import figures
@@ -35,15 +37,7 @@ SPLITS = {
     "calib": "calibrates their PDFs",
     "test": "measures their accuracy",
 }
-FLAGS = {
-    1: "fails a cut of the training sample",
-    2: "a band was imputed",
-    4: "a band is undetected",
-    8: "a band was not observed",
-    16: "far from every training row (the PDF is an extrapolation)",
-    32: "fewer than two bands measured (the PDF is little more than the prior)",
-    64: "mode at the edge of the redshift grid",
-}
+FLAGS = dict(sorted({**ROW_FLAGS, **{bit: text for kind in kinds() for bit, text in kind.flag_bits.items()}}.items()))
 """Bits of `flags` of the predicted rows, and what they mean."""
 REJECTED = {
     "survey": "Rows of the survey that could not be used",

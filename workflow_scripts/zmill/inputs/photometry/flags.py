@@ -3,5 +3,10 @@
 from __future__ import annotations
 
 IMPUTED, UNDETECTED, UNOBSERVED, FEW_BANDS = 2, 4, 8, 32
-"""A band of the row was imputed, undetected, unobserved; fewer than two bands were measured."""
-BITS = {"imputed": IMPUTED, "undetected": UNDETECTED, "unobserved": UNOBSERVED, "few_bands": FEW_BANDS}
+BITS = {
+    IMPUTED: "a band was imputed",
+    UNDETECTED: "a band is undetected",
+    UNOBSERVED: "a band was not observed",
+    FEW_BANDS: "fewer than two bands measured (the PDF is little more than the prior)",
+}
+"""Bit -> its meaning."""
