@@ -21,7 +21,8 @@ from zmill.clean.partition import Recipe
 from zmill.clean.shard import clean_shard, finish_catalog
 from zmill.config import ConfigError, Partitions, Predict
 from zmill.inputs import registry
-from zmill.inputs.base import ROW_FLAGS, Degradation, Joint, ModelContext
+from zmill.inputs.base import ROW_FLAGS, Joint, ModelContext
+from zmill.inputs.degradation import Degradation
 from zmill.models import registry as models
 from zmill.pdf.grid import Grid
 from zmill.predict.shard import predict_shard
@@ -41,7 +42,6 @@ PHOTOMETRY: dict[str, Any] = {"bands": ["g", "r", "i"], "photometry": "ab_magnit
 def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The toy files as if they lay in `zmill/inputs/` and `zmill/models/`."""
     monkeypatch.setattr(models, "types", lambda: ["toyneighbors", "toyjoint", "trainz"])
-    monkeypatch.syspath_prepend(str(TOYS))
     added = [(zmill.inputs.__path__, str(TOYS / "inputs")), (zmill.models.__path__, str(TOYS / "models"))]
     for path, folder in added:
         path.append(folder)

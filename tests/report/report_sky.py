@@ -117,7 +117,7 @@ def search(trials: int = 30) -> dict[str, Any]:
             "hidden": [[64], [128, 64]][number % 2],
         }
         score = 0.03 + 0.004 * (np.log10(lr) + 3) ** 2 + 0.01 * (values["scaling"] == "none")
-        told = {"score": score, "board": {"crps": score, "mse": 0.2}} if state == "complete" else {"why": HOSTILE}
+        outcome = {"score": score, "board": {"crps": score, "mse": 0.2}} if state == "complete" else {"why": HOSTILE}
         ended = f"2026-01-01T00:00:{number:02d}+00:00"
         outcomes.append(
             {
@@ -127,7 +127,7 @@ def search(trials: int = 30) -> dict[str, Any]:
                 "values": values,
                 "seconds": 40.0,
                 "ended": ended,
-                **told,
+                **outcome,
             }
         )
     return result.describe("fcnn", "fcnn", {}, parse(Search, {"space": space}, ""), "crps", 1, outcomes)

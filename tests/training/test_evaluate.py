@@ -11,7 +11,7 @@ import torch
 
 from models.toy_survey import BANDS, CONTEXT, GRID, labelled, sample_table
 from zmill import metrics
-from zmill.inputs.base import AS_OBSERVED
+from zmill.inputs.degradation import AS_OBSERVED
 from zmill.inputs.photometry.missing_bands import BandRemoval
 from zmill.models import registry
 from zmill.pdf import conformal, points

@@ -12,7 +12,7 @@ import pytest
 
 from models.toy_survey import BANDS, labelled
 from zmill import metrics
-from zmill.inputs.base import AS_OBSERVED
+from zmill.inputs.degradation import AS_OBSERVED
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.impute import ColorSums, MeanColors, fill
 from zmill.inputs.photometry.missing_bands import (

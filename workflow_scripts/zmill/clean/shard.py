@@ -18,13 +18,6 @@ from zmill.workflow.processes import Run, workers
 
 SMALL_ROWS = 3_000_000
 """Shards with fewer rows are cleaned in one process, which is faster than starting several."""
-MEANINGS = {
-    "cut": "fail cut",
-    "no_band": "without any magnitude",
-    "imputed": "imputed",
-    "missing": "without a magnitude in",
-}
-"""Names of the counts in the log."""
 CONNECT = "30s"
 """Time limit for the connection to a running cluster."""
 
@@ -130,7 +123,7 @@ def clean_shard(
             + ("" if len(failures) <= 20 else f"\n  … and {len(failures) - 20} more")
         )
     total = tally(list(counts.values()))
-    _log_counts(total)
+    _log_counts(total, recipe)
     # By the hash, later stages notice changed rows where the counts are equal.
     write_json(progress, {"partitions": len(partitions), "xxh3_128": hats.content_hash(clean, partitions), **total})
     return total
@@ -162,10 +155,8 @@ def _attempt(survey: Path, clean: Path, partition: Partition, recipe: Recipe) ->
         return error  # reported with the others after the rest of the shard
 
 
-def _log_counts(total: dict[str, Any]) -> None:
-    """Log the counts of `tally` that are not 0, by name and part."""
-    for name, value in total.items():
-        parts = value if isinstance(value, dict) else {"": value}
-        for part, count in parts.items():
-            if count and name != "rows":
-                log.info("%s: %s rows", " ".join(filter(None, (MEANINGS.get(name, name), part))), f"{count:,}")
+def _log_counts(total: dict[str, Any], recipe: Recipe) -> None:
+    for kind in recipe.inputs:
+        kind.log_counts(total)
+    for name, count in total["cut"].items():
+        log.info("cut %s: %s rows fail", name, f"{count:,}")

@@ -1,6 +1,6 @@
 """What the river and a model may ask of a row, whatever it is made of: input kinds, batches, labelled rows.
 
-An input kind (photometry, a spectrum, an image) is a file or folder beside this one whose `KIND` names its `InputKind`. The
+An input kind (photometry, a spectrum, an image) is a file or folder of this folder whose `KIND` names its `InputKind`. The
 import, the clean stage, the sample, the training and the inference use only what is declared here.
 """
 
@@ -17,6 +17,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from zmill.config import parse
+from zmill.inputs.degradation import Degradation
 from zmill.sections import Section
 from zmill.survey_definition import Survey
 
@@ -32,7 +33,6 @@ ROW_FLAGS = {
 """Bits of the column `flags` that a row of any input may have, and their meanings; `InputKind.flag_bits` has the others."""
 FULL = -1
 """`Batch.information` of a row on which the densities of a model can be relied upon."""
-AS_OBSERVED = "as observed"
 
 RowNumbers: TypeAlias = slice | NDArray[np.int64] | NDArray[np.bool_]
 Rows: TypeAlias = pa.Table | pa.RecordBatch
@@ -85,7 +85,7 @@ class Batch(ABC):
 
     @abstractmethod
     def summary_features(self) -> NDArray[np.float64]:
-        """(n, k) a few numbers per row, in which similar rows are near each other; NaN where unknown.
+        """(n, k) a few numbers per row, that are close for similar rows; NaN where unknown.
 
         The out-of-distribution detector and the weights of labelled rows are computed in this space.
         """
@@ -183,39 +183,6 @@ class Joint(Batch):
     @property
     def parts(self) -> tuple[str, ...]:
         return self.first.parts
-
-
-class Pattern(Protocol):
-    """A part of the data that a degradation takes away."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the tables of missing-data tests."""
-
-
-@dataclass(frozen=True)
-class _AsObserved:
-    name: str = AS_OBSERVED
-
-
-class Degradation:
-    """Removal of parts of the data from rows, as the survey would have written rows without them; here there are no such parts."""
-
-    def tests(self, rows: Batch) -> Sequence[Pattern]:
-        """The patterns of the missing-data tests; the first one leaves rows as observed."""
-        return [_AsObserved()]
-
-    def least(self, rows: Batch) -> Sequence[tuple[Pattern, NDArray[np.bool_]]]:
-        """For each class of rows with little information: the pattern that makes rows of it, and (n,) rows that it can be applied to."""
-        return []
-
-    def concerns(self, rows: Any, pattern: Any) -> NDArray[np.bool_]:
-        """(n,) whether the pattern changes the row and leaves something of it; True for all rows of the pattern as observed."""
-        return np.ones(len(rows), bool)
-
-    def apply(self, rows: Any, pattern: Any) -> Any:
-        """The rows as the clean stage would have written them."""
-        return rows
 
 
 @dataclass(frozen=True)
@@ -338,6 +305,10 @@ class InputKind(ABC):
         """
         return rows, {}
 
+    def log_counts(self, counts: Mapping[str, Any]) -> None:
+        """Log the counts of `clean` over all rows, and warn of rows without any measurement."""
+        return
+
     # ------------------------------------------------------------------------------------------------------ models
 
     def with_extra(self, names: Sequence[str]) -> Self:
@@ -392,8 +363,8 @@ class Learner(Protocol):
     def result(self) -> dict[str, Any]:
         """The facts of all rows added so far, as plain values."""
 
-    def lines(self) -> list[str]:
-        """The facts as lines of the log."""
+    def log(self) -> None:
+        """Log the facts, and warn of values that cannot be filled."""
 
 
 K = TypeVar("K", bound=InputKind)

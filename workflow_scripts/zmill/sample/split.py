@@ -129,8 +129,7 @@ def save_imputation(learners: Mapping[str, Learner], rows: int, out: Path) -> di
     learned = {name: learner.result() for name, learner in learners.items()}
     write_json(out, {"learned": learned, "training_rows": rows})
     for learner in learners.values():
-        for line in learner.lines():
-            log.info("%s", line)
+        learner.log()
     return learned
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from zmill import metrics
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order
 from zmill.chunks import row_chunks
-from zmill.inputs.base import Degradation, LabelledBatch
+from zmill.inputs.base import LabelledBatch
+from zmill.inputs.degradation import Degradation
 from zmill.metrics import FloatArray, Metrics, PdfScores
 from zmill.pdf import conformal, points
 from zmill.pdf.conformal import Conformal

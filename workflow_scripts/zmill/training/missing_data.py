@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 from zmill import metrics
-from zmill.inputs.base import AS_OBSERVED
+from zmill.inputs.degradation import AS_OBSERVED
 
 COLUMNS = ("model", "split", "kind", "pattern", "n", *metrics.ALL)
 SPLITS = ("valid", "test")

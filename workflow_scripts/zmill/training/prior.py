@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zmill.inputs.base import FULL, Batch, Degradation, LabelledBatch, evenly
+from zmill.inputs.base import FULL, Batch, LabelledBatch, evenly
+from zmill.inputs.degradation import Degradation
 from zmill.pdf import conformal
 from zmill.pdf.grid import Grid
 from zmill.pdf.histogram import n_of_z

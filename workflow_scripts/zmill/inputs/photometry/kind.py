@@ -21,6 +21,7 @@ from zmill.inputs.photometry.missing_bands import BandRemoval
 from zmill.inputs.photometry.states import FAULTS, BandState, band_state
 from zmill.inputs.photometry.units import wrong_units
 from zmill.survey_definition import Survey
+from zmill.workflow.job import log
 
 PER_BAND = ("mag", "magerr", "maglim")
 """Columns of each band in `survey/`: magnitude, error, limit."""
@@ -137,6 +138,14 @@ class PhotometryKind(InputKind):
         }
         return rows, counts
 
+    def log_counts(self, counts: Mapping[str, Any]) -> None:
+        for band, count in counts["imputed"].items():
+            left = counts["missing"][band]
+            stays = f", {left:,} stay without a magnitude" if left else ""
+            log.info("%s: %s rows imputed%s", band, f"{count:,}", stays)
+        if counts["no_band"]:
+            log.warning("%s rows have no magnitude in any band", f"{counts['no_band']:,}")
+
     def with_extra(self, names: Sequence[str]) -> Self:
         return replace(self, extra_names=tuple(names))
 
@@ -188,15 +197,16 @@ class Colors:
         """`MeanColors.to_json`."""
         return self.sums.colors().to_json()
 
-    def lines(self) -> list[str]:
-        """A line per pair of neighboring bands."""
+    def log(self) -> None:
+        """Log the mean color of each pair of neighboring bands, and warn of pairs that are never measured together."""
         colors = self.sums.colors()
-        return [
-            f"mean color {name}: {color:.4f} mag from {pairs:,} rows"
-            if pairs
-            else f"mean color {name}: the two bands are never measured together; nothing is filled across them"
-            for name, color, pairs in zip(colors.names, colors.color, colors.pairs, strict=True)
-        ]
+        for name, color, pairs in zip(colors.names, colors.color, colors.pairs, strict=True):
+            if pairs:
+                log.info("mean color %s: %.4f mag from %s rows", name, color, f"{pairs:,}")
+            else:
+                log.warning(
+                    "mean color %s: the two bands are never measured together; nothing is filled across them", name
+                )
 
 
 def _state(batch: pa.RecordBatch, survey: Survey, band: str, absorbed: float | NDArray[np.floating]) -> BandState:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zmill.inputs.base import AS_OBSERVED, Degradation
+from zmill.inputs.degradation import AS_OBSERVED, Degradation
 from zmill.inputs.photometry.batch import FloatArray, MaskArray, Photometry, bits, mask_of
 
 Fill = Callable[[Sequence[FloatArray]], tuple[list[FloatArray], MaskArray]]
