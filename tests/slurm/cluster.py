@@ -78,6 +78,14 @@ def install() -> None:
     )
 
 
+LINKS = Path("/etc/slurm/slurm.conf"), Path("/etc/slurm/gres.conf")
+"""Where SLURM's commands look for a cluster.
+
+They are removed at the end: the SLURM plugin asks `scontrol` about a cluster whenever Snakemake starts, on a laptop, too, and would wait
+for 10 s each time for one that has ended.
+"""
+
+
 class Cluster:
     """SLURM's two daemons and munge, for as long as the `with` block lasts."""
 
@@ -100,11 +108,10 @@ class Cluster:
         (self.home / "gres.conf").write_text(
             f"NodeName={self.host} Name=gpu Type=h200 File={self.home}/dev/nvidia[0-1]\n"
         )
-        for name in ("slurm.conf", "gres.conf"):
-            link = Path("/etc/slurm") / name
+        for link in LINKS:
             link.parent.mkdir(exist_ok=True)
             link.unlink(missing_ok=True)
-            link.symlink_to(self.home / name)
+            link.symlink_to(self.home / link.name)
         self._start_munge()
         self.start_daemon("slurmctld")
         self.start_daemon("slurmd")
@@ -119,6 +126,8 @@ class Cluster:
         subprocess.run(["scancel", "--user=root"], timeout=30, check=False)
         self.crash()
         self.stop_daemon("slurmctld")
+        for link in LINKS:
+            link.unlink()
         if self.munge is not None:
             self.munge.terminate()
 
