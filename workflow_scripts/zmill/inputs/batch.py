@@ -1,0 +1,206 @@
+"""Rows in memory: the batch of an input kind, batches of several kinds together, and labelled rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from zmill.pdf.grid import Grid  # which imports torch: the import of a survey does without
+
+FULL = -1
+"""`Batch.information` of a row on which the densities of a model can be relied upon."""
+
+RowNumbers: TypeAlias = slice | NDArray[np.int64] | NDArray[np.bool_]
+
+
+def evenly(rows: int, most: int) -> NDArray[np.int64]:
+    """Numbers of all rows or, of more than `most`, of that many spread evenly: they may be sorted by their place on the sky."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
+
+
+class Batch(ABC):
+    """Rows of an input kind in memory; a subclass is a frozen dataclass of arrays, whose first axis is the row."""
+
+    SHARED: ClassVar[tuple[str, ...]] = ()
+    """Fields that are the same for all rows, and no arrays."""
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the rows, (n, …) each, by the name of the field."""
+        names = [entry.name for entry in fields(self) if entry.name not in self.SHARED]  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in names}
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, rows: RowNumbers) -> Self:
+        """Some of the rows, by a slice, a mask or their numbers."""
+        return replace(self, **{name: array[rows] for name, array in self.arrays.items()})  # type: ignore[type-var]
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Concatenate batches of the same survey."""
+        names = parts[0].arrays
+        return replace(parts[0], **{name: np.concatenate([part.arrays[name] for part in parts]) for name in names})  # type: ignore[type-var]
+
+    def update(self, digest: xxhash.xxh3_128) -> None:
+        """Add everything in the rows to a content hash."""
+        digest.update(repr([getattr(self, name) for name in self.SHARED]).encode())
+        for array in self.arrays.values():
+            digest.update(np.ascontiguousarray(array).data)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the rows in memory in bytes."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    @abstractmethod
+    def brightness(self) -> NDArray[np.float32]:
+        """(n,) what bins of metrics and of conformal intervals are made in: a magnitude, or a signal-to-noise ratio; NaN where unknown."""
+
+    @abstractmethod
+    def summary_features(self) -> NDArray[np.float64]:
+        """(n, k) a few numbers per row, that are close for similar rows; NaN where unknown.
+
+        The out-of-distribution detector and the weights of labelled rows are computed in this space.
+        """
+
+    @property
+    @abstractmethod
+    def feature_names(self) -> list[str]:
+        """(k) names of `summary_features`."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of rows with little information; those of `Degradation.least`."""
+        return 0
+
+    def information(self) -> NDArray[np.int32]:
+        """(n,) `FULL`, or the number of the class of rows with little information; `classes` where a row has none."""
+        return np.where(np.isfinite(self.brightness()), np.int32(FULL), np.int32(0))
+
+    def flags(self) -> NDArray[np.int32]:
+        """(n,) bits of the column `flags` that the kind sets."""
+        return np.zeros(len(self), np.int32)
+
+    def constants(self) -> dict[str, tuple[float, int]]:
+        """Part of the row -> value and number of rows, for each part that is measured in two rows or more and always the same."""
+        return {}
+
+    def states(self) -> dict[str, NDArray[np.int32]]:
+        """Column -> (n,) bit mask of the parts of a row in that state, for metrics by natural pattern of missing data."""
+        return {}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the bits of `states`."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Joint(Batch):
+    """Rows that several input kinds describe together, such as an image with its catalogue row.
+
+    kinds : name of the kind -> its batch; the first gives brightness, summary features and states.
+    """
+
+    kinds: Mapping[str, Batch]
+
+    @property
+    def first(self) -> Batch:
+        """The batch of the first kind."""
+        return next(iter(self.kinds.values()))
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {f"{name}.{key}": array for name, batch in self.kinds.items() for key, array in batch.arrays.items()}
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, rows: RowNumbers) -> Joint:
+        return Joint({name: batch[rows] for name, batch in self.kinds.items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Joint]) -> Joint:
+        return cls(
+            {name: type(batch).join([part.kinds[name] for part in parts]) for name, batch in parts[0].kinds.items()}
+        )
+
+    def update(self, digest: xxhash.xxh3_128) -> None:
+        for batch in self.kinds.values():
+            batch.update(digest)
+
+    def brightness(self) -> NDArray[np.float32]:
+        return self.first.brightness()
+
+    def summary_features(self) -> NDArray[np.float64]:
+        return self.first.summary_features()
+
+    @property
+    def feature_names(self) -> list[str]:
+        return self.first.feature_names
+
+    def information(self) -> NDArray[np.int32]:
+        """(n,) `FULL`, or 0 where a row has no information of any kind."""
+        nothing = [batch.information() == batch.classes for batch in self.kinds.values()]
+        return np.where(np.logical_and.reduce(nothing), np.int32(0), np.int32(FULL))
+
+    def flags(self) -> NDArray[np.int32]:
+        found = np.zeros(len(self), np.int32)
+        for batch in self.kinds.values():
+            found |= batch.flags()
+        return found
+
+    def states(self) -> dict[str, NDArray[np.int32]]:
+        return self.first.states()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.first.parts
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """A batch with its spectroscopic redshifts: z (n,) float64, weight (n,) float64.
+
+    batch : `Batch` of the model's input kind, or a `Joint`.
+    """
+
+    batch: Any
+    z: NDArray[np.float64]
+    weight: NDArray[np.float64]
+
+    @property
+    def content_hash(self) -> str:
+        """xxh3-128 of everything in the rows, in hexadecimal."""
+        digest = xxhash.xxh3_128()
+        self.batch.update(digest)
+        for array in (self.z, self.weight):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """The rows of several."""
+        z, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("z", "weight"))
+        return cls(type(parts[0].batch).join([part.batch for part in parts]), z, weight)
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def inside(self, grid: Grid) -> Self:
+        """The rows whose redshift is on the grid: no density on it can describe the others."""
+        rows = (self.z >= grid.z_min) & (self.z <= grid.z_max)
+        return self if rows.all() else self.rows(rows)
+
+    def rows(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
+        """Some of the rows, by a mask or by their numbers."""
+        return replace(self, batch=self.batch[rows], z=self.z[rows], weight=self.weight[rows])
