@@ -178,7 +178,7 @@ def test_rows_that_are_mostly_of_no_use_stop_the_import(tmp_path: Path) -> None:
             data[f"mag_{band}"][row] = 99.9
     path = write(pa.table(data, schema=table(1).schema), tmp_path / "in", "parquet")
     with pytest.raises(
-        ImportFailed, match=r"11 of 20 rows are of no use.*no usable band: 11, with magnitude_out_of_range"
+        ImportFailed, match=r"11 of 20 rows are of no use.*no usable measurement: 11, with magnitude_out_of_range"
     ):
         run(tmp_path, [path])
 

@@ -24,7 +24,18 @@ from zmill.survey_definition import Survey
 if TYPE_CHECKING:
     from zmill.pdf.grid import Grid  # which imports torch: the import of a survey does without
 
-__all__ = ["FULL", "Batch", "Converted", "InputKind", "Joint", "LabelledBatch", "Learner", "ModelContext", "evenly"]
+__all__ = [
+    "FULL",
+    "Batch",
+    "Converted",
+    "InputKind",
+    "Inspection",
+    "Joint",
+    "LabelledBatch",
+    "Learner",
+    "ModelContext",
+    "evenly",
+]
 
 FAILS_CUT, OOD, GRID_EDGE = 1, 16, 64
 ROW_FLAGS = {
@@ -63,6 +74,8 @@ class InputKind(ABC):
     """Bit of the column `flags` -> its meaning; no other kind has the same bit."""
     faults: ClassVar[Mapping[str, str]] = {}
     """Fault -> its meaning, for the log."""
+    quiet_faults: ClassVar[tuple[str, ...]] = ()
+    """Those of `faults` that good data have, too: the import counts them, and the checks before any job do not warn of them."""
     training_only: ClassVar[tuple[str, ...]] = ()
     """Keys of `to_json` that matter to training alone, and not to what a model predicts."""
     source: ClassVar[str] = ""
@@ -125,6 +138,11 @@ class InputKind(ABC):
     @abstractmethod
     def convert(cls, batch: pa.RecordBatch, survey: Survey, ebv: NDArray[np.floating]) -> Converted:
         """Convert a batch of the survey's columns. ebv : (n,) E(B-V) in magnitudes; NaN where unknown."""
+
+    @classmethod
+    def inspection(cls, survey: Survey) -> Inspection | None:
+        """What checks whether the first rows of the survey's files are plausible, before any job; None where nothing is checked."""
+        return None
 
     @classmethod
     def empty(cls, rows: Rows, survey: Survey) -> NDArray[np.bool_]:
@@ -199,6 +217,27 @@ class InputKind(ABC):
     def differs(self, survey: Self) -> str:
         """Why a model of this kind cannot be applied to a survey, as a clause; empty where it can."""
         return ""
+
+
+class Inspection(ABC):
+    """Collects values of the first rows of a survey's files, and warns of values that are probably faults."""
+
+    @abstractmethod
+    def add(
+        self,
+        batch: pa.RecordBatch,
+        columns: Mapping[str, Any],
+        faults: Mapping[str, Mapping[str, NDArray[np.bool_]]],
+        good: NDArray[np.bool_],
+    ) -> None:
+        """Add a batch of n rows.
+
+        batch : the survey's columns. columns, faults : as `Converted` has them, of all kinds. good : (n,) rows that are not rejected.
+        """
+
+    @abstractmethod
+    def warnings(self, of: str) -> list[str]:
+        """One sentence per probable fault, with counts and the setting to write. of : `of the first 200 rows`, for the counts."""
 
 
 class Learner(Protocol):

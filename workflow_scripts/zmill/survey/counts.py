@@ -1,4 +1,4 @@
-"""Counts of converted rows: rejected rows by reason, and faults of single bands."""
+"""Counts of converted rows: rejected rows by reason, and faults of parts of rows, such as bands."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Counts:
 
     rows : number of all rows.
     rejected : number of rejected rows, by reason.
-    faults : of the other rows, the number with a fault in a band, by band and fault; `E(B-V)` is an entry like a band.
-    unusable : of the other rows, the number that have no usable band because of such faults.
+    faults : of the other rows, the number with a fault in a part (a band; `E(B-V)`), by part and fault.
+    unusable : of the other rows, the number that have no usable measurement because of such faults.
     """
 
     rows: int = 0
@@ -66,14 +66,15 @@ class Counts:
             return None
         reasons = [f"{reason}: {number}" for reason, number in self.rejected.most_common()]
         if self.unusable:
-            reasons.append(f"no usable band: {self.unusable}, with {'; '.join(self.by_fault())}")
+            reasons.append(f"no usable measurement: {self.unusable}, with {'; '.join(self.by_fault())}")
         return (
             f"{lost} of {self.rows} rows are of no use, more than half ({', '.join(reasons)}): the survey definition does not fit "
-            "the files; check columns, angle_unit, photometry, errors and sentinels (docs/refusals.md)"
+            "the files; check columns, angle_unit and what it states of the measurements (of photometry: photometry, errors and "
+            "sentinels; docs/refusals.md)"
         )
 
     def by_fault(self) -> list[str]:
-        """A line per fault of single bands: rows per band."""
+        """A line per fault: rows per part."""
         names = dict.fromkeys(fault for faults in self.faults.values() for fault in faults)
         return [
             f"{name}: " + ", ".join(f"{faults[name]} in {band}" for band, faults in self.faults.items() if faults[name])

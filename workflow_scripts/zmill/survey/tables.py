@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zmill.catalog.files import atomic_write
+from zmill.catalog.sizes import rows_of
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.readers import ReadError, open_table
@@ -26,7 +27,8 @@ from zmill.survey.rows import (
 from zmill.survey_definition import Survey
 from zmill.workflow.job import log
 
-BATCH_ROWS = 131_072
+BATCH_ROWS, BATCH_BYTES = 131_072, 64 << 20
+"""Most rows that are converted at a time, and their largest size in bytes."""
 
 
 def read_tables(
@@ -65,16 +67,16 @@ def _types(files: Sequence[Path | str], survey: Survey) -> dict[str, list[pa.Dat
 def _read(
     files: Sequence[Path | str], survey: Survey, layout: Layout, rejected: Path | None, total: Counts | None
 ) -> pa.Table:
-    wanted, numeric = list(input_columns(survey)), numeric_columns(survey)
+    wanted, numeric, arrays = list(input_columns(survey)), numeric_columns(survey), array_columns(survey)
+    batch_rows = rows_of(BATCH_BYTES, layout.schema, BATCH_ROWS)
     good: list[pa.RecordBatch] = []
     bad: list[pa.Table] = []
     counts = Counts()
     first_row = 0
     for path in files:
         row = 0
-        for batch in open_table(path, survey.format, survey.group).batches(
-            wanted, BATCH_ROWS, numeric=numeric, arrays=array_columns(survey)
-        ):
+        table = open_table(path, survey.format, survey.group)
+        for batch in table.batches(wanted, batch_rows, numeric=numeric, arrays=arrays):
             converted = convert(batch, layout, first_row + row)
             good.append(arrow(converted.columns, layout.schema, converted.reason == 0))
             bad.append(set_aside(converted.columns, converted.reason, path, row))

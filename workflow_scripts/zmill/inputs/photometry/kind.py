@@ -18,6 +18,7 @@ from zmill.inputs.photometry import flags
 from zmill.inputs.photometry.batch import Photometry, mask_of
 from zmill.inputs.photometry.impute import ColorSums, MeanColors, fill
 from zmill.inputs.photometry.missing_bands import BandRemoval
+from zmill.inputs.photometry.plausible import PhotometryInspection
 from zmill.inputs.photometry.states import FAULTS, BandState, band_state
 from zmill.inputs.photometry.units import wrong_units
 from zmill.survey_definition import Survey
@@ -40,6 +41,7 @@ class PhotometryKind(InputKind):
     name = "photometry"
     flag_bits = flags.BITS
     faults = FAULTS
+    quiet_faults = ("flux_far_below_zero",)
     training_only = ("filters",)
     source = "columns.flux"
 
@@ -105,6 +107,10 @@ class PhotometryKind(InputKind):
             faulty = np.logical_or.reduce([rows for found in faults.values() for rows in found.values()])
             empty = faulty & (columns["unobserved"] == (1 << len(survey.bands)) - 1)
         return Converted(columns, empty, faults)
+
+    @classmethod
+    def inspection(cls, survey: Survey) -> PhotometryInspection:
+        return PhotometryInspection(survey)
 
     @classmethod
     def empty(cls, rows: Rows, survey: Survey) -> NDArray[np.bool_]:
