@@ -10,7 +10,7 @@ rule crossmatch:
         counts=f"{RESULTS}/matches.json",
     params:
         ambiguous=settings.crossmatch.ambiguous,
-        band=survey.reference or None,
+        inputs=INPUTS_OF_SAMPLE,
     log:
         f"{LOGS}/crossmatch.log",
     benchmark:

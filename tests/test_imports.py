@@ -25,9 +25,9 @@ FLOORS = [
         ),
         *("catalog", "workflow", "pdf", "kernels", "networks"),
     },
-    {"inputs", "crossmatch", "simulate", "release"},
-    {"survey", "models", "clean", "report"},
-    {"labels", "training"},
+    {"inputs", "simulate"},
+    {"survey", "models", "clean", "crossmatch", "release"},
+    {"labels", "training", "report"},
     {"sample", "predict", "tune", "mend"},
     {"check"},
 ]

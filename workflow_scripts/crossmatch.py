@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from zmill.crossmatch.catalogs import crossmatch
+from zmill.inputs.registry import from_json
 from zmill.workflow.job import job
 
 with job(snakemake):
@@ -13,5 +14,5 @@ with job(snakemake):
         Path(snakemake.output.counts),
         keep_ambiguous=snakemake.params.ambiguous == "keep",
         threads=snakemake.threads,
-        band=snakemake.params.band,
+        inputs=from_json(snakemake.params.inputs),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from zmill.catalog.files import read_json
 from zmill.crossmatch.catalogs import CrossmatchError, crossmatch
 from zmill.crossmatch.copies import first_copies
 from zmill.crossmatch.offset import measure
+from zmill.inputs.photometry.kind import PhotometryKind
 
 N = 600
 
@@ -48,9 +50,8 @@ def write_specz(folder: Path, *sources: tuple[str, np.ndarray, np.ndarray]) -> N
 
 
 def run(folder: Path) -> dict:
-    return crossmatch(
-        folder / "survey", folder / "specz", folder / "matches.parquet", folder / "matches.json", band="r"
-    )
+    files = folder / "survey", folder / "specz", folder / "matches.parquet", folder / "matches.json"
+    return crossmatch(*files, inputs=[PhotometryKind(("r",), 0)])
 
 
 def test_good_labels_are_not_warned_of(tmp_path: Path) -> None:
@@ -222,7 +223,8 @@ def test_one_row_stands_for_all_copies_whatever_their_order(seed, objects) -> No
     cost = rng.random(len(of))
     order = rng.permutation(len(of))
     place = np.arange(len(of))
-    stays, repeated = first_copies(place[order], ra[order], dec[order], magnitude[order], of[order], cost[order])
+    rows = pa.table({"ra": ra, "dec": dec, "mag_r": magnitude}).take(pa.array(order))
+    stays, repeated = first_copies(place[order], rows, of[order], cost[order], [PhotometryKind(("r",), 0)])
     assert repeated == np.count_nonzero(copies > 1)
     kept = np.sort(place[order][stays])
     best = [place[of == one][np.argmin(cost[of == one])] for one in range(objects)]

@@ -15,8 +15,10 @@ from zmill.catalog.hats import Partition
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order, healpix
 from zmill.crossmatch.catalogs import find
 from zmill.crossmatch.magnitude import FEWEST, LARGEST, costs
+from zmill.inputs.photometry.kind import PhotometryKind
 
 FIELD = 150.0, 2.0
+PHOTOMETRY = [PhotometryKind(("i",), 0)]
 
 
 def write(catalog: Path, order: int, columns: dict) -> None:
@@ -80,7 +82,7 @@ def sky(folder: Path, seed: int, known: str, offset: float = 0.0, order: int = 4
 
 def object_of(folder: Path, band: str | None) -> np.ndarray:
     """The object of each spectrum, in the order of the spectra's names; -1 for none."""
-    table, facts = find(folder / "survey", folder / "specz", band=band)
+    table, facts = find(folder / "survey", folder / "specz", inputs=PHOTOMETRY if band else ())
     number = np.array([int(name[1:]) for name in table["specz_id"].to_pylist()])
     found = np.full(400, -1)
     found[number] = table["object_id"].to_numpy()
@@ -111,8 +113,8 @@ def test_partitions_do_not_change_the_matches_and_ambiguity_is_what_it_was(tmp_p
     one, cut = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("cut")
     sky(one, seed, "all", order=0)
     sky(cut, seed, "all", order=order)
-    whole, _ = find(one / "survey", one / "specz", band="i")
-    parts, _ = find(cut / "survey", cut / "specz", band="i", threads=2)
+    whole, _ = find(one / "survey", one / "specz", inputs=PHOTOMETRY)
+    parts, _ = find(cut / "survey", cut / "specz", inputs=PHOTOMETRY, threads=2)
     for name in ("object_id", "specz_id", "ambiguous", "separation_arcsec"):
         assert whole[name].to_pylist() == parts[name].to_pylist()
     plain, _ = find(one / "survey", one / "specz")

@@ -13,6 +13,7 @@ from small_survey import survey, table, write
 from test_importer import run
 
 from zmill.catalog.sky import healpix
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.survey.copies import copies
 from zmill.workflow.warning import collect
 
@@ -99,7 +100,8 @@ def test_every_row_that_follows_its_copy_is_found_wherever_it_lies(
         }
     )
     order = np.argsort(healpix(*places), kind="stable")
-    found = copies(rows, order)
+    inputs = (PhotometryKind(("r",), 0),)
+    found = copies(rows, inputs, order)
     assert len(found) == objects
     ordered = rows.take(pa.array(order))
-    assert np.array_equal(copies(ordered), found)
+    assert np.array_equal(copies(ordered, inputs), found)

@@ -6,6 +6,7 @@ from math import sqrt
 from typing import Any
 
 from zmill.crossmatch.offset import Offset
+from zmill.inputs.copies import SEPARATION
 from zmill.workflow.warning import Warnings
 
 MOST, NOTABLE = 0.5, 0.05
@@ -69,7 +70,7 @@ def warn(facts: dict[str, Any], offsets: dict[str, Offset], radii: dict[str, flo
     if facts["repeated_objects"]:
         warnings.add(
             f"{facts['repeated_objects']:,} objects near the {facts['spectra']:,} spectra are in the survey more than once (rows "
-            'within 0.5" of each other with the same magnitude), as in the overlap of two tiles: each label goes to the nearest '
+            f'within {SEPARATION:g}" of each other whose measurements agree), as in the overlap of two tiles: each label goes to the nearest '
             "of these rows, and the others have none. All of the rows are in the output: leave the overlap out of one of "
             "the files if every object should be there once"
         )

@@ -6,7 +6,7 @@ Candidates of all partitions are resolved together, so that partition edges have
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from zmill.crossmatch.copies import first_copies
 from zmill.crossmatch.magnitude import costs
 from zmill.crossmatch.match import Cells, Discs, Floats, Ints, candidates, cell_order, cells_of, nearest
 from zmill.crossmatch.offset import Offset
+from zmill.inputs.base import InputKind
 from zmill.workflow.job import log
 from zmill.workflow.warning import Warnings
 
@@ -50,13 +51,13 @@ def crossmatch(
     counts: Path,
     keep_ambiguous: bool = False,
     threads: int = 1,
-    band: str | None = None,
+    inputs: Sequence[InputKind] = (),
 ) -> dict[str, Any]:
     """Match two HATS catalogues; write the matches as Parquet and their counts as JSON.
 
     Parameters
     ----------
-    survey, specz, band : see `find`.
+    survey, specz, inputs : see `find`.
     keep_ambiguous : whether ambiguous matches count as usable.
 
     Raises
@@ -64,7 +65,7 @@ def crossmatch(
     CrossmatchError
         Where too few spectra find an object, or most find an unrelated one.
     """
-    table, facts = find(survey, specz, threads, band)
+    table, facts = find(survey, specz, threads, inputs)
     offsets = {name: Offset(**found) for name, found in facts["offsets"].items()}
     if fault := alarms.wrong(facts, offsets, facts["radius_arcsec"]):
         raise CrossmatchError(fault)
@@ -77,20 +78,23 @@ def crossmatch(
     return facts
 
 
-def find(survey: Path, specz: Path, threads: int = 1, band: str | None = None) -> tuple[pa.Table, dict[str, Any]]:
+def find(
+    survey: Path, specz: Path, threads: int = 1, inputs: Sequence[InputKind] = ()
+) -> tuple[pa.Table, dict[str, Any]]:
     """The matches of two HATS catalogues in the order of the survey, and their counts.
 
     Parameters
     ----------
     survey : HATS with `object_id`, `ra`, `dec`, sorted by `_healpix_29`.
     specz : HATS as `zmill.labels.build` writes it.
-    band : band of the survey whose magnitudes choose among several candidates, for spectra that have a magnitude.
+    inputs : input kinds of the survey. The magnitudes of one that has them choose among several candidates, for spectra that have a
+        magnitude. Copies of objects are only found with input kinds.
     """
     partitions = hats.partitions(survey)
     rows = sum(hats.sidecar(survey, partition)["rows"] for partition in partitions)
     spectra, discs = read_spectra(specz)
-    magnitude = read_magnitudes(specz) if band is not None else np.empty(0, np.float32)
-    column = f"mag_{band}" if band is not None else None
+    column = next((name for kind in inputs if (name := kind.magnitude_column()) is not None), None)
+    magnitude = read_magnitudes(specz) if column is not None else np.empty(0, np.float32)
     names, source = np.unique(spectra["label_source"].to_numpy().astype(np.str_), return_inverse=True)
     shift = shifted(discs)
     wide, wide_source = offset.around(discs, source)
@@ -112,9 +116,9 @@ def find(survey: Path, specz: Path, threads: int = 1, band: str | None = None) -
         parts = list(pool.map(search, range(len(partitions)), partitions))
     found = pa.concat_tables([part.candidates for part in parts])
     chance_matches = np.unique(np.concatenate([part.chance_matches for part in parts]))
-    if np.isfinite(magnitude).any() and len(found):
-        found = _weigh(found, spectra["label_source"], magnitude)
-    table, facts = _resolve(found, spectra, discs, partitions)
+    if column is not None and np.isfinite(magnitude).any() and len(found):
+        found = _weigh(found, column, spectra["label_source"], magnitude)
+    table, facts = _resolve(found, spectra, discs, partitions, inputs)
     chance = len(chance_matches) / max(len(shift), 1)
     matched = table["disc"].to_numpy()
     separation, radius = table["separation_arcsec"].to_numpy().astype(np.float64), discs.radius[matched]
@@ -233,7 +237,7 @@ def _search(
             carried = ["object_id", *([magnitude] if magnitude else [])]
             rows = file.read_row_group(group, columns=carried, use_threads=False)
             ids = rows["object_id"]
-            extra = {"magnitude": rows[magnitude].to_numpy()[pairs.row]} if magnitude else {}
+            extra = {magnitude: rows[magnitude].to_numpy()[pairs.row]} if magnitude else {}
             tables.append(
                 pa.table(
                     {
@@ -253,17 +257,20 @@ def _search(
             )
         empty = file.schema_arrow.field("object_id").type
     return Searched(
-        pa.concat_tables(tables) if tables else _no_candidates(empty, magnitude is not None),
+        pa.concat_tables(tables) if tables else _no_candidates(empty, magnitude),
         np.concatenate(chance_matches),
         np.concatenate(around, axis=1),
         read,
     )
 
 
-def _weigh(found: pa.Table, label_source: pa.ChunkedArray, magnitude: NDArray[np.float32]) -> pa.Table:
-    """Candidates with their `cost` by separation and magnitude, and `best` of each row by that cost."""
+def _weigh(found: pa.Table, column: str, label_source: pa.ChunkedArray, magnitude: NDArray[np.float32]) -> pa.Table:
+    """Candidates with their `cost` by separation and magnitude, and `best` of each row by that cost.
+
+    column : of the candidates' magnitudes. magnitude : of all spectra.
+    """
     disc, part, row, shared = (found[name].to_numpy() for name in ("disc", "part", "row", "shared"))
-    difference = found["magnitude"].to_numpy().astype(np.float64) - magnitude[disc]
+    difference = found[column].to_numpy().astype(np.float64) - magnitude[disc]
     source = label_source.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)[disc]
     alone = ~shared & (np.bincount(disc)[disc] == 1)
     cost = costs(found["separation"].to_numpy(), difference, source, alone)
@@ -274,11 +281,11 @@ def _weigh(found: pa.Table, label_source: pa.ChunkedArray, magnitude: NDArray[np
 
 
 def _resolve(
-    found: pa.Table, spectra: pa.Table, discs: Discs, partitions: list[Partition]
+    found: pa.Table, spectra: pa.Table, discs: Discs, partitions: list[Partition], inputs: Sequence[InputKind]
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Mutual nearest among the candidates of all partitions, and their counts."""
     with_candidate = len(pc.unique(found["disc"]))
-    found, repeated = _without_copies(found)
+    found, repeated = _without_copies(found, inputs)
     disc, separation, part, row, of_row, row_shared = (
         found[name].to_numpy() for name in ("disc", "separation", "part", "row", "best", "shared")
     )
@@ -316,15 +323,13 @@ def _resolve(
     }
 
 
-def _without_copies(found: pa.Table) -> tuple[pa.Table, int]:
-    """Candidates after removal of the copies of objects, where magnitudes are known, and the number of objects with
-    copies."""
-    if "magnitude" not in found.column_names:
+def _without_copies(found: pa.Table, inputs: Sequence[InputKind]) -> tuple[pa.Table, int]:
+    """Candidates after removal of the copies of objects, where the survey has input kinds, and the number of objects with copies."""
+    if not inputs:
         return found, 0
     row_id = (found["part"].to_numpy() << 40) + found["row"].to_numpy()
     cost = found["cost" if "cost" in found.column_names else "separation"].to_numpy()
-    ra, dec, magnitude, disc = (found[name].to_numpy() for name in ("ra", "dec", "magnitude", "disc"))
-    stays, repeated = first_copies(row_id, ra, dec, magnitude, disc, cost)
+    stays, repeated = first_copies(row_id, found, found["disc"].to_numpy(), cost, inputs)
     return found.filter(pa.array(stays)), repeated
 
 
@@ -354,8 +359,8 @@ def _groups(file: pq.ParquetFile, column: int, cells: Cells) -> Iterator[tuple[i
         first_row += facts.num_rows
 
 
-def _no_candidates(object_id: pa.DataType, magnitude: bool) -> pa.Table:
+def _no_candidates(object_id: pa.DataType, magnitude: str | None) -> pa.Table:
     types = [object_id, pa.int64(), pa.int64(), pa.int64(), pa.float64(), pa.float64(), pa.int64(), pa.float64()]
     names = ["object_id", HEALPIX_COLUMN, "part", "row", "ra", "dec", "disc", "separation", "best", "shared"]
     fields = list(zip(names, [*types, pa.bool_(), pa.bool_()], strict=True))
-    return pa.schema([*fields, *([("magnitude", pa.float32())] if magnitude else [])]).empty_table()
+    return pa.schema([*fields, *([(magnitude, pa.float32())] if magnitude else [])]).empty_table()

@@ -80,6 +80,8 @@ class InputKind(ABC):
     """Keys of `to_json` that matter to training alone, and not to what a model predicts."""
     source: ClassVar[str] = ""
     """The setting that names the columns that are measured, for messages."""
+    measured: ClassVar[str] = "measurements"
+    """What a row of the kind holds, in the plural, for messages: `magnitudes`."""
     reasons: ClassVar[tuple[str, ...]] = ()
     """Reasons for which `convert` rejects rows."""
 
@@ -158,6 +160,17 @@ class InputKind(ABC):
     def cut_columns(cls, survey: Survey) -> list[str]:
         """Columns of `schema` that a cut may name."""
         return []
+
+    def agree(self, one: Rows, other: Rows) -> NDArray[np.bool_]:
+        """(n,) whether pairs of rows of `survey/` at the same position may be measurements of one object.
+
+        one, other : n rows each, with all columns of the kind or some of them.
+        """
+        return np.ones(one.num_rows, np.bool_)
+
+    def magnitude_column(self) -> str | None:
+        """Column of `survey/` that is compared with the magnitudes of spectra, where a spectrum has several candidates."""
+        return None
 
     def learner(self) -> Learner | None:
         """What computes, from training rows, the facts that `clean` needs; None where it needs none."""

@@ -31,6 +31,7 @@ from zmill.catalog.files import Damaged, atomic_write, read_json, write_json
 from zmill.catalog.hats import Partition
 from zmill.catalog.sizes import rows_of
 from zmill.config import Partitions
+from zmill.inputs.registry import of_survey
 from zmill.survey import duplicates, night, pieces
 from zmill.survey.check import Header, read_headers, types_over
 from zmill.survey.copies import warn_of_copies
@@ -163,7 +164,7 @@ def _import(
         log.warning("%s: %d rows set aside in %s", reason, number, rejected)
     for line in counts.lines():
         log.warning("%s", line)
-    warn_of_copies(catalog, chosen, warnings)
+    warn_of_copies(catalog, chosen, of_survey(survey), warnings)
     write_json(catalog.with_name("import.json"), {**counts.json(), "warnings": warnings})
     log.info("%d rows of %d are in %d partitions", counts.kept, total, len(chosen))
     return counts
@@ -353,7 +354,7 @@ def _write(
     markers = {p: work.scratch / f"{plan}.{p.order}.{p.pixel}.written.json" for p in todo.partitions}
     left = [(p, source) for p, source in filled if not _is_written(catalog, p, markers[p])]
     progress = Progress("partitions written")
-    for index, rows in run([(pieces.write, catalog, p, source, work.layout.schema) for p, source in left]):
+    for index, rows in run([(pieces.write, catalog, p, source, work.layout) for p, source in left]):
         partition = left[index][0]
         write_json(markers[partition], hats.sidecar(catalog, partition), durable=False)
         progress.add(rows)

@@ -22,6 +22,7 @@ from zmill.catalog.files import atomic_write, read_json, write_json
 from zmill.catalog.hats import Partition, write_partition
 from zmill.catalog.sizes import row_bytes, rows_of
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
+from zmill.inputs.registry import of_survey
 from zmill.survey import duplicates
 from zmill.survey.copies import COPIES, copies
 from zmill.survey.counts import Counts
@@ -279,7 +280,7 @@ def _by_partition(block: list[pa.RecordBatch], starts: np.ndarray) -> Iterator[t
 # ------------------------------------------------------------------------------- third pass: the partitions
 
 
-def write(catalog: Path, partition: Partition, sources: Sequence[tuple[Path, list[int]]], schema: pa.Schema) -> int:
+def write(catalog: Path, partition: Partition, sources: Sequence[tuple[Path, list[int]]], layout: Layout) -> int:
     """Collect a partition's rows, sort them by `_healpix_29` and then `object_id`, and write the partition.
 
     Parameters
@@ -290,6 +291,7 @@ def write(catalog: Path, partition: Partition, sources: Sequence[tuple[Path, lis
     -------
     The number of rows.
     """
+    schema = layout.schema
     batches = []
     for path, numbers in sources:
         with pa.OSFile(str(path), "rb") as source, pa.ipc.open_file(source) as reader:
@@ -297,7 +299,8 @@ def write(catalog: Path, partition: Partition, sources: Sequence[tuple[Path, lis
     table = pa.Table.from_batches(batches, schema=schema).combine_chunks()
     del batches
     order = sorted_order(table)
-    with write_partition(catalog, partition, schema, {COPIES: len(copies(table, order))}) as writer:
+    found = len(copies(table, of_survey(layout.survey), order))
+    with write_partition(catalog, partition, schema, {COPIES: found}) as writer:
         for first in range(0, table.num_rows, writer.group_rows):
             writer.write(table.take(pa.array(order[first : first + writer.group_rows])))
     return table.num_rows

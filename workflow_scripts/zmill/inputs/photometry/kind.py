@@ -26,6 +26,8 @@ from zmill.workflow.job import log
 
 PER_BAND = ("mag", "magerr", "maglim")
 """Columns of each band in `survey/`: magnitude, error, limit."""
+SAME = 0.5
+"""Largest median difference in magnitude of two rows of one object."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class PhotometryKind(InputKind):
     quiet_faults = ("flux_far_below_zero",)
     training_only = ("filters",)
     source = "columns.flux"
+    measured = "magnitudes"
 
     bands: tuple[str, ...]
     reference: int
@@ -119,6 +122,24 @@ class PhotometryKind(InputKind):
     @classmethod
     def empty_columns(cls, survey: Survey) -> list[str]:
         return [f"mag_{band}" for band in survey.bands]
+
+    def agree(self, one: Rows, other: Rows) -> NDArray[np.bool_]:
+        """(n,) whether the median difference of the magnitudes, over the bands that both rows have, is at most `SAME`.
+
+        Rows without a band in common agree where neither has any magnitude.
+        """
+        names = [f"mag_{band}" for band in self.bands if f"mag_{band}" in one.schema.names]
+        if not names or not one.num_rows:
+            return np.ones(one.num_rows, np.bool_)
+        mag, others = (np.stack([numpy_column(rows.column(name)) for name in names], axis=1) for rows in (one, other))
+        difference = np.abs(mag - others)
+        common = np.isfinite(difference).any(axis=1)
+        median = np.nanmedian(np.where(common[:, None], difference, 0), axis=1)
+        neither = ~(np.isfinite(mag) | np.isfinite(others)).any(axis=1)
+        return np.where(common, median <= SAME, neither)
+
+    def magnitude_column(self) -> str:
+        return f"mag_{self.bands[self.reference]}"
 
     def learner(self) -> Colors:
         return Colors(self.bands)
