@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from zmill.check import check_filters
-from zmill.config import ConfigError, load_survey
+from zmill.config import ConfigError, ModelSettings, load_survey
+from zmill.inputs.registry import of_survey
+from zmill.models.registry import check_models, check_suitable
 from zmill.survey_definition import Survey
 
 SURVEYS = Path(__file__).resolve().parents[1] / "surveys"
@@ -33,3 +35,12 @@ def test_a_path_is_no_name_and_no_filters_at_all_are_fine(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="there is no filter curve"):
         check_filters(demo({"g": str(own)}), "demo")
     check_filters(demo({}), "demo")
+
+
+def test_a_template_fit_without_filters_is_refused_before_any_job() -> None:
+    models = check_models({"bpz": ModelSettings.model_validate({"type": "template"})})
+    kinds = {kind.name: kind for kind in of_survey(demo({"u": "lsst2023-u"}))}
+    with pytest.raises(
+        ConfigError, match=r"models\.bpz: the template fit needs the filter curve of every band; g, r, i, z, y has none"
+    ):
+        check_suitable(models, kinds)

@@ -216,7 +216,7 @@ def test_rows_with_missing_bands(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_band_without_a_filter_is_named() -> None:
-    with pytest.raises(ConfigError, match="needs the filter of every band; g, r, i has none"):
+    with pytest.raises(ConfigError, match="needs the filter curve of every band; g, r, i has none"):
         contract.fitted("template", {}, galaxies(60, 1), galaxies(60, 2))
 
 

@@ -12,11 +12,11 @@ from zmill.catalog.sky import healpix
 from zmill.clean.cuts import check_cuts
 from zmill.config import Config, ConfigError, nearest
 from zmill.inputs.photometry.extra import check_extra
-from zmill.inputs.registry import check_inputs
+from zmill.inputs.registry import check_inputs, of_survey
 from zmill.labels import base as labels
 from zmill.labels.base import LabelsError
 from zmill.metrics import SELECTABLE, check_metric
-from zmill.models.registry import check_models
+from zmill.models.registry import check_models, check_suitable
 from zmill.sections import shown
 from zmill.sed import known_filters
 from zmill.survey.check import check_columns
@@ -55,12 +55,14 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
     where = f"surveys/{settings.survey}.yaml"
     check_inputs(survey, {name: cls.inputs for name, (cls, _) in models.items()}, where)
     check_filters(survey, settings.survey)
+    kinds = {kind.name: kind for kind in of_survey(survey)}
+    check_suitable(models, kinds)
     files = [Path(file) for file in (*inputs.survey, *inputs.train, *inputs.test)]
     types = check_columns(files, survey)
     texts = {name for name, kind in types.items() if pa.types.is_string(kind)}
     for name, (_, own) in models.items():
         check_extra(own, survey.columns.extra, name, texts)
-    check_searches(settings, survey.columns.extra, texts)
+    check_searches(settings, survey.columns.extra, texts, kinds)
     check_cuts(survey, settings.survey, types)
     _look_at_values(settings.survey, survey, files)
     if survey.tables:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from zmill.inputs.base import LabelledBatch, ModelContext
+from zmill.inputs.base import InputKind, LabelledBatch, ModelContext
 from zmill.networks.callbacks import Callback
 from zmill.sections import Section
 
@@ -39,6 +39,14 @@ class Model(ABC):
         self.device = torch.device("cpu")
         self.callback = Callback()
         """Callback of the training of networks."""
+
+    @classmethod
+    def unsuitable(cls, settings: Any, inputs: Mapping[str, InputKind]) -> str:
+        """Why a model of these settings cannot be trained on a survey, as a clause with the remedy; empty where it can.
+
+        Asked before any job. inputs : name -> input kind of the survey, with all of `cls.inputs`.
+        """
+        return ""
 
     @abstractmethod
     def fit(

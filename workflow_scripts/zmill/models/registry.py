@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from zmill.config import ConfigError, ModelSettings, nearest, parse
 
 if TYPE_CHECKING:
+    from zmill.inputs.base import InputKind
     from zmill.models.base import Model, Settings
 
 
@@ -55,3 +56,18 @@ def check_models(models: Mapping[str, ModelSettings]) -> dict[str, tuple[type[Mo
             raise ConfigError(f"{where}: {error}") from None
         checked[name] = (cls, parse(cls.Settings, entry.model_extra or {}, where))
     return checked
+
+
+def check_suitable(models: Mapping[str, tuple[type[Model], Settings]], inputs: Mapping[str, InputKind]) -> None:
+    """Refuse models that cannot be trained on a survey.
+
+    models : result of `check_models`. inputs : name -> input kind of the survey.
+
+    Raises
+    ------
+    ConfigError
+        With the name of the entry, the cause and the remedy.
+    """
+    for name, (cls, settings) in models.items():
+        if reason := cls.unsuitable(settings, inputs):
+            raise ConfigError(f"config.yaml: models.{name}: {reason}")

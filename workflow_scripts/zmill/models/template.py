@@ -6,7 +6,7 @@ than the exponential of its result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zmill import sed
 from zmill.config import ConfigError
-from zmill.inputs.base import LabelledBatch, ModelContext, evenly
+from zmill.inputs.base import InputKind, LabelledBatch, ModelContext, evenly
 from zmill.inputs.photometry.batch import MAGNITUDES, Photometry
 from zmill.inputs.photometry.features import Columns, Fluxes
 from zmill.inputs.photometry.kind import PhotometryKind
@@ -184,17 +184,25 @@ class TemplateFit(Model):
         super().__init__(settings, context)
         self._log_prior = torch.from_numpy(log_prior(settings.prior, context.grid.z, settings.per_gap))
 
+    @classmethod
+    def unsuitable(cls, settings: TemplateSettings, inputs: Mapping[str, InputKind]) -> str:
+        kind = inputs["photometry"]
+        assert isinstance(kind, PhotometryKind)
+        absent = [band for band in kind.bands if band not in kind.filters]
+        if not absent:
+            return ""
+        return (
+            f"the template fit needs the filter curve of every band; {', '.join(absent)} has none: name it under `filters:` of the survey "
+            "definition, as speclite does (sdss2010-r, decam2014-g, lsst2023-i, …), or leave the model out"
+        )
+
     def fit(
         self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
     ) -> dict[str, Any]:
         s, context = self.settings, self.context
         names = context.of(PhotometryKind).filters
-        absent = [band for band in context.of(PhotometryKind).bands if band not in names]
-        if absent:
-            raise ConfigError(
-                f"the template fit needs the filter of every band; {', '.join(absent)} has none: name it under "
-                "`filters:` of the survey definition, as speclite does (sdss2010-r, decam2014-g, lsst2023-i…)"
-            )
+        if reason := self.unsuitable(s, {kind.name: kind for kind in context.inputs}):
+            raise ConfigError(reason)
         try:
             filters = sed.load_filters([names[band] for band in context.of(PhotometryKind).bands])
         except ValueError as error:

@@ -344,6 +344,8 @@ def train(
                     weight = 1 - min(decay, (1 + training.step) / (10 + training.step))
                     with torch.no_grad():
                         torch._foreach_lerp_(list(training.average.parameters()), list(network.parameters()), weight)
+                        for kept, buffer in zip(training.average.buffers(), network.buffers(), strict=True):
+                            kept.copy_(buffer)
             mean_loss = float(running) / steps / members
             if not math.isfinite(mean_loss):
                 raise TrainingError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from zmill.config import Config, ConfigError, Dimension, nearest, parse
+from zmill.inputs.base import InputKind
 from zmill.inputs.photometry.extra import check_extra
 from zmill.metrics import check_metric
 from zmill.models.base import Settings
@@ -20,12 +21,15 @@ GRID_SEARCH = 64
 """Largest number of combinations that are all tried (grid search) instead of proposed by the sampler."""
 
 
-def check_searches(settings: Config, extra: Sequence[str], texts: Collection[str] = ()) -> None:
+def check_searches(
+    settings: Config, extra: Sequence[str], texts: Collection[str] = (), inputs: Mapping[str, InputKind] | None = None
+) -> None:
     """Refuse a search of an unknown model or setting, or with a value that the model refuses.
 
     Parameters
     ----------
     extra : the survey's `columns.extra`; `texts` : those of them that hold text in the files.
+    inputs : name -> input kind of the survey; None: not compared with the settings.
 
     Raises
     ------
@@ -42,11 +46,14 @@ def check_searches(settings: Config, extra: Sequence[str], texts: Collection[str
             )
         if search.metric is not None:
             check_metric(search.metric, f"{where}.metric")
-        own = model_class(entry.type or name).Settings
+        cls = model_class(entry.type or name)
+        own = cls.Settings
         for setting, dimension in search.space.items():
             for value in _extremes(own, setting, dimension, f"{where}.space"):
                 checked = parse(own, changed(entry.model_extra or {}, {setting: value}), f"{where}.space")
                 check_extra(checked, extra, name, texts)
+                if inputs is not None and (reason := cls.unsuitable(checked, inputs)):
+                    raise ConfigError(f"{where}.space.{setting}: {reason}")
             inside = [other for other in search.space if other.startswith(f"{setting}.")]
             if inside:
                 raise ConfigError(
