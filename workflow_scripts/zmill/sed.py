@@ -99,15 +99,19 @@ def load_filters(names: Sequence[str]) -> tuple[Filter, ...]:
     return tuple(loaded)
 
 
-def load_templates(names: Sequence[str] = BPZ_TEMPLATES) -> Spectra:
-    """Spectra that come with BPZ (package desc-bpz), on the union of their wavelengths from 500 to 25,600 Angstrom."""
+TEMPLATES_END = 25_600.0
+"""Angstrom at which six of BPZ's spectra end."""
+
+
+def load_templates(names: Sequence[str] = BPZ_TEMPLATES, longest: float = TEMPLATES_END) -> Spectra:
+    """Spectra that come with BPZ (package desc-bpz), on the union of their wavelengths from 500 to `longest` Angstrom."""
     package = importlib.util.find_spec("desc_bpz")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("the spectra of BPZ come with the package desc-bpz, which is not installed")
     folder = Path(package.origin).parent / "data_files" / "SED"
     tables = [np.loadtxt(folder / f"{name}.sed") for name in names]
     wavelength = np.unique(np.concatenate([table[:, 0] for table in tables]))
-    wavelength = wavelength[(wavelength >= 500) & (wavelength <= 25_600)]
+    wavelength = wavelength[(wavelength >= 500) & (wavelength <= longest)]
     f_lambda = np.stack([np.interp(wavelength, table[:, 0], table[:, 1]) for table in tables])
     return Spectra(tuple(names), wavelength, f_lambda)
 
