@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 from zmill.catalog.sizes import rows_of
 from zmill.inputs.registry import of_survey
 from zmill.survey.counts import Counts
-from zmill.survey.readers import open_table
-from zmill.survey.rows import array_columns, convert, input_columns, layout_of, positions
+from zmill.survey.readers import ReadError, open_table
+from zmill.survey.rows import (
+    Converted,
+    Layout,
+    array_columns,
+    convert,
+    input_columns,
+    layout_of,
+    numeric_columns,
+    positions,
+)
 from zmill.survey_definition import Extinction, Survey
 
 LOOK_FILES, LOOK_ROWS, LOOK_BYTES = 20, 200_000, 256 << 20
@@ -73,7 +82,7 @@ def look(files: Sequence[Path], survey: Survey) -> Look:
                 break
             batch = batch.slice(0, most)
             most -= batch.num_rows
-            converted = convert(batch, layout, 0)
+            converted = _converted(batch, layout, path)
             if has_positions:
                 ra, dec, astray = positions(batch, survey)
                 np.copyto(converted.reason, astray, where=astray > 0)
@@ -93,9 +102,17 @@ def look(files: Sequence[Path], survey: Survey) -> Look:
 def _batches(path: Path, survey: Survey, rows: int) -> Iterator[pa.RecordBatch]:
     columns = list(input_columns(survey))
     table = open_table(path, survey.format, survey.group)
-    arrays = array_columns(survey)
-    numeric = [name for name in columns if name not in arrays]
-    yield from table.batches(columns, min(rows, BATCH_ROWS), numeric=numeric, arrays=arrays)
+    yield from table.batches(
+        columns, min(rows, BATCH_ROWS), numeric=numeric_columns(survey), arrays=array_columns(survey)
+    )
+
+
+def _converted(batch: pa.RecordBatch, layout: Layout, path: Path) -> Converted:
+    """`convert`, with the file in its errors."""
+    try:
+        return convert(batch, layout, 0)
+    except ReadError as error:
+        raise ReadError(f"{path}: {error}") from None
 
 
 class _Extent:
