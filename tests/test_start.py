@@ -52,3 +52,9 @@ def test_the_main_process_imports_what_checks_the_models_of_the_configuration(
     prepare(tmp_path, **({"models": models} if models else {}))
     # The default configuration has nearest neighbors, which scipy finds.
     assert imported(tmp_path) & HEAVY == ({"torch"} if models else {"torch", "scipy"})
+
+
+def test_jobs_that_predict_import_no_packages_of_the_training() -> None:
+    code = "import sys, zmill.predict.shard, zmill.predict.finish; print(*{name.partition('.')[0] for name in sys.modules})"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"sklearn", "scipy", "lightgbm", "optuna", "matplotlib"} & set(answer.stdout.split())

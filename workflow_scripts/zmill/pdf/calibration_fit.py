@@ -9,6 +9,7 @@ contain outliers, and the CRPS limits their cost. A candidate that significantly
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,8 +18,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import comb
 from torch import Tensor
 
 from zmill.pdf.calibration import Calibration, Local, features
@@ -204,6 +203,8 @@ def _likeliest_remap(pit: FloatArray, weight: FloatArray, start: FloatArray, sym
 
 def _fit_local(data: _Rows, mine: Mask, power: float, remap: FloatArray) -> Local:
     """Slopes of the logarithms of the weights along the features, by penalized maximum likelihood."""
+    from scipy.optimize import minimize  # only here: jobs that predict do without
+
     x, weight = data.x[mine], data.weight[mine]
     center = np.average(x, 0, weight)
     spread = np.sqrt(np.average((x - center) ** 2, 0, weight))
@@ -273,7 +274,8 @@ def _rounded(values: FloatArray) -> tuple[float, ...]:
 def _bernstein(u: FloatArray) -> FloatArray:
     """(n, degree + 1) Bernstein polynomials, each scaled to integrate to 1 over [0, 1]."""
     k = np.arange(DEGREE + 1)
-    return np.asarray((DEGREE + 1) * comb(DEGREE, k) * u[:, None] ** k * (1 - u[:, None]) ** (DEGREE - k))
+    binomial = np.array([math.comb(DEGREE, number) for number in range(DEGREE + 1)])
+    return np.asarray((DEGREE + 1) * binomial * u[:, None] ** k * (1 - u[:, None]) ** (DEGREE - k))
 
 
 @lru_cache(maxsize=1)

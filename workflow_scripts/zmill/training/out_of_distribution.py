@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -69,6 +68,10 @@ class Detector:
 
 def fit(train: Batch, seed: int) -> Detector:
     """Fit the detector on training rows; one fifth of them is held out from the centers and sets the threshold."""
+    from sklearn.cluster import (
+        KMeans,
+    )  # only here: it takes as long to import as torch, and jobs that predict do without
+
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(train))[:MAX_ROWS]
     features = _features(train[order]).astype(np.float64)
