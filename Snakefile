@@ -13,7 +13,8 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from zmill.config import ConfigError, check_files, dump, load
-from zmill.workflow.input_files import find
+from zmill.simulate import INSTRUMENTS
+from zmill.workflow.input_files import find, resolve
 from zmill.workflow.job import failed
 from zmill.workflow.patches import (
     allow_outputs_older_than_inputs,
@@ -79,13 +80,15 @@ localrules:
 
 
 include: "rules/demo_data.smk"
+include: "rules/demo_spectra.smk"
 
 
-MADE = set(rules.demo_data.output)
+MADE = [Path(file) for file in [*rules.demo_data.output, *expand(rules.demo_spectra.output, instrument=INSTRUMENTS)]]
 
 
 try:
-    SOURCES = find(survey, DATA, made_by_workflow=[Path(file) for file in rules.demo_data.output])
+    SEDS = resolve(settings.demo.seds, Path(DATA), "config.yaml: demo.seds")
+    SOURCES = find(survey, DATA, made_by_workflow=MADE)
     # A job on a cluster starts Snakemake in its own process, which need not repeat these checks.
     if workflow.is_main_process:
         from zmill.check import check  # imports the models and torch, which is most of the time of a start

@@ -165,3 +165,6 @@ def test_outputs_elsewhere_have_their_record_in_the_same_folder(tmp_path: Path) 
         home = Home.of(given, outputs)
         assert home == Home(tmp_path / "data" / "demo" / ".demo_data.json", None, "demo_data")
         assert records.inputs(home, outputs) == {}
+    log = str(tmp_path / "logs" / "results" / "demo_gaia" / "logs" / "demo_spectra" / "gaia.log")
+    home = Home.of(log, [str(tmp_path / "data" / "demo_gaia" / f"{name}.parquet") for name in ("clean", "noisy")])
+    assert home == Home(tmp_path / "data" / "demo_gaia" / ".demo_spectra.json", None, "demo_spectra")

@@ -38,10 +38,15 @@ __all__ = ["Config", "ConfigError", "Name", "Radius", "Section", "load", "load_s
 
 
 class Demo(Section):
-    """The demo sky."""
+    """The simulated surveys: the demo sky, and the spectra of `demo_gaia`, `demo_euclid` and `demo_spherex`."""
 
     area: Annotated[float, Field(gt=0, le=100)] = 3.6
-    """Square degrees to simulate; 3.6 hold 300,000 objects."""
+    """Square degrees of the demo sky; 3.6 hold 300,000 objects."""
+    spectra: Annotated[int, Field(ge=100, le=10**8)] = 10_000
+    """Number of spectra of each simulated survey of spectra."""
+    seds: list[PathText] = []
+    """Parquet files of rest-frame SEDs (`name`, `wave`, `flux`) that spectra are simulated from, below `data_dir` unless absolute; empty:
+    mixtures of the templates of BPZ."""
 
 
 class Partitions(Section):

@@ -28,8 +28,6 @@ from zmill.workflow.job import Progress, log
 
 Array = NDArray[np.float64]
 
-INSTRUMENTS = ("gaia", "euclid", "spherex")
-"""Files of this folder that have a function `instrument`."""
 BLOCK_ORDER, INNER_ORDER = 8, 9
 """HEALPix order of the pixel that a group of SEDs has for itself, and of the part of it that holds the positions."""
 FIRST_BLOCK = 300_000
@@ -87,7 +85,7 @@ class Objects:
 
 
 def instrument(name: str) -> Instrument:
-    """The instrument of a name in `INSTRUMENTS`."""
+    """The instrument of a name in `zmill.simulate.INSTRUMENTS`."""
     found: Instrument = importlib.import_module(f"zmill.simulate.{name}").instrument()
     return found
 
@@ -280,7 +278,7 @@ def simulate(
 
     Parameters
     ----------
-    name : one of `INSTRUMENTS`.
+    name : one of `zmill.simulate.INSTRUMENTS`.
     files : of SEDs (`read_seds`); empty for mixtures of BPZ's templates.
     clean, noisy : files of the spectra.
     redshifts : Parquet file with `object_id`, `ra`, `dec`, `redshift` and `sed`.

@@ -37,7 +37,7 @@ class Home:
     Attributes
     ----------
     record : path of the record.
-    results : folder of the survey's results; None for a job with outputs elsewhere (the demo sky), whose inputs are all
+    results : folder of the survey's results; None for a job with outputs elsewhere (simulated surveys), whose inputs are all
         parameters.
     rule : name of the rule, which is also the name of its script and log.
     """
@@ -55,7 +55,8 @@ class Home:
         if within.parts[0] == "logs" and script_of(Path(within.parts[1]).stem).is_file():
             named = Path(*within.parts[1:]).with_suffix(".json")
             return cls(Path(shared, "progress", "records", named), shared, Path(within.parts[1]).stem)
-        rule = Path(log).stem
+        names = (Path(log).stem, Path(log).parent.name)
+        rule = next((name for name in names if script_of(name).is_file()), names[0])
         return cls(Path(os.path.commonpath(folders[1:]), f".{rule}.json"), None, rule)
 
     def relative(self, value: Any) -> Any:
