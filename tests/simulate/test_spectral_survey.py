@@ -6,16 +6,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy import units as u
 from pyarrow import csv
 
 from simulate.seds import file, shaped
+from zmill import config
 from zmill.catalog.files import file_hash
 from zmill.catalog.sky import at_order, healpix
 from zmill.config import Split
+from zmill.inputs.registry import of_survey
 from zmill.sample.sample import SPLITS, assign
 from zmill.sed import LIGHT_SPEED
-from zmill.simulate import spectral_survey
-from zmill.simulate.seds import SedError
+from zmill.simulate import INSTRUMENTS, spectral_survey
+from zmill.simulate.seds import SedError, read_seds
 
 NAMES = ("clean", "noisy", "redshifts", "seds")
 
@@ -129,6 +132,36 @@ def test_too_few_seds_and_too_many_spectra_are_refused(tmp_path):
         simulated(tmp_path / "short", files=[short])
     with pytest.raises(SedError, match=r"found 65,537 spectra of an SED, expected at most 65,536.*demo.spectra"):
         spectral_survey.positions(np.zeros(65_537, np.int64))
+
+
+@pytest.mark.parametrize("name", INSTRUMENTS)
+def test_survey_definitions_have_the_wavelengths_and_columns_of_the_files(root, survey, name):
+    definition = config.load_survey(f"demo_{name}", root / "surveys")
+    (kind,) = of_survey(definition)
+    made = spectral_survey.instrument(name)
+    np.testing.assert_allclose(kind.grid.wavelength, made.spectrograph.wavelength, atol=0.006)
+    assert definition.redshift_grid.min <= made.z[0] and definition.redshift_grid.max > made.z[1]
+    schema = pq.read_schema(survey["noisy"])
+    columns = definition.columns
+    assert {columns.object_id, columns.ra, columns.dec, *columns.extra, *kind.source_columns(definition)} <= set(
+        schema.names
+    )
+    units = {name: schema.field(name).metadata[b"unit"].decode() for name in ("flux", "ivar")}
+    assert type(kind).wrong_units(units, definition) == {}
+    assert u.Unit(units["flux"]) ** -2 == u.Unit(units["ivar"])
+    (label,) = definition.labels
+    assert label.files == [f"demo_{name}/redshifts.parquet"]
+    assert set(label.model_extra["columns"].values()) <= set(pq.read_schema(survey["redshifts"]).names)
+
+
+def test_the_libraries_of_seds_can_be_used(real_data):
+    """Also those with repeated wavelengths; what is left out is counted."""
+    found, rejected, counts = read_seds(
+        [real_data / "sed_library/sed_templates.parquet", real_data / "brown2014_seds/seds.parquet"]
+    )
+    assert len(found) == 959 + 129
+    assert [entry.name for entry in rejected] == ["lephare_QSO_POLLETTA/QSO_Netzer.sed"]
+    assert counts == {"unsorted": 0, "repeated": 266, "negative": 18}
 
 
 @pytest.mark.parametrize("name", ["gaia", "euclid"])

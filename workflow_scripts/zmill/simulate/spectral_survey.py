@@ -237,13 +237,11 @@ def write(made_by: Instrument, of: Library, objects: Objects, seed: int, clean: 
     schema = pa.schema(
         [
             *(("object_id", pa.int64()), ("ra", pa.float64()), ("dec", pa.float64()), ("magnitude", pa.float32())),
-            *(("sed", pa.string()), ("flux", numbers), ("ivar", numbers)),
+            ("sed", pa.string()),
+            pa.field("flux", numbers, metadata={"unit": f"{UNIT:g} erg / (s cm2 Angstrom)"}),
+            pa.field("ivar", numbers, metadata={"unit": f"{UNIT**-2:g} s2 cm4 Angstrom2 / erg2"}),
         ],
-        {
-            "wavelength": json.dumps(np.round(wavelength, 4).tolist()),
-            "wavelength_unit": "Angstrom",
-            "flux_unit": f"{UNIT:g} erg / s / cm2 / Angstrom",
-        },
+        {"wavelength": json.dumps(np.round(wavelength, 4).tolist()), "wavelength_unit": "Angstrom (vacuum)"},
     )
     progress = Progress("simulated spectra", len(objects.z))
     names = np.array(of.names)
