@@ -9,17 +9,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.toy_survey import CONTEXT, GRID, labelled
+from models import toy_spectra, toy_survey
 from zmill.inputs.base import LabelledBatch
 from zmill.models.base import Model
 from zmill.models.registry import model_class, types
 from zmill.networks.losses import mean_crps
+from zmill.pdf.grid import Grid
 from zmill.training import store
 from zmill.training.trained import fit_and_calibrate
 
 CPU = torch.device("cpu")
+TOYS: dict[tuple[str, ...], Any] = {("photometry",): toy_survey, ("spectrum",): toy_spectra}
+"""Input kinds of a model -> a module with rows of these kinds, their context and redshift grid."""
 QUICK: dict[str, dict[str, Any]] = {type_: model_class(type_).quick for type_ in types()}
 """Settings with which every type is trained in seconds; the tests of each have settings that learn."""
+
+
+def toy(type_: str) -> Any:
+    """The module with rows that a model type takes."""
+    return TOYS[model_class(type_).inputs]
+
+
+PHOTOMETRIC = [type_ for type_ in types() if toy(type_) is toy_survey]
+"""The types that take photometry alone."""
 
 
 def fitted(
@@ -27,37 +39,38 @@ def fitted(
 ) -> tuple[Model, dict[str, Any]]:
     """A fitted model and its facts."""
     cls = model_class(type_)
-    model = cls(cls.Settings.model_validate(settings), CONTEXT)
+    model = cls(cls.Settings.model_validate(settings), toy(type_).CONTEXT)
     facts = model.fit(train, valid, CPU, lambda line: None)
     return model, facts
 
 
-def median(density: torch.Tensor) -> np.ndarray:
-    """(n,) medians of densities on the toy grid."""
-    return GRID.z[(GRID.cdf(density) < 0.5).sum(1).clamp(max=GRID.size - 1)]
+def median(density: torch.Tensor, grid: Grid = toy_survey.GRID) -> np.ndarray:
+    """(n,) medians of densities on a grid."""
+    return grid.z[(grid.cdf(density) < 0.5).sum(1).clamp(max=grid.size - 1)]
 
 
 def is_accurate(type_: str, settings: dict[str, Any], sigma: float) -> None:
     """The toy relation is learned, and densities are normalized and finite."""
+    labelled, grid = toy(type_).labelled, toy(type_).GRID
     model, _ = fitted(type_, settings, labelled(1500, 1), labelled(300, 2))
     test = labelled(500, 3)
     density = model.predict(test.batch)
-    assert density.shape == (500, GRID.size)
+    assert density.shape == (500, grid.size)
     assert density.dtype == torch.float32
     assert (density >= 0).all()
-    torch.testing.assert_close(GRID.integral(density), torch.ones(500), rtol=1e-3, atol=1e-3)
-    delta = (median(density) - test.z) / (1 + test.z)
+    torch.testing.assert_close(grid.integral(density), torch.ones(500), rtol=1e-3, atol=1e-3)
+    delta = (median(density, grid) - test.z) / (1 + test.z)
     assert 1.4826 * np.median(np.abs(delta)) < sigma
 
 
 def is_saved_and_repeatable(type_: str, settings: dict[str, Any], folder: Path) -> None:
     """Same seed, same bytes; a loaded model predicts the same; a batch may have one row."""
-    cls = model_class(type_)
+    cls, labelled = model_class(type_), toy(type_).labelled
     rows = labelled(400, 1), labelled(150, 2), labelled(150, 3)
     batch = labelled(70, 4).batch
     for name in ("one", "two"):
         trained = fit_and_calibrate(
-            name, type_, cls.Settings.model_validate(settings), CONTEXT, *rows, CPU, lambda line: None
+            name, type_, cls.Settings.model_validate(settings), toy(type_).CONTEXT, *rows, CPU, lambda line: None
         )
         store.save(folder / name, trained)
     hashes = {store.describe(folder / name)["tensors_hash"] for name in ("one", "two")}
@@ -69,6 +82,7 @@ def is_saved_and_repeatable(type_: str, settings: dict[str, Any], folder: Path) 
 
 def scales_by_training_rows_alone(type_: str, settings: dict[str, Any], names: tuple[str, ...]) -> None:
     """Photometry of validation rows changes none of the learned numbers of the preprocessing."""
+    labelled = toy_survey.labelled
     train, valid = labelled(400, 1), labelled(150, 2)
     strange = replace(valid, batch=replace(valid.batch, mag=valid.batch.mag + np.float32(3.0)))
     states = [fitted(type_, settings, train, choosing)[0].state()[0] for choosing in (valid, strange)]
@@ -78,6 +92,7 @@ def scales_by_training_rows_alone(type_: str, settings: dict[str, Any], names: t
 
 def refit_learns(type_: str, settings: dict[str, Any]) -> None:
     """After a refit on more rows it predicts differently and no worse, with what validation rows chose, and is saved so."""
+    labelled, grid = toy(type_).labelled, toy(type_).GRID
     few, more, valid, test = labelled(300, 1), labelled(1500, 4), labelled(200, 2), labelled(500, 3)
     model, _ = fitted(type_, settings, few, valid)
     before, chosen = model.predict(test.batch), model.state()[1]
@@ -85,18 +100,19 @@ def refit_learns(type_: str, settings: dict[str, Any]) -> None:
     model.to(CPU)
     after = model.predict(test.batch)
     assert not torch.equal(before, after)
-    torch.testing.assert_close(GRID.integral(after), torch.ones(500), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(grid.integral(after), torch.ones(500), rtol=1e-3, atol=1e-3)
     z = torch.as_tensor(test.z, dtype=torch.float32)
-    assert mean_crps(after, z, GRID) < 1.02 * mean_crps(before, z, GRID)
+    assert mean_crps(after, z, grid) < 1.02 * mean_crps(before, z, grid)
     for name in ("k", "width", "floor", "magnitude", "smooth", "bump", "sharpen", "epochs", "student_nu"):
         assert model.state()[1].get(name) == chosen.get(name), name
-    loaded = type(model)(model.settings, CONTEXT)
+    loaded = type(model)(model.settings, toy(type_).CONTEXT)
     loaded.restore(*model.state())
     assert torch.equal(loaded.predict(test.batch), after)
 
 
 def predicts_rows_with_missing_bands(type_: str, settings: dict[str, Any]) -> None:
     """Any subset of bands gives a density, nothing observed included."""
+    labelled, grid = toy_survey.labelled, toy_survey.GRID
     model, _ = fitted(type_, settings, labelled(400, 1), labelled(150, 2))
     batch = labelled(8, 5).batch
     gaps = np.arange(8, dtype=np.int32)
@@ -104,4 +120,4 @@ def predicts_rows_with_missing_bands(type_: str, settings: dict[str, Any]) -> No
     batch = replace(batch, mag=np.where(gone, np.nan, batch.mag).astype(np.float32), unobserved=gaps)
     density = model.predict(batch)
     assert torch.isfinite(density).all()
-    torch.testing.assert_close(GRID.integral(density), torch.ones(8), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(grid.integral(density), torch.ones(8), rtol=1e-3, atol=1e-3)
