@@ -7,7 +7,7 @@ NIGHTLY = {"results_dir", "data_dir", "refresh", "gates", "release", "tune"}
 
 
 rule gates:
-    """Whether the results may be published, from a comparison of rows, magnitudes and n(z) with the current release, and from the metrics."""
+    """Whether the results may be published, from a comparison of rows, measurements and n(z) with the current release, and from the metrics."""
     message:
         "Comparing with the current release"
     input:
@@ -19,7 +19,7 @@ rule gates:
     params:
         results=subpath(output[0], parent=True),
         gates=dump(settings.gates),
-        bands=survey.bands,
+        inputs=INPUTS_OF_ROWS,
         settings={"config": settings.model_dump(mode="json", exclude=NIGHTLY), "survey": dump(survey)},
     log:
         f"{LOGS}/gates.log",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from zmill.config import Gates
+from zmill.inputs.registry import from_json
 from zmill.metrics import SELECTABLE
 from zmill.release.gates import judge
 from zmill.workflow.job import job
@@ -11,7 +12,7 @@ with job(snakemake):
     judge(
         Path(snakemake.params.results),
         Gates.model_validate(snakemake.params.gates),
-        tuple(snakemake.params.bands),
+        from_json(snakemake.params.inputs),
         snakemake.params.settings,
         SELECTABLE,
     )

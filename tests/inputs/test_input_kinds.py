@@ -108,7 +108,7 @@ def test_every_row_of_a_survey_has_a_photoz(tmp_path: Path, photometry: bool, mo
 
     cls = models.model_class(model)
     if model == "trainz" and not photometry:
-        with pytest.raises(ConfigError, match=r"models.trainz: takes photometry, and surveys/toy.yaml has toyspectrum"):
+        with pytest.raises(ConfigError, match=r"models.trainz takes photometry; and surveys/toy.yaml has toyspectrum"):
             registry.check_inputs(survey, {model: cls.inputs}, "surveys/toy.yaml")
         return
     registry.check_inputs(survey, {model: cls.inputs}, "surveys/toy.yaml")

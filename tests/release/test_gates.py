@@ -13,6 +13,7 @@ from release_sky import PHOTOZ, PLACE, SKY
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.config import Gates
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.release import gates, store
 from zmill.release.gates import distance, judge
 from zmill.release.publish import publish
@@ -50,7 +51,7 @@ def night(
 
 
 def release(results: Path, settings: dict[str, Any] = SETTINGS, **limits: Any) -> dict[str, Any]:
-    judge(results, Gates(**limits), ("i",), settings, DIRECTION)
+    judge(results, Gates(**limits), [PhotometryKind(("i",), 0)], settings, DIRECTION)
     return publish(results, 5, {}, lambda line: None)
 
 
@@ -134,6 +135,6 @@ def test_a_large_survey_is_measured_by_row_groups_spread_over_its_rows(
         with hats.write_partition(tmp_path / "photoz", partition, table.schema) as out:
             out.write(table)
     hats.finish(tmp_path / "photoz", "photoz", SKY)
-    found = gates._sampled(tmp_path / "photoz", ["number"])["number"]
+    found = gates._sampled(tmp_path / "photoz", ["number"])["number"].to_numpy()
     assert len(found) == min(most * 100, 2000) and len(set(found.tolist())) == len(found)
     assert np.mean(found < 10_000) == pytest.approx(0.9, abs=0.1)

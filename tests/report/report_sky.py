@@ -209,7 +209,9 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
         }
         facts = {"fit": fit, "calibration": {"measured_on": "valid", **scores}}
         said = {"calibration": {**taken[name].state(), "conformal": INTERVALS.state()}, "facts": facts}
-        write_json(results / "models" / name / "model.json", {**said, "tensors_hash": "ab12"})
+        write_json(
+            results / "models" / name / "model.json", {**said, "inputs": {"photometry": {}}, "tensors_hash": "ab12"}
+        )
     write_json(results / "tune" / "fcnn" / "search.json", search())
     splits = {
         name: {

@@ -12,11 +12,11 @@ from zmill.catalog.sky import healpix
 from zmill.clean.cuts import check_cuts
 from zmill.config import Config, ConfigError, nearest
 from zmill.inputs.photometry.extra import check_extra
-from zmill.inputs.registry import check_inputs, of_survey
+from zmill.inputs.registry import UnfitModels, check_inputs, of_survey
 from zmill.labels import base as labels
 from zmill.labels.base import LabelsError
 from zmill.metrics import SELECTABLE, check_metric
-from zmill.models.registry import check_models, check_suitable
+from zmill.models.registry import check_models, check_suitable, fitting
 from zmill.sections import shown
 from zmill.sed import known_filters
 from zmill.survey.check import check_columns
@@ -53,7 +53,11 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
             )
     models = check_models(settings.models)
     where = f"surveys/{settings.survey}.yaml"
-    check_inputs(survey, {name: cls.inputs for name, (cls, _) in models.items()}, where)
+    try:
+        check_inputs(survey, {name: cls.inputs for name, (cls, _) in models.items()}, where)
+    except UnfitModels as error:
+        there = ", ".join(fitting([kind.name for kind in of_survey(survey)]))
+        raise ConfigError(f"{error}, and name others; the types that take what it has: {there or 'none'}") from None
     check_filters(survey, settings.survey)
     kinds = {kind.name: kind for kind in of_survey(survey)}
     check_suitable(models, kinds)

@@ -168,9 +168,9 @@ class Gates(Section):
     rows_lost: Fraction = 0.001
     """Largest fraction of lost rows."""
     magnitudes: Annotated[float, Field(gt=0, le=100)] = 0.1
-    """Largest change of the median magnitude in any band."""
+    """Largest change of the median magnitude in any band; a survey without photometry has no such gate."""
     measured: Fraction = 0.05
-    """Largest change of the fraction of rows that are measured in a band."""
+    """Largest change of the fraction of rows in which a part of the input is measured, such as a band."""
     n_of_z: Fraction = 0.05
     """Largest difference of the cumulative distributions of z_median, where the same model predicted both."""
     n_of_z_new_model: Fraction = 0.2

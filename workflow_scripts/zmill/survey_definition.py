@@ -39,6 +39,19 @@ RESERVED = {
 """Columns of zmill's catalogues and samples, in addition to those of each band."""
 
 
+PHOTOMETRY_KEYS = (
+    "photometry",
+    "zero_point",
+    "errors",
+    "vega_to_ab",
+    "softening",
+    "reference_band",
+    "sentinels",
+    "filters",
+)
+"""Keys at the top of a survey definition that describe the photometry alone."""
+
+
 @cache
 def input_kinds() -> tuple[str, ...]:
     """Names of the input kinds: the files and folders of `zmill/inputs/` that have `KIND`. They are read and not imported."""
@@ -350,6 +363,8 @@ class Survey(Section):
                 "columns.flux: expected a template with {band} such as 'mag_{band}', and `bands`; a survey without photometry has "
                 "neither of them"
             )
+        if not self.bands:
+            self._no_photometry()
         known = set(self.bands)
         for key in ("filters", "vega_to_ab", "softening"):
             self._only_bands(key, getattr(self, key), known)
@@ -384,6 +399,17 @@ class Survey(Section):
         if len(set(names)) < len(names):
             raise ValueError(f"labels: every source needs a name of its own, found {', '.join(names)}")
         return self
+
+    def _no_photometry(self) -> None:
+        """Refuse keys of the photometry where there is none."""
+        whole = {key: getattr(self, key) for key in PHOTOMETRY_KEYS}
+        columns = {f"columns.{key}": getattr(self.columns, key) for key in ("error", "overrides")}
+        given = [key for key, value in whole.items() if value != type(self).model_fields[key].get_default()]
+        given += [key for key, value in columns.items() if value]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}: for photometry, which the survey does not have: leave out, or name bands and columns.flux"
+            )
 
     def _check_fluxes(self, known: set[str]) -> None:
         """Check that zero points and errors fit the photometry."""

@@ -82,6 +82,8 @@ class InputKind(ABC):
     """The setting that names the columns that are measured, for messages."""
     measured: ClassVar[str] = "measurements"
     """What a row of the kind holds, in the plural, for messages: `magnitudes`."""
+    parts: ClassVar[str] = ""
+    """What `Batch.parts` are, in the plural, for the report: `bands`; empty where rows have no parts."""
     reasons: ClassVar[tuple[str, ...]] = ()
     """Reasons for which `convert` rejects rows."""
 
@@ -171,6 +173,17 @@ class InputKind(ABC):
     def magnitude_column(self) -> str | None:
         """Column of `survey/` that is compared with the magnitudes of spectra, where a spectrum has several candidates."""
         return None
+
+    def drift_columns(self) -> list[str]:
+        """Columns of `survey/` that `drift` reads; of large rows, only a few numbers of each."""
+        return []
+
+    def drift(self, rows: Rows) -> dict[str, dict[str, float | None]]:
+        """Key of `gates:` -> part of the row -> a number of which the change since the last release is limited by that key; None if unknown.
+
+        rows : a part of `survey/`, spread evenly over the sky, with the columns of `drift_columns`.
+        """
+        return {}
 
     def learner(self) -> Learner | None:
         """What computes, from training rows, the facts that `clean` needs; None where it needs none."""

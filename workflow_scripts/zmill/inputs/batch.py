@@ -25,6 +25,19 @@ def evenly(rows: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
 
 
+def row_hashes(*columns: NDArray[Any]) -> NDArray[np.bytes_]:
+    """(n,) xxh3-128 in hexadecimal of each row of (n, …) numbers; NaN, which has many bit patterns, equals NaN, and −0 equals 0."""
+    parts = [column + 0.0 for column in columns]
+    parts = [np.ascontiguousarray(np.where(np.isnan(part), np.nan, part)) for part in parts]
+    return np.array(
+        [
+            xxhash.xxh3_128_hexdigest(b"".join(part[row].tobytes() for part in parts)).encode()
+            for row in range(len(parts[0]))
+        ],
+        "S32",
+    )
+
+
 class Batch(ABC):
     """Rows of an input kind in memory; a subclass is a frozen dataclass of arrays, whose first axis is the row."""
 
@@ -55,6 +68,11 @@ class Batch(ABC):
         digest.update(repr([getattr(self, name) for name in self.SHARED]).encode())
         for array in self.arrays.values():
             digest.update(np.ascontiguousarray(array).data)
+
+    def identities(self) -> NDArray[np.bytes_]:
+        """(n,) hash of everything in a row, equal for rows with the same measurements; empty where too little is measured to tell rows apart."""
+        columns = [array.reshape(len(self), -1) for array in self.arrays.values()]
+        return np.where(self.information() != self.classes, row_hashes(*columns), b"")
 
     @property
     def nbytes(self) -> int:

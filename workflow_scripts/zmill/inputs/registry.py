@@ -39,6 +39,10 @@ def of_survey(survey: Survey) -> list[InputKind]:
     return [found for found in (kind.of(survey) for kind in kinds()) if found is not None]
 
 
+class UnfitModels(ConfigError):
+    """Models take inputs that the survey does not have."""
+
+
 def check_inputs(survey: Survey, models: Mapping[str, Sequence[str]], where: str) -> None:
     """Refuse wrong sections of input kinds, and models that take inputs that the survey does not have.
 
@@ -46,18 +50,22 @@ def check_inputs(survey: Survey, models: Mapping[str, Sequence[str]], where: str
 
     Raises
     ------
+    UnfitModels
+        Where models take other inputs.
     ConfigError
     """
     there = [found.name for found in of_survey(survey)]
     columns = [field.name for found in of_survey(survey) for field in found.schema(survey)]
     if clash := sorted({name for name in columns if columns.count(name) > 1 or name in survey.columns.extra}):
         raise ConfigError(f"{where}: {', '.join(clash)} would be the column of two inputs; rename it in columns.extra")
-    for model, wanted in models.items():
-        if lacking := [name for name in wanted if name not in there]:
-            raise ConfigError(
-                f"config.yaml: models.{model}: takes {' and '.join(wanted)}, and {where} has {' and '.join(there)}: leave the model "
-                f"out, or add {' and '.join(lacking)} to the survey definition"
-            )
+    unfit = {model: wanted for model, wanted in models.items() if not set(wanted) <= set(there)}
+    if unfit:
+        takes = "; ".join(f"models.{model} takes {' and '.join(wanted)}" for model, wanted in unfit.items())
+        nulls = ", ".join(f"{model}: null" for model in unfit)
+        raise UnfitModels(
+            f"config.yaml: {takes}; and {where} has {' and '.join(there)}: add what is missing to the survey definition, or leave "
+            f"these models out (models: {{{nulls}}})"
+        )
 
 
 def settings_of(survey: Survey, training: bool = True) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,11 @@ def model_class(type_: str) -> type[Model]:
         )
     found: type[Model] = importlib.import_module(f"zmill.models.{type_}").MODEL
     return found
+
+
+def fitting(inputs: Collection[str]) -> list[str]:
+    """Names of the model types that take no other input kinds than these."""
+    return [name for name in types() if set(model_class(name).inputs) <= set(inputs)]
 
 
 def check_models(models: Mapping[str, ModelSettings]) -> dict[str, tuple[type[Model], Settings]]:

@@ -1,9 +1,9 @@
-"""Gates of a release: limits of lost rows, of drift in magnitudes and n(z), and of metrics."""
+"""Gates of a release: limits of lost rows, of drift in the measurements and n(z), and of metrics."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zmill.catalog import hats
 from zmill.catalog.files import read_json, write_json
 from zmill.config import Gates
+from zmill.inputs.base import InputKind
 from zmill.release import store
 from zmill.workflow.job import log
 
@@ -26,12 +27,13 @@ LEVELS = np.linspace(0, 1, 65)
 
 
 def judge(
-    results: Path, gates: Gates, bands: tuple[str, ...], settings: dict[str, Any], direction: Mapping[str, int]
+    results: Path, gates: Gates, inputs: Sequence[InputKind], settings: dict[str, Any], direction: Mapping[str, int]
 ) -> dict[str, Any]:
     """Compare the results with the current release and with the limits, and write `gates.json`.
 
     Parameters
     ----------
+    inputs : the input kinds of the survey, which name what is measured of their columns.
     direction : of metrics: 1 higher is better, -1 lower, 0 nearer to zero.
     settings : configuration and survey. Drift is only judged against a release of the same settings, because after a
         change of settings differences are intended.
@@ -41,7 +43,7 @@ def judge(
     `passed`, `checks` (each `gate`, `found`, `limit`, `passed`), `measured`, and `settings` (hash).
     """
     settings_hash = xxhash.xxh3_128_hexdigest(json.dumps(settings, sort_keys=True).encode())
-    measured = measure(results, bands)
+    measured = measure(results, inputs)
     released = (store.current(results) or {}).get("gates", {})
     checks = [*_limits(measured["metrics"], gates, direction)]
     since = None
@@ -68,20 +70,18 @@ def sentence(check: dict[str, Any]) -> str:
     return f"{check['gate']}: {found} is {word} its limit of {check['limit']:g}"
 
 
-def measure(results: Path, bands: tuple[str, ...]) -> dict[str, Any]:
-    """Number of rows, median magnitude and fraction of measured values of each band, quantiles of z_median, hashes of the
-    models that predicted them, and the champion's metrics on test rows."""
-    magnitudes = {}
-    columns = _sampled(results / "survey", [f"mag_{band}" for band in bands])
-    for band in bands:
-        values = columns[f"mag_{band}"]
-        good = values[np.isfinite(values)]
-        share = len(good) / max(len(values), 1)
-        magnitudes[band] = {"median": float(np.median(good)) if len(good) else None, "measured": share}
-    z = _sampled(results / "photoz", ["z_median"])["z_median"]
+def measure(results: Path, inputs: Sequence[InputKind]) -> dict[str, Any]:
+    """Number of rows, what the input kinds measure of `survey/` for each of their gates (`InputKind.drift`), quantiles of z_median,
+    hashes of the models that predicted them, and the champion's metrics on test rows."""
+    found: dict[str, dict[str, float | None]] = {}
+    for kind in inputs:
+        if names := kind.drift_columns():
+            for gate, parts in kind.drift(_sampled(results / "survey", names)).items():
+                found.setdefault(gate, {}).update(parts)
+    z = _sampled(results / "photoz", ["z_median"]).column("z_median").to_numpy()
     return {
         "rows": hats.rows(results / "photoz"),
-        "magnitudes": magnitudes,
+        "inputs": found,
         "z": [round(float(value), 6) for value in np.quantile(z, LEVELS)],
         "models": sorted(
             {hats.sidecar(results / "photoz", one)["model"] for one in hats.partitions(results / "photoz")}
@@ -104,11 +104,12 @@ def _as_good(found: float, limit: float, direction: int) -> bool:
 def _drift(before: dict[str, Any], now: dict[str, Any], gates: Gates) -> Iterator[dict[str, Any]]:
     lost = max(0.0, 1 - now["rows"] / before["rows"])
     yield _check("rows_lost", lost, gates.rows_lost)
-    for band, present in now["magnitudes"].items():
-        was = before["magnitudes"][band]
-        if present["median"] is not None and was["median"] is not None:
-            yield _check(f"magnitudes.{band}", abs(present["median"] - was["median"]), gates.magnitudes)
-        yield _check(f"measured.{band}", abs(present["measured"] - was["measured"]), gates.measured)
+    earlier = before.get("inputs", {})  # releases of earlier versions have none
+    for gate, parts in now["inputs"].items():
+        for part, present in parts.items():
+            was = earlier.get(gate, {}).get(part)
+            if present is not None and was is not None:
+                yield _check(f"{gate}.{part}", abs(present - was), getattr(gates, gate))
     shift = distance(np.array(before["z"]), np.array(now["z"]))
     if before["models"] == now["models"] and len(now["models"]) == 1:
         yield _check("n_of_z", shift, gates.n_of_z)
@@ -128,7 +129,7 @@ def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(np.max(np.abs(below[0] - below[1])))
 
 
-def _sampled(catalog: Path, names: list[str]) -> dict[str, NDArray[np.float32]]:
+def _sampled(catalog: Path, names: list[str]) -> pa.Table:
     """Columns of all row groups, or of up to `MOST_GROUPS` spread evenly over the rows; other partitions are not opened."""
     found = hats.partitions(catalog)
     sizes = np.array([hats.sidecar(catalog, partition)["rows"] for partition in found])
@@ -145,5 +146,4 @@ def _sampled(catalog: Path, names: list[str]) -> dict[str, NDArray[np.float32]]:
             inside = wanted[holding == index] - (ends[index] - sizes[index])
             groups = np.unique(np.searchsorted(np.cumsum(lengths), inside, side="right"))
         tables.append(file.read_row_groups(groups.tolist(), columns=names))
-    table = pa.concat_tables(tables)
-    return {name: table.column(name).to_numpy() for name in names}
+    return pa.concat_tables(tables)

@@ -83,7 +83,7 @@ def headline(split: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def accuracy_section(tested: Tested) -> Section:
-    """Redshift against redshift, and errors by redshift and magnitude."""
+    """Redshift against redshift, and errors by redshift and brightness."""
     z_max = min(tested.z_max, float(np.quantile(tested.z_spec, 0.999)) * 1.15 + 0.05)
     dz = (tested.z_phot - tested.z_spec) / (1 + tested.z_spec)
     outliers = float(np.mean(np.abs(dz) > 0.15))
@@ -242,13 +242,14 @@ def _calibration_table(calibrated: dict[str, dict[str, Any]], models: dict[str, 
     return Table("Calibration: scores of the validation rows before → after", headers, rows)
 
 
-def kinds_section(sources: Sources, split: dict[str, Any], metric: str) -> Section:
-    """Metrics by the states of a row's bands, and by whether training rows are near.
+def kinds_section(sources: Sources, split: dict[str, Any], part: str, metric: str) -> Section:
+    """Metrics by the states of a row's parts, and by whether training rows are near.
 
     split : the test rows in the chosen model's `metrics.json`.
+    part : what `Batch.parts` are, such as bands; empty where rows have no parts.
     metric : what the model was chosen by.
     """
-    section = Section("kinds", "By what was measured", "By bands")
+    section = Section("kinds", "By what was measured", "By what was measured")
     names = ("sigma_mad", "eta_015", "bias", "crps")
     headers = ["rows", *(HEADLINE[name] for name in names)]
     patterns: dict[str, dict[str, dict[str, str]]] = {}
@@ -263,16 +264,20 @@ def kinds_section(sources: Sources, split: dict[str, Any], metric: str) -> Secti
     domains = {"inside": "training rows are near", "outside": "far from every training row"}
     near = [[text(domains.get(name, name)), *_some(entry, names)] for name, entry in split["ood"].items() if entry["n"]]
     enough = {name: found for name, found in patterns.items() if int(_any(found)["n"]) >= FEWEST}
+    near_table = Table("Test rows inside and outside of the training domain", ["domain", *headers], near)
+    if not part:
+        section.blocks.append(near_table)
+        return section
     section.blocks += [
-        Table("Test rows by the state of their bands, the commonest first", ["bands", *headers], states),
-        Table("Test rows inside and outside of the training domain", ["domain", *headers], near),
+        Table(f"Test rows by the state of their {part}, the commonest first", [part, *headers], states),
+        near_table,
         Note(
             f"The tables above are of {sources.chosen}, those below of every model, the best in bold. Below the patterns of the "
-            "test rows themselves are patterns that were made: bands taken away from rows that have them, or written as "
+            f"test rows themselves are patterns that were made: {part} taken away from rows that have them, or written as "
             "undetected at the survey's usual limit, however bright the row is there."
         ),
         *(
-            _pattern_table(enough, sources.names, name)
+            _pattern_table(enough, sources.names, part, name)
             for name in dict.fromkeys((metric, "sigma_mad", "eta_015"))
             if enough
         ),
@@ -285,8 +290,8 @@ def _any(found: dict[str, dict[str, str]]) -> dict[str, str]:
     return next(iter(found.values()))
 
 
-def _pattern_table(patterns: dict[str, dict[str, dict[str, str]]], models: list[str], metric: str) -> Table:
-    """One metric of every model in every pattern of bands.
+def _pattern_table(patterns: dict[str, dict[str, dict[str, str]]], models: list[str], part: str, metric: str) -> Table:
+    """One metric of every model in every pattern of bands, or other parts of a row.
 
     patterns : pattern -> model -> its row of `patterns.csv`.
     """
@@ -299,7 +304,7 @@ def _pattern_table(patterns: dict[str, dict[str, dict[str, str]]], models: list[
             for value, bad in zip(values, badnesses, strict=True)
         ]
         rows.append([text(name), count(int(_any(found)["n"])), *cells])
-    return Table(f"{HEADLINE.get(metric, metric)} of every model by pattern of bands", ["bands", "rows", *models], rows)
+    return Table(f"{HEADLINE.get(metric, metric)} of every model by pattern of {part}", [part, "rows", *models], rows)
 
 
 def _metric(name: str, value: Any) -> Cell:
@@ -350,8 +355,8 @@ def _weighted(sources: Sources, metric: str) -> list[Note | Table]:
     headers = [f"{HEADLINE.get(name, name)}, {how}" for name in names for how in ("as they are", "weighed")]
     return [
         Note(
-            "Labelled rows are brighter and nearer than the survey. Weighed, they stand for its rows in magnitude and color, and a "
-            "metric predicts the accuracy on the catalogue better, with the statistics of the effective number of rows."
+            "Labelled rows are brighter and nearer than the survey. Weighed, they stand for its rows in the features that weights are "
+            "computed from, and a metric predicts the accuracy on the catalogue better, with the statistics of the effective number of rows."
         ),
         Table(
             "Labelled rows as they are, and weighed to stand for the survey; in brackets 68 % intervals",

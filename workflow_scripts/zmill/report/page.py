@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from zmill.catalog.files import atomic_write
+from zmill.inputs.registry import kind
 from zmill.redact import redact
 from zmill.release.provenance import public
 from zmill.report.accuracy import (
@@ -60,6 +61,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
     metric = config["select"]["metric"]
     measured = sources.metrics(sources.chosen)
     split, brightness = measured["splits"]["test"], measured["brightness"]
+    first = next(iter(sources.models()[sources.chosen]["inputs"]))
     tested = Tested(sources.predictions(sources.chosen, "test"), grid["max"], brightness)
     predicted = sources.predicted(edges) if sources.has_catalog else None
     sections = [
@@ -68,7 +70,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
         distribution_section(sources, tested, predicted, edges),
         leaderboard_section(sources, metric),
         searches_section(sources),
-        kinds_section(sources, split, metric),
+        kinds_section(sources, split, kind(first).parts, metric),
         rows_section(predicted),
         nights_section(sources),
         removed_section(sources),

@@ -155,17 +155,17 @@ def removed_section(sources: Sources) -> Section:
 
 
 def _faults(sources: Sources) -> list[Block]:
-    """Single bands with a fault, of rows that were kept."""
+    """Faults of parts of rows, such as bands, of rows that were kept."""
     found = sources.json("import.json") or {"faults": {}}
     rows = [
-        [text(band), text(fault), count(number), percent(number / found["kept"])]
-        for band, faults in found["faults"].items()
+        [text(part), text(fault), count(number), percent(number / found["kept"])]
+        for part, faults in found["faults"].items()
         for fault, number in faults.items()
     ]
     if not rows:
-        return [Note("No band of a kept row has a fault.")]
-    title = "Faults of single bands, which cost the band and not the row (docs/bring-your-own-survey.md)"
-    return [Table(title, ["band", "fault", "rows", "share"], rows)]
+        return [Note("No kept row has a fault.")]
+    title = "Faults of a part of a row, which is lost without the row (docs/bring-your-own-survey.md)"
+    return [Table(title, ["part", "fault", "rows", "share"], rows)]
 
 
 def sample_section(sources: Sources) -> Section:
@@ -200,8 +200,10 @@ def sample_section(sources: Sources) -> Section:
         section.blocks.append(Table("Where the redshifts come from", ["label_source", *splits], table))
     section.blocks += _weights(sources)
     imputation = sources.json("imputation.json")
-    if imputation:
-        section.blocks.append(Details("Mean colors that missing bands are filled with", _pretty(imputation)))
+    if imputation and imputation["learned"]:
+        section.blocks.append(
+            Details("What missing values are filled with, from the training rows", _pretty(imputation))
+        )
     return section
 
 
@@ -225,12 +227,13 @@ def _weights(sources: Sources) -> list[Block]:
         for name, weighted in sorted(weights["splits"].items(), key=lambda item: list(SPLITS).index(item[0]))
     ]
     axes = weights["axes"]
+    names = ", ".join(axis["name"] for axis in axes)
     near = [[text(axis["name"]), number(axis["ks"]), number(axis["ks_weighted"])] for axis in axes]
     curves = {"survey": "survey", "labelled": "training rows", "weighted": "weighed"}
     return [
         Note(
-            f"Labelled rows are weighed by the density of the survey's rows over their own, in {axes[0]['name']} and adjacent "
-            f"colors (Lima et al. 2008, {weights['neighbors']} neighbors, {weights['rows']['drawn']:,} rows of the survey that pass "
+            f"Labelled rows are weighed by the density of the survey's rows over their own, in {names} "
+            f"(Lima et al. 2008, {weights['neighbors']} neighbors, {weights['rows']['drawn']:,} rows of the survey that pass "
             f"its cuts). {percent(weights['far']).text} of the survey's rows are far from every training row: no weight makes "
             "training rows stand for those."
         ),
@@ -247,7 +250,7 @@ def _weights(sources: Sources) -> list[Block]:
         picture(
             "weights",
             "Distributions of the survey's rows, of the training rows, and of the training rows with their weights.",
-            "Histograms of magnitude and colors of the survey, the training rows and the weighed training rows; the largest "
+            f"Histograms of {names} of the survey, the training rows and the weighed training rows; the largest "
             f"difference of any is {number(max(axis['ks'] for axis in axes)).text} without weights and "
             f"{number(max(axis['ks_weighted'] for axis in axes)).text} with them.",
             lambda: figures.distributions(axes, curves),

@@ -87,7 +87,7 @@ class Sources:
 
     @cached_property
     def patterns(self) -> list[dict[str, str]]:
-        """Rows of the leaderboard by pattern of bands."""
+        """Rows of the leaderboard by pattern of missing data."""
         return _csv(self.results / "evaluation" / "patterns.csv")
 
     def models(self) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,8 @@ from zmill.catalog.files import atomic_write, write_json
 from zmill.clean import cuts
 from zmill.clean.partition import Recipe, clean_rows
 from zmill.config import Labels, Split
+from zmill.inputs.base import InputKind
+from zmill.inputs.batch import row_hashes
 from zmill.inputs.registry import of_survey
 from zmill.sample.constant import warn_of_constants
 from zmill.sample.redshifts import unusable, warn_of_redshifts
@@ -27,8 +29,6 @@ from zmill.survey.tables import read_tables
 from zmill.survey_definition import Survey
 from zmill.workflow.warning import Warnings
 
-FEWEST_EQUAL = 3
-"""Fewest measured magnitudes for which two rows with equal magnitudes, errors and redshift count as the same object."""
 SAME_REDSHIFT = 0.005
 """Largest difference in redshift of two rows of the same object, in units of 1 + z."""
 TABLE_LABELS: dict[str, tuple[pa.DataType, Any]] = {
@@ -120,10 +120,11 @@ def repeated(given: pa.Table, tested: pa.Table, survey: Survey) -> dict[str, NDA
     """Reason -> (n,) rows, of training and test tables joined, that repeat an object of another row.
 
     Two rows are of the same object if they have the same `columns.object_id` and redshift (to 0.005 (1 + z)), or if all
-    their magnitudes, errors and redshifts are equal. `in_test_table` marks training rows of an object that is also in a test
+    their measurements (`Batch.identities`) and redshifts are equal. `in_test_table` marks training rows of an object that is also in a test
     table, `duplicate` later rows with the values of an earlier row of the same table.
     """
-    mine, theirs = _values(given, survey.bands), _values(tested, survey.bands)
+    inputs = of_survey(survey)
+    mine, theirs = _values(given, inputs), _values(tested, inputs)
     in_test = np.isin(mine, theirs) & (mine != b"")
     if survey.columns.object_id is not None:
         test_z = dict(zip(tested["object_id"].to_pylist(), tested["redshift"].to_pylist(), strict=True))
@@ -138,15 +139,13 @@ def repeated(given: pa.Table, tested: pa.Table, survey: Survey) -> dict[str, NDA
     }
 
 
-def _values(rows: pa.Table, bands: Sequence[str]) -> NDArray[np.bytes_]:
-    """(n,) the numbers of each row as bytes; empty where fewer than three magnitudes are measured."""
-    names = [f"{kind}_{band}" for band in bands for kind in ("mag", "magerr")]
-    numbers = np.stack([rows[name].to_numpy().astype(np.float64) for name in [*names, "redshift"]], axis=1) + 0.0
-    measured = np.isfinite(numbers[:, : 2 * len(bands) : 2]).sum(axis=1)
-    numbers = np.where(np.isnan(numbers), np.nan, numbers)  # NaN has many bit patterns
-    # The last byte is not zero, because NumPy drops trailing zero bytes of fixed-length strings.
-    text = [row.tobytes() + b"." if many >= FEWEST_EQUAL else b"" for row, many in zip(numbers, measured, strict=True)]
-    return np.array(text, dtype=f"S{8 * numbers.shape[1] + 1}")
+def _values(rows: pa.Table, inputs: Sequence[InputKind]) -> NDArray[np.bytes_]:
+    """(n,) hash of the measurements and the redshift of each row; empty where too little is measured to tell rows apart."""
+    of_kinds = [kind.read(rows).identities() for kind in inputs]
+    known = np.logical_or.reduce([found != b"" for found in of_kinds])
+    redshift = row_hashes(rows["redshift"].to_numpy()[:, None])
+    joined = np.array([b"".join(parts) for parts in zip(*of_kinds, redshift, strict=True)])
+    return np.where(known, joined, b"")
 
 
 def _later(values: NDArray[np.bytes_]) -> NDArray[np.bool_]:
@@ -205,9 +204,8 @@ def _warn_of_identifiers(given: pa.Table, tested: pa.Table, same: NDArray[np.boo
 
 
 def with_labels(rows: pa.Table) -> pa.Table:
-    """Rows with all label columns, of the types of a sample, after the photometry."""
-    photometry = [name for name in rows.column_names if name not in TABLE_LABELS]
-    table = rows.select(photometry)
+    """Rows with all label columns, of the types of a sample, after those of the input kinds."""
+    table = rows.select([name for name in rows.column_names if name not in TABLE_LABELS])
     for name, (kind, value) in TABLE_LABELS.items():
         column = rows.column(name).cast(kind) if name in rows.column_names else pa.array([value] * rows.num_rows, kind)
         table = table.append_column(pa.field(name, kind), column)

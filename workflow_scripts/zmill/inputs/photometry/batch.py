@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from zmill.inputs.base import FULL, Batch
+from zmill.inputs.batch import FULL, Batch, row_hashes
 from zmill.inputs.photometry.flags import FEW_BANDS, IMPUTED, UNDETECTED, UNOBSERVED
 
 FloatArray = NDArray[np.float32]
@@ -29,6 +29,8 @@ ZERO_POINT = ZERO_POINTS["nanojansky"]
 """AB magnitude of 1 nJy, the unit of fluxes inside zmill."""
 MAGNITUDES = 2.5 / np.log(10)
 """The change in magnitude for a factor e in flux."""
+FEWEST_EQUAL = 3
+"""Fewest magnitudes for which two rows with equal magnitudes and errors have the same measurements."""
 MASKS = ("undetected", "unobserved", "imputed")
 """Columns of bit masks: bit b is band number b of the survey (from 0, blue to red)."""
 
@@ -107,6 +109,11 @@ class Photometry(Batch):
         """(n,) as `only_band`; in a survey of one band, a row with that band has all information there is."""
         only = self.only_band
         return np.where(only == 0, np.int32(FULL), only) if len(self.bands) == 1 else only
+
+    def identities(self) -> NDArray[np.bytes_]:
+        """(n,) hash of magnitudes and errors; empty where fewer than `FEWEST_EQUAL` magnitudes are known."""
+        known = np.isfinite(self.mag).sum(axis=1) >= FEWEST_EQUAL
+        return np.where(known, row_hashes(self.mag, self.magerr), b"")
 
     def flags(self) -> NDArray[np.int32]:
         found = np.where(self.only_band != FULL, np.int32(FEW_BANDS), np.int32(0))

@@ -47,6 +47,7 @@ class PhotometryKind(InputKind):
     training_only = ("filters",)
     source = "columns.flux"
     measured = "magnitudes"
+    parts = "bands"
 
     bands: tuple[str, ...]
     reference: int
@@ -140,6 +141,20 @@ class PhotometryKind(InputKind):
 
     def magnitude_column(self) -> str:
         return f"mag_{self.bands[self.reference]}"
+
+    def drift_columns(self) -> list[str]:
+        return [f"mag_{band}" for band in self.bands]
+
+    def drift(self, rows: Rows) -> dict[str, dict[str, float | None]]:
+        """The median magnitude, and the fraction of rows that are measured, of each band."""
+        medians: dict[str, float | None] = {}
+        shares: dict[str, float | None] = {}
+        for band in self.bands:
+            values = numpy_column(rows.column(f"mag_{band}"))
+            good = values[np.isfinite(values)]
+            medians[band] = float(np.median(good)) if len(good) else None
+            shares[band] = len(good) / max(len(values), 1)
+        return {"magnitudes": medians, "measured": shares}
 
     def learner(self) -> Colors:
         return Colors(self.bands)

@@ -1,0 +1,89 @@
+"""A survey without photometry, whose input kind and model are one new file each, from its files to a release by Snakemake."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tiny import ROOT, TINY, prepare
+
+TOYS = Path(__file__).with_name("toys")
+PIXELS, ROWS, LABELS = 24, 3000, 1200
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A copy of zmill with the toy kind and the toy models: one new file each, and nothing else changed."""
+    root = tmp_path / "zmill"
+    root.mkdir()
+    skip = shutil.ignore_patterns("__pycache__")
+    for name in ("Snakefile", "config.yaml", "rules", "workflow_scripts", "profiles", "envs", "docs"):
+        source = ROOT / name
+        shutil.copytree(source, root / name, ignore=skip) if source.is_dir() else shutil.copy(source, root / name)
+    for folder in ("inputs", "models"):
+        shutil.copytree(TOYS / folder, root / "workflow_scripts" / "zmill" / folder, ignore=skip, dirs_exist_ok=True)
+    return root
+
+
+def snakemake(library: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the workflow of the copy in `folder`."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(library / "Snakefile"), "--directory", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(library / "workflow_scripts")}
+    return subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, cwd=folder, timeout=900, check=False, env=environment
+    )
+
+
+def write_survey(folder: Path) -> np.ndarray:
+    """Spectra with a line that moves with redshift, redshifts of some of them, and the definition; returns all redshifts."""
+    rng = np.random.default_rng(1)
+    z = rng.uniform(0.05, 1.2, ROWS)
+    line = np.exp(-0.5 * ((np.arange(PIXELS) - 3 - 14 * z[:, None]) / 1.5) ** 2)
+    flux = (1 + 5 * line + rng.normal(0, 0.1, line.shape)).astype(np.float32)
+    ra, dec = rng.uniform(10, 12, ROWS), rng.uniform(-1, 1, ROWS)
+    spectra = pa.array(flux.tolist(), pa.list_(pa.float32()))
+    pq.write_table(pa.table({"id": np.arange(ROWS), "ra": ra, "dec": dec, "flux": spectra}), folder / "survey.parquet")
+    some = slice(LABELS)
+    pyarrow.csv.write_csv(pa.table({"ra": ra[some], "dec": dec[some], "z": z[some]}), folder / "redshifts.csv")
+    columns = {"ra": "ra", "dec": "dec", "redshift": "z"}
+    source = {"name": "redshifts", "source": "file", "files": ["redshifts.csv"], "columns": columns, "quality": 4}
+    survey = {
+        "files": ["survey.parquet"],
+        "columns": {"object_id": "id", "ra": "ra", "dec": "dec"},
+        "toyspectrum": {"flux": "flux", "pixels": PIXELS},
+        "labels": [source],
+        "redshift_grid": {"max": 1.5, "points": 151},
+    }
+    (folder / "surveys").mkdir()
+    (folder / "surveys" / "spectra.yaml").write_text(yaml.safe_dump(survey))
+    return z
+
+
+@pytest.mark.workflow
+def test_every_row_is_released(library: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    z = write_survey(folder)
+    settings = {**TINY, "survey": "spectra", "data_dir": ".", "models": {"toyneighbors": {}}}
+    prepare(folder, **settings)
+    answer = snakemake(library, folder, "--cores", "2")
+    assert answer.returncode == 0, answer.stderr[-6000:] + answer.stdout[-2000:]
+    results = folder / "results" / "spectra"
+    released = results / "current" / "photoz" / "dataset"
+    rows = pq.read_table(released, columns=["object_id", "z_median"])
+    assert rows.num_rows == ROWS
+    error = np.abs(rows["z_median"].to_numpy() - z[rows["object_id"].to_numpy()])
+    assert np.median(error) < 0.03
+    page = (results / "report.html").read_text()
+    for word in ("magnitude", "color", "bands"):
+        assert word not in page, page[max(0, page.index(word) - 300) : page.index(word) + 100]
