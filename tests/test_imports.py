@@ -15,6 +15,7 @@ FLOORS = [
             "redact",
             "sections",
             "strict_yaml",
+            "sentinels",
             "survey_definition",
             "config",
             "chunks",

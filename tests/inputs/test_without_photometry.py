@@ -18,7 +18,7 @@ import yaml
 from tiny import ROOT, TINY, prepare
 
 TOYS = Path(__file__).with_name("toys")
-PIXELS, ROWS, LABELS = 24, 3000, 1200
+PIXELS, ROWS, LABELS = 24, 2000, 800
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def snakemake(library: Path, folder: Path, *arguments: str) -> subprocess.Comple
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(library / "Snakefile"), "--directory", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(library / "workflow_scripts")}
     return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, cwd=folder, timeout=900, check=False, env=environment
+        [*command, *arguments], capture_output=True, text=True, cwd=folder, timeout=2400, check=False, env=environment
     )
 
 

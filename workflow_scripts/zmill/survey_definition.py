@@ -5,8 +5,6 @@ Every key that exists is declared here, with its meaning, its default and its bo
 
 from __future__ import annotations
 
-import contextlib
-import math
 import re
 from functools import cache
 from importlib.util import find_spec
@@ -16,7 +14,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     Tag,
     field_validator,
@@ -29,8 +26,10 @@ from zmill.sections import (
     Radius,
     Section,
     Text,
+    nearest,
     shown,
 )
+from zmill.sentinels import ErrorSentinels, Sentinels, as_number, one_of
 
 RESERVED = {
     *("_healpix_29", "object_id", "ra", "dec", "undetected", "unobserved", "ebv", "imputed", "cut"),
@@ -62,6 +61,14 @@ def input_kinds() -> tuple[str, ...]:
     return tuple(
         sorted(name for name, path in files.items() if re.search(r"^KIND\b", path.read_text("utf-8"), re.MULTILINE))
     )
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Names of the file formats: the files of `zmill/survey/readers/` that end with `_format`. They are not imported."""
+    spec = find_spec("zmill.survey.readers")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations if spec else None) or ()]
+    return tuple(sorted(path.stem.removesuffix("_format") for folder in folders for path in folder.glob("*_format.py")))
 
 
 class Columns(Section):
@@ -101,84 +108,6 @@ class Columns(Section):
         if (self.ra is None) != (self.dec is None):
             raise ValueError("ra and dec are given together or not at all")
         return self
-
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Range(Section):
-    """All values from `min` to `max`, both included; one of them may be left out."""
-
-    min: Finite | None = None
-    max: Finite | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if self.min is None and self.max is None:
-            raise ValueError("a range needs min, max or both")
-        if self.min is not None and self.max is not None and self.max < self.min:
-            raise ValueError(f"max ({self.max:g}) must not be below min ({self.min:g})")
-        return self
-
-
-def _as_sentinel(value: Any) -> Any:
-    """A number or a range, with one error message for all other values."""
-    value = _as_number(value)
-    if not isinstance(value, float | dict | Range):
-        raise ValueError(f"expected a number such as -99 or a range such as {{max: -1.0e+9}}, found {shown(value)}")
-    if isinstance(value, float) and math.isnan(value):
-        raise ValueError("NaN needs no sentinel: sentinels.nonfinite defines the meaning of NaN and null")
-    return value
-
-
-def _as_number(value: Any) -> Any:
-    """A number as float, also one that YAML reads as text (-1e9); other values unchanged."""
-    if isinstance(value, int | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):
-            return float(value)
-    return value
-
-
-def _one_of(kinds: dict[type, str]) -> Discriminator:
-    """Chooses the alternative of a key with several types, so that a message concerns only that one."""
-    return Discriminator(lambda value: next((tag for kind, tag in kinds.items() if isinstance(value, kind)), None))
-
-
-Sentinel = Annotated[
-    Annotated[Range, Tag("is-range")] | Annotated[float, Field(allow_inf_nan=True), Tag("is-number")],
-    _one_of({float: "is-number", dict: "is-range", Range: "is-range"}),
-    BeforeValidator(_as_sentinel),
-]
-ErrorSentinel = Annotated[
-    Sentinel | None, BeforeValidator(lambda value: value if value is None else _as_sentinel(value))
-]
-
-
-class ErrorSentinels(Section):
-    """Sentinel values of the error column: numbers, ranges, or `null` for NaN and null."""
-
-    upper_limit: list[ErrorSentinel] = []
-    """The band is undetected, and its value is the upper limit (CIGALE: `[{max: 0}]`; LePHARE: `[-1]`; WISE: `[null]`)."""
-    unobserved: list[ErrorSentinel] = []
-    """The band was never observed, whatever the value in the flux column."""
-
-
-class Sentinels(Section):
-    """Sentinel values of missing measurements in the survey's files. Each becomes NaN and a bit of a mask.
-
-    A sentinel is a number or a range `{min: ..., max: ...}`, both ends included. One of `undetected` or `unobserved` in the
-    error column means that the error is unknown.
-    """
-
-    undetected: list[Sentinel] = []
-    """Values that mean observed, but below the limit (RAIL: 99)."""
-    unobserved: list[Sentinel] = []
-    """Values that mean never observed (RAIL, LePHARE: -99; SDSS: -9999; values around -9.999e9: `{max: -9.0e+9}`)."""
-    nonfinite: Literal["undetected", "unobserved"] = "unobserved"
-    """Meaning of NaN and null in the flux column. An infinity makes the band unobserved, unless listed above as `.inf`."""
-    limit_in_error: bool = False
-    """The error column of an undetected band holds its limiting magnitude or flux (RAIL's DC2 sample)."""
-    error: ErrorSentinels = ErrorSentinels()
 
 
 class Extinction(Section):
@@ -259,7 +188,7 @@ ZeroPoint = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
 
 def _number_or_column(value: Any) -> Any:
-    value = _as_number(value)
+    value = as_number(value)
     if not isinstance(value, float | str | dict):
         raise ValueError(f"expected a number, a number per band or the name of a column, found {shown(value)}")
     return value
@@ -269,7 +198,7 @@ ZeroPoints = Annotated[
     Annotated[ZeroPoint, Tag("is-number")]
     | Annotated[dict[Name, ZeroPoint], Tag("is-per-band")]
     | Annotated[str, Tag("is-column")],
-    _one_of({float: "is-number", dict: "is-per-band", str: "is-column"}),
+    one_of({float: "is-number", dict: "is-per-band", str: "is-column"}),
     BeforeValidator(_number_or_column),
 ]
 
@@ -282,7 +211,7 @@ class Survey(Section):
     description: str = ""
     files: list[PathText] = []
     """Paths or glob patterns, below `data_dir` unless absolute; a folder is a HATS catalogue or collection."""
-    format: Literal["fits", "votable", "csv", "ecsv", "ipac", "parquet", "hdf5", "hats", "ascii"] | None = None
+    format: Annotated[Name, Field(json_schema_extra=lambda schema: schema.update(enum=list(formats())))] | None = None
     """Read from the file's ending when left out."""
     group: Text | None = None
     """The group of an HDF5 file or the extension of a FITS file that holds the table."""
@@ -339,6 +268,15 @@ class Survey(Section):
         found = {name: value[name] for name in input_kinds() if name in value and name not in cls.model_fields}
         rest = {key: entry for key, entry in value.items() if key not in found}
         return rest | {"sections": {**(value.get("sections") or {}), **found}} if found else value
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, format: str | None) -> str | None:
+        if format is not None and format not in formats():
+            raise ValueError(
+                f"there is no format {shown(format)}{nearest(format, formats())}; the formats are {', '.join(formats())}"
+            )
+        return format
 
     @field_validator("bands")
     @classmethod

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINTS
 from zmill.inputs.photometry.states import BRIGHTEST, FAINTEST, FAULTS, band_state, luptitude_to_flux
-from zmill.survey_definition import Sentinels
+from zmill.sentinels import Sentinels
 
 RAIL = Sentinels(undetected=[99.0], unobserved=[-99.0, -99.9, -9999.0])
 VALUES = st.one_of(

@@ -13,7 +13,8 @@ from zmill.columns import floats
 from zmill.inputs.base import Inspection
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINTS
 from zmill.inputs.photometry.states import BRIGHTEST, FAINTEST, is_any
-from zmill.survey_definition import Range, Survey
+from zmill.sentinels import Range
+from zmill.survey_definition import Survey
 
 REPEATED = 0.01
 """A single value in a larger fraction of a column is not a measurement."""

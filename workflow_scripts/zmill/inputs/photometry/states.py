@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINTS
-from zmill.survey_definition import Range, Sentinels
+from zmill.sentinels import Range, Sentinels
 
 DETECTION_SIGMA = 1.0
 """A flux below this many times its error is undetected; the limit is this many times the error."""

@@ -1,4 +1,4 @@
-"""Readers of survey and label files: one file per format, each with `ENDINGS` and a class `Reader`.
+"""Readers of survey and label files: one file per format, each with `ENDINGS`, a class `Reader` and `example`, and perhaps `MAGIC`.
 
 table = open_table("catalog.fits")
 for batch in table.batches(["ra", "dec"], batch_rows=100_000): ...
@@ -10,11 +10,13 @@ import importlib
 import pkgutil
 from pathlib import Path
 
+import pyarrow as pa
+
 from zmill.catalog.files import ReadError
 from zmill.survey.readers import streams
 from zmill.survey.readers.base import Span, Table
 
-__all__ = ["FORMATS", "ReadError", "Span", "Table", "format_of", "open_table"]
+__all__ = ["FORMATS", "ReadError", "Span", "Table", "example", "format_of", "open_table"]
 
 FORMATS: tuple[str, ...] = tuple(
     sorted(
@@ -37,12 +39,17 @@ def format_of(path: Path | str) -> str:
     path = Path(path)
     if path.is_dir():
         return "hats"
-    if found := streams.content_of(path) if path.is_file() else None:
-        return found
+    if path.is_file():
+        if found := streams.content_of(path):
+            return found
+        first = streams.head(path, 16)
+        for name in FORMATS:
+            if (magic := getattr(_module(name), "MAGIC", None)) and first.startswith(magic):
+                return name
     endings = {ending: name for name in FORMATS for ending in _module(name).ENDINGS}
-    name = streams.stem(path.name)
+    stem = streams.stem(path.name)
     for ending in sorted(endings, key=len, reverse=True):
-        if name.endswith(ending):
+        if stem.endswith(ending):
             return endings[ending]
     raise ReadError(
         f"{path}: its ending determines no format; name one under format: {', '.join(FORMATS)} "
@@ -83,6 +90,12 @@ def open_table(path: Path | str, format: str | None = None, group: str | None = 
     except Exception as error:
         raise ReadError(f"{path}: is not a readable {name} table: {error}") from error
     return table
+
+
+def example(name: str, table: pa.Table, folder: Path) -> Path:
+    """Write a small table in a format, for the tests that all readers share; returns the file, or the folder of a catalogue."""
+    path: Path = _module(name).example(table, folder)
+    return path
 
 
 def _module(name: str):  # type: ignore[no-untyped-def]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -264,6 +265,14 @@ def element(array: pa.Array, index: int) -> pa.Array:
     rows = offsets[:-1] + index
     absent = (rows >= offsets[1:]) | array.is_null().to_numpy(zero_copy_only=False)
     return array.values.take(pa.array(rows, mask=absent))
+
+
+def as_astropy(table: pa.Table) -> Any:
+    """A table without nulls as one of astropy, for the examples of formats that astropy writes."""
+    from astropy.table import Table as AstropyTable  # takes long to import
+
+    columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+    return AstropyTable({name: v.astype("U8") if v.dtype == object else v for name, v in columns.items()})
 
 
 def refuse_repeated(path: Path, names: Iterable[str]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import pyarrow as pa
 from astropy.table import Column, Table
 
 from zmill.catalog.files import ReadError
-from zmill.survey.readers.base import decoded, refuse_repeated
+from zmill.survey.readers.base import as_astropy, decoded, refuse_repeated
 from zmill.survey.readers.held import ALONE, Held
 from zmill.survey.readers.streams import opened
 
@@ -57,3 +58,10 @@ class Reader(Held):
     def lines(text: str) -> int:
         """Number of lines with a row."""
         return sum(bool(line.strip()) and not line.startswith("#") for line in text.split("\n")) - 1
+
+
+def example(table: pa.Table, folder: Path) -> Path:
+    """Write a small table in this format, for the tests that all readers share; returns the file."""
+    path = folder / "s.ecsv"
+    as_astropy(table).write(path, format="ascii.ecsv", overwrite=True)
+    return path

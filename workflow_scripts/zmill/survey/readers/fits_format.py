@@ -11,7 +11,7 @@ import pyarrow as pa
 from astropy.io import fits
 
 from zmill.catalog.files import ReadError
-from zmill.survey.readers.base import Span, Table, decoded, refuse_repeated, windows
+from zmill.survey.readers.base import Span, Table, as_astropy, decoded, refuse_repeated, windows
 from zmill.survey.readers.streams import compression, opened
 
 ENDINGS = (".fits", ".fit", ".fts")
@@ -51,7 +51,7 @@ class Reader(Table):
                     empty = np.empty(0, np.dtype([("x", kind.newbyteorder(">"))]))["x"]
                     types[column.name] = _arrow(empty, self._columns[column.name]).type
                 else:
-                    unreadable[column.name] = f"has the FITS format {column.format}, which zmill does not read"
+                    unreadable[column.name] = _why_unreadable(column)
             if raw.itemsize != self._width:
                 raise ReadError(f"{path}: rows are {self._width} bytes wide, its columns {raw.itemsize}")
         self.describe(types, unreadable)
@@ -80,6 +80,17 @@ class Reader(Table):
                 rows = np.frombuffer(data, layout)
                 arrays = [_arrow(rows[name], self._columns[name]) for name in columns]
                 yield pa.RecordBatch.from_arrays(arrays, names=columns)
+
+
+def _why_unreadable(column: fits.Column) -> str:
+    if column.format.format in "PQ":
+        return (
+            f"has arrays of variable length (FITS format {column.format}), which zmill does not read from FITS: write them with one length, "
+            "or as lists in Parquet"
+        )
+    if column.format.format in READABLE and column.format.repeat:
+        return f"has arrays of several dimensions in its rows (TDIM {column.dim}), which zmill does not read: write them flat"
+    return f"has the FITS format {column.format}, which zmill does not read"
 
 
 def _table(hdus: fits.HDUList, path: Path, group: str | None) -> fits.BinTableHDU:
@@ -135,3 +146,10 @@ def _shifted(values: np.ndarray, zero: int) -> np.ndarray:
     if zero == -128 and values.dtype == np.uint8:
         return (values ^ np.uint8(128)).view(np.int8)
     return values.astype(np.int64) + zero
+
+
+def example(table: pa.Table, folder: Path) -> Path:
+    """Write a small table in this format, for the tests that all readers share; returns the file."""
+    path = folder / "s.fits"
+    as_astropy(table).write(path, format="fits", overwrite=True)
+    return path

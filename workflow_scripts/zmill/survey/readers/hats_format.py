@@ -6,10 +6,14 @@ import csv
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from zmill.catalog import hats
 from zmill.catalog.files import ReadError
+from zmill.catalog.hats import Partition
+from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.survey.readers.base import Span, Table
 from zmill.survey.readers.parquet_format import describe_schema, group_spans
 
@@ -113,3 +117,22 @@ def _pixels(catalog: Path) -> list[tuple[int, int]]:
         raise ReadError(f"{path}: missing; the folder is no HATS catalogue")
     with open(path, newline="", encoding="utf-8") as handle:
         return [(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(handle, skipinitialspace=True)]
+
+
+def example(table: pa.Table, folder: Path) -> Path:
+    """Write a small table in this format, for the tests that all readers share; returns the folder: a collection, whose margin must not be read."""
+    index = healpix(table.column("ra").to_numpy(), table.column("dec").to_numpy())
+    rows = table.add_column(0, HEALPIX_COLUMN, pa.array(index))
+    pixels = index >> 58
+    catalog = folder / "collection"
+    for name, chosen in (("main", pixels >= 0), ("margin", pixels == 3)):
+        found = [Partition(0, int(pixel)) for pixel in np.unique(pixels[chosen])]
+        for partition in found:
+            part = rows.filter(pa.array(pixels == partition.pixel))
+            with hats.write_partition(catalog / name, partition, rows.schema) as writer:
+                writer.write(part.sort_by(HEALPIX_COLUMN))
+        hats.finish(catalog / name, name, found)
+    (catalog / "collection.properties").write_text(
+        "#HATS Collection\nobs_collection=test\nhats_primary_table_url=main\nall_margins=margin\n"
+    )
+    return catalog

@@ -1,4 +1,4 @@
-"""HDF5: a group of datasets of the same length, or one dataset of records."""
+"""HDF5: a group of datasets of the same length, or one dataset of records. Rows are the first axis of a dataset."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from zmill.survey.readers.streams import compression
 ASTROPY = ".__table_column_meta__"
 """Ending of the dataset in which astropy describes the columns of another dataset."""
 ENDINGS = (".hdf5", ".h5", ".hdf", ".he5")
+LOOK_ROWS = 1000
+"""First rows that determine the type of texts and of lists."""
 
 
 class Reader(Table):
@@ -38,19 +40,21 @@ class Reader(Table):
                 raise ReadError(
                     f"{path}: group {self._group!r} has no dataset that is a column; there is: {_tables(file)}"
                 )
+            axes = _axes(table, names)
+            names = [name for name in names if name not in axes]
             lengths = {len(_column(table, name)) for name in names}
             if len(lengths) > 1:
                 raise ReadError(f"{path}: the datasets of group {self._group!r} differ in length: {sorted(lengths)}")
             self.rows: int = lengths.pop()
-            self._describe(table, names)
+            self._describe(table, names, axes)
             self.describe_units(_units(file, self._group))
 
-    def _describe(self, table: h5py.Group | h5py.Dataset, names: list[str]) -> None:
-        types, unreadable = {}, {}
+    def _describe(self, table: h5py.Group | h5py.Dataset, names: list[str], axes: dict[str, str]) -> None:
+        types, unreadable = {}, {**_deep(table), **axes}
         for name in names:
             column = _column(table, name)
             try:
-                types[name] = arrow(column[: 1000 if column.dtype.kind == "O" else 0]).type
+                types[name] = arrow(column[: LOOK_ROWS if column.dtype.kind == "O" else 0]).type
             except (TypeError, pa.ArrowException):
                 unreadable[name] = f"holds {column.dtype} values of shape {column.shape[1:]}, which zmill does not read"
         self.describe(types, unreadable)
@@ -62,9 +66,9 @@ class Reader(Table):
         with h5py.File(self.path) as file:
             table = file[self._group]
             for start, stop in windows(first, last, batch_rows):
-                yield pa.RecordBatch.from_arrays(
-                    [arrow(_column(table, name)[start:stop]) for name in columns], names=columns
-                )
+                # Rows without any value do not tell the type of a column.
+                arrays = [arrow(_column(table, name)[start:stop]).cast(self.types[name]) for name in columns]
+                yield pa.RecordBatch.from_arrays(arrays, names=columns)
 
 
 def _only_table(file: h5py.File, path: Path) -> str:
@@ -109,6 +113,36 @@ def _columns(item: h5py.Group | h5py.Dataset) -> list[str]:
     ]
 
 
+def _axes(table: h5py.Group | h5py.Dataset, names: list[str]) -> dict[str, str]:
+    """Datasets that are no columns but an axis of others, such as the wavelengths of spectra, and what each of them is.
+
+    An axis has as many values as the rows of a 2-D dataset have, and not as many as there are rows.
+    """
+    if isinstance(table, h5py.Dataset):
+        return {}
+    wide = {name: table[name].shape for name in names if table[name].ndim == 2}
+    rows = {shape[0] for shape in wide.values()}
+    of = {length: name for name, (_, length) in wide.items()}
+    found = [
+        name for name in names if table[name].ndim == 1 and len(table[name]) in of and len(table[name]) not in rows
+    ]
+    return {
+        name: f"has {len(table[name])} values, one for each value in a row of {of[len(table[name])]!r}, and not one per row"
+        for name in found
+    }
+
+
+def _deep(table: h5py.Group | h5py.Dataset) -> dict[str, str]:
+    """Datasets of more than two dimensions, and why they are not read."""
+    if isinstance(table, h5py.Dataset):
+        return {}
+    return {
+        name: f"holds arrays of shape {item.shape[1:]} in its rows, which zmill does not read: write them flat, as (rows, values)"
+        for name, item in table.items()
+        if isinstance(item, h5py.Dataset) and item.ndim > 2
+    }
+
+
 def _units(file: h5py.File, group: str) -> dict[str, str]:
     """Units of the datasets' attributes, or of the header that astropy writes next to a dataset of records."""
     table = file[group]
@@ -125,3 +159,13 @@ def _column(table: h5py.Group | h5py.Dataset, name: str) -> h5py.Dataset:
     if isinstance(table, h5py.Group):
         return table[name]
     return table.fields(name)
+
+
+def example(table: pa.Table, folder: Path) -> Path:
+    """Write a small table in this format, for the tests that all readers share; returns the file."""
+    path = folder / "s.hdf5"
+    with h5py.File(path, "w") as file:
+        for name in table.column_names:
+            values = table.column(name).to_numpy(zero_copy_only=False)
+            file[f"photometry/{name}"] = values.astype("S8") if values.dtype == object else values
+    return path

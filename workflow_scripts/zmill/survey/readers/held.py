@@ -45,7 +45,8 @@ class Held(Table):
     ) -> Iterator[pa.RecordBatch]:
         first, last = span or (0, self.rows or 0)
         for start, stop in windows(first, last, batch_rows):
-            arrays = [arrow(self._arrays[name][start:stop]) for name in columns]
+            # Rows without any value do not tell the type of a column.
+            arrays = [arrow(self._arrays[name][start:stop]).cast(self.types[name]) for name in columns]
             yield pa.RecordBatch.from_arrays(arrays, names=columns)
 
 
@@ -71,7 +72,7 @@ def arrow(values: Any) -> pa.Array:
 
 def _of_objects(values: list[Any], mask: np.ndarray) -> pa.Array:
     if mask.ndim == 1 and any(isinstance(value, np.ndarray | list) for value in values):
-        rows = [None if m else np.ma.getdata(v).tolist() for v, m in zip(values, mask.tolist(), strict=True)]
+        rows = [None if m or v is None else v.tolist() for v, m in zip(values, mask.tolist(), strict=True)]
         kind = next((v.dtype for v in values if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"), None)
         return pa.array(rows, pa.list_(pa.from_numpy_dtype(kind.newbyteorder("="))) if kind is not None else None)
     if not all(isinstance(value, bytes | str | None) for value in values):

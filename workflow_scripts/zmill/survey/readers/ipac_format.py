@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pyarrow as pa
+
 from zmill.survey.readers import ecsv_format
+from zmill.survey.readers.base import as_astropy
 
 ENDINGS = (".tbl", ".ipac")
 
@@ -38,3 +43,10 @@ class Reader(ecsv_format.Reader):
     def lines(text: str) -> int:
         """Number of lines with a row."""
         return sum(bool(line.strip()) and line[0] not in "\\|" for line in text.split("\n"))
+
+
+def example(table: pa.Table, folder: Path) -> Path:
+    """Write a small table in this format, for the tests that all readers share; returns the file."""
+    path = folder / "s.tbl"
+    as_astropy(table).write(path, format="ascii.ipac", overwrite=True)
+    return path

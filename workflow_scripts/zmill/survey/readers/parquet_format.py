@@ -67,3 +67,10 @@ def group_spans(starts: list[int], rows: int) -> list[Span]:
     if starts[-1] > first:
         spans.append((first, starts[-1]))
     return spans
+
+
+def example(table: pa.Table, folder: Path) -> Path:
+    """Write a small table in this format, for the tests that all readers share; returns the file."""
+    path = folder / "s.parquet"
+    pq.write_table(table, path, row_group_size=37)
+    return path

@@ -27,7 +27,7 @@ REFUSED = {
     b"\xff\xfe": "text in UTF-16: write it as UTF-8",
     b"\xfe\xff": "text in UTF-16: write it as UTF-8",
     b"\x93NUMPY": "a NumPy array: write it as a table, in Parquet or FITS",
-    b"ARROW1": "an Arrow or Feather file: write it as Parquet",
+    b"FEA1": "a Feather file of version 1: write it as Feather of version 2 or Parquet",
     b"ORC": "an ORC file: write it as Parquet",
 }
 

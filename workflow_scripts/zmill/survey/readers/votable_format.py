@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from astropy.io import votable
 from astropy.io.votable import exceptions
 
 from zmill.catalog.files import ReadError
-from zmill.survey.readers.base import refuse_repeated
+from zmill.survey.readers.base import as_astropy, refuse_repeated
 from zmill.survey.readers.held import ALONE, Held
 from zmill.survey.readers.streams import opened
 from zmill.survey.readers.text import MISSING
@@ -96,3 +97,10 @@ def _infos(document: Any) -> list[Any]:
         found += resource.infos
         resources += resource.resources
     return found + [info for table in document.iter_tables() for info in table.infos]
+
+
+def example(table: pa.Table, folder: Path) -> Path:
+    """Write a small table in this format, for the tests that all readers share; returns the file."""
+    path = folder / "s.vot"
+    as_astropy(table).write(path, format="votable", overwrite=True)
+    return path
