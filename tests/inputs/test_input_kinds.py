@@ -200,6 +200,16 @@ def test_no_bit_of_flags_has_two_meanings() -> None:
     assert all(bit & (bit - 1) == 0 for bit in bits)
 
 
+def test_batches_of_large_rows_have_few_rows() -> None:
+    context = ModelContext(registry.from_json(registry.settings_of(definition(photometry=True))), GRID, seed=1)
+    spectra = pa.array(np.zeros((10, PIXELS), np.float32).tolist(), pa.list_(pa.float32(), PIXELS))
+    table = pa.table({"mag_g": np.zeros(10, np.float32), "spectrum": spectra})
+    batch = context.read(table)
+    assert isinstance(batch, Joint) and batch.nbytes == sum(kind.nbytes for kind in batch.kinds.values())
+    assert batch.rows_in(batch.nbytes // 2, 100) == 5
+    assert batch.rows_in(1 << 30, 100) == 100 and batch.rows_in(1, 100) == 1 and batch[:0].rows_in(9, 100) >= 1
+
+
 def test_rows_are_counted_by_their_size(tmp_path: Path) -> None:
     """A spectrum of 5,000 pixels makes row groups of a few thousand rows, of the size of those of magnitudes."""
     schema = pa.schema([("spectrum", pa.list_(pa.float32(), 5000)), ("object_id", pa.string())])

@@ -6,6 +6,8 @@ import pyarrow as pa
 
 GROUP_BYTES = 128 << 20
 """Largest size of a row group in memory in bytes."""
+BATCH_BYTES = 64 << 20
+"""Largest size of the rows that a model is given at a time in bytes."""
 VARIABLE = 24
 """Bytes that a string or an element list of unknown length counts as."""
 

@@ -79,6 +79,10 @@ class Batch(ABC):
         """Size of the rows in memory in bytes."""
         return sum(array.nbytes for array in self.arrays.values())
 
+    def rows_in(self, size: int, most: int) -> int:
+        """Number of rows like these that take up about `size` bytes: at least 1, at most `most`."""
+        return max(1, min(most, size * len(self) // max(self.nbytes, 1)))
+
     @abstractmethod
     def brightness(self) -> NDArray[np.float32]:
         """(n,) what bins of metrics and of conformal intervals are made in: a magnitude, or a signal-to-noise ratio; NaN where unknown."""

@@ -13,14 +13,12 @@ import xxhash
 
 from zmill.catalog import hats
 from zmill.catalog.hats import CatalogError, Partition
-from zmill.catalog.sizes import rows_of
+from zmill.catalog.sizes import BATCH_BYTES, rows_of
 
 IDENTITY = ("_healpix_29", "object_id", "ra", "dec")
 """Columns that every output copies unchanged."""
 
 HASH_BYTES = 1 << 22
-BATCH_BYTES = 64 << 20
-"""Largest size of a batch in bytes."""
 
 
 @dataclass(frozen=True)

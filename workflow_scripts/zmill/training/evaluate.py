@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from zmill import metrics
+from zmill.catalog.sizes import BATCH_BYTES
 from zmill.catalog.sky import HEALPIX_COLUMN, at_order
 from zmill.chunks import row_chunks
 from zmill.inputs.base import LabelledBatch
@@ -29,7 +30,7 @@ from zmill.training.missing_data import SPLITS
 from zmill.training.trained import TrainedModel
 
 BATCH_CPU, BATCH_GPU = 4096, 65_536
-"""Rows predicted at a time: few enough for the cache of a CPU, many enough to occupy a GPU."""
+"""Most rows predicted at a time: few enough for the cache of a CPU, many enough to occupy a GPU."""
 BINS = 10
 DRAWS = 100
 INTERVAL = 0.68
@@ -68,7 +69,7 @@ def predict_rows(trained: TrainedModel, rows: LabelledBatch) -> Predicted:
     scores: list[PdfScores] = []
     total = np.zeros(grid.size)
     seconds = 0.0
-    size = BATCH_CPU if trained.model.device.type == "cpu" else BATCH_GPU
+    size = rows.batch.rows_in(BATCH_BYTES, BATCH_CPU if trained.model.device.type == "cpu" else BATCH_GPU)
     for part in row_chunks(max(len(rows), 1), size):
         batch = rows.batch[part]
         started = time.perf_counter()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zmill import metrics
+from zmill.catalog.sizes import BATCH_BYTES
 from zmill.chunks import row_chunks
 from zmill.inputs.base import Batch, LabelledBatch, ModelContext
 from zmill.models.base import Model
@@ -226,7 +227,7 @@ def _scores(model: Model, calibration: Calibration, rows: LabelledBatch) -> dict
     """Metrics of densities `before` and `after` calibration, and how many PITs are in each of 20 bins."""
     grid = model.context.grid
     parts: dict[str, list[metrics.PdfScores]] = {"before": [], "after": []}
-    for part in row_chunks(len(rows), BATCH):
+    for part in row_chunks(len(rows), rows.batch.rows_in(BATCH_BYTES, BATCH)):
         plain = model.predict(rows.batch[part])
         for when, density in (("before", plain), ("after", calibration(plain, grid))):
             parts[when].append(metrics.pdf_scores(density, grid, rows.z[part]))

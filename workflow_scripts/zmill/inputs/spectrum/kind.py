@@ -39,6 +39,8 @@ class SpectrumKind(InputKind):
     flag_bits = BITS
     faults = FAULTS
     source = "spectrum.flux"
+    measured = "spectra"
+    parts = "wavelengths"
     reasons = (SKY,)
 
     grid: WavelengthGrid
@@ -116,6 +118,14 @@ class SpectrumKind(InputKind):
     @classmethod
     def empty_columns(cls, survey: Survey) -> list[str]:
         return [GOOD]
+
+    def drift_columns(self) -> list[str]:
+        return [GOOD]
+
+    def drift(self, rows: Rows) -> dict[str, dict[str, float | None]]:
+        """The fraction of rows that have a spectrum."""
+        good = numpy_column(rows.column(GOOD))
+        return {"measured": {self.name: float(np.mean(good > 0)) if len(good) else None}}
 
     def columns(self) -> list[str]:
         return [FLUX, IVAR, SN, GOOD]
