@@ -146,7 +146,7 @@ class SpectrumNetwork(nn.Module):
     def squared_weights(self) -> Tensor:
         """Sum of the squared weights of the fully connected layers."""
         squares = [layer.weight.square().sum() for layer in self.dense if isinstance(layer, nn.Linear)]
-        return torch.stack(squares).sum() if squares else torch.zeros((), device=self.head[1].weight.device)
+        return torch.stack(squares).sum() if squares else torch.zeros((), device=next(self.parameters()).device)
 
 
 class SpectrumCNN(Model):
