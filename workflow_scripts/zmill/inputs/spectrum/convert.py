@@ -180,12 +180,16 @@ class Conversion:
             self._mark("wavelengths_unsorted", group)
             return
         backwards = bool(steps[0] < 0)
-        wavelength = self.section.wavelength.angstrom(numbers[::-1] if backwards else numbers)
-        if self.check_units and not is_plausible(float(wavelength[0]), float(wavelength[-1])):
+        given = self.section.wavelength
+        # Half way between two pixels in the scale of the file: the logarithm, where it has equal steps.
+        edges = edges_of((numbers[::-1] if backwards else numbers).astype(np.float64))
+        lower, upper = (given.angstrom(ends) for ends in edges)
+        if self.check_units and not is_plausible(float(lower[0]), float(upper[-1])):
             self._mark("wavelengths_implausible", group)
             return
-        key = (air_to_vacuum(wavelength) if self.section.wavelength.air else wavelength).tobytes()
-        rebinning = _rebinning(key, self.grid)
+        if given.air:
+            lower, upper = air_to_vacuum(lower), air_to_vacuum(upper)
+        rebinning = _rebinning(lower.tobytes(), upper.tobytes(), self.grid)
         if rebinning.empty:
             self._mark("wavelengths_outside_grid", group)
             return
@@ -300,8 +304,8 @@ def _estimated(flux: NDArray[np.floating], good: Booleans) -> NDArray[np.float64
 
 
 @lru_cache(maxsize=CACHED)
-def _rebinning(wavelength: bytes, grid: WavelengthGrid) -> Rebinning:
-    return Rebinning.of(edges_of(np.frombuffer(wavelength)), grid.edges)
+def _rebinning(lower: bytes, upper: bytes, grid: WavelengthGrid) -> Rebinning:
+    return Rebinning.of((np.frombuffer(lower), np.frombuffer(upper)), grid.edges)
 
 
 @lru_cache(maxsize=4)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Edges = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -31,6 +33,8 @@ class Rebinning:
     @classmethod
     def of(cls, old: Edges, new: Edges) -> Self:
         """The rebinning of pixels with these lower and upper ends, (n) each, increasing; pixels do not overlap, but may have gaps."""
+        from scipy.sparse import csr_array  # only the import needs scipy, and every job imports the input kinds
+
         ends = np.sort(np.concatenate([*old, *new]), kind="stable")
         middle, width = (ends[1:] + ends[:-1]) / 2, np.diff(ends)
         column = np.searchsorted(old[0], middle, side="right") - 1
