@@ -1,5 +1,7 @@
 """Readers of survey and label files: one file per format, each with `ENDINGS`, a class `Reader` and `example`, and perhaps `MAGIC`.
 
+A format that is a layout within another one, as spectra in FITS files, names that one in `CONTENT`, and is given by the user.
+
 table = open_table("catalog.fits")
 for batch in table.batches(["ra", "dec"], batch_rows=100_000): ...
 """
@@ -79,7 +81,9 @@ def open_table(path: Path | str, format: str | None = None, group: str | None = 
         raise ReadError(f"{path}: there is no format {name!r}; the formats are {', '.join(FORMATS)}")
     if format is not None and path.is_file():
         found = streams.content_of(path)
-        if found not in (None, format) and not (found == "ipac" and format in ("csv", "ascii")):
+        if found not in (None, getattr(_module(format), "CONTENT", format)) and not (
+            found == "ipac" and format in ("csv", "ascii")
+        ):
             raise ReadError(
                 f"{path}: is {found} by its content, not {format}; leave out `format`, or set format: {found}"
             )
