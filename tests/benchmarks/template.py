@@ -83,7 +83,7 @@ def main() -> None:
     table = template.template_fluxes(sed.load_filters(list(FILTERS.values())), GRID.z, per_gap, True)
     model = template.TemplateFit(template.TemplateSettings(per_gap=per_gap), CONTEXT)
     state = {"table": torch.from_numpy(table).float(), "zero_points": torch.zeros(6), "fill": torch.zeros(6)}
-    model.restore(state, {"floor": 0.05, "smooth": 0.02})
+    model.restore(state, {"floor": 0.05, "smoothing": 0.02})
     rows = galaxies(arguments.rows, table)
     cost = cpu_seconds(lambda: predict(model, rows.batch, BATCH["cpu"]), arguments.repeats)
     figures: dict[str, float | str | None] = {

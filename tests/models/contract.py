@@ -103,7 +103,7 @@ def refit_learns(type_: str, settings: dict[str, Any]) -> None:
     torch.testing.assert_close(grid.integral(after), torch.ones(500), rtol=1e-3, atol=1e-3)
     z = torch.as_tensor(test.z, dtype=torch.float32)
     assert mean_crps(after, z, grid) < 1.02 * mean_crps(before, z, grid)
-    for name in ("k", "width", "floor", "magnitude", "smooth", "bump", "sharpen", "epochs", "student_nu"):
+    for name in ("k", "width", "floor", "magnitude", "smoothing", "bump", "sharpen", "epochs", "student_nu"):
         assert model.state()[1].get(name) == chosen.get(name), name
     loaded = type(model)(model.settings, toy(type_).CONTEXT)
     loaded.restore(*model.state())

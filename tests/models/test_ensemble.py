@@ -56,7 +56,7 @@ def test_refit_learns_from_more_rows() -> None:
 def parts(model: Any, batch: Photometry) -> list[torch.Tensor]:
     """Densities of the three parts."""
     fluxes = Fluxes.of(batch, ())
-    return [part.densities(fluxes) for part in (model.networks, model.neighbors, model.matched)]
+    return [part.densities(fluxes) for part in (model.networks, model.neighbors, model.color_neighbors)]
 
 
 def mean(model: Any, batch: Photometry) -> torch.Tensor:
@@ -151,10 +151,10 @@ def test_half_of_the_distillation_set_are_synthetic_galaxies(monkeypatch: pytest
 def test_learned_neighbors_are_a_part_without_synthetic_galaxies() -> None:
     model, facts = with_synthetic_galaxies({"distill": False})
     assert model.neighbors is None
-    assert list(facts["stacking_weights"]) == ["networks", "matched"]
+    assert list(facts["stacking_weights"]) == ["networks", "color_neighbors"]
     model, facts = contract.fitted("ensemble", BRIEF | {"distill": False}, labelled(400, 1), labelled(150, 2))
     assert model.neighbors is not None
-    assert list(facts["stacking_weights"]) == ["networks", "neighbors", "matched"]
+    assert list(facts["stacking_weights"]) == ["networks", "neighbors", "color_neighbors"]
 
 
 def test_an_ensemble_without_learned_neighbors_is_saved(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_saved_and_repeatable(tmp_path: Path) -> None:
 
 
 def test_scales_by_training_rows_alone() -> None:
-    names = ("features.softening", "features.offset", "features.scale", "bank")
+    names = ("features.softening", "features.offset", "features.scale", "neighbors")
     contract.scales_by_training_rows_alone("nca", QUICK | {"epochs": 2}, names)
 
 
@@ -46,9 +46,9 @@ def test_near_orders_by_distance() -> None:
     assert torch.equal(near(one, other).argsort(1, descending=True), torch.cdist(one, other).argsort(1))
 
 
-def test_a_bank_keeps_some_of_the_rows() -> None:
-    model, _ = contract.fitted("nca", QUICK | {"epochs": 2, "bank": 100}, labelled(400, 1), labelled(100, 2))
-    assert len(model.state()[0]["bank"]) == 100
+def test_a_neighbor_table_keeps_some_of_the_rows() -> None:
+    model, _ = contract.fitted("nca", QUICK | {"epochs": 2, "neighbor_rows": 100}, labelled(400, 1), labelled(100, 2))
+    assert len(model.state()[0]["neighbors"]) == 100
     assert torch.isfinite(model.predict(labelled(30, 3).batch)).all()
 
 

@@ -128,9 +128,9 @@ def test_the_cde_loss_is_that_of_the_metrics() -> None:
     assert mean_cde_loss(density, z, GRID) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("most_rows", "epochs"), [(10_000, 4), (900, 3), (899, 2), (10, 1)])
-def test_with_many_rows_there_are_fewer_epochs_and_a_log_line(most_rows: int, epochs: int) -> None:
-    settings = ResMLPSettings(**QUICK | {"epochs": 4, "most_rows": most_rows, "validate_every": 1})
+@pytest.mark.parametrize(("max_rows", "epochs"), [(10_000, 4), (900, 3), (899, 2), (10, 1)])
+def test_with_many_rows_there_are_fewer_epochs_and_a_log_line(max_rows: int, epochs: int) -> None:
+    settings = ResMLPSettings(**QUICK | {"epochs": 4, "max_rows": max_rows, "validate_every": 1})
     model, lines = ResidualEnsemble(settings, CONTEXT), list[str]()
     facts = model.fit(labelled(300, 1), labelled(100, 2), contract.CPU, lines.append)
     assert [look["epoch"] for look in facts["history"]] == list(range(1, epochs + 1))

@@ -98,7 +98,7 @@ def bpz_model() -> template.TemplateFit:
     table = torch.from_numpy(template.template_fluxes(filters, grid.z, 0, False)).float()
     # columns file: zero point error 0.005 mag; BPZ convolves with exp(-(z / 0.03)^2)
     state = {"table": table, "zero_points": torch.zeros(6), "fill": torch.zeros(6)}
-    model.restore(state, {"floor": 0.005, "smooth": 0.03 / np.sqrt(2)})
+    model.restore(state, {"floor": 0.005, "smoothing": 0.03 / np.sqrt(2)})
     return model
 
 
@@ -139,7 +139,7 @@ def test_finds_a_zero_point() -> None:
 
 def test_posterior_is_the_sum_over_templates_of_prior_times_likelihood() -> None:
     """The matrix form against the formula written out, one cell at a time."""
-    model, _ = fitted({"per_gap": 0, "amplitude": "marginal", "floor": 0.05, "smooth": 0.0})
+    model, _ = fitted({"per_gap": 0, "amplitude": "marginal", "floor": 0.05, "smoothing": 0.0})
     batch = galaxies(4, 4).batch
     flux, weight = (t.double().numpy() for t in model._fluxes(batch))
     prior = template.log_prior("ngvs", GRID.z, 0)
@@ -164,7 +164,7 @@ def test_posterior_is_the_sum_over_templates_of_prior_times_likelihood() -> None
 
 def test_a_limit_tells_more_than_nothing() -> None:
     """A non-detection in u with a deep limit rules out what would be seen there; one without a limit says nothing."""
-    model, _ = fitted({"floor": 0.05, "smooth": 0.0})
+    model, _ = fitted({"floor": 0.05, "smoothing": 0.0})
     rows = galaxies(50, 5).batch
     gone = np.where(np.arange(5) == 0, np.nan, rows.mag)
     limit = np.full(gone.shape, 30.0)

@@ -50,16 +50,16 @@ def test_the_draw_does_not_depend_on_partitions(tmp_path: Path) -> None:
     everything = Partition(0, 0)
     write_rows(tmp_path / "other", everything, rows)
     hats.finish(tmp_path / "other", "other", [everything])
-    one, other = (draw(tmp_path / name, KIND, 1, most_rows=700) for name in ("one", "other"))
+    one, other = (draw(tmp_path / name, KIND, 1, max_rows=700) for name in ("one", "other"))
     assert np.array_equal(one.values, other.values, equal_nan=True)
     assert len(one.values) == 700
-    again = draw(tmp_path / "one", KIND, 2, most_rows=700)
+    again = draw(tmp_path / "one", KIND, 2, max_rows=700)
     assert not np.array_equal(one.values, again.values, equal_nan=True)
 
 
 def test_the_draw_is_uniform_over_the_sky(tmp_path: Path) -> None:
     rows = write_clean(tmp_path, [6000, 2000])
-    drawn = references(draw(tmp_path, KIND, 1, most_rows=2000))
+    drawn = references(draw(tmp_path, KIND, 1, max_rows=2000))
     first = set(rows.slice(0, 6000).column("mag_r").to_numpy().astype(np.float64).tolist())
     share = np.mean([value in first for value in drawn])
     assert abs(share - 0.75) < 0.05

@@ -110,7 +110,7 @@ def test_tensors_that_are_not_as_described_are_refused(
         store.load(tmp_path)
 
 
-@pytest.mark.parametrize("key", ["calibration", "domain"])
+@pytest.mark.parametrize("key", ["calibration", "detector"])
 def test_a_description_that_makes_no_model_is_refused(tmp_path: Path, trained: TrainedModel, key: str) -> None:
     store.save(tmp_path, trained)
     write_json(tmp_path / "model.json", read_json(tmp_path / "model.json") | {key: {"strange": 1}})

@@ -53,7 +53,7 @@ RANGE_ROWS = 20_000
 """Number of rows of the distillation set from which the ranges of the layers are measured (`ranges_of`)."""
 NETWORK_WEIGHTS = (1 / 2, 2 / 3, 5 / 6)
 """Candidate stacking weights of the residual networks."""
-MATCHED_WEIGHTS = (0, 1 / 2)
+COLOR_WEIGHTS = (0, 1 / 2)
 """Candidate weights of the color-matched neighbors as fractions of the rest, if there are learned neighbors, which have the remainder."""
 POWERS = (1.0, 1.25, 1.5)
 """Powers of a calibration with which averages are scored."""
@@ -63,7 +63,7 @@ class Networks(ResMLPSettings):
     """Settings of the residual networks. Defaults differ from `resmlp`: one pre-trained network, and fewer epochs for many rows."""
 
     finetuned_members: int = Field(1, ge=1, le=100)
-    most_rows: int = Field(4_000_000, ge=1, le=10**12)
+    max_rows: int = Field(4_000_000, ge=1, le=10**12)
 
 
 class Distilled(Residual, Schedule):
@@ -92,7 +92,7 @@ class EnsembleSettings(base.Settings):
     """The residual networks: the keys of `resmlp`."""
     neighbors: NCASettings = NCASettings.model_validate({})
     """The learned neighbors: the keys of `nca`. They are a part if there are no synthetic training galaxies."""
-    matched: CMNNSettings = CMNNSettings.model_validate({})
+    color_neighbors: CMNNSettings = CMNNSettings.model_validate({})
     """The color-matched neighbors: the keys of `cmnn`."""
     distill: bool = True
     """Whether one network is trained to reproduce the average, and only that network is saved."""
@@ -109,7 +109,7 @@ class EnsembleSettings(base.Settings):
 
 
 Galaxies: TypeAlias = tuple[Fluxes, Tensor | None]
-"""Galaxies of the distillation set, and for each the indices (n, 2) in the bank of rows that are excluded as neighbors; None: none are."""
+"""Galaxies of the distillation set, and for each the indices (n, 2) in the neighbor table of rows that are excluded as neighbors; None: none are."""
 
 
 class Ensemble(Model):
@@ -138,7 +138,7 @@ class Ensemble(Model):
         if self.networks.unseen is None and len(train) < self.settings.networks.synthetic_galaxies:
             self.neighbors = self._neighbors()
             facts["neighbors"] = self.neighbors.fit(train, valid, device, log)
-        facts["matched"] = self.matched.fit(self._bank(train), valid, device, log)
+        facts["color_neighbors"] = self.color_neighbors.fit(self._neighbor_table(train), valid, device, log)
         judged = valid.rows(evenly(len(valid), VALIDATION_ROWS))
         fluxes = Fluxes.of(judged.batch, self.settings.extra, device)
         valid_z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
@@ -164,7 +164,7 @@ class Ensemble(Model):
         self.networks.refit(rows, device, log)
         if self.neighbors:
             self.neighbors.refit(rows, device, log)
-        self.matched.refit(self._bank(rows), device, log)
+        self.color_neighbors.refit(self._neighbor_table(rows), device, log)
         if self.settings.distill:
             self._distill(rows, None, device, log)
         self.to(device)
@@ -175,7 +175,7 @@ class Ensemble(Model):
         self.networks = ResidualEnsemble(s.networks.model_copy(update={"extra": s.extra}), self.context)
         self.networks.callback = self.callback
         self.neighbors = None
-        self.matched = ColorNeighbors(s.matched, self.context)
+        self.color_neighbors = ColorNeighbors(s.color_neighbors, self.context)
 
     def _neighbors(self) -> MetricNeighbors:
         s = self.settings
@@ -183,10 +183,10 @@ class Ensemble(Model):
         neighbors.callback = self.callback
         return neighbors
 
-    def _bank(self, rows: LabelledBatch) -> LabelledBatch:
+    def _neighbor_table(self, rows: LabelledBatch) -> LabelledBatch:
         """The rows that are stored as neighbors, a random subset if there are many; both kinds of neighbors use the same."""
-        self.bank = random_subset(len(rows), self.settings.neighbors.bank, self.context.seed)
-        return rows.rows(self.bank.numpy())
+        self.neighbor_rows = random_subset(len(rows), self.settings.neighbors.neighbor_rows, self.context.seed)
+        return rows.rows(self.neighbor_rows.numpy())
 
     def _average(self, weights: Sequence[float], fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
         """(n, grid.size) weighted mean of the densities of all parts; parts of weight 0 are not computed."""
@@ -222,9 +222,9 @@ class Ensemble(Model):
             candidates = [[own, 1 - own] for own in NETWORK_WEIGHTS]
         else:
             candidates = [
-                [own, (1 - own) * (1 - matched), (1 - own) * matched]
+                [own, (1 - own) * (1 - colors), (1 - own) * colors]
                 for own in NETWORK_WEIGHTS
-                for matched in MATCHED_WEIGHTS
+                for colors in COLOR_WEIGHTS
             ]
         return max(candidates, key=log_score)
 
@@ -304,14 +304,14 @@ class Ensemble(Model):
         device = fluxes.flux.device
         by_redshift = torch.from_numpy(np.argsort(rows.z, kind="stable")).to(device)
         rank = by_redshift.argsort()
-        in_bank = torch.full((len(rows),), -1, device=device)
-        in_bank[self.bank.to(device)] = torch.arange(len(self.bank), device=device)
+        in_table = torch.full((len(rows),), -1, device=device)
+        in_table[self.neighbor_rows.to(device)] = torch.arange(len(self.neighbor_rows), device=device)
         for part in torch.arange(count, device=device).split(ROWS):
             own = part % len(rows)
             steps = torch.randint(-PARTNERS, PARTNERS + 1, own.shape, generator=generator, device=device)
             partner = by_redshift[(rank[own] + steps).clamp(0, len(rank) - 1)]
             drawn = fluxes.rows(own).blended(fluxes.rows(partner), BLEND, generator)
-            yield drawn.resampled(NOISE, generator), in_bank[torch.stack([own, partner], 1)]
+            yield drawn.resampled(NOISE, generator), in_table[torch.stack([own, partner], 1)]
 
     def _synthetic(self, unseen: Photometry | None, count: int, device: torch.device) -> Iterator[Galaxies]:
         """Synthetic galaxies that the networks were not trained on, in chunks."""
@@ -374,7 +374,7 @@ class Ensemble(Model):
 
     def _parts(self) -> dict[str, ResidualEnsemble | MetricNeighbors | ColorNeighbors]:
         neighbors = {"neighbors": self.neighbors} if self.neighbors else {}
-        return {"networks": self.networks, **neighbors, "matched": self.matched}
+        return {"networks": self.networks, **neighbors, "color_neighbors": self.color_neighbors}
 
 
 def _distillation_rows(rows: int) -> int:

@@ -44,7 +44,7 @@ class NCASettings(Residual, Augmented):
     """Number of dimensions of the learned space."""
     candidates: int = Field(4096, ge=2, le=2**20)
     """Number of training rows, drawn again in every step, among which a step searches neighbors."""
-    bank: int = Field(20_000, ge=2, le=2**30)
+    neighbor_rows: int = Field(20_000, ge=2, le=2**30)
     """Largest number of training rows that are stored as neighbors for inference."""
 
 
@@ -76,8 +76,8 @@ class MetricNeighbors(Model):
         valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
 
         def score(network: nn.Module) -> float:
-            bank = network(self._bank[None])[0].float()
-            parts = [self._mixture(network(part[None])[0].float(), bank) for part in valid_inputs.split(ROWS)]
+            neighbors = network(self._neighbors[None])[0].float()
+            parts = [self._mixture(network(part[None])[0].float(), neighbors) for part in valid_inputs.split(ROWS)]
             return mean_crps(grid.normalize(torch.cat(parts)), valid_z, grid)
 
         facts = [self._train(number, score, log) for number in range(self.settings.members)]
@@ -99,10 +99,10 @@ class MetricNeighbors(Model):
         self.features.fit(self._fluxes)
         self._z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
         self._weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
-        self.rows = random_subset(len(rows), s.bank, self.context.seed).to(device)
-        self._bank = self.features(self._fluxes.rows(self.rows))
+        self.rows = random_subset(len(rows), s.neighbor_rows, self.context.seed).to(device)
+        self._neighbors = self.features(self._fluxes.rows(self.rows))
         self.z, self.log_weight = self._z[self.rows], self._weight[self.rows].log()
-        self._label = soft_labels(self.z, self.context.grid, s.smooth)
+        self._label = soft_labels(self.z, self.context.grid, s.label_smoothing)
         self.networks: list[ResidualMLP] = []
 
     def _train(
@@ -114,7 +114,7 @@ class MetricNeighbors(Model):
         network = self._network().to(device)
         self.networks.append(network)
         inputs = self.features(self._fluxes)
-        label, limits = soft_labels(self._z, grid, s.smooth), self._fluxes.limits()
+        label, limits = soft_labels(self._z, grid, s.label_smoothing), self._fluxes.limits()
         among = min(s.candidates, len(inputs))
 
         def loss(network: nn.Module, chosen: Tensor, generator: torch.Generator) -> Tensor:
@@ -139,12 +139,12 @@ class MetricNeighbors(Model):
     def _network(self) -> ResidualMLP:
         return ResidualMLP(1, self.features.size, self.features.plain, self.settings.dimensions, self.settings)
 
-    def _mixture(self, position: Tensor, bank: Tensor, without: Tensor | None = None) -> Tensor:
+    def _mixture(self, position: Tensor, neighbors: Tensor, without: Tensor | None = None) -> Tensor:
         """(n, size) probabilities of the grid points, from positions in the learned space.
 
-        without : (n, r) indices in the bank of rows that are excluded as neighbors; -1 for none.
+        without : (n, r) indices in the neighbor table of rows that are excluded as neighbors; -1 for none.
         """
-        nearness = near(position, bank) + self.log_weight
+        nearness = near(position, neighbors) + self.log_weight
         if without is not None:
             row, column = (without >= 0).nonzero(as_tuple=True)
             nearness[row, without[row, column]] = -torch.inf
@@ -157,7 +157,7 @@ class MetricNeighbors(Model):
     def densities(self, fluxes: Fluxes, without: Tensor | None = None) -> Tensor:
         """(n, grid.size) normalized densities of fluxes on the model's device.
 
-        without : (n, r) indices in the bank of rows that are excluded as neighbors; -1 for none.
+        without : (n, r) indices in the neighbor table of rows that are excluded as neighbors; -1 for none.
         """
         rows, grid = len(fluxes.flux), self.context.grid
         density = torch.empty(rows, grid.size, device=self.device)
@@ -166,8 +166,8 @@ class MetricNeighbors(Model):
             inputs = self.features(fluxes.rows(part))
             hidden = None if without is None else without[part]
             found = [
-                self._mixture(next(applied.outputs(inputs)).float(), bank, hidden)
-                for applied, bank in zip(self._applied, self._banks, strict=True)
+                self._mixture(next(applied.outputs(inputs)).float(), neighbors, hidden)
+                for applied, neighbors in zip(self._applied, self._neighbors_of, strict=True)
             ]
             density[part] = grid.normalize(torch.stack(found).mean(0).float())
         return density
@@ -175,25 +175,27 @@ class MetricNeighbors(Model):
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         networks = {f"network{number}": network for number, network in enumerate(self.networks)}
         tensors = tensors_of(features=self.features, **networks)
-        return tensors | {"bank": self._bank, "z": self.z, "log_weight": self.log_weight}, {"epochs": self.epochs}
+        return tensors | {"neighbors": self._neighbors, "z": self.z, "log_weight": self.log_weight}, {
+            "epochs": self.epochs
+        }
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.features = Luptitudes(len(self.context.of(PhotometryKind).bands), len(self.settings.extra))
         self.networks = [self._network() for _ in facts["epochs"]]
         networks = {f"network{number}": network for number, network in enumerate(self.networks)}
         load_tensors(tensors, features=self.features, **networks)
-        self._bank, self.z, self.log_weight = tensors["bank"], tensors["z"], tensors["log_weight"]
+        self._neighbors, self.z, self.log_weight = tensors["neighbors"], tensors["z"], tensors["log_weight"]
         self.epochs = [int(epoch) for epoch in facts["epochs"]]
         self.to(torch.device("cpu"))
 
     def to(self, device: torch.device) -> None:
         super().to(device)
         self.features.to(device)
-        self._bank, self.z, self.log_weight = (t.to(device) for t in (self._bank, self.z, self.log_weight))
+        self._neighbors, self.z, self.log_weight = (t.to(device) for t in (self._neighbors, self.z, self.log_weight))
         self._applied = [Applied(network.to(device).eval()) for network in self.networks]
-        self._label = soft_labels(self.z, self.context.grid, self.settings.smooth).to(self._applied[0].dtype)
+        self._label = soft_labels(self.z, self.context.grid, self.settings.label_smoothing).to(self._applied[0].dtype)
         with torch.inference_mode():
-            self._banks = [next(applied.outputs(self._bank)).float() for applied in self._applied]
+            self._neighbors_of = [next(applied.outputs(self._neighbors)).float() for applied in self._applied]
 
 
 def random_subset(rows: int, most: int, seed: int) -> Tensor:

@@ -43,7 +43,7 @@ class Augmented(Schedule):
     """Gaussian noise of this many times the errors is added to the fluxes in every step."""
     band_dropout: float = Field(0.15, ge=0, le=1)
     """Fraction of the rows of a step from which bands are dropped."""
-    smooth: float = Field(0.005, ge=0, le=1)
+    label_smoothing: float = Field(0.005, ge=0, le=1)
     """Standard deviation, in 1 + z, of the Gaussian of a label."""
     crps: float = Field(1.0, ge=0, le=1000)
     """Weight of the CRPS, which is added to the cross-entropy."""
@@ -193,7 +193,7 @@ class ResidualEnsemble(Model):
         def loss(network: nn.Module, chosen: Tensor, generator: torch.Generator) -> Tensor:
             drawn = fluxes.rows(chosen).resampled(s.noise, generator).dropped(s.band_dropout, limits, generator)
             logits = network(self.features(drawn)).float()
-            return (density_loss(logits, z[chosen], grid, s.smooth, s.crps) * weight[chosen]).mean(-1).sum()
+            return (density_loss(logits, z[chosen], grid, s.label_smoothing, s.crps) * weight[chosen]).mean(-1).sum()
 
         facts = train(
             self.network, len(rows), self.network.members, loss, score, s, seed, log, callback=self.callback,

@@ -26,7 +26,7 @@ from zmill.models.base import Model
 from zmill.networks.losses import mean_crps
 from zmill.pdf.grid import Grid
 
-JUDGED = 3_000
+SELECTION_ROWS = 3_000
 """Most validation rows on which the error floor and the smoothing are selected."""
 FITTED = 20_000
 """Most training rows to which the zero points are fitted."""
@@ -61,19 +61,19 @@ class TemplateSettings(base.Settings):
     """Amplitude of each template: the best fit, as in desc-bpz, or integrated over (factor F_TT^-1/2)."""
     floor: tuple[Annotated[float, Field(ge=0, le=10)], ...] = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
     """Error in magnitudes of the templates themselves, added in quadrature; selected on validation rows."""
-    smooth: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.01, 0.02, 0.04, 0.06)
+    smoothing: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.01, 0.02, 0.04, 0.06)
     """Standard deviation in redshift of the Gaussian that smooths the density; selected on validation rows."""
     zero_points: bool = True
     """Fit an offset per band on training rows at their spectroscopic redshifts."""
     igm: bool = True
     """Absorption by the intergalactic medium (Madau 1995)."""
 
-    @field_validator("floor", "smooth", mode="before")
+    @field_validator("floor", "smoothing", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, int | float) else value
 
-    @field_validator("floor", "smooth")
+    @field_validator("floor", "smoothing")
     @classmethod
     def _some(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not value:
@@ -175,7 +175,7 @@ class TemplateFit(Model):
     """p(z) = sum over templates of prior times likelihood; the amplitude of each template is free."""
 
     Settings = TemplateSettings
-    quick = {"floor": 0.05, "smooth": 0.02}
+    quick = {"floor": 0.05, "smoothing": 0.02}
     min_train = 1
 
     settings: TemplateSettings
@@ -208,24 +208,24 @@ class TemplateFit(Model):
         except ValueError as error:
             raise ConfigError(f"the survey definition's filters: {error}") from None
         self.table = torch.from_numpy(template_fluxes(filters, context.grid.z, s.per_gap, s.igm)).float()
-        self.floor, self.smooth = s.floor[len(s.floor) // 2], 0.0
+        self.floor, self.smoothing = s.floor[len(s.floor) // 2], 0.0
         self.refit(train, device, log)
         valid = valid.inside(context.grid)
-        selected = evenly(len(valid), JUDGED)
+        selected = evenly(len(valid), SELECTION_ROWS)
         curve = self._curve(valid.batch[selected], torch.as_tensor(valid.z[selected], dtype=torch.float32))
         best = min(curve, key=lambda point: point["crps"])
-        self.floor, self.smooth = best["floor"], best["smooth"]
+        self.floor, self.smoothing = best["floor"], best["smoothing"]
         self.to(device)
         offsets = {
             band: round(float(zero), 4)
             for band, zero in zip(context.of(PhotometryKind).bands, self.zero_points, strict=True)
         }
-        log(f"zero points {offsets}; error floor {self.floor:g} mag, smoothing {self.smooth:g}")
+        log(f"zero points {offsets}; error floor {self.floor:g} mag, smoothing {self.smoothing:g}")
         return {
             "templates": self.table.shape[1],
             "zero_points": offsets if self.zero_points.any() else None,
             "floor": self.floor,
-            "smooth": self.smooth,
+            "smoothing": self.smoothing,
             "curve": curve,
         }
 
@@ -244,9 +244,9 @@ class TemplateFit(Model):
         for floor in self.settings.floor:
             self.floor = floor
             plain = self._plain(batch)
-            for smooth in self.settings.smooth:
-                density = grid.normalize(plain @ smoothing(grid, smooth).to(self.device))
-                curve.append({"floor": self.floor, "smooth": smooth, "crps": mean_crps(density, z, grid)})
+            for width in self.settings.smoothing:
+                density = grid.normalize(plain @ smoothing(grid, width).to(self.device))
+                curve.append({"floor": self.floor, "smoothing": width, "crps": mean_crps(density, z, grid)})
         return curve
 
     def _fit_zero_points(self, train: LabelledBatch) -> Tensor:
@@ -280,7 +280,7 @@ class TemplateFit(Model):
     @torch.inference_mode()
     def predict(self, batch: Photometry) -> Tensor:
         density = self._plain(batch)
-        return self.context.grid.normalize(density @ self._smoothing if self.smooth else density)
+        return self.context.grid.normalize(density @ self._smoothing if self.smoothing else density)
 
     def _plain(self, batch: Photometry) -> Tensor:
         """(n, size) posterior, up to a factor per row, before smoothing."""
@@ -306,12 +306,12 @@ class TemplateFit(Model):
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {"table": self.table, "zero_points": self.zero_points, "fill": self.columns.fill}
-        return tensors, {"floor": self.floor, "smooth": self.smooth}
+        return tensors, {"floor": self.floor, "smoothing": self.smoothing}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.columns = Columns((), False, tensors["fill"])
         self.table, self.zero_points = tensors["table"], tensors["zero_points"]
-        self.floor, self.smooth = float(facts["floor"]), float(facts["smooth"])
+        self.floor, self.smoothing = float(facts["floor"]), float(facts["smoothing"])
         self.to(torch.device("cpu"))
 
     def to(self, device: torch.device) -> None:
@@ -321,7 +321,7 @@ class TemplateFit(Model):
         self._matrix = self.table.permute(2, 1, 0).flatten(1).contiguous()
         self._squares = self._matrix.square()
         self._prior = self._log_prior.flatten(1).to(device)
-        self._smoothing = smoothing(self.context.grid, self.smooth).to(device)
+        self._smoothing = smoothing(self.context.grid, self.smoothing).to(device)
 
 
 def posterior(

@@ -36,7 +36,7 @@ class Schedule(Section):
 
     epochs: int = Field(100, ge=1, le=100_000)
     """Largest number of epochs."""
-    most_rows: int = Field(10_000_000, ge=1, le=10**12)
+    max_rows: int = Field(10_000_000, ge=1, le=10**12)
     """Largest number of epochs times training rows: for more rows there are fewer epochs, at least one."""
     batch: int = Field(256, ge=1, le=2**20)
     """Number of rows in a step."""
@@ -56,7 +56,7 @@ class Schedule(Section):
 
     def epochs_for(self, rows: int) -> int:
         """Largest number of epochs for a number of training rows."""
-        return min(self.epochs, max(1, self.most_rows // rows))
+        return min(self.epochs, max(1, self.max_rows // rows))
 
 
 class Residual(Section):
@@ -308,7 +308,7 @@ def train(
             log(f"{phase}: resuming after epoch {training.epoch} of at most {epochs}, where an earlier job was stopped")
         if epochs < schedule.epochs:
             log(
-                f"{phase}: {epochs} epochs of {rows:,} rows instead of {schedule.epochs}, because most_rows is {schedule.most_rows:,}"
+                f"{phase}: {epochs} epochs of {rows:,} rows instead of {schedule.epochs}, because max_rows is {schedule.max_rows:,}"
             )
         clock = _Clock(training.epoch, last)
 

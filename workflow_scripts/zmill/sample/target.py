@@ -44,7 +44,7 @@ def draw(
     clean: Path,
     kind: InputKind,
     seed: int,
-    most_rows: int = MOST_ROWS,
+    max_rows: int = MOST_ROWS,
     most_groups: int = MOST_GROUPS,
 ) -> Target:
     """Draw rows uniformly from the clean catalogue; one row group is in memory at a time.
@@ -75,8 +75,8 @@ def draw(
         keys = np.concatenate([keys, key[passes]])
         features = batch[passes].summary_features()
         found = np.concatenate([found, features]) if len(found) else features
-        if len(keys) > most_rows:
-            least = np.argpartition(keys, most_rows)[:most_rows]
+        if len(keys) > max_rows:
+            least = np.argpartition(keys, max_rows)[:max_rows]
             keys, found = keys[least], found[least]
     progress.end()
     return Target(found[np.argsort(keys, kind="stable")], total, read, wanted)

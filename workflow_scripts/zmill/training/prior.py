@@ -89,13 +89,13 @@ class Prior:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON-ready facts."""
-        return {"density": self.density}, {"shares": list(self.weights), "contents": [list(c) for c in self.contents]}
+        return {"density": self.density}, {"weights": list(self.weights), "contents": [list(c) for c in self.contents]}
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Prior:
         """The reverse of `state`."""
         contents = tuple(tuple(float(value) for value in content) for content in facts["contents"])
-        return cls(tensors["density"], tuple(float(weight) for weight in facts["shares"]), contents)
+        return cls(tensors["density"], tuple(float(weight) for weight in facts["weights"]), contents)
 
 
 def fit(

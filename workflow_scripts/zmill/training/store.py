@@ -33,7 +33,7 @@ from zmill.training.out_of_distribution import Detector
 from zmill.training.prior import Prior
 from zmill.training.trained import ModelError, TrainedModel
 
-FORMAT = 4
+FORMAT = 5
 """Version of the format of a model folder; increased when older folders can no longer be read."""
 TENSORS, DESCRIPTION = "tensors.safetensors", "model.json"
 CHECKPOINT_FORMAT = 1
@@ -50,7 +50,7 @@ def save(folder: Path, trained: TrainedModel) -> None:
     detector_tensors, detector_facts = trained.detector.state()
     named = {f"model.{key}": value for key, value in tensors.items()}
     prior_tensors, prior_facts = trained.prior.state()
-    named |= {f"domain.{key}": value for key, value in detector_tensors.items()}
+    named |= {f"detector.{key}": value for key, value in detector_tensors.items()}
     named |= {f"prior.{key}": value for key, value in prior_tensors.items()}
     stored = {key: _storable(value) for key, value in named.items()}
     with atomic_write(folder / TENSORS, check=False) as temporary:
@@ -66,7 +66,7 @@ def save(folder: Path, trained: TrainedModel) -> None:
         "settings": trained.model.settings.model_dump(mode="json"),
         "state": facts,
         "calibration": {**trained.calibration.state(), "conformal": trained.conformal.state()},
-        "domain": detector_facts,
+        "detector": detector_facts,
         "prior": prior_facts,
         "facts": trained.facts,
         "versions": {"zmill": zmill.__version__, "torch": torch.__version__},
@@ -109,7 +109,7 @@ def load(folder: Path, device: torch.device | None = None, survey: Sequence[Inpu
     model = cls(settings, context)
     try:
         model.restore(_part(tensors, "model."), description["state"])
-        detector = Detector.restore(_part(tensors, "domain."), description["domain"])
+        detector = Detector.restore(_part(tensors, "detector."), description["detector"])
         prior = Prior.restore(_part(tensors, "prior."), description["prior"])
         calibration = Calibration.restore(description["calibration"])
         intervals = Conformal.restore(description["calibration"]["conformal"])
