@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,19 +40,19 @@ PHOTOMETRY: dict[str, Any] = {"bands": ["g", "r", "i"], "photometry": "ab_magnit
 
 
 @pytest.fixture(autouse=True)
-def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toys() -> Iterator[None]:
     """The toy files as if they lay in `zmill/inputs/` and `zmill/models/`."""
-    monkeypatch.setattr(models, "types", lambda: ["toyneighbors", "toyjoint", "trainz"])
     added = [(zmill.inputs.__path__, str(TOYS / "inputs")), (zmill.models.__path__, str(TOYS / "models"))]
     for path, folder in added:
         path.append(folder)
-    input_kinds.cache_clear()
-    registry.kinds.cache_clear()
+    caches = input_kinds, registry.kinds, models.types
+    for cache in caches:
+        cache.cache_clear()
     yield
     for path, folder in added:
         path.remove(folder)
-    input_kinds.cache_clear()
-    registry.kinds.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
 
 
 def definition(photometry: bool, **more: Any) -> Survey:
@@ -155,6 +156,34 @@ def test_a_wrong_section_is_refused() -> None:
         registry.check_inputs(definition(True, toyspectrum={"flux": "flux", "pixels": 1}), {}, "surveys/toy.yaml")
     with pytest.raises(ValidationError, match="neither of them"):
         definition(False, bands=["g"])
+
+
+def test_models_that_take_other_inputs_are_named_in_one_message() -> None:
+    wanted = {name: models.model_class(name).inputs for name in ("knn", "toyjoint", "toyneighbors")}
+    message = (
+        "config.yaml: models.knn takes photometry; models.toyjoint takes photometry and toyspectrum; and surveys/toy.yaml has "
+        "toyspectrum: add what is missing to the survey definition, or leave these models out (models: {knn: null, toyjoint: null})"
+    )
+    with pytest.raises(registry.UnfitModels, match=re.escape(message)):
+        registry.check_inputs(definition(photometry=False), wanted, "surveys/toy.yaml")
+    assert models.fitting(["toyspectrum"]) == ["toyneighbors"]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"errors": "inverse_variance"},
+        {"sentinels": {"undetected": [99]}},
+        {"photometry": "nanojansky"},
+        {"softening": {}},
+    ],
+)
+def test_keys_of_photometry_are_refused_without_it(keys: dict[str, Any]) -> None:
+    if keys == {"softening": {}}:
+        definition(False, **keys)  # as it is when left out
+        return
+    with pytest.raises(ValidationError, match=f"{next(iter(keys))}: for photometry, which the survey does not have"):
+        definition(False, **keys)
 
 
 def test_a_model_of_another_input_is_refused(tmp_path: Path) -> None:

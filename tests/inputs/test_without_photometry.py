@@ -1,7 +1,8 @@
-"""A survey without photometry, whose input kind and model are one new file each, from its files to a release by Snakemake."""
+"""A survey without photometry from its files to a release, by an input kind, a model, a reader and a label source of one new file each."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,8 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -23,15 +22,14 @@ PIXELS, ROWS, LABELS = 24, 2000, 800
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A copy of zmill with the toy kind and the toy models: one new file each, and nothing else changed."""
+    """A copy of zmill with a toy input kind, models, a reader and a label source: one new file each, and nothing else changed."""
     root = tmp_path / "zmill"
     root.mkdir()
     skip = shutil.ignore_patterns("__pycache__")
     for name in ("Snakefile", "config.yaml", "rules", "workflow_scripts", "profiles", "envs", "docs"):
         source = ROOT / name
         shutil.copytree(source, root / name, ignore=skip) if source.is_dir() else shutil.copy(source, root / name)
-    for folder in ("inputs", "models"):
-        shutil.copytree(TOYS / folder, root / "workflow_scripts" / "zmill" / folder, ignore=skip, dirs_exist_ok=True)
+    shutil.copytree(TOYS, root / "workflow_scripts" / "zmill", ignore=skip, dirs_exist_ok=True)
     return root
 
 
@@ -51,14 +49,13 @@ def write_survey(folder: Path) -> np.ndarray:
     line = np.exp(-0.5 * ((np.arange(PIXELS) - 3 - 14 * z[:, None]) / 1.5) ** 2)
     flux = (1 + 5 * line + rng.normal(0, 0.1, line.shape)).astype(np.float32)
     ra, dec = rng.uniform(10, 12, ROWS), rng.uniform(-1, 1, ROWS)
-    spectra = pa.array(flux.tolist(), pa.list_(pa.float32()))
-    pq.write_table(pa.table({"id": np.arange(ROWS), "ra": ra, "dec": dec, "flux": spectra}), folder / "survey.parquet")
-    some = slice(LABELS)
-    pyarrow.csv.write_csv(pa.table({"ra": ra[some], "dec": dec[some], "z": z[some]}), folder / "redshifts.csv")
-    columns = {"ra": "ra", "dec": "dec", "redshift": "z"}
-    source = {"name": "redshifts", "source": "file", "files": ["redshifts.csv"], "columns": columns, "quality": 4}
+    columns = {"id": np.arange(ROWS), "ra": ra, "dec": dec, "flux": flux}
+    (folder / "survey.json").write_text(json.dumps({name: values.tolist() for name, values in columns.items()}))
+    np.savetxt(folder / "redshifts.txt", np.stack([ra, dec, z], axis=1)[:LABELS], fmt="%.9f")
+    source = {"name": "redshifts", "source": "toylist", "files": ["redshifts.txt"]}
     survey = {
-        "files": ["survey.parquet"],
+        "files": ["survey.json"],
+        "format": "toyjson",
         "columns": {"object_id": "id", "ra": "ra", "dec": "dec"},
         "toyspectrum": {"flux": "flux", "pixels": PIXELS},
         "labels": [source],

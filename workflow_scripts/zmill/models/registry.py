@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import zmill.models
 from zmill.config import ConfigError, ModelSettings, nearest, parse
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @cache
 def types() -> list[str]:
     """Names of the model types. Files are read and not imported, because imports take seconds."""
-    files = Path(__file__).parent.glob("*.py")
+    files = [file for folder in zmill.models.__path__ for file in Path(folder).glob("*.py")]
     return sorted(file.stem for file in files if re.search(r"^MODEL\b", file.read_text(encoding="utf-8"), re.MULTILINE))
 
 
