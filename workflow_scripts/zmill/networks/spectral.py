@@ -45,8 +45,8 @@ class Block(nn.Module):
         super().__init__()
         self.first = nn.Conv1d(width, width, KERNEL, padding=dilation * (KERNEL // 2), dilation=dilation)
         self.second = nn.Conv1d(width, width, 1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        for parameter in self.second.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, width, pixels) -> the same."""
