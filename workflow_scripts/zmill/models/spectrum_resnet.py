@@ -49,7 +49,7 @@ class SpectrumResNetSettings(Schedule):
     """Largest fraction of a spectrum that is masked, as one contiguous part, in half of the rows of a step."""
     shift: float = Field(0.01, ge=0, le=1)
     """Spectra are shifted by up to this much in ln(1 + z), with their redshift, in every step."""
-    smooth: float = Field(0.0, ge=0, le=1)
+    label_smoothing: float = Field(0.0, ge=0, le=1)
     """Standard deviation, in 1 + z, of the Gaussian of a label; 0: a label is interpolated between the two nearest grid points."""
     crps: float = Field(1.0, ge=0, le=1000)
     """Weight of the CRPS, which is added to the cross-entropy."""
@@ -119,7 +119,7 @@ class SpectrumResNet(Model):
             flux, error = self._pixels(rows.batch[numbers.cpu().numpy()])
             flux, error, redshift = self._augmented(flux, error, z[numbers], generator)
             logits = network(channels(flux, error)[None])[0].float()
-            return (density_loss(logits, redshift, grid, s.smooth, s.crps) * weight[numbers]).mean()
+            return (density_loss(logits, redshift, grid, s.label_smoothing, s.crps) * weight[numbers]).mean()
 
         phase, until = ("network", None) if score else ("network, refitted", self.epochs)
         return train(
