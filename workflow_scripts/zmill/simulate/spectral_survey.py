@@ -248,8 +248,8 @@ def write(made_by: Instrument, of: Library, objects: Objects, seed: int, clean: 
     with (
         atomic_write(clean) as clean_file,
         atomic_write(noisy) as noisy_file,
-        pq.ParquetWriter(clean_file, schema, compression="zstd") as clean_writer,
-        pq.ParquetWriter(noisy_file, schema, compression="zstd") as noisy_writer,
+        pq.ParquetWriter(clean_file, schema, use_dictionary=["sed"], compression="zstd") as clean_writer,
+        pq.ParquetWriter(noisy_file, schema, use_dictionary=["sed"], compression="zstd") as noisy_writer,
     ):
         for rows, made in spectra(made_by, of, objects, seed):
             common = {
