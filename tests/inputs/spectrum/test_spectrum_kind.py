@@ -121,6 +121,20 @@ def test_degradations_take_parts_away() -> None:
     assert not degradation.concerns(again, half).any()
 
 
+def test_two_spectra_of_one_object_have_one_level() -> None:
+    kind, rows = SpectrumKind(GRID), batch(30, noise=0.1)
+    fainter = rows.with_pixels(rows.flux / np.array([1, 1.2, 3] * 10, np.float32)[:, None], rows.ivar)
+
+    def table(spectra: Spectra) -> pa.Table:
+        columns = {"flux": spectra.flux, "ivar": spectra.ivar}
+        lists = {name: pa.FixedSizeListArray.from_arrays(v.reshape(-1), PIXELS) for name, v in columns.items()}
+        return pa.table(lists)
+
+    assert kind.agree(table(rows), table(fainter)).tolist() == [True, True, False] * 10
+    empty = table(rows.with_pixels(rows.flux, rows.ivar * 0))
+    assert kind.agree(table(rows), empty).all() and len(kind.agree(empty.slice(0, 0), empty.slice(0, 0))) == 0
+
+
 def test_identical_spectra_are_constant() -> None:
     rows = batch(4)
     assert rows.constants() == {}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zmill.columns import numpy_column
 from zmill.inputs.base import Converted, InputKind, Rows
 from zmill.inputs.spectrum.batch import BITS, Spectra, good_fraction
-from zmill.inputs.spectrum.continuum import median_sn
+from zmill.inputs.spectrum.continuum import level, median_sn
 from zmill.inputs.spectrum.convert import FAULTS, Conversion, is_sky
 from zmill.inputs.spectrum.degradation import SpectrumDegradation
 from zmill.inputs.spectrum.grid import WavelengthGrid
@@ -26,6 +26,8 @@ from zmill.survey_definition import Survey
 SKY = "sky_fiber"
 FLUX, IVAR, SN, GOOD = "flux", "ivar", "sn_median", "good_fraction"
 """Columns of `survey/` and `clean/`."""
+SAME_LEVEL = 1.6
+"""Spectra of one object at two times have levels within this factor: half a magnitude."""
 WAVELENGTH = b"wavelength"
 """Key of the grid (`WavelengthGrid.to_json`; vacuum, angstrom) in the metadata of the columns of pixels."""
 
@@ -39,6 +41,8 @@ class SpectrumKind(InputKind):
     flag_bits = BITS
     faults = FAULTS
     source = "spectrum.flux"
+    measured = "spectra"
+    parts = "wavelength ranges"
     measured = "spectra"
     parts = "wavelengths"
     reasons = (SKY,)
@@ -118,6 +122,16 @@ class SpectrumKind(InputKind):
     @classmethod
     def empty_columns(cls, survey: Survey) -> list[str]:
         return [GOOD]
+
+    def agree(self, one: Rows, other: Rows) -> NDArray[np.bool_]:
+        """(n,) whether the levels of two spectra differ by less than the factor `SAME_LEVEL`; so do those of which one has no good pixel."""
+        if not {FLUX, IVAR} <= set(one.schema.names) or not one.num_rows:
+            return np.ones(one.num_rows, np.bool_)
+        levels = [
+            level(*(_pixels(rows.column(name), len(self.grid)) for name in (FLUX, IVAR))) for rows in (one, other)
+        ]
+        empty = [~(_pixels(rows.column(IVAR), len(self.grid)) > 0).any(axis=1) for rows in (one, other)]
+        return np.asarray((np.abs(np.log(levels[0] / levels[1])) < np.log(SAME_LEVEL)) | empty[0] | empty[1])
 
     def drift_columns(self) -> list[str]:
         return [GOOD]
