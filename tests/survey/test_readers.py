@@ -19,7 +19,7 @@ from zmill.survey.readers.held import Held
 from zmill.survey.readers.text import TextTable
 from zmill.survey_definition import formats
 
-SPECTRA = ["desi", "sdss_spec", "spplate"]
+SPECTRA = ["desi", "gaia_xp_coefficients", "sdss_spec", "spplate"]
 """Layouts of spectra, in tests/survey/test_spectra_files.py."""
 TABLES = [name for name in FORMATS if name not in SPECTRA]
 

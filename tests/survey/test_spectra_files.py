@@ -246,3 +246,65 @@ def test_lists_in_text(tmp_path: Path) -> None:
     path.write_text("id,a\n" + '1,"(1, 2)"\n' * 60_000 + '1,"(1, two)"\n')
     with pytest.raises(ReadError, match=r"'\(1, two\)', expected a list of numbers"):
         list(open_table(path).batches(["a"], 1000, arrays=["a"]))
+
+
+def write_coefficients(path: Path, rows: int = 3) -> np.ndarray:
+    """Rows of the archive's continuous spectra; the last has no RP. Returns the coefficients of BP."""
+    names = ["coefficients", "coefficient_errors", "coefficient_correlations"]
+    lines = [
+        ",".join(
+            [
+                "source_id",
+                "ra",
+                "dec",
+                *(f"{b}_{n}" for b in ("bp", "rp") for n in ("n_parameters", "standard_deviation", *names)),
+            ]
+        )
+    ]
+    kept = []
+    for row in range(rows):
+        values: list[Any] = [4295806720 + row, 45.0 + row, 1.5]
+        for band in ("bp", "rp"):
+            coefficients = np.r_[100.0 + 50 * row, RNG.normal(0, 5, 54)]
+            kept.append(coefficients)
+            if band == "rp" and row == rows - 1:
+                values += ["", "", "", "", ""]
+            else:
+                values += [55, 1.2, *map(array_text, (coefficients, np.full(55, 0.5), np.zeros(55 * 54 // 2)))]
+        lines.append(",".join(map(str, values)))
+    path.write_text("\n".join(lines) + "\n")
+    return np.array(kept[::2])
+
+
+GAIA = {
+    "flux": "flux",
+    "error": "flux_error",
+    "flux_unit": 1e-17,
+    "wavelength": {"start": 336, "step": 2, "pixels": 343, "unit": "nanometer", "air": False},
+}
+
+
+def test_coefficients_of_gaia_need_gaiaxpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_coefficients(tmp_path / "xp.csv")
+    monkeypatch.setattr("zmill.survey.readers.gaia_xp_coefficients_format.find_spec", lambda name: None)
+    with pytest.raises(ReadError, match="needs the package gaiaxpy"):
+        open_table(tmp_path / "xp.csv", "gaia_xp_coefficients")
+
+
+def test_coefficients_of_gaia_are_sampled(tmp_path: Path) -> None:
+    gaiaxpy = pytest.importorskip("gaiaxpy")
+    write_coefficients(tmp_path / "xp.csv")
+    definition = survey("gaia_xp_coefficients", {"object_id": "source_id", "ra": "ra", "dec": "dec"}, **GAIA)
+    found, ids = converted(tmp_path / "xp.csv", definition)
+    assert [int(value) for value in ids] == [4295806720, 4295806721, 4295806722]
+    assert [empty for one in found for empty in one.empty.tolist()] == [False, False, True]
+    write_coefficients(tmp_path / "two.csv", 2)
+    lines = (tmp_path / "xp.csv").read_text().splitlines()[:3]
+    (tmp_path / "two.csv").write_text("\n".join(lines) + "\n")
+    expected, positions = gaiaxpy.calibrate(tmp_path / "two.csv", save_file=False)
+    assert len(positions) == 343
+    assert pixels(found, "flux")[:2] == pytest.approx(np.stack(expected["flux"]) * 1e17, rel=1e-5)
+    assert 1 / np.sqrt(pixels(found, "ivar")[:2]) == pytest.approx(np.stack(expected["flux_error"]) * 1e17, rel=1e-4)
+    write_desi(tmp_path / "other.fits")
+    with pytest.raises(ReadError, match=r"holds .* tables|source_id"):
+        open_table(tmp_path / "other.fits", "gaia_xp_coefficients")

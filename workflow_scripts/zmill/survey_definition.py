@@ -213,7 +213,7 @@ class Survey(Section):
     """Paths or glob patterns, below `data_dir` unless absolute; a folder is a HATS catalogue or collection."""
     format: Annotated[Name, Field(json_schema_extra=lambda schema: schema.update(enum=list(formats())))] | None = None
     """Read from the file's content and ending when left out, except the layouts of spectra: `desi` coadds, plates of SDSS and BOSS
-    (`spplate`), and their files of one spectrum each (`sdss_spec`)."""
+    (`spplate`), their files of one spectrum each (`sdss_spec`), and Gaia's `gaia_xp_coefficients`."""
     group: Text | None = None
     """The group of an HDF5 file or the extension of a FITS file that holds the table."""
     tables: Tables | None = None

@@ -1,6 +1,6 @@
 """Readers of survey and label files: one file per format, each with `ENDINGS`, a class `Reader` and `example`, and perhaps `MAGIC`.
 
-A format that is a layout within another one, as spectra in FITS files, names that one in `CONTENT`, and is given by the user.
+A format that is a layout within others, as spectra in FITS files, names these in `CONTENT`, and is given by the user.
 
 table = open_table("catalog.fits")
 for batch in table.batches(["ra", "dec"], batch_rows=100_000): ...
@@ -81,7 +81,7 @@ def open_table(path: Path | str, format: str | None = None, group: str | None = 
         raise ReadError(f"{path}: there is no format {name!r}; the formats are {', '.join(FORMATS)}")
     if format is not None and path.is_file():
         found = streams.content_of(path)
-        if found not in (None, getattr(_module(format), "CONTENT", format)) and not (
+        if found not in (None, *getattr(_module(format), "CONTENT", (format,))) and not (
             found == "ipac" and format in ("csv", "ascii")
         ):
             raise ReadError(

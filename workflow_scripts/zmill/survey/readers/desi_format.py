@@ -13,8 +13,8 @@ from zmill.catalog.files import ReadError
 from zmill.survey.readers.image_spectra import ImageSpectra, section
 
 ENDINGS = ()
-CONTENT = "fits"
-"""The format by the first bytes of the file."""
+CONTENT = ("fits",)
+"""Formats that the file may have by its first bytes."""
 ARMS = ("B", "R", "Z", "BRZ")
 ALIGNED = 0.05
 """Largest difference of the wavelengths of two arms in their overlap, as a fraction of a pixel."""

@@ -13,8 +13,8 @@ from zmill.survey.readers import fits_format
 from zmill.survey.readers.base import Span, Table
 
 ENDINGS = ()
-CONTENT = "fits"
-"""The format by the first bytes of the file."""
+CONTENT = ("fits",)
+"""Formats that the file may have by its first bytes."""
 PIXELS, OBJECT = "1", "2"
 """Numbers of the extensions: COADD, and SPECOBJ (SPALL in later releases)."""
 NEEDED = ("flux", "loglam", "ivar")

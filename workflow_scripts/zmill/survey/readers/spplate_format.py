@@ -14,8 +14,8 @@ from zmill.survey.readers.base import Span
 from zmill.survey.readers.image_spectra import ImageSpectra, section
 
 ENDINGS = ()
-CONTENT = "fits"
-"""The format by the first bytes of the file."""
+CONTENT = ("fits",)
+"""Formats that the file may have by its first bytes."""
 IMAGES = {"flux": 0, "ivar": 1, "and_mask": 2, "or_mask": 3}
 """Column -> number of the extension."""
 FIBERS, FIBER = 5, "FIBERID"
