@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Collection, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -79,8 +80,8 @@ class Reader(Table):
 def _sampled(batch: pa.RecordBatch) -> dict[str, pa.Array]:
     """Fluxes and their errors; null in rows without the coefficients of BP or RP."""
     import pandas as pd
-    from gaiaxpy import calibrate
 
+    calibrate = import_module("gaiaxpy").calibrate  # an extra, which environments may lack
     arrays = {name: batch.column(name).to_pylist() for name in ARRAYS}
     usable = [all(row) for row in zip(*arrays.values(), strict=True)]
     rows = [number for number, has_both in enumerate(usable) if has_both]
