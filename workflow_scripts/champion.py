@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 
 from zmill.catalog.files import atomic_write, read_json
@@ -17,7 +16,7 @@ with job(snakemake):
     contend(
         results,
         read_json(snakemake.input.best)["model"],
-        pq.read_table(snakemake.input.test),
+        Path(snakemake.input.test),
         snakemake.params.metric,
         snakemake.params.margin,
         snakemake.params.requested,

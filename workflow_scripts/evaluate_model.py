@@ -11,6 +11,7 @@ from zmill.inputs.registry import from_json
 from zmill.networks.device import choose
 from zmill.training import store
 from zmill.training.evaluate import evaluate
+from zmill.training.samples import read_samples
 from zmill.workflow.job import job
 
 with job(snakemake) as log:
@@ -18,8 +19,9 @@ with job(snakemake) as log:
     survey, device = from_json(snakemake.params.inputs), choose()
     trained = store.load(Path(snakemake.input.model).parent, device, survey)
     held_out = store.load(Path(snakemake.input.held_out).parent, device, survey)
-    samples = {split: pq.read_table(snakemake.input[split]) for split in ("valid", "calib", "test")}
-    train = trained.context.read(pq.read_table(snakemake.input.train))
+    splits = ("train", "valid", "calib", "test")
+    samples = read_samples({split: Path(snakemake.input[split]) for split in splits}, trained.context)
+    train = samples.pop("train").rows.batch
     learned = learned_of(snakemake.params.impute, Path(snakemake.input.imputation))
     degradation = trained.context.degradation(train, learned)
     predictions, found = evaluate(

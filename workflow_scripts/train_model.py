@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from zmill.clean.partition import learned_of
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.extra import check_extra
@@ -12,6 +10,7 @@ from zmill.models.registry import model_class
 from zmill.networks.device import choose, reproducible
 from zmill.pdf.grid import Grid
 from zmill.training import store
+from zmill.training.samples import read_samples
 from zmill.training.trained import fit_and_calibrate, refit
 from zmill.workflow.job import job
 
@@ -21,10 +20,9 @@ with job(snakemake) as log:
     extra_names = check_extra(settings, snakemake.params.extra, snakemake.wildcards.model)
     inputs = tuple(kind.with_extra(extra_names) for kind in from_json(snakemake.params.inputs, cls.inputs))
     context = ModelContext(inputs, Grid(**snakemake.params.grid), snakemake.params.seed)
-    train, valid, calib = (
-        context.labelled(pq.read_table(snakemake.input[split]), snakemake.params.weighted)
-        for split in ("train", "valid", "calib")
-    )
+    tables = {split: Path(snakemake.input[split]) for split in ("train", "valid", "calib")}
+    samples = read_samples(tables, context, cls.streams)
+    train, valid, calib = (samples[split].training_rows(snakemake.params.weighted) for split in tables)
     device = choose()
     checkpoint = store.Checkpoint(
         Path(snakemake.params.checkpoint),

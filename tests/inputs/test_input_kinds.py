@@ -14,8 +14,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-import zmill.inputs
-import zmill.models
+from inputs.toys.added import added
 from zmill.catalog import hats
 from zmill.catalog.sizes import row_bytes
 from zmill.clean.partition import Recipe
@@ -29,30 +28,20 @@ from zmill.pdf.grid import Grid
 from zmill.predict.shard import predict_shard
 from zmill.survey.check import check_columns
 from zmill.survey.importer import import_survey
-from zmill.survey_definition import Survey, input_kinds
+from zmill.survey_definition import Survey
 from zmill.training import store
 from zmill.training.evaluate import evaluate
+from zmill.training.samples import Sample
 from zmill.training.trained import ModelError, fit_and_calibrate
 
-TOYS = Path(__file__).with_name("toys")
 PIXELS, ROWS, GRID = 24, 1200, Grid(0.0, 1.5, 151)
 PHOTOMETRY: dict[str, Any] = {"bands": ["g", "r", "i"], "photometry": "ab_magnitude"}
 
 
 @pytest.fixture(autouse=True)
 def toys() -> Iterator[None]:
-    """The toy files as if they lay in `zmill/inputs/` and `zmill/models/`."""
-    added = [(zmill.inputs.__path__, str(TOYS / "inputs")), (zmill.models.__path__, str(TOYS / "models"))]
-    for path, folder in added:
-        path.append(folder)
-    caches = input_kinds, registry.kinds, models.types
-    for cache in caches:
-        cache.cache_clear()
-    yield
-    for path, folder in added:
-        path.remove(folder)
-    for cache in caches:
-        cache.cache_clear()
+    with added():
+        yield
 
 
 def definition(photometry: bool, **more: Any) -> Survey:
@@ -127,7 +116,7 @@ def test_every_row_of_a_survey_has_a_photoz(tmp_path: Path, photometry: bool, mo
         model, model, cls.Settings(), context, train, valid, calib, torch.device("cpu"), lambda line: None
     )
     store.save(tmp_path / "model", trained)
-    samples = {"valid": parts[1], "test": parts[3]}
+    samples = {"valid": Sample.of(parts[1], context), "test": Sample.of(parts[3], context)}
     _, found = evaluate(trained, trained, samples, 4, 1, context.degradation(train.batch, {}))
     assert found["brightness"] == ("r (AB magnitude)" if model == "toyjoint" else "median flux")
     assert found["splits"]["test"]["board"]["sigma_mad"] < 0.02
@@ -166,7 +155,7 @@ def test_models_that_take_other_inputs_are_named_in_one_message() -> None:
     )
     with pytest.raises(registry.UnfitModels, match=re.escape(message)):
         registry.check_inputs(definition(photometry=False), wanted, "surveys/toy.yaml")
-    assert models.fitting(["toyspectrum"]) == ["toyneighbors"]
+    assert models.fitting(["toyspectrum"]) == ["toyneighbors", "toynetwork"]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from pandas.testing import assert_frame_equal
 
 from clean.small import BANDS, survey, write_matches, write_rows, write_survey
 from zmill.catalog import hats
@@ -17,6 +20,7 @@ from zmill.clean.partition import Recipe
 from zmill.clean.shard import clean_shard, finish_catalog
 from zmill.config import Split, Weights
 from zmill.inputs.photometry.kind import PhotometryKind
+from zmill.sample import labelled, sample
 from zmill.sample.labelled import build_sample
 from zmill.sample.sample import LABEL_COLUMNS, SPLITS, SampleError
 from zmill.sample.split import fit_imputation, split_matches
@@ -228,6 +232,20 @@ def test_labels_of_test_rows_do_not_reach_the_training_weights(sky: Sky) -> None
     sky.sample(Weights(), "two")
     for name in ("train", "valid", "calib"):
         assert np.array_equal(sky.weights("one", name), sky.weights("two", name))
+
+
+def test_a_sample_larger_than_memory_is_the_same(sky: Sky, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read partition by partition, and written in row groups of a few rows."""
+    sky.split(survey(cuts=CUTS))
+    sky.clean(survey(cuts=CUTS))
+    report = sky.sample(Weights(method="lima", neighbors=3))
+    monkeypatch.setattr(sample, "GROUP_ROWS", 2)
+    monkeypatch.setattr(labelled, "LabelledRows", SimpleNamespace(of=partial(labelled.LabelledRows.of, most_bytes=0)))
+    assert sky.sample(Weights(method="lima", neighbors=3), "other") == report
+    for name in sample.SPLITS:
+        one, other = (sky.folder / out / f"{name}.parquet" for out in ("sample", "other"))
+        assert_frame_equal(pq.read_table(one).to_pandas(), pq.read_table(other).to_pandas())
+        assert pq.read_metadata(one).num_row_groups == 1 < pq.read_metadata(other).num_row_groups
 
 
 def test_weights_can_be_left_out(sky: Sky) -> None:

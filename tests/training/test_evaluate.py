@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from models.toy_survey import BANDS, CONTEXT, GRID, labelled, sample_table
+from models import toy_survey
+from models.toy_survey import BANDS, CONTEXT, GRID, labelled
 from zmill import metrics
 from zmill.inputs.degradation import AS_OBSERVED
 from zmill.inputs.photometry.missing_bands import BandRemoval
 from zmill.models import registry
 from zmill.pdf import conformal, points
 from zmill.training import evaluate
+from zmill.training.samples import Sample
 from zmill.training.trained import TrainedModel, fit_and_calibrate
 
 REMOVAL = BandRemoval.of(labelled(50, 1).batch, None)
+
+
+def sample_table(*given: Any, **more: Any) -> Sample:
+    """Rows of the toy survey as a model reads them."""
+    return Sample.of(toy_survey.sample_table(*given, **more), CONTEXT)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +37,7 @@ def trained() -> TrainedModel:
 
 
 @pytest.fixture(scope="module")
-def evaluation(trained: TrainedModel) -> tuple[pa.Table, dict, dict[str, pa.Table]]:
+def evaluation(trained: TrainedModel) -> tuple[pa.Table, dict, dict[str, Sample]]:
     samples = {"valid": sample_table(300, 5), "calib": sample_table(200, 6), "test": sample_table(400, 7)}
     return *evaluate.evaluate(trained, trained, samples, 1, 1, REMOVAL), samples
 
@@ -38,8 +46,8 @@ def test_every_labelled_row_is_predicted_in_its_order(evaluation: tuple) -> None
     predictions, _, samples = evaluation
     for split, sample in samples.items():
         mine = predictions.filter(pa.compute.equal(predictions.column("split"), split))
-        assert mine.column("object_id").equals(sample.column("object_id"))
-        assert mine.column("redshift").equals(sample.column("redshift"))
+        assert mine.column("object_id").equals(sample.labels.column("object_id"))
+        assert mine.column("redshift").equals(sample.labels.column("redshift"))
     assert set(points.COLUMNS) | set(conformal.COLUMNS) | {"pit", "ood", "brightness", "block"} <= set(
         predictions.schema.names
     )
@@ -147,9 +155,10 @@ def test_tables_without_positions_are_blocks_row_by_row(trained: TrainedModel) -
 
 
 def test_few_blocks_of_sky_give_no_intervals(trained: TrainedModel) -> None:
-    sample = sample_table(300, 5)
+    table = toy_survey.sample_table(300, 5)
     sky = pa.array(np.sort(np.arange(300) % 3) << 58)
-    sample = sample.set_column(sample.schema.get_field_index("_healpix_29"), "_healpix_29", sky)
+    table = table.set_column(table.schema.get_field_index("_healpix_29"), "_healpix_29", sky)
+    sample = Sample.of(table, CONTEXT)
     found = evaluate.evaluate(trained, trained, {"valid": sample, "test": sample}, 1, 1, REMOVAL)[1]["splits"]["test"]
     assert found["intervals"]["blocks"] == 3
     assert found["intervals"]["metrics"]["crps"] == [None, None]

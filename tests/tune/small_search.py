@@ -12,6 +12,7 @@ import torch
 from models.toy_survey import CONTEXT, sample_table
 from zmill.catalog.files import write_json
 from zmill.config import Search, parse
+from zmill.training.samples import Sample
 from zmill.tune import trial
 from zmill.tune.trial import Task, run
 
@@ -31,7 +32,7 @@ def task(search: dict[str, Any] = SEARCH, log: Callable[[str], None] = lambda li
         "seed": 1,
         "context": CONTEXT,
         "weighted": False,
-        "sample": {split: sample_table(n, seed) for seed, (split, n) in enumerate(ROWS.items(), 1)},
+        "sample": {split: Sample.of(sample_table(n, seed), CONTEXT) for seed, (split, n) in enumerate(ROWS.items(), 1)},
         "device": torch.device("cpu"),
         "log": log,
     }

@@ -81,7 +81,7 @@ def test_a_larger_budget_only_adds_trials(tmp_path: Path) -> None:
 
 def test_another_search_shares_no_trial() -> None:
     wider = {"space": {**SEARCH["space"], "lr": {"low": 1e-6, "high": 1e-1, "log": True}}}
-    fewer = task().sample | {"calib": task().sample["calib"].slice(1)}
+    fewer = task().sample | {"calib": task().sample["calib"].first(149)}
     names = {
         given.study
         for given in (

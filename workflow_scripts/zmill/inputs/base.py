@@ -323,7 +323,7 @@ class ModelContext:
     def degradation(self, train: Batch, learned: Mapping[str, Any]) -> Degradation:
         """Removal of parts of the data; nothing is removed from rows of several kinds. learned : name of the kind -> result of its learner."""
         first = self.inputs[0]
-        return first.degradation(train, learned.get(first.name)) if len(self.inputs) == 1 else Degradation()
+        return first.degradation(train.excerpt(), learned.get(first.name)) if len(self.inputs) == 1 else Degradation()
 
     def labelled(self, sample: pa.Table, weighted: bool = True) -> LabelledBatch:
         """Rows of `sample/<split>.parquet`, each of weight 1 if not `weighted`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -53,19 +54,36 @@ class Batch(ABC):
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
+    def with_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """A batch of other rows of the same survey. arrays : as `arrays`."""
+        return replace(self, **arrays)  # type: ignore[type-var]
+
     def __getitem__(self, rows: RowNumbers) -> Self:
-        """Some of the rows, by a slice, a mask or their numbers."""
-        return replace(self, **{name: array[rows] for name, array in self.arrays.items()})  # type: ignore[type-var]
+        """Some of the rows, by a slice, a mask or their numbers, in memory."""
+        return self.with_arrays({name: array[rows] for name, array in self.arrays.items()})
+
+    def select(self, rows: RowNumbers) -> Self:
+        """As `batch[rows]`, but rows that are not in memory are not read (`zmill.inputs.stored`)."""
+        return self[rows]
+
+    def excerpt(self) -> Self:
+        """The rows; of rows that are not in memory, so many, spread evenly, as are computed at a time."""
+        return self
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         """Concatenate batches of the same survey."""
         names = parts[0].arrays
-        return replace(parts[0], **{name: np.concatenate([part.arrays[name] for part in parts]) for name in names})  # type: ignore[type-var]
+        return parts[0].with_arrays({name: np.concatenate([part.arrays[name] for part in parts]) for name in names})
+
+    @property
+    def shared(self) -> list[Any]:
+        """What is the same for all rows, for the content hash."""
+        return [getattr(self, name) for name in self.SHARED]
 
     def update(self, digest: xxhash.xxh3_128) -> None:
         """Add everything in the rows to a content hash."""
-        digest.update(repr([getattr(self, name) for name in self.SHARED]).encode())
+        digest.update(repr(self.shared).encode())
         for array in self.arrays.values():
             digest.update(np.ascontiguousarray(array).data)
 
@@ -75,13 +93,18 @@ class Batch(ABC):
         return np.where(self.information() != self.classes, row_hashes(*columns), b"")
 
     @property
+    def row_bytes(self) -> int:
+        """Size of a row in memory in bytes, at least 1."""
+        return max(1, sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in self.arrays.values()))
+
+    @property
     def nbytes(self) -> int:
         """Size of the rows in memory in bytes."""
-        return sum(array.nbytes for array in self.arrays.values())
+        return len(self) * self.row_bytes
 
     def rows_in(self, size: int, most: int) -> int:
         """Number of rows like these that take up about `size` bytes: at least 1, at most `most`."""
-        return max(1, min(most, size * len(self) // max(self.nbytes, 1)))
+        return max(1, min(most, size // self.row_bytes))
 
     @abstractmethod
     def brightness(self) -> NDArray[np.float32]:
@@ -147,18 +170,13 @@ class Joint(Batch):
     def __len__(self) -> int:
         return len(self.first)
 
-    def __getitem__(self, rows: RowNumbers) -> Joint:
-        return Joint({name: batch[rows] for name, batch in self.kinds.items()})
+    def with_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> Joint:
+        given = {name: {key: arrays[f"{name}.{key}"] for key in batch.arrays} for name, batch in self.kinds.items()}
+        return Joint({name: batch.with_arrays(given[name]) for name, batch in self.kinds.items()})
 
-    @classmethod
-    def join(cls, parts: Sequence[Joint]) -> Joint:
-        return cls(
-            {name: type(batch).join([part.kinds[name] for part in parts]) for name, batch in parts[0].kinds.items()}
-        )
-
-    def update(self, digest: xxhash.xxh3_128) -> None:
-        for batch in self.kinds.values():
-            batch.update(digest)
+    @property
+    def shared(self) -> list[Any]:
+        return [batch.shared for batch in self.kinds.values()]
 
     def brightness(self) -> NDArray[np.float32]:
         return self.first.brightness()
@@ -193,7 +211,7 @@ class Joint(Batch):
 class LabelledBatch:
     """A batch with its spectroscopic redshifts: z (n,) float64, weight (n,) float64.
 
-    batch : `Batch` of the model's input kind, or a `Joint`.
+    batch : `Batch` of the model's input kind, or a `Joint`; or a `Stored` (`zmill.inputs.stored`) of either.
     """
 
     batch: Any
@@ -223,6 +241,10 @@ class LabelledBatch:
         rows = (self.z >= grid.z_min) & (self.z <= grid.z_max)
         return self if rows.all() else self.rows(rows)
 
+    def in_memory(self) -> Self:
+        """The same rows, read where they are not in memory."""
+        return replace(self, batch=self.batch[:])
+
     def rows(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
-        """Some of the rows, by a mask or by their numbers."""
-        return replace(self, batch=self.batch[rows], z=self.z[rows], weight=self.weight[rows])
+        """Some of the rows, by a mask or by their numbers. Rows that are not in memory are not read."""
+        return replace(self, batch=self.batch.select(rows), z=self.z[rows], weight=self.weight[rows])

@@ -27,6 +27,9 @@ class Model(ABC):
 
     inputs: ClassVar[tuple[str, ...]] = ("photometry",)
     """Names of the input kinds that it takes. Of one kind, it is given that kind's batch; of several, a `Joint`, in this order."""
+    streams: ClassVar[bool] = False
+    """Whether `fit` and `refit` only take rows by number (`rows.batch[numbers]`) and call methods of `Batch`, so that a sample that
+    is larger than memory can stay on disk. The rows of other types are all in memory."""
     min_train: ClassVar[int] = 50
     """Fewest training rows it can be fitted on; the run is refused below."""
     Settings: ClassVar[type[Settings]]

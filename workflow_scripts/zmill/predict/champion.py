@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 
 from zmill.catalog import hats
@@ -26,6 +26,7 @@ from zmill.networks.device import choose
 from zmill.predict.assign import folder, state
 from zmill.training import store
 from zmill.training.evaluate import Rows, jsonable, predict_sample
+from zmill.training.samples import read_samples
 from zmill.training.trained import ModelError
 from zmill.workflow.job import log
 
@@ -34,7 +35,7 @@ HISTORY = 100
 
 
 def contend(
-    results: Path, name: str, test: pa.Table, metric: str, margin: float, requested: dict[str, Any], block_order: int
+    results: Path, name: str, test: Path, metric: str, margin: float, requested: dict[str, Any], block_order: int
 ) -> dict[str, Any]:
     """Compare the chosen one of the latest models with the champion, on test rows that neither was trained on.
 
@@ -44,7 +45,7 @@ def contend(
     Parameters
     ----------
     name : the challenger, in `models/`.
-    test : rows of `sample/test.parquet`.
+    test : `sample/test.parquet`.
     metric, margin : the challenger's metric must be better than the champion's by more than this fraction of it.
     requested : settings of the requested model.
 
@@ -73,7 +74,7 @@ def contend(
             won, why = True, f"the champion cannot be used any more: {error}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
     decision: dict[str, Any] = {
-        **{"when": now, "challenger": name, "hash": hash_, "rows": len(test), "metric": metric},
+        **{"when": now, "challenger": name, "hash": hash_, "rows": pq.read_metadata(test).num_rows, "metric": metric},
         **{"value": board[metric], "champion": old[metric] if old else None, "won": won, "why": why},
     }
     history = [decision, *(before["history"] if before else [])][:HISTORY]
@@ -107,9 +108,11 @@ def verdict(metric: str, challenger: float, champion: float, margin: float) -> t
     )
 
 
-def measure(model: Path, test: pa.Table, block_order: int) -> dict[str, float]:
+def measure(model: Path, test: Path, block_order: int) -> dict[str, float]:
     """The leaderboard's metrics of a model on labelled rows."""
-    predictions, _, _ = predict_sample(store.load(model, choose()), test, "test", block_order)
+    trained = store.load(model, choose())
+    sample = read_samples({"test": test}, trained.context)["test"]
+    predictions, _, _ = predict_sample(trained, sample, "test", block_order)
     return Rows.of(predictions).board()
 
 

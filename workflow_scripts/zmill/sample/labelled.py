@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -12,14 +13,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zmill.catalog.files import read_json, write_json
+from zmill.catalog.sizes import GROUP_BYTES, SAMPLE_BYTES, row_bytes, rows_of
 from zmill.config import Weights
-from zmill.inputs.base import InputKind
+from zmill.inputs.base import InputKind, evenly
 from zmill.sample.constant import warn_of_constants
 from zmill.sample.sample import LABEL_COLUMNS, SPLITS, SampleError, by_partition, take, write
 from zmill.sample.target import FloatArray, Target, draw
 from zmill.sample.weights import SurveyDensity, compare, effective_rows
 from zmill.workflow.job import log
 from zmill.workflow.warning import Warnings
+
+Piece: TypeAlias = tuple[pa.Table, pa.ChunkedArray]
+"""Rows of `clean/` with `LABEL_COLUMNS`, and the split of each."""
 
 
 def build_sample(
@@ -42,36 +47,84 @@ def build_sample(
     out : folder of the tables.
     inputs : the input kinds of the survey; the weights are computed in the summary features of the first.
     """
-    table, side = read_sample(split, clean)
-    weight = np.ones(table.num_rows)
+    pieces = LabelledRows.of(split, clean)
+    weight = np.ones(len(pieces))
     facts: dict[str, Any] = {"method": settings.method}
     if settings.method == "lima":
         target = draw(clean, inputs[0], seed)
-        batch = inputs[0].read(table)
-        position = batch.summary_features()
-        weight, found = weigh_splits(position, np.array(side.to_pylist()), target, settings, threads)
-        facts |= found | {"axes": compare_training(position, weight, side, target, batch.feature_names)}
+        position, side, names = pieces.summary(inputs[0])
+        weight, found = weigh_splits(position, side, target, settings, threads)
+        train = side == "train"
+        facts |= found | {"axes": compare(position[train], weight[train], target.values, names)}
     write_json(out / "weights.json", facts)
     warnings = Warnings()
-    warn_of_constants(inputs, table.filter(pc.equal(side, "train")), warnings)
-    return write(table, side, read_json(counts), out, weight, warnings)
+    warn_of_constants(inputs, pieces.training_rows(), warnings)
+    return write(pieces, read_json(counts), out, weight, warnings)
 
 
-def read_sample(split: Path, clean: Path) -> tuple[pa.Table, pa.ChunkedArray]:
-    """Clean photometry and labels of the rows that are used, in order on the sky, and the split of each."""
-    rows = pq.read_table(split)
-    rows = rows.filter(pc.equal(rows.column("excluded"), ""))
-    pieces = []
-    for partition, positions in by_partition(rows):
-        part = rows.take(pa.array(positions))
-        photometry = take(clean, partition, part)
-        for name in LABEL_COLUMNS:
-            photometry = photometry.append_column(rows.schema.field(name), part.column(name))
-        pieces.append((photometry, part.column("split")))
-    if not pieces:
-        raise SampleError(f"{split}: no row can be used")
-    table = pa.concat_tables([piece for piece, _ in pieces])
-    return table, pa.chunked_array([chunk for _, splits in pieces for chunk in splits.chunks], pa.string())
+@dataclass(frozen=True)
+class LabelledRows:
+    """The labelled rows that are used, in order on the sky, a partition at a time: clean rows with labels, and the split of each.
+
+    rows : those of `split.parquet` that are used. read : all partitions, where together they are small; else None, and each
+    iteration reads them again.
+    """
+
+    clean: Path
+    rows: pa.Table
+    read: list[Piece] | None = None
+
+    @classmethod
+    def of(cls, split: Path, clean: Path, most_bytes: int = SAMPLE_BYTES) -> LabelledRows:
+        """Find the rows that are used, and read them if they take up at most `most_bytes` in memory.
+
+        Raises
+        ------
+        SampleError
+            Where no row can be used.
+        """
+        rows = pq.read_table(split)
+        found = cls(clean, rows.filter(pc.equal(rows.column("excluded"), "")))
+        first = next(iter(found), None)
+        if first is None:
+            raise SampleError(f"{split}: no row can be used")
+        large = len(found) * row_bytes(first[0].schema) > most_bytes
+        return found if large else replace(found, read=list(found))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Piece]:
+        if self.read is not None:
+            yield from self.read
+            return
+        for partition, positions in by_partition(self.rows):
+            part = self.rows.take(pa.array(positions))
+            clean = take(self.clean, partition, part)
+            for name in LABEL_COLUMNS:
+                clean = clean.append_column(self.rows.schema.field(name), part.column(name))
+            yield clean, part.column("split")
+
+    def summary(self, kind: InputKind) -> tuple[FloatArray, np.ndarray, list[str]]:
+        """(n, k) summary features of an input kind, (n,) splits and (k) names of the features."""
+        features, sides, names = [], [], []
+        for table, side in self:
+            batch = kind.read(table)
+            features.append(batch.summary_features())
+            sides.append(side.to_numpy().astype(str))
+            names = batch.feature_names
+        return np.concatenate(features), np.concatenate(sides), names
+
+    def training_rows(self) -> pa.Table:
+        """The training rows; of rows that are not in memory, those of a size of `GROUP_BYTES`, spread evenly."""
+        parts = (table.filter(pc.equal(side, "train")) for table, side in self)
+        if self.read is not None:
+            return pa.concat_tables(parts)
+        some = []
+        for part in parts:
+            most = rows_of(GROUP_BYTES, part.schema, len(self)) * part.num_rows // len(self)
+            some.append(part.take(pa.array(evenly(part.num_rows, max(1, most)))) if part.num_rows else part)
+        return pa.concat_tables(some)
 
 
 def weigh_splits(
@@ -110,11 +163,3 @@ def weigh_splits(
     rows = {"survey": target.survey_rows, "read": target.read, "wanted": target.wanted, "drawn": len(target.values)}
     facts = {"neighbors": settings.neighbors, "clip": settings.clip, "rows": rows, "far": round(far, 6)}
     return weight, facts | {"splits": splits}
-
-
-def compare_training(
-    position: FloatArray, weight: FloatArray, side: pa.ChunkedArray, target: Target, axes: list[str]
-) -> list[dict[str, Any]]:
-    """Compare the distributions of weighted training rows and of the survey; see `weights.compare`."""
-    train = np.asarray(pc.equal(side, "train"))
-    return compare(position[train], weight[train], target.values, axes)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from zmill.catalog.files import atomic_write, write_json
 from zmill.catalog.hats import Partition
+from zmill.catalog.sizes import GROUP_BYTES, rows_of
 from zmill.catalog.sky import HEALPIX_COLUMN, HEALPIX_ORDER, at_order
 from zmill.config import Split
 from zmill.workflow.warning import Warnings
@@ -24,6 +26,8 @@ MIN_ROWS = {"train": 20, "valid": 5, "calib": 5, "test": 5}
 """Fewest labelled rows of each split; a model may require more."""
 LABEL_COLUMNS = ("redshift", "redshift_err", "quality", "label_source", "separation_arcsec")
 WEIGHT = pa.field("weight", pa.float64())
+GROUP_ROWS = 1 << 20
+"""Most rows in a row group of the tables."""
 
 
 class SampleError(Exception):
@@ -171,8 +175,7 @@ def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
 
 
 def write(
-    table: pa.Table,
-    side: pa.ChunkedArray | pa.Array,
+    pieces: Iterable[tuple[pa.Table, pa.ChunkedArray | pa.Array]],
     counts: dict[str, Any],
     out: Path,
     weight: NDArray[np.float64] | None = None,
@@ -182,25 +185,73 @@ def write(
 
     Parameters
     ----------
-    table : clean photometry and `LABEL_COLUMNS`.
-    side : the split of each row.
+    pieces : rows of `clean/` with `LABEL_COLUMNS`, and the split of each row; one piece after the other is in memory.
     counts : content of `split.json`.
     out : folder of the tables.
-    weight : (n,), 1 if None.
+    weight : (n,) weights of the rows of all pieces, 1 if None.
     warnings : warnings for `sample.json`.
     """
-    table = table.append_column(WEIGHT, pa.array(np.ones(table.num_rows) if weight is None else weight))
-    written: dict[str, Any] = {}
-    for name in SPLITS:
-        rows = table.filter(pc.equal(side, name))
-        if rows.num_rows != counts["splits"][name]:
-            raise SampleError(f"{name}: {rows.num_rows:,} rows, but split.json counts {counts['splits'][name]:,}")
-        with atomic_write(out / f"{name}.parquet") as temporary:
-            pq.write_table(rows, temporary, compression="zstd")
-        written[name] = describe(rows)
+    with ExitStack() as stack:
+        tables = {
+            name: stack.enter_context(_SplitTable(stack.enter_context(atomic_write(out / f"{name}.parquet"))))
+            for name in SPLITS
+        }
+        first = 0
+        for table, side in pieces:
+            last = first + table.num_rows
+            weighted = np.ones(table.num_rows) if weight is None else weight[first:last]
+            table, first = table.append_column(WEIGHT, pa.array(weighted)), last
+            for name in SPLITS:
+                tables[name].write(table.filter(pc.equal(side, name)))
+        written = {name: describe(tables[name].labels) for name in SPLITS}
+        for name in SPLITS:
+            if written[name]["rows"] != counts["splits"][name]:
+                raise SampleError(
+                    f"{name}: {written[name]['rows']:,} rows, but split.json counts {counts['splits'][name]:,}"
+                )
     report = {"steps": counts["steps"], "splits": written, "warnings": warnings or []}
     write_json(out / "sample.json", report)
     return report
+
+
+class _SplitTable:
+    """The table of a split, written row group by row group."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[pa.Table] = []
+        self._labels: list[pa.Table] = []
+        self._rows = 0
+
+    def write(self, rows: pa.Table) -> None:
+        """Append rows."""
+        self._waiting.append(rows)
+        self._labels.append(rows.select(["redshift", "label_source"]))
+        self._rows += rows.num_rows
+        if self._rows >= rows_of(GROUP_BYTES, rows.schema, GROUP_ROWS):
+            self._flush()
+
+    @property
+    def labels(self) -> pa.Table:
+        """Redshifts and label sources of all rows."""
+        return pa.concat_tables(self._labels)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed is None and (self._rows or self._writer is None):
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        table = pa.concat_tables(self._waiting)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table, rows_of(GROUP_BYTES, table.schema, GROUP_ROWS))
+        self._waiting, self._rows = [], 0
 
 
 def describe(rows: pa.Table) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def sample_tables(
     side = divided.column("split").filter(used)
     warnings = Warnings()
     warn_of_constants(inputs, table.filter(pc.equal(side, "train")), warnings)
-    return write(table, side, report, out / "sample", warnings=warnings)
+    return write([(table, side)], report, out / "sample", warnings=warnings)
 
 
 def repeated(given: pa.Table, tested: pa.Table, survey: Survey) -> dict[str, NDArray[np.bool_]]:

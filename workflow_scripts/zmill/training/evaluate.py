@@ -27,6 +27,7 @@ from zmill.pdf import conformal, points
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
 from zmill.training.missing_data import SPLITS
+from zmill.training.samples import Sample
 from zmill.training.trained import TrainedModel
 
 BATCH_CPU, BATCH_GPU = 4096, 65_536
@@ -87,13 +88,13 @@ def predict_rows(trained: TrainedModel, rows: LabelledBatch) -> Predicted:
 
 
 def predict_sample(
-    trained: TrainedModel, sample: pa.Table, split: str, block_order: int
+    trained: TrainedModel, sample: Sample, split: str, block_order: int
 ) -> tuple[pa.Table, FloatArray, float]:
     """Predict the labelled rows of a split.
 
     Parameters
     ----------
-    sample : rows of `sample/<split>.parquet`.
+    sample : rows of `sample/<split>.parquet`, as the model reads them.
     block_order : HEALPix order of the sky blocks, for tables that have positions.
 
     Returns
@@ -101,10 +102,10 @@ def predict_sample(
     Predictions (see docs/columns.md, `evaluation/<model>/predictions.parquet`), the stacked n(z) on the model's grid, and the time
     in seconds that densities and point estimates took.
     """
-    labelled = trained.context.labelled(sample)
+    labels, labelled = sample.labels, sample.rows
     found = predict_rows(trained, labelled)
     table = {
-        "object_id": sample.column("object_id"),
+        "object_id": labels.column("object_id"),
         "split": pa.array([split] * len(sample), pa.string()),
         "redshift": pa.array(labelled.z),
         **{name: pa.array(values) for name, values in found.columns.items()},
@@ -112,16 +113,16 @@ def predict_sample(
         "brightness": pa.array(labelled.batch.brightness()),
         **{name: pa.array(mask) for name, mask in labelled.batch.states().items()},
         "weight": pa.array(labelled.weight),
-        "block": pa.array(_blocks(sample, block_order)),
+        "block": pa.array(_blocks(labels, block_order)),
     }
     return pa.table(table), found.density / max(len(sample), 1), found.seconds
 
 
-def _blocks(sample: pa.Table, order: int) -> NDArray[np.int64]:
+def _blocks(labels: pa.Table, order: int) -> NDArray[np.int64]:
     """(n,) HEALPix pixel of the sky block of each row; without positions each row is its own block."""
-    if HEALPIX_COLUMN not in sample.schema.names:
-        return np.arange(len(sample), dtype=np.int64)
-    return np.asarray(at_order(sample.column(HEALPIX_COLUMN).to_numpy(), order), np.int64)
+    if HEALPIX_COLUMN not in labels.schema.names:
+        return np.arange(len(labels), dtype=np.int64)
+    return np.asarray(at_order(labels.column(HEALPIX_COLUMN).to_numpy(), order), np.int64)
 
 
 # ---------------------------------------------------------------------------------------------------- metrics
@@ -293,14 +294,14 @@ def _patterns(rows: Rows, columns: Sequence[str], parts: Sequence[str]) -> list[
 
 
 def missing_data_metrics(
-    trained: TrainedModel, sample: pa.Table, degradation: Degradation, seed: int
+    trained: TrainedModel, sample: Sample, degradation: Degradation, seed: int
 ) -> list[dict[str, Any]]:
     """Metrics of the missing-data tests by pattern; patterns that change no row are left out.
 
     sample : rows of `sample/<split>.parquet`; at most `TEST_ROWS` of them are drawn, the same for every model.
     """
     drawn = np.sort(np.random.default_rng(seed).permutation(len(sample))[:TEST_ROWS])
-    rows = trained.context.labelled(sample.take(pa.array(drawn)))
+    rows = sample.rows.rows(drawn).in_memory()
     found = []
     for pattern in degradation.tests(rows.batch):
         mask = degradation.concerns(rows.batch, pattern)
@@ -332,7 +333,7 @@ def jsonable(content: Any) -> Any:
 def evaluate(
     trained: TrainedModel,
     held_out: TrainedModel,
-    samples: dict[str, pa.Table],
+    samples: dict[str, Sample],
     block_order: int,
     seed: int,
     degradation: Degradation,
@@ -341,18 +342,18 @@ def evaluate(
 
     trained : the model that is applied to the survey, evaluated on the test rows, on which it was not trained.
     held_out : the model fitted on the training rows alone, evaluated on validation and calibration rows.
-    samples : split -> rows of `sample/<split>.parquet`.
+    samples : split -> rows of `sample/<split>.parquet`, as both models read them.
     degradation : removal of parts of the data, for the missing-data tests.
 
     Returns
     -------
     The predictions of all splits, and the content of `metrics.json`.
     """
-    first = next(table for table in samples.values() if len(table))
-    predict_sample(trained, first.slice(0, 256), "warm-up", block_order)
-    nothing = trained.context.read(first.slice(0, 0))
+    first = next(sample for sample in samples.values() if len(sample))
+    predict_sample(trained, first.first(256), "warm-up", block_order)
+    nothing = first.rows.batch[:0]
     judged = {split: trained if split == "test" else held_out for split in samples}
-    found = {split: predict_sample(judged[split], table, split, block_order) for split, table in samples.items()}
+    found = {split: predict_sample(judged[split], sample, split, block_order) for split, sample in samples.items()}
     predictions = pa.concat_tables([table for table, _, _ in found.values()])
     edges = bin_edges(predictions, trained.context.grid)
     splits = {

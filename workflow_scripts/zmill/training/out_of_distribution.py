@@ -74,7 +74,7 @@ def fit(train: Batch, seed: int) -> Detector:
 
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(train))[:MAX_ROWS]
-    features = _features(train[order]).astype(np.float64)
+    features = _features(train.select(order)).astype(np.float64)
     held_out = np.arange(len(order)) % 5 == 0
     known = np.where(np.isfinite(features).any(0), features, 0.0)
     fill = np.nanmedian(known, axis=0)
@@ -90,7 +90,7 @@ def fit(train: Batch, seed: int) -> Detector:
         torch.as_tensor(np.vstack([-2 * found.T, (found**2).sum(1)]), dtype=torch.float32),
         np.inf,
     )
-    distances = detector.distance2(train[order[held_out]]).double().numpy()
+    distances = detector.distance2(train.select(order[held_out])).double().numpy()
     detector.threshold = float(np.percentile(distances, PERCENTILE))
     return detector
 

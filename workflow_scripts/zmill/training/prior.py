@@ -22,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zmill.catalog.sizes import BATCH_BYTES
+from zmill.chunks import row_chunks
 from zmill.inputs.base import FULL, Batch, LabelledBatch, evenly
 from zmill.inputs.degradation import Degradation
 from zmill.pdf import conformal
@@ -115,11 +117,11 @@ def fit(
     degradation : removal of parts of the data from rows of this survey.
     """
     density = n_of_z(train.z, train.weight, grid)
-    least = degradation.least(calib.batch)
+    least = _least(degradation, calib.batch)
     found = []
     for pattern, possible in least:
         rows = np.flatnonzero(possible)
-        some = calib.rows(rows[evenly(len(rows), REMOVAL_ROWS)] if len(rows) else rows)
+        some = calib.rows(rows[evenly(len(rows), REMOVAL_ROWS)] if len(rows) else rows).in_memory()
         found.append(_fitted(densities, grid, density, replace(some, batch=degradation.apply(some.batch, pattern))))
     few = kinds_of(calib.batch.information(), far, len(least))
     found.append(_fitted(densities, grid, density, calib.rows(few == len(least))))
@@ -127,11 +129,21 @@ def fit(
     return Prior(density, tuple(weight for weight, _ in found), tuple(contents for _, contents in found))
 
 
+def _least(degradation: Degradation, batch: Batch) -> list[tuple[Any, NDArray[np.bool_]]]:
+    """`Degradation.least` of all rows, some at a time."""
+    parts = [
+        degradation.least(batch[rows])
+        for rows in row_chunks(max(len(batch), 1), batch.rows_in(BATCH_BYTES, len(batch)))
+    ]
+    masks = zip(*([mask for _, mask in part] for part in parts), strict=True)
+    return [(pattern, np.concatenate(mask)) for (pattern, _), mask in zip(parts[0], masks, strict=True)]
+
+
 def _fitted(
     densities: Callable[[Any], Tensor], grid: Grid, prior: Tensor, rows: LabelledBatch
 ) -> tuple[float, tuple[float, ...]]:
     """The prior weight of rows of one kind, and the contents of their intervals."""
-    f, below = _at(lambda part: densities(rows.batch[part]), grid, rows.z)
+    f, below = _at(lambda part: densities(rows.batch[part]), grid, rows.z, rows.batch.rows_in(BATCH_BYTES, CHUNK))
     n, n_below = _of_prior(prior, grid, rows.z)
     known = np.isfinite(f)  # where a model gives no density, the density is n(z)
     f, below = np.where(known, f, n), np.where(known, below, n_below)
@@ -175,11 +187,12 @@ def _of_prior(prior: Tensor, grid: Grid, z: FloatArray) -> tuple[FloatArray, Flo
     return _at(lambda part: prior.expand(len(z[part]), -1), grid, z)
 
 
-def _at(densities: Callable[[slice], Tensor], grid: Grid, z: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _at(
+    densities: Callable[[slice], Tensor], grid: Grid, z: FloatArray, chunk: int = CHUNK
+) -> tuple[FloatArray, FloatArray]:
     """(n,) densities of rows at their redshifts, and probabilities below them. densities : function that gives the densities of a slice of the rows."""
     f, below = np.empty((2, len(z)))
-    for start in range(0, len(z), CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in row_chunks(len(z), chunk):
         density, here = densities(part).double().cpu(), torch.as_tensor(z[part])
         f[part] = density_at(density, grid, here).numpy()
         below[part] = cdf_at(density, grid.cdf(density), grid, here).numpy()

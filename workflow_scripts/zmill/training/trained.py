@@ -162,7 +162,7 @@ def fit_and_calibrate(
     model.to(device)
     seconds = time.monotonic() - started + model.callback.earlier_seconds
     with torch.inference_mode():
-        found, pit = calibration_fit.fit(lambda rows: model.predict(calib.batch[rows]), grid, calib.z, calib.weight)
+        found, pit = calibration_fit.fit(lambda rows: _densities(model, calib.batch, rows), grid, calib.z, calib.weight)
         intervals = conformal.fit(pit, calib.batch.brightness().astype(np.float64), calib.weight)
         scores = _scores(model, found, valid)
     log(
@@ -177,7 +177,7 @@ def fit_and_calibrate(
             lambda batch: found(model.predict(batch).float(), grid),
             *(grid, train, calib, detector(calib.batch), degradation),
         )
-    classes = [pattern.name for pattern, _ in degradation.least(calib.batch)]
+    classes = [pattern.name for pattern, _ in degradation.least(calib.batch[:1])]
     weights = zip([*classes, "out of distribution"], fitted_prior.weights, strict=False)
     log(
         f"{name}: prior weight of the training rows' n(z): "
@@ -191,6 +191,12 @@ def fit_and_calibrate(
         "rows": {"train": len(train), "valid": len(valid), "calib": len(calib)},
     }
     return TrainedModel(name, type_, model, found, intervals, detector, fitted_prior, facts)
+
+
+def _densities(model: Model, batch: Batch, rows: NDArray[np.int64]) -> Tensor:
+    """(k, grid.size) densities of rows of given numbers."""
+    parts = row_chunks(max(len(rows), 1), batch.rows_in(BATCH_BYTES, BATCH))
+    return torch.cat([model.predict(batch[rows[part]]) for part in parts])
 
 
 def _check_varies(name: str, train: LabelledBatch) -> None:

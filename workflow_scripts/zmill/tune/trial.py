@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import pyarrow as pa
 import torch
 import xxhash
 from optuna.exceptions import UpdateFinishedTrialError
@@ -26,6 +25,7 @@ from zmill.models.registry import model_class
 from zmill.networks.network import TrainingError
 from zmill.training import store
 from zmill.training.evaluate import Rows, jsonable, predict_sample
+from zmill.training.samples import Sample
 from zmill.training.trained import TrainedModel, fit_and_calibrate
 from zmill.tune import study as studies
 from zmill.tune.space import changed, combination, fixed_settings, values
@@ -44,7 +44,7 @@ class Task:
     model, type, settings : name, type and settings of the entry of `models:`.
     metric : metric of the score.
     seed : seed of the proposals.
-    sample : tables of the training, validation and calibration rows, by split.
+    sample : training, validation and calibration rows, by split.
     weighted : whether models are fitted with the weights of the rows.
     log : function that logs a line.
     """
@@ -56,14 +56,14 @@ class Task:
     metric: str
     seed: int
     context: ModelContext
-    sample: dict[str, pa.Table]
+    sample: dict[str, Sample]
     weighted: bool
     device: torch.device
     log: Callable[[str], None]
 
     def rows(self, split: str) -> LabelledBatch:
         """The rows of a split."""
-        return self.context.labelled(self.sample[split], self.weighted)
+        return self.sample[split].training_rows(self.weighted)
 
     @property
     def study(self) -> str:
@@ -187,7 +187,7 @@ def _train_and_score(task: Task, settings: Settings, training_checkpoint: TrialC
     return {"state": COMPLETE, "score": score, "board": board}
 
 
-def validation_board(trained: TrainedModel, valid: pa.Table) -> dict[str, float]:
+def validation_board(trained: TrainedModel, valid: Sample) -> dict[str, float]:
     """All metrics of the leaderboard on validation rows."""
     predictions, _, _ = predict_sample(trained, valid, "valid", 0)
     return Rows.of(predictions).board()
