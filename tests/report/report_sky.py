@@ -228,7 +228,7 @@ def fill(results: Path, tables_only: bool = False, rows: int = 20_000) -> Path:
     ]
     write_json(results / "sample" / "sample.json", {"steps": steps, "splits": splits})
     write_json(results / "split.json", {"steps": steps, "excluded": {"ambiguous": 700, "cut:mag_i": 300}})
-    write_json(results / "imputation.json", {"u-g": 1.2, "g-r": 0.6, "training_rows": 12000})
+    write_json(results / "imputation.json", {"learned": {"photometry": {"u-g": 1.2}}, "training_rows": 12000})
     for rule, seconds in {"train_model/fcnn": 93.2, "train_model/knn": 3.1, "evaluate_model/fcnn": 2.0}.items():
         path = results / "benchmarks" / f"{rule}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -339,7 +339,7 @@ def _separations(sources: Sources) -> list[Block]:
     return [
         picture(
             "separations",
-            "Separation of each spectrum and its photometric object. True matches gather near zero; a rise towards the radius "
+            "Separation of each spectrum and its object in the survey. True matches gather near zero; a rise towards the radius "
             "would be chance.",
             f"Histogram of match separations: median {np.median(distance):.3f} arcsec, 99 % within "
             f"{np.quantile(distance, 0.99):.2f} arcsec, {int(ambiguous.sum()):,} of {len(distance):,} ambiguous.",
