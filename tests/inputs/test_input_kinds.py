@@ -19,10 +19,11 @@ from zmill.catalog import hats
 from zmill.catalog.sizes import row_bytes
 from zmill.clean.partition import Recipe
 from zmill.clean.shard import clean_shard, finish_catalog
-from zmill.config import ConfigError, Partitions, Predict
-from zmill.inputs import registry
+from zmill.config import ConfigError, Gates, Partitions, Predict
+from zmill.inputs import copies, registry
 from zmill.inputs.base import ROW_FLAGS, Joint, ModelContext
 from zmill.inputs.degradation import Degradation
+from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models import registry as models
 from zmill.pdf.grid import Grid
 from zmill.predict.shard import predict_shard
@@ -160,17 +161,9 @@ def test_models_that_take_other_inputs_are_named_in_one_message() -> None:
 
 @pytest.mark.parametrize(
     "keys",
-    [
-        {"errors": "inverse_variance"},
-        {"sentinels": {"undetected": [99]}},
-        {"photometry": "nanojansky"},
-        {"softening": {}},
-    ],
+    [{"errors": "inverse_variance"}, {"sentinels": {"undetected": [99]}}, {"filters": {"g": "sdss2010-g"}}],
 )
 def test_keys_of_photometry_are_refused_without_it(keys: dict[str, Any]) -> None:
-    if keys == {"softening": {}}:
-        definition(False, **keys)  # as it is when left out
-        return
     with pytest.raises(ValidationError, match=f"{next(iter(keys))}: for photometry, which the survey does not have"):
         definition(False, **keys)
 
@@ -216,6 +209,44 @@ def test_no_bit_of_flags_has_two_meanings() -> None:
     bits = [*ROW_FLAGS, *(bit for kind in registry.kinds() for bit in kind.flag_bits)]
     assert len(set(bits)) == len(bits)
     assert all(bit & (bit - 1) == 0 for bit in bits)
+
+
+def test_what_drifts_is_limited_by_a_key_of_the_gates() -> None:
+    rows = pa.table({f"mag_{band}": pa.array([20.0, 21.0, None, None], pa.float32()) for band in "gri"})
+    photometry, toy = registry.of_survey(definition(photometry=True))
+    found = photometry.drift(rows.select(photometry.drift_columns()))
+    assert found == {"magnitudes": dict.fromkeys("gri", 20.5), "measured": dict.fromkeys("gri", 0.5)}
+    assert set(found) <= set(Gates.model_fields)
+    assert toy.drift_columns() == [] and toy.drift(rows) == {}, "a kind has gates of its own, or none"
+
+
+def test_rows_at_one_position_are_one_object_where_their_measurements_agree() -> None:
+    def rows(*pairs: tuple[float | None, float | None]) -> pa.Table:
+        return pa.table(
+            {
+                f"mag_{band}": pa.array(values, pa.float32())
+                for band, values in zip("gr", zip(*pairs, strict=True), strict=True)
+            }
+        )
+
+    one = rows((20, 21), (20, 21), (20, None), (None, None), (None, None), (20, None))
+    other = rows((20.4, 21.4), (21, 22), (20.4, 25), (None, None), (20, 21), (None, 21))
+    photometry = PhotometryKind(("g", "r"), 1)
+    assert photometry.agree(one, other).tolist() == [True, False, True, True, False, False]
+    only_reference = photometry.agree(one.select(["mag_r"]), other.select(["mag_r"]))
+    assert only_reference.tolist() == [True, False, False, True, False, False]
+    toy = registry.of_survey(definition(photometry=False))
+    assert copies.agree(toy, one, other).all() and not copies.agree([*toy, photometry], one, other).all()
+
+
+def test_equal_measurements_have_one_identity() -> None:
+    photometry, toy = registry.of_survey(definition(photometry=True))
+    mags = {f"mag_{band}": pa.array([20, 20, 20, 20], pa.float32()) for band in "gr"}
+    last = pa.array([21.0, 21.0, 22.0, None], pa.float32())
+    flux = pa.array([[1.0] * PIXELS, [1.0] * PIXELS, [2.0] * PIXELS, [np.nan] * PIXELS], pa.list_(pa.float32(), PIXELS))
+    rows = pa.table({**mags, "mag_i": last, "spectrum": flux})
+    for found in (photometry.read(rows).identities(), toy.read(rows).identities()):
+        assert found[0] == found[1] != found[2] and found[3] == b""
 
 
 def test_batches_of_large_rows_have_few_rows() -> None:
