@@ -155,6 +155,19 @@ class Fluxes(NamedTuple):
         )
 
 
+def softening_of(train: Fluxes) -> Tensor:
+    """(bands,) softening of luptitudes in nJy: the median error of the detected training rows, 1 where nothing is known.
+
+    In a survey without errors, the 0.1-quantile of the fluxes is assumed to be a 5 sigma detection. With the median instead, half
+    of the rows would have colors that are compressed; forests were worse with it on validation rows of SDSS DR14.
+    """
+    detected = train.observed & ~train.undetected
+    noise = torch.where(detected & (train.error > 0), train.error, torch.nan).nanmedian(0).values
+    faint = 0.2 * torch.nanquantile(torch.where(detected, train.flux, torch.nan)[:200_000], 0.1, dim=0)
+    softening = torch.where(torch.isfinite(noise), noise, faint)
+    return torch.where(torch.isfinite(softening) & (softening > 0), softening, 1.0)
+
+
 class Luptitudes(nn.Module):
     """Fluxes to standardized inputs: luptitudes, adjacent colors, noise, masks, further columns.
 
@@ -179,12 +192,7 @@ class Luptitudes(nn.Module):
 
     def fit(self, train: Fluxes) -> None:
         """Fit softening, offsets and scales. Missing values are left out."""
-        detected = train.observed & ~train.undetected
-        noise = torch.where(detected & (train.error > 0), train.error, torch.nan).nanmedian(0).values
-        # Without errors, the 0.1-quantile of the fluxes is assumed to be a 5 sigma detection.
-        faint = 0.2 * torch.nanquantile(torch.where(detected, train.flux, torch.nan)[:200_000], 0.1, dim=0)
-        softening = torch.where(torch.isfinite(noise), noise, faint)
-        self.softening.copy_(torch.where(torch.isfinite(softening) & (softening > 0), softening, 1.0))
+        self.softening.copy_(softening_of(train))
         values, valid = self._raw(train)
         values = torch.where(valid, values, torch.nan)
         mean = values.nanmean(0)

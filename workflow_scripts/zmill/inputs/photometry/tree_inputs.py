@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zmill.inputs.photometry.batch import MAGNITUDES, Photometry
-from zmill.inputs.photometry.features import Fluxes
+from zmill.inputs.photometry.features import Fluxes, softening_of
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,7 @@ class TreeInputs:
     def fit(cls, train: Photometry, extra: tuple[str, ...]) -> TreeInputs:
         """Fit softening and medians on training rows."""
         fluxes = Fluxes.of(train, extra)
-        detected = fluxes.observed & ~fluxes.undetected
-        noise = torch.where(detected & (fluxes.error > 0), fluxes.error, torch.nan).nanmedian(0).values
-        faint = 0.2 * torch.where(detected, fluxes.flux, torch.nan).nanmedian(0).values  # a survey without errors
-        softening = torch.where(torch.isfinite(noise), noise, faint)
-        softening = torch.where(torch.isfinite(softening) & (softening > 0), softening, 1.0)
+        softening = softening_of(fluxes)
         plain = cls(extra, softening, torch.zeros(1))
         return cls(extra, softening, torch.nan_to_num(plain._raw(fluxes).nanmedian(0).values, nan=0.0))
 
