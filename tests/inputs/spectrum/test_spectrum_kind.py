@@ -23,10 +23,12 @@ from zmill.inputs.spectrum.degradation import SpectrumDegradation
 from zmill.inputs.spectrum.grid import WavelengthGrid
 from zmill.inputs.spectrum.kind import SpectrumKind
 from zmill.inputs.spectrum.settings import SpectrumSettings
+from zmill.survey import importer
 from zmill.survey.check import check_columns
 from zmill.survey.importer import import_survey
 from zmill.survey.plausible import look
 from zmill.survey_definition import Survey
+from zmill.workflow.warning import Warnings
 
 PIXELS = 300
 GRID = WavelengthGrid("log10", 3.6, 1.2e-3, PIXELS)
@@ -251,3 +253,18 @@ def test_implausible_spectra_give_warnings(tmp_path: Path) -> None:
 def test_the_schema_of_the_section_is_documented() -> None:
     root = Path(__file__).resolve().parents[3]
     assert json.loads((root / "docs/schema/spectrum.json").read_text()) == SpectrumSettings.model_json_schema()
+
+
+def test_pieces_of_the_import_are_limited_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spectra of 2.4 kB each: the row groups of 100 are pieces of their own where a piece is to hold 200 kB."""
+    write(tmp_path / "s.parquet")
+    monkeypatch.setattr(importer, "PIECE_BYTES", 200_000)
+    headers, _ = importer._headers([tmp_path / "s.parquet"], definition(), Warnings())
+    assert headers[0].spans == [(0, 100), (100, 200), (200, 250)]
+
+
+def test_the_import_knows_whether_units_are_checked() -> None:
+    """Implausible wavelengths are empty spectra, unless units are not checked."""
+    for given in (True, False):
+        kept = Survey.model_validate(importer.import_settings(definition(check_units=given)))
+        assert kept.check_units == given

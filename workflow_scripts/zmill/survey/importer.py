@@ -47,8 +47,8 @@ from zmill.workflow.job import Progress, log
 from zmill.workflow.processes import workers
 from zmill.workflow.warning import Warnings
 
-PIECE_ROWS = 1_000_000
-"""Approximate number of rows in a piece of the input, for formats that can be read from the middle."""
+PIECE_ROWS, PIECE_BYTES = 1_000_000, 1 << 30
+"""Approximate number of rows in a piece of the input, for formats that can be read from the middle, and its largest size in bytes."""
 PARTITION_BYTES = 1 << 30
 """Largest size of a partition in memory in bytes, where `partitions.max_rows` does not make it smaller."""
 SMALL_BYTES = 256 << 20
@@ -189,15 +189,16 @@ def _settings_hash(work: Work, partitions: Partitions, looked: sources.Known) ->
 
 def import_settings(survey: Survey) -> dict[str, Any]:
     """The part of a survey definition that the import depends on; itself a survey definition."""
-    return survey.model_dump(
-        mode="json",
-        exclude={"description", "filters", "reference_band", "cuts", "labels", "redshift_grid", "check_units"},
-    )
+    others = {"description", "filters", "reference_band", "cuts", "labels", "redshift_grid"}
+    if not survey.sections:  # of photometry, only the checks before any job depend on it
+        others.add("check_units")
+    return survey.model_dump(mode="json", exclude=others)
 
 
 def _headers(files: Sequence[Path], survey: Survey, warnings: Warnings) -> tuple[list[Header], Layout]:
     """The headers of the files, and the layout of the output."""
-    headers = read_headers([Path(file) for file in files], survey, PIECE_ROWS)
+    fields = pa.schema([field for kind in of_survey(survey) for field in kind.schema(survey)])
+    headers = read_headers([Path(file) for file in files], survey, rows_of(PIECE_BYTES, fields, PIECE_ROWS))
     types, differences = types_over(headers, survey)
     for fault in [*(fault for header in headers for fault in header.faults), *differences]:
         raise ReadError(fault)
