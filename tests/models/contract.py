@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 
 from models import toy_spectra, toy_survey
@@ -16,6 +17,7 @@ from zmill.models.registry import model_class, types
 from zmill.networks.losses import mean_crps
 from zmill.pdf.grid import Grid
 from zmill.training import store
+from zmill.training.samples import read_samples
 from zmill.training.trained import fit_and_calibrate
 
 CPU = torch.device("cpu")
@@ -121,3 +123,16 @@ def predicts_rows_with_missing_bands(type_: str, settings: dict[str, Any]) -> No
     density = model.predict(batch)
     assert torch.isfinite(density).all()
     torch.testing.assert_close(grid.integral(density), torch.ones(8), rtol=1e-3, atol=1e-3)
+
+
+def streams(type_: str, settings: dict[str, Any], folder: Path) -> None:
+    """Rows on disk and the same rows in memory give the same model."""
+    context, states = toy(type_).CONTEXT, []
+    for seed, name in enumerate(("train", "valid")):
+        pq.write_table(toy(type_).sample_table(300, seed), folder / f"{name}.parquet", row_group_size=130)
+    for most_bytes in (1 << 40, 0):
+        tables = {name: folder / f"{name}.parquet" for name in ("train", "valid")}
+        samples = read_samples(tables, context, most_bytes=most_bytes)
+        model, _ = fitted(type_, {**settings, "epochs": 1}, samples["train"].rows, samples["valid"].rows)
+        states.append(model.state()[0])
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())

@@ -10,7 +10,7 @@ import torch
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 
 from models import contract
-from models.toy_survey import GRID, labelled
+from models.toy_survey import CONTEXT, GRID, labelled
 from zmill.config import ConfigError, ModelSettings
 from zmill.models.registry import check_models
 
@@ -21,7 +21,7 @@ QUICK = {"trees": 15}
 def test_leaves_are_those_of_scikit_learn(kind: str, peer: type) -> None:
     train, test = labelled(400, 1), labelled(100, 2)
     model, _ = contract.fitted("forest", {"trees": 7, "kind": kind}, train, labelled(100, 3))
-    forest = peer(7, min_samples_leaf=3, max_features=0.5, random_state=contract.CONTEXT.seed)
+    forest = peer(7, min_samples_leaf=3, max_features=0.5, random_state=CONTEXT.seed)
     forest.fit(model.features(train.batch).numpy(), np.log1p(train.z), sample_weight=train.weight)
     x = model.features(test.batch)
     expected = forest.apply(x.numpy()) + model.roots.numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.spectrum.batch import Spectra
@@ -27,3 +28,13 @@ def labelled(n: int, seed: int, noise: float = 0.05) -> LabelledBatch:
     flux = (flux + noise * rng.normal(size=flux.shape)) * rng.uniform(0.5, 2, (n, 1))
     ivar = np.where(rng.random(flux.shape) < 0.02, 0.0, 1 / noise**2)
     return LabelledBatch(Spectra.of(flux.astype(np.float32), ivar.astype(np.float32), WAVELENGTHS), z, np.ones(n))
+
+
+def sample_table(n: int, seed: int) -> pa.Table:
+    """The same rows as a table of `sample/`."""
+    rows = labelled(n, seed)
+    lists = {
+        name: pa.FixedSizeListArray.from_arrays(pa.array(getattr(rows.batch, name).ravel()), len(WAVELENGTHS))
+        for name in ("flux", "ivar")
+    }
+    return pa.table({**lists, "redshift": rows.z, "weight": rows.weight})

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zmill.chunks import cache_sized_chunks
+from zmill.chunks import cache_sized_chunks, row_chunks
 from zmill.inputs.base import InputKind, LabelledBatch, ModelContext
 from zmill.inputs.spectrum.batch import Spectra
 from zmill.inputs.spectrum.continuum import level
@@ -30,6 +30,8 @@ from zmill.sections import Section
 
 ROWS = 512
 """Number of spectra that a CPU predicts at a time, so that the activations stay in the cache of a core."""
+SCALED = 4096
+"""Number of spectra that the scaling is fitted to at a time."""
 ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -153,6 +155,7 @@ class SpectrumCNN(Model):
     """A published network: one redshift, with a Student's t fitted to the residuals of validation rows, or bins of redshift."""
 
     inputs = ("spectrum",)
+    streams = True
     Settings = SpectrumCNNSettings
     quick = {
         "convolutions": [{"filters": 8, "kernel": 5}, {"filters": 8, "kernel": 5}],
@@ -255,12 +258,21 @@ class SpectrumCNN(Model):
 
     def _fit_scaling(self, batch: Spectra) -> None:
         """Fit the scaling of each pixel; masked pixels count as the flux 0 that they have."""
-        flux = torch.from_numpy(np.asarray(batch.flux))
+        if self.settings.scaling == "level":
+            return
+        lowest, highest = np.full(self.pixels, np.inf, np.float32), np.full(self.pixels, -np.inf, np.float32)
+        total, squares = np.zeros((2, self.pixels))
+        for rows in row_chunks(len(batch), SCALED):
+            flux = batch[rows].flux
+            lowest, highest = np.minimum(lowest, flux.min(0)), np.maximum(highest, flux.max(0))
+            total += flux.sum(0, dtype=np.float64)
+            squares += np.square(flux, dtype=np.float64).sum(0)
         if self.settings.scaling == "minmax":
-            self.offset, highest = flux.amin(0), flux.amax(0)
-            self.scale = highest - self.offset
-        elif self.settings.scaling == "standard":
-            self.offset, self.scale = flux.mean(0), flux.std(0, correction=0)
+            offset, scale = lowest, highest - lowest
+        else:
+            offset = total / len(batch)
+            scale = np.sqrt(np.maximum(squares / len(batch) - offset**2, 0))
+        self.offset, self.scale = (torch.as_tensor(part, dtype=torch.float32) for part in (offset, scale))
         self.scale = torch.where(self.scale > 0, self.scale, 1.0)
 
     def _inputs(self, batch: Spectra) -> Tensor:

@@ -59,6 +59,7 @@ class SpectrumResNet(Model):
     """Density as a softmax over the points of the redshift grid."""
 
     inputs = ("spectrum",)
+    streams = True
     Settings = SpectrumResNetSettings
     quick = {"width": 8, "blocks": 1, "epochs": 12, "batch": 64, "lr": 0.01, "ema": 0.9}
     min_train = 200
