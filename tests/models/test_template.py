@@ -196,22 +196,22 @@ def test_below_the_first_bin_ngvs_is_flat() -> None:
 
 
 def test_saved_and_repeatable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "CONTEXT", TOY)
+    monkeypatch.setattr(contract.toy_survey, "CONTEXT", TOY)
     contract.is_saved_and_repeatable("template", {"per_gap": 0}, tmp_path)
 
 
 def test_zero_points_by_training_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "CONTEXT", TOY)
+    monkeypatch.setattr(contract.toy_survey, "CONTEXT", TOY)
     contract.scales_by_training_rows_alone("template", {"per_gap": 0}, ("zero_points", "fill", "table"))
 
 
 def test_refit_learns_from_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "CONTEXT", TOY)
+    monkeypatch.setattr(contract.toy_survey, "CONTEXT", TOY)
     contract.refit_learns("template", {"per_gap": 0})
 
 
 def test_rows_with_missing_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "CONTEXT", TOY)
+    monkeypatch.setattr(contract.toy_survey, "CONTEXT", TOY)
     contract.predicts_rows_with_missing_bands("template", {"per_gap": 0})
 
 
