@@ -199,10 +199,12 @@ def test_columns_are_trimmed_and_joined() -> None:
 
 
 def test_numbers_beyond_32_bits_need_a_unit() -> None:
-    flux = spectra(3).astype(np.float64) * 1e-21
+    flux = spectra(30).astype(np.float64) * 1e-21
     columns = {"flux": lists(flux, kind=pa.float64()), "error": lists(flux * 0 + 1e-21, kind=pa.float64())}
     with pytest.raises(ReadError, match="flux_unit: 1e-21"):
         converted(survey(ivar=None, error="error"), **columns)
+    few = converted(survey(ivar=None, error="error"), **{name: column[:3] for name, column in columns.items()})
+    assert fault_rows(few) == {"ivar_impossible": [0, 1, 2], "spectrum_masked": [0, 1, 2]}
     found = converted(survey(ivar=None, error="error", flux_unit=1e-21), **columns)
     assert pixels(found, "flux") == pytest.approx(flux * 1e21) and pixels(found, "ivar") == pytest.approx(1)
 

@@ -26,7 +26,8 @@ FAULTS = {
     "wavelengths_implausible": f"wavelengths are not between {LOWEST:g} and {HIGHEST:g} angstrom; the spectrum is empty: check "
     "spectrum.wavelength",
     "wavelengths_outside_grid": "no wavelength is on spectrum.grid; the spectrum is empty",
-    "ivar_impossible": "inverse variances are negative or infinite, or errors negative; these pixels are masked",
+    "ivar_impossible": "inverse variances are negative, infinite or beyond the range of 32-bit numbers (spectrum.flux_unit), or errors "
+    "negative; these pixels are masked",
     "flux_infinite": "fluxes are infinite; these pixels are masked",
     "spectrum_masked": "every pixel is masked or not a number",
 }
@@ -35,6 +36,8 @@ ALL_ALIKE = 20
 """If all of at least so many spectra have the same fault of length or range, the definition is wrong, and not the spectra."""
 CACHED = 64
 """Wavelength grids of rows of which the rebinning is kept: many rows have the same."""
+CACHED_PIXELS = 1 << 16
+"""Pixels that are converted at a time, so that they stay in the cache of a core."""
 TINY, HUGE = 1e-37, 1e38
 """Range of positive 32-bit numbers with full precision."""
 LEAST_NOISE = 1e-4
@@ -100,6 +103,7 @@ class Conversion:
         rows = batch.num_rows
         self.flux, self.ivar = (np.zeros((rows, len(grid)), np.float32) for _ in range(2))
         self.faults: dict[str, Booleans] = {}
+        self._beyond: list[float] = []  # typical errors of spectra most of which is beyond 32-bit numbers
         self._flux = [Lists.of(batch.column(name)) for name in section.flux]
         self._noise = [Lists.of(batch.column(name)) for name in section.ivar or section.error or []]
         self._mask = [Lists.of(batch.column(name)) for name in section.mask or []]
@@ -115,6 +119,7 @@ class Conversion:
             self._refuse_ranges(wavelengths)
             for group, lengths in self._groups(wavelengths):
                 self._own_wavelengths(group, lengths[0], wavelengths.row(int(group[0])))
+        self._refuse_numbers()
         present = np.logical_or.reduce([lists.length > 0 for lists in self._flux])
         self._mark("spectrum_missing", np.flatnonzero(~present))
         broken = np.logical_or.reduce(
@@ -204,7 +209,18 @@ class Conversion:
         backwards: bool = False,
     ) -> None:
         """Convert rows of the same lengths; `used` first values of each, in reverse order if `backwards`."""
+        size = max(1, CACHED_PIXELS // max(sum(lengths), 1))
+        for first in range(0, len(group), size):
+            self._convert_some(group[first : first + size], lengths, rebinning, used, backwards)
 
+    def _convert_some(
+        self,
+        group: NDArray[np.int64],
+        lengths: tuple[int, ...],
+        rebinning: Rebinning | None,
+        used: int | None,
+        backwards: bool,
+    ) -> None:
         def joined(lists: list[Lists]) -> NDArray[Any]:
             trims = self.section.trim or ((0, 0),) * len(lists)
             parts = [
@@ -240,26 +256,25 @@ class Conversion:
         self._keep(group, flux, ivar)
 
     def _keep(self, group: NDArray[np.int64], flux: NDArray[np.floating], ivar: NDArray[np.floating]) -> None:
-        """Keep spectra as 32-bit numbers.
-
-        Raises
-        ------
-        ReadError
-            Where their inverse variances, or most fluxes, are beyond the range of 32-bit numbers.
-        """
+        """Keep spectra as 32-bit numbers; pixels beyond their range are masked and counted."""
         good = ivar > 0
         beyond = good & ((ivar < TINY) | (ivar > HUGE) | (np.abs(flux) > HUGE))
         if beyond.any():
-            if np.count_nonzero(beyond) > np.count_nonzero(good) / 2:
-                typical = float(np.median(1 / np.sqrt(ivar[good], dtype=np.float64))) * self.section.flux_unit
-                raise ReadError(
-                    f"column {', '.join(map(repr, self.section.flux))} (spectrum.flux): errors of about {typical:.1g} are beyond the range of "
-                    f"32-bit numbers once squared and inverted: write spectrum: {{flux_unit: {10 ** round(np.log10(typical)):.0e}}}"
-                )
+            most = np.count_nonzero(beyond, axis=1) > np.count_nonzero(good, axis=1) / 2
+            self._beyond += [float(np.median(1 / np.sqrt(row[row > 0], dtype=np.float64))) for row in ivar[most]]
             self._mark("ivar_impossible", group[beyond.any(axis=1)])
             good &= ~beyond
         self.flux[group] = np.where(good, flux, 0)
         self.ivar[group] = np.where(good, ivar, 0)
+
+    def _refuse_numbers(self) -> None:
+        """Refuse files most of whose spectra are beyond the range of 32-bit numbers."""
+        if len(self._beyond) >= max(ALL_ALIKE, len(self.flux) / 2):
+            typical = float(np.median(self._beyond)) * self.section.flux_unit
+            raise ReadError(
+                f"column {', '.join(map(repr, self.section.flux))} (spectrum.flux): errors of about {typical:.1g} are beyond the range of "
+                f"32-bit numbers once squared and inverted: write spectrum: {{flux_unit: {10 ** round(np.log10(typical)):.0e}}}"
+            )
 
     def _rejected(self, mask: NDArray[Any]) -> Booleans:
         if self.section.mask_bits is not None:
