@@ -11,6 +11,9 @@ import pytest
 
 from zmill.catalog import hats
 from zmill.config import Partitions, load_survey
+from zmill.inputs.registry import of_survey
+from zmill.inputs.spectrum.batch import Spectra
+from zmill.inputs.spectrum.continuum import normalize
 from zmill.survey.counts import Counts
 from zmill.survey.importer import import_survey
 from zmill.survey.tables import read_tables
@@ -115,3 +118,52 @@ def test_cosmos2020_upper_limits_in_the_error_column(real_data: Path) -> None:
     limited = given.column("cfht.megacam.u_err").to_numpy() < 0
     expected = 16.4 - 2.5 * np.log10(given.column("cfht.megacam.u").to_numpy()[limited])
     assert rows.column("maglim_u").to_numpy()[limited] == pytest.approx(expected, abs=1e-4)
+
+
+def test_boss_spectra_stacked_in_the_rest_frame(root: Path, real_data: Path, tmp_path: Path) -> None:
+    """Calcium K and [O II] of 150 galaxies lie at their vacuum wavelengths."""
+    survey, summary, rows = bring_in("boss", root, real_data, tmp_path)
+    assert (summary.rows, summary.kept, dict(summary.rejected)) == (359, 336, {"sky_fiber": 23})
+    assert summary.faults == {"spectrum": {"spectrum_masked": 1}}
+    (kind,) = of_survey(survey)
+    batch = kind.read(rows)
+    assert isinstance(batch, Spectra)
+    assert np.corrcoef(np.nan_to_num(batch.sn), rows["SN_MEDIAN_ALL"].to_numpy())[0, 1] > 0.999
+    given = pq.read_table(find(survey, real_data).survey[0], columns=["spec", "Z", "ZWARNING", "CLASS"]).to_pylist()
+    redshift = {row["spec"]: row["Z"] for row in given if row["CLASS"] == "GALAXY" and row["ZWARNING"] == 0}
+    z = np.array([redshift.get(name, np.nan) for name in rows["object_id"].to_pylist()])
+    used = (z > 0.05) & (z < 0.9)
+    normalized = normalize(batch.flux[used], batch.ivar[used])
+    rest = np.log10(batch.grid.wavelength) - np.log10(1 + z[used])[:, None]
+    edges = np.log10(3650.0) + np.arange(1, 500) * batch.grid.step
+    sums, counts = (
+        np.histogram(rest, edges, weights=weights)[0]
+        for weights in (normalized.values, (normalized.ivar > 0).astype(float))
+    )
+    stack, wavelength = sums / counts, 10 ** ((edges[1:] + edges[:-1]) / 2)
+
+    def at(center: float, extreme: int) -> float:
+        near = np.abs(wavelength - center) < 12
+        smooth = np.convolve(stack, np.ones(5) / 5, "same")
+        return float(wavelength[near][np.argmax(extreme * smooth[near])])
+
+    assert used.sum() > 150
+    assert at(3728.8, 1) == pytest.approx(3728.8, abs=2.0)
+    assert at(3934.8, -1) == pytest.approx(3934.8, abs=2.5)
+
+
+def test_fors2_spectra_without_errors(real_data: Path) -> None:
+    section = {
+        "flux": "flux",
+        "mask": "mask",
+        "wavelength": {"column": "wavelength_angstrom", "unit": "angstrom", "air": True},
+        "grid": {"start": 4460, "stop": 9240, "pixels": 1424},
+    }
+    columns = {"object_id": "name", "redshift": "redshift"}
+    tables = {"train": ["fors2.parquet"], "test": ["other.parquet"]}
+    survey = Survey.model_validate({"tables": tables, "columns": columns, "spectrum": section})
+    rows = read_tables([real_data / "fors2_spectra" / "spectra.parquet"], survey)
+    (kind,) = of_survey(survey)
+    batch = kind.read(rows)
+    assert isinstance(batch, Spectra) and len(batch) == 594
+    assert 3 < np.median(batch.sn) < 10 and batch.good.min() > 0.3
