@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from zmill.catalog.files import ReadError
 from zmill.config import ConfigError
@@ -262,3 +264,38 @@ def test_what_files_state_is_held_against_the_definition(
     found = SpectrumKind.wrong_units(units, survey(**{"wavelength": OWN, "grid": GRID} | section))
     assert bool(found) == bool(message), found
     assert message in " ".join(found.values())
+
+
+NUMBERS = st.one_of(
+    st.none(), st.sampled_from([0.0, -1.0, np.nan, np.inf, -np.inf, 1e39, 1e-42, 5000.0]), st.floats(1, 9000)
+)
+ROWS = st.lists(
+    st.one_of(st.none(), st.lists(NUMBERS, max_size=20), st.just(list(np.linspace(4000.0, 9000.0, 16)))),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ROWS, ROWS, ROWS, st.booleans(), st.booleans(), st.booleans())
+def test_no_spectrum_is_lost_or_used_in_silence(
+    flux: list[Any], noise: list[Any], wave: list[Any], own: bool, error: bool, masked: bool
+) -> None:
+    """Whatever lists a file has: pixels are finite, and a spectrum without a good pixel has a fault."""
+    rows = min(len(flux), len(noise), len(wave))
+    key = "error" if error else "ivar"
+    grid = {"start": 4000, "step": 5000 / 15, "pixels": 16, "unit": "angstrom", "air": False}
+    section: dict[str, Any] = {"ivar": None, key: "noise", "wavelength": OWN if own else grid}
+    section |= {"grid": {"start": 4000, "stop": 9000, "pixels": 16}} if own else {}
+    section |= {"mask": "mask", "mask_bits": [0]} if masked else {}
+    kind = pa.float64()
+    columns = {"flux": lists(flux[:rows], kind=kind), "noise": lists(noise[:rows], kind=kind)}
+    columns |= {"wave": lists(wave[:rows], kind=kind), "mask": lists(noise[:rows], kind=kind)}
+    found = converted(survey(**section), **columns)
+    pixels = {name: np.asarray(found.columns[name].flatten()) for name in ("flux", "ivar")}
+    assert len(pixels["flux"]) == len(pixels["ivar"]) == rows * 16
+    assert np.isfinite(pixels["flux"]).all() and np.isfinite(pixels["ivar"]).all() and (pixels["ivar"] >= 0).all()
+    assert (pixels["flux"][pixels["ivar"] == 0] == 0).all()
+    faulty = np.logical_or.reduce([np.zeros(rows, bool), *found.faults.get("spectrum", {}).values()])
+    assert not (found.empty & ~faulty).any()
+    assert np.array_equal(found.empty, ~(pixels["ivar"].reshape(rows, 16) > 0).any(axis=1))
