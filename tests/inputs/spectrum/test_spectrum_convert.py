@@ -200,6 +200,22 @@ def test_columns_are_trimmed_and_joined() -> None:
     assert np.asarray(found.columns["ivar"].flatten())[[0, 80]].tolist() == [1, 0.25]
 
 
+def test_columns_that_are_shorter_than_their_trim_are_no_spectra() -> None:
+    wavelength = {"start": 4000, "step": 100, "pixels": 30, "unit": "angstrom", "air": False}
+    definition = survey(flux=["a", "b"], ivar=None, trim=[[5, 5], [0, 0]], wavelength=wavelength)
+    found = converted(definition, a=lists([np.ones(20), np.ones(4)]), b=lists([np.arange(20), np.ones(36)]))
+    assert fault_rows(found) == {"spectrum_wrong_length": [1]}
+
+
+def test_a_mask_without_a_value_masks() -> None:
+    flux, mask = spectra(1), np.ones((1, PIXELS))
+    mask[0, 3] = np.nan
+    for means, bad in (("good", [3]), ("bad", list(range(PIXELS)))):
+        columns = {"flux": lists(flux), "ivar": lists(flux * 0 + 1), "mask": lists(mask)}
+        found = converted(survey(mask="mask", mask_means=means), **columns)
+        assert np.flatnonzero(pixels(found, "ivar")[0] == 0).tolist() == bad
+
+
 def test_numbers_beyond_32_bits_need_a_unit() -> None:
     flux = spectra(30).astype(np.float64) * 1e-21
     columns = {"flux": lists(flux, kind=pa.float64()), "error": lists(flux * 0 + 1e-21, kind=pa.float64())}

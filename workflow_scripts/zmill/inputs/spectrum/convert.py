@@ -110,7 +110,8 @@ class Conversion:
         if shared is not None:
             self._refuse_lengths(batch, len(shared))
             for group, lengths in self._groups(None):
-                if sum(lengths) - self._trimmed == len(shared):
+                longer = all(length >= sum(trim) for length, trim in zip(lengths, section.trim, strict=False))
+                if longer and sum(lengths) - self._trimmed == len(shared):
                     self._convert(group, lengths, None if shared is grid else _rebinning_of(shared, grid))
                 else:
                     self._mark("spectrum_wrong_length", group)
@@ -280,8 +281,8 @@ class Conversion:
         if self.section.mask_bits is not None:
             bits = np.bitwise_or.reduce([np.int64(1) << bit for bit in self.section.mask_bits] or [np.int64(0)])
             return np.asarray((np.nan_to_num(mask).astype(np.int64) & bits) != 0)
-        marked = np.isnan(mask) | (mask != 0) if mask.dtype.kind == "f" else mask != 0
-        return np.asarray(~marked if self.section.mask_means == "good" else marked)
+        unknown = np.isnan(mask) if mask.dtype.kind == "f" else np.zeros(mask.shape, bool)
+        return np.asarray(unknown | ((mask == 0) if self.section.mask_means == "good" else (mask != 0)))
 
 
 def is_sky(column: pa.Array, values: list[str | int]) -> Booleans:
