@@ -36,10 +36,11 @@ class Rebinning:
         from scipy.sparse import csr_array  # only the import needs scipy, and every job imports the input kinds
 
         ends = np.sort(np.concatenate([*old, *new]), kind="stable")
+        ends = ends[np.append(True, np.diff(ends) > 0)]  # neighbors share theirs
         middle, width = (ends[1:] + ends[:-1]) / 2, np.diff(ends)
         column = np.searchsorted(old[0], middle, side="right") - 1
         row = np.searchsorted(new[0], middle, side="right") - 1
-        kept = (width > 0) & (column >= 0) & (row >= 0)
+        kept = (column >= 0) & (row >= 0)
         kept[kept] &= (middle[kept] < old[1][column[kept]]) & (middle[kept] < new[1][row[kept]])
         starts = np.searchsorted(row[kept], np.arange(len(new[0]) + 1))
         shape = (len(new[0]), len(old[0]))
