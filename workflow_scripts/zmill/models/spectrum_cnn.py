@@ -262,6 +262,8 @@ class SpectrumCNN(Model):
             return
         lowest, highest = np.full(self.pixels, np.inf, np.float32), np.full(self.pixels, -np.inf, np.float32)
         total, squares = np.zeros((2, self.pixels))
+        offset: NDArray[Any]
+        scale: NDArray[Any]
         for rows in row_chunks(len(batch), SCALED):
             flux = batch[rows].flux
             lowest, highest = np.minimum(lowest, flux.min(0)), np.maximum(highest, flux.max(0))
