@@ -155,7 +155,7 @@ def test_too_little_space_is_found_before_the_work(tmp_path: Path, monkeypatch: 
 
 
 def test_memory_stays_bounded(tmp_path: Path) -> None:
-    """A training of 130 MB of spectra in a process of its own, which has less than half of them in memory."""
+    """A training of 130 MB of spectra in a process of its own, which needs far less memory for rows on disk."""
     rows = {"train": 2000, "valid": 300, "calib": 300}
     (tmp_path / "large").mkdir()
     write(tmp_path / "large", rows, pixels=12_500, group=80)
@@ -169,7 +169,7 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
         for most_bytes in (0, 1 << 40)
     }  # fmt: skip
     assert most[1 << 40] > 130e6, "the rows in memory are measured"
-    assert most[0] < 65e6
+    assert most[0] < 0.4 * most[1 << 40]
 
 
 def main(folder: Path, most_bytes: int) -> None:

@@ -12,13 +12,13 @@ import pytest
 import torch
 from test_prior import covered
 
-from models.contract import CPU, QUICK
+from models.contract import CPU, PHOTOMETRIC, QUICK
 from models.toy_survey import BANDS, GRID, labelled, with_filters
 from zmill.inputs.base import OOD, LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.flags import FEW_BANDS
 from zmill.inputs.photometry.missing_bands import BandRemoval, MissingPattern
-from zmill.models.registry import model_class, types
+from zmill.models.registry import model_class
 from zmill.pdf import arrow, compact, points
 from zmill.pdf.histogram import n_of_z
 from zmill.predict.infer import Inference
@@ -54,7 +54,7 @@ def clean_batch(rows: Photometry) -> pa.RecordBatch:
     return pa.table(columns).to_batches()[0]
 
 
-@pytest.mark.parametrize("type_", types())
+@pytest.mark.parametrize("type_", PHOTOMETRIC)
 def test_rows_without_a_measured_band_have_the_n_of_z_and_are_out_of_distribution(type_: str) -> None:
     model, rows = trained(type_), none_measured(labelled(40, 4).batch)
     expected = n_of_z(TRAIN.z, TRAIN.weight, GRID)
@@ -78,7 +78,7 @@ def test_rows_without_a_measured_band_have_the_n_of_z_and_are_out_of_distributio
                 torch.testing.assert_close(values, told.expand(40, -1), atol=0.02, rtol=0.02)
 
 
-@pytest.mark.parametrize("type_", types())
+@pytest.mark.parametrize("type_", PHOTOMETRIC)
 def test_intervals_of_rows_with_one_band_hold_the_true_redshift_as_often_as_is_stated(type_: str) -> None:
     model, test = trained(type_), labelled(1500, 5)
     for band, name in enumerate(BANDS):

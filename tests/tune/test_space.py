@@ -76,15 +76,24 @@ def test_what_is_no_search_is_named(search: dict, message: str) -> None:
     assert message in str(error.value)
 
 
-def test_every_type_with_settings_has_a_study_that_is_valid(root: Path) -> None:
+def studies(root: Path, name: str) -> Config:
+    """config.yaml with a file of searches on top, as Snakemake merges them."""
     config = yaml.safe_load((root / "config.yaml").read_text())
-    studies = yaml.safe_load((root / "docs/models/studies.yaml").read_text())
-    config["models"] |= studies.pop("models")
-    settings, survey = load({**config, **studies}, root / "surveys")
-    check_searches(settings, survey.columns.extra)
-    with_settings = {type_ for type_ in types() if model_class(type_).Settings.model_fields}
-    assert with_settings == {settings.models[name].type or name for name in settings.tune}
-    assert settings.tune["cnn"].space["lr"].model_dump(exclude_none=True, exclude_defaults=True) == {
+    found = yaml.safe_load((root / "docs/models" / name).read_text())
+    config["models"] |= found.pop("models")
+    return load({**config, **found}, root / "surveys")[0]
+
+
+def test_every_type_with_settings_has_a_study_that_is_valid(root: Path) -> None:
+    searched: set[str] = set()
+    for name in ("studies.yaml", "studies_spectrum.yaml"):
+        settings = studies(root, name)
+        check_searches(settings, ())
+        searched |= {settings.models[model].type or model for model in settings.tune}
+    assert searched == {type_ for type_ in types() if model_class(type_).Settings.model_fields}
+    assert studies(root, "studies.yaml").tune["cnn"].space["lr"].model_dump(
+        exclude_none=True, exclude_defaults=True
+    ) == {
         "low": 1e-6,
         "high": 1e-2,
         "log": True,
