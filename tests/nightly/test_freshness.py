@@ -174,7 +174,7 @@ RULES_OF_KEY: dict[str, set[str] | None] = {
 }
 """Rules that run by their own record when a setting of `config.yaml` changes, by section or key; None: the key is a location."""
 OTHER: dict[str, Any] = {
-    "demo.seds": ["seds.parquet"],
+    "demo.seds": ["spectra.csv"],
     "models": {"knn": {"k": [7]}},
     "tune": {"knn": {"space": {"k": [[5], [7]]}, "trials": 2}},
     "select.metric": "sigma_nmad",
