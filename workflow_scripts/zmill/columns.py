@@ -1,4 +1,4 @@
-"""Arrow columns as NumPy arrays."""
+"""Arrow columns as NumPy arrays, and the reverse."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def floats(values: pa.Array) -> NDArray[np.floating]:
 def numpy_column(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """A column of a table or of a record batch; null is NaN."""
     return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+
+
+def lists(values: NDArray[Any]) -> pa.Array:
+    """(n, k) numbers as an Arrow array of lists of fixed length."""
+    native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    return pa.FixedSizeListArray.from_arrays(pa.array(native.reshape(-1)), native.shape[1])

@@ -7,7 +7,7 @@ import pyarrow as pa
 GROUP_BYTES = 128 << 20
 """Largest size of a row group in memory in bytes."""
 BATCH_BYTES = 64 << 20
-"""Largest size of the rows that a model is given at a time in bytes."""
+"""Largest size of the rows that are converted, or that a model is given, at a time in bytes."""
 SAMPLE_BYTES = 2 << 30
 """Largest size of the labelled rows of a job in memory in bytes, an eighth of the memory of a small workstation. Of larger
 samples, a job has only some rows in memory at a time."""

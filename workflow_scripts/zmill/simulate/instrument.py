@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from zmill.sed import LIGHT_SPEED
 from zmill.simulate.spectrograph import Spectrograph
 
 Array = NDArray[np.float64]
@@ -52,4 +53,4 @@ def counts(rng: np.random.Generator, bright: float, faint: float, slope: float, 
 
 def flux_of(magnitude: Array | float, wavelength: Array) -> Array:
     """f_lambda in `UNIT` of AB magnitudes at wavelengths in Angstrom."""
-    return np.asarray(10 ** (-0.4 * (np.asarray(magnitude) + 48.6)) * 2.99792458e18 / wavelength**2 / UNIT)
+    return np.asarray(10 ** (-0.4 * (np.asarray(magnitude) + 48.6)) * LIGHT_SPEED / wavelength**2 / UNIT)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zmill.catalog.files import atomic_write
-from zmill.catalog.sizes import rows_of
+from zmill.catalog.sizes import BATCH_BYTES, rows_of
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
 from zmill.survey.readers import ReadError, open_table
@@ -27,8 +27,8 @@ from zmill.survey.rows import (
 from zmill.survey_definition import Survey
 from zmill.workflow.job import log
 
-BATCH_ROWS, BATCH_BYTES = 131_072, 64 << 20
-"""Most rows that are converted at a time, and their largest size in bytes."""
+BATCH_ROWS = 131_072
+"""Most rows that are converted at a time, of at most `BATCH_BYTES`."""
 
 
 def read_tables(

@@ -68,9 +68,8 @@ class Detector:
 
 def fit(train: Batch, seed: int) -> Detector:
     """Fit the detector on training rows; one fifth of them is held out from the centers and sets the threshold."""
-    from sklearn.cluster import (
-        KMeans,
-    )  # only here: it takes as long to import as torch, and jobs that predict do without
+    # Only here: it takes as long to import as torch, and jobs that predict do without.
+    from sklearn.cluster import KMeans
 
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(train))[:MAX_ROWS]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from zmill.columns import numpy_column
+from zmill.columns import lists, numpy_column
 from zmill.inputs.base import Converted, InputKind, Rows
 from zmill.inputs.spectrum.batch import BITS, Spectra, good_fraction
 from zmill.inputs.spectrum.continuum import level, median_sn
@@ -41,8 +41,6 @@ class SpectrumKind(InputKind):
     flag_bits = BITS
     faults = FAULTS
     source = "spectrum.flux"
-    measured = "spectra"
-    parts = "wavelength ranges"
     measured = "spectra"
     parts = "wavelengths"
     reasons = (SKY,)
@@ -107,8 +105,8 @@ class SpectrumKind(InputKind):
         found = Conversion(batch, section, grid, shared, survey.check_units)
         good = good_fraction(found.ivar)
         columns = {
-            FLUX: _lists(found.flux),
-            IVAR: _lists(found.ivar),
+            FLUX: lists(found.flux),
+            IVAR: lists(found.ivar),
             SN: median_sn(found.flux, found.ivar),
             GOOD: good,
         }
@@ -172,10 +170,6 @@ class SpectrumKind(InputKind):
         return (
             "" if self.grid == survey.grid else f"trained on spectra of {self.grid}, but the survey has {survey.grid}"
         )
-
-
-def _lists(values: NDArray[np.float32]) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
 def _pixels(column: pa.Array | pa.ChunkedArray, pixels: int) -> NDArray[np.float32]:

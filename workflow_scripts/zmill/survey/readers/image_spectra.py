@@ -1,4 +1,4 @@
-"""Files of spectra as FITS images, a row per object, beside a table of the objects; common parts of their readers."""
+"""Readers of FITS files that hold a table of objects, and their spectra as images with a row per object: common parts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 from astropy.io import fits
 
 from zmill.catalog.files import ReadError
+from zmill.columns import lists
 from zmill.survey.readers import fits_format
 from zmill.survey.readers.base import Span, Table, windows
 
@@ -66,12 +67,6 @@ class ImageSpectra(Table):
                     (batch,) = self._objects.read(of_objects, stop - start, (start, stop), numeric)
                     found |= {name: batch.column(name) for name in of_objects}
                 yield pa.RecordBatch.from_arrays([found[name] for name in columns], names=columns)
-
-
-def lists(values: np.ndarray) -> pa.Array:
-    """(n, pixels) numbers as an Arrow array of lists of fixed length."""
-    native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
-    return pa.FixedSizeListArray.from_arrays(pa.array(native.reshape(-1)), native.shape[1])
 
 
 def section(hdus: fits.HDUList, name: str | int, start: int, stop: int) -> np.ndarray:
