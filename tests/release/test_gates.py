@@ -114,6 +114,22 @@ def test_a_metric_beyond_its_limit_is_not_published(results: Path, metrics: dict
     release(results, metrics={"crps": 0.09, "r2": 0.6, "bias": 0.03})
 
 
+def test_gates_that_an_earlier_version_did_not_measure_are_left_out_with_a_warning(
+    results: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    night(results)
+    first = release(results)
+    del first["gates"]["measured"]["inputs"]
+    monkeypatch.setattr(store, "current", lambda folder: first)
+    with caplog.at_level("WARNING"):
+        found = judge(results, Gates(), [PhotometryKind(("i",), 0)], SETTINGS, DIRECTION)
+    assert {check["gate"] for check in found["checks"]} >= {"rows_lost", "n_of_z"}
+    assert (
+        f"(magnitudes, measured) are left out once: an earlier version of zmill made release {first['release']}"
+        in caplog.text
+    )
+
+
 def test_distance_of_distributions() -> None:
     one = np.linspace(0, 1, 65)
     assert distance(one, one) == 0
