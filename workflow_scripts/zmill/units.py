@@ -9,6 +9,8 @@ from functools import lru_cache
 from math import log10
 from typing import Any, Literal
 
+LIGHT_SPEED_KM_S = 299_792.458
+"""Speed of light, in km/s."""
 Kind = Literal["flux", "magnitude", "count", "angle", "ratio", "other"]
 
 

@@ -22,10 +22,9 @@ from zmill.survey.check import column_faults
 from zmill.survey.readers import FORMATS, open_table
 from zmill.survey.readers.base import EXACT, exact_text
 from zmill.survey.units import wrong_angle
-from zmill.units import is_velocity
+from zmill.units import LIGHT_SPEED_KM_S, is_velocity
 from zmill.workflow.input_files import resolve
 
-LIGHT_KM_S = 299_792.458
 NUMERIC = ("ra", "dec", "redshift", "redshift_err", "velocity", "magnitude")
 """Keys of `columns` whose columns are read as numbers; all other columns are read as exact text."""
 DECIMAL = r"^([+-]?\d+)(?:\.0*|(\.\d*[1-9])0*)$"
@@ -127,7 +126,7 @@ def entries(settings: Settings, request: Request) -> Iterator[pa.Table]:
 
 
 def _entries(settings: Settings, raw: dict[str, NDArray[Any]], first_row: int) -> pa.Table:
-    scale = LIGHT_KM_S if settings.redshift_unit == "km/s" else 1.0
+    scale = LIGHT_SPEED_KM_S if settings.redshift_unit == "km/s" else 1.0
     ra, dec = _degrees(settings, raw["ra"], raw["dec"])
     columns = {**raw, "ra": ra, "dec": dec, "redshift": raw["redshift"] / scale}
     if "redshift_err" in raw:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from zmill.simulate.field import Field
 from zmill.simulate.galaxies import Z_MAX, Z_MIN, comoving_distance
+from zmill.units import LIGHT_SPEED_KM_S
 
 Array = NDArray[np.float64]
 
@@ -25,8 +26,6 @@ CONTRAST = 0.9
 GROUPED_BLUE, GROUPED_RED = 0.15, 0.45
 """Fraction of the galaxies in groups; Yang et al. 2007 find half of the red ones."""
 MEAN_RICHNESS = 6.0
-LIGHT_SPEED = 299_792.458
-"""km/s."""
 
 
 def positions(
@@ -77,7 +76,7 @@ def positions(
         x[members] = center_x[of] + distance_out * np.cos(angle)
         y[members] = center_y[of] + distance_out * np.sin(angle)
         velocity = rng.normal(0, dispersion[of])
-        final_z[members] = (1 + center_z[of]) * (1 + velocity / LIGHT_SPEED) - 1
+        final_z[members] = (1 + center_z[of]) * (1 + velocity / LIGHT_SPEED_KM_S) - 1
         group[members] = groups + of
         groups += number
     x, y = np.mod(x, field.width), np.mod(y, field.height)  # periodic boundaries

@@ -58,8 +58,6 @@ PRESENT = 5.0
 """Angstrom: an SED whose H alpha has a larger equivalent width in emission has lines of its own."""
 H_ALPHA_WINDOW = (6500.0, 6640.0, 6300.0, 6800.0)
 """Angstrom: a window around H alpha and [N II], and the ends of the continuum on its sides."""
-LIGHT_SPEED = 299_792.458
-"""km/s."""
 
 
 def equivalent_width(spectrum: Sed, window: tuple[float, float, float, float]) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from zmill.simulate.sky import GALAXY, QUASAR, STAR
 from zmill.simulate.spectra import Targets, mistaken, pointed, spectroscopic, truth
+from zmill.units import LIGHT_SPEED_KM_S
 
 Array = NDArray[np.float64]
 
@@ -41,8 +42,6 @@ SEVERAL = 0.12
 """Fraction of the objects with two entries, under two names."""
 WITHOUT_REDSHIFT = 0.03
 """Fraction of the entries without redshift, of which some have a velocity."""
-LIGHT_SPEED = 299_792.458
-"""km/s."""
 
 
 def catalogue(rng: np.random.Generator, targets: Targets) -> tuple[Table, pa.Table]:
@@ -73,7 +72,7 @@ def catalogue(rng: np.random.Generator, targets: Targets) -> tuple[Table, pa.Tab
     error = sigma * (1 + z) * rng.lognormal(0, 0.3, n)
     no_error = none | (rng.uniform(0, 1, n) < 0.15)
     prefix = rng.choice(["WISEA J", "2dFGRS J", "GALEXASC J", "SDSS J"], n, p=[0.5, 0.2, 0.1, 0.2])
-    velocity = np.where(none & (rng.uniform(0, 1, n) < 0.4), np.nan, np.round(z * LIGHT_SPEED))
+    velocity = np.where(none & (rng.uniform(0, 1, n) < 0.4), np.nan, np.round(z * LIGHT_SPEED_KM_S))
     z = np.where(none, np.nan, z)
     galaxies = _table(prefix, ra, dec, z, np.where(no_error, np.nan, error), flag, kind, velocity)
     _, once = np.unique(np.asarray(galaxies["prefname"]), return_index=True)  # names are unique
@@ -95,7 +94,14 @@ def _with_clusters(rng: np.random.Generator, galaxies: Table, targets: Targets) 
     z = spectroscopic(rng, center.z, 1e-3)
     ra, dec = pointed(rng, center, 0.2, (0.0, 0.0))
     clusters = _table(
-        np.full(n, "CLUSTER J"), ra, dec, z, np.full(n, np.nan), np.full(n, "SLS "), kind, np.round(z * LIGHT_SPEED)
+        np.full(n, "CLUSTER J"),
+        ra,
+        dec,
+        z,
+        np.full(n, np.nan),
+        np.full(n, "SLS "),
+        kind,
+        np.round(z * LIGHT_SPEED_KM_S),
     )
     joined = {name: np.ma.concatenate([galaxies[name], clusters[name]]) for name in galaxies.colnames}
     table = Table({name: MaskedColumn(values) for name, values in joined.items()})

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from zmill.simulate.sky import GALAXY, QUASAR, STAR, Sky
 from zmill.simulate.spectra import Targets, mistaken, pointed, spectroscopic, truth
+from zmill.units import LIGHT_SPEED_KM_S
 
 Array = NDArray[np.float64]
 
@@ -59,7 +60,7 @@ def catalogue(rng: np.random.Generator, targets: Targets) -> tuple[Table, pa.Tab
     order = rng.permutation(len(rows))
     rows, program, primary = rows[order], program[order], primary[order]
     sky, n = targets.sky[rows], len(rows)
-    speed = np.where(sky.kind == STAR, rng.normal(0, 150 / 299_792.458, n), 0.0)
+    speed = np.where(sky.kind == STAR, rng.normal(0, 150 / LIGHT_SPEED_KM_S, n), 0.0)
     error = np.where(sky.kind == QUASAR, 4e-4, 5e-5) * rng.lognormal(0, 0.4, n)
     z = spectroscopic(rng, sky.z + speed, error)
     doubtful = rng.uniform(0, 1, n) < DOUBTFUL * np.clip(10 ** (0.3 * (sky.mag[:, 2] - 19)), 0.3, 4)

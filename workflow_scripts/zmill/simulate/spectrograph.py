@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from zmill.simulate.lines import LIGHT_SPEED
+from zmill.units import LIGHT_SPEED_KM_S
 
 Array = NDArray[np.float64]
 
@@ -194,7 +194,7 @@ def line_energy(cells: Cells, wavelength: float, flux: float, dispersion: float)
     flux : total.
     dispersion : of the velocities, km/s.
     """
-    center, sigma = np.log(wavelength), dispersion / LIGHT_SPEED
+    center, sigma = np.log(wavelength), dispersion / LIGHT_SPEED_KM_S
     low, high = ((center + side * REACH * sigma - cells.start) / cells.step for side in (-1, 1))
     part = slice(max(int(np.floor(low)), 0), min(int(np.ceil(high)), cells.size))
     if part.stop <= part.start:

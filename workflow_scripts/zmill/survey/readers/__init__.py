@@ -9,7 +9,6 @@ for batch in table.batches(["ra", "dec"], batch_rows=100_000): ...
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,16 +16,11 @@ import pyarrow as pa
 from zmill.catalog.files import ReadError
 from zmill.survey.readers import streams
 from zmill.survey.readers.base import Span, Table
+from zmill.survey_definition import formats
 
 __all__ = ["FORMATS", "ReadError", "Span", "Table", "example", "format_of", "open_table"]
 
-FORMATS: tuple[str, ...] = tuple(
-    sorted(
-        module.name.removesuffix("_format")
-        for module in pkgutil.iter_modules(__path__)
-        if module.name.endswith("_format")
-    )
-)
+FORMATS = formats()
 """Names of the formats: the files of this folder that end with `_format`."""
 
 
