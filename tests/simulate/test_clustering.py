@@ -8,6 +8,7 @@ from scipy.spatial import cKDTree
 
 from zmill.simulate import clustering
 from zmill.simulate.field import Field
+from zmill.units import LIGHT_SPEED_KM_S
 
 FIELD = Field(width=1.2, height=0.9)
 N = 20_000
@@ -42,7 +43,7 @@ def test_members_of_a_group_share_a_redshift_and_a_position(sample):
     number, count = np.unique(group[group >= 0], return_counts=True)
     rich = number[count >= 8]
     assert len(rich) > 20
-    spread = [np.std(z[group == one]) / (1 + z[group == one].mean()) * clustering.LIGHT_SPEED for one in rich]
+    spread = [np.std(z[group == one]) / (1 + z[group == one].mean()) * LIGHT_SPEED_KM_S for one in rich]
     assert 100 < np.median(spread) < 800  # km/s
     inside = [np.hypot(np.std(x[group == one]), np.std(y[group == one])) for one in rich]
     assert np.median(inside) < 0.05  # degrees
