@@ -13,6 +13,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from zmill.config import ConfigError, check_files, dump, load
+from zmill.inputs.registry import default_models
 from zmill.simulate import INSTRUMENTS
 from zmill.workflow.input_files import find, resolve
 from zmill.workflow.job import failed
@@ -45,6 +46,8 @@ container: "zmill.sif"
 
 try:
     settings, survey = load(config, Path("surveys"), Path(str(workflow.current_basedir), "surveys"))
+    if not settings.models:
+        settings = settings.model_copy(update={"models": default_models(survey, config.get("models") or {})})
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 

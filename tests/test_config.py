@@ -25,13 +25,10 @@ def survey(**changes: object) -> Survey:
 
 def test_the_committed_configuration_is_valid_and_its_defaults_are_the_declared_ones(root: Path) -> None:
     values = yaml.safe_load((root / "config.yaml").read_text())
-    settings, _ = load(values, root / "surveys")
+    load(values, root / "surveys")
     declared = Config().model_dump(mode="json")
     assert set(values) == set(declared), "config.yaml shows every key"
-    assert {key: value for key, value in values.items() if key != "models"} == {
-        key: value for key, value in declared.items() if key != "models"
-    }
-    assert set(settings.models) == {"knn", "fcnn", "ensemble"}
+    assert values == declared
 
 
 def test_every_committed_survey_is_valid(root: Path) -> None:
@@ -53,7 +50,6 @@ def test_every_committed_survey_is_valid(root: Path) -> None:
         ({"weights": {"neighbours": 5}}, "weights.neighbours: unknown key; did you mean 'neighbors'?"),
         ({"weights": {"clip": 1}}, "weights.clip: expected above 1, found 1"),
         ({"weights": {"method": "lma"}}, "weights.method: expected 'lima' or 'none', found 'lma'"),
-        ({"models": {}}, "models"),
         ({"predict": {"pdf": "huge"}}, "predict.pdf: expected 'none', 'compact' or 'full', found 'huge'"),
     ],
 )
@@ -74,8 +70,6 @@ def test_null_takes_out_an_entry_or_stands_for_none(null: object) -> None:
     assert set(settings.models) == {"fcnn"}
     assert settings.refresh.every is None
     assert settings.gates.metrics == {}
-    with pytest.raises(ConfigError, match="models: expected at least 1 entry, found none"):
-        parse(Config, {"models": {"knn": null}}, "config.yaml")
 
 
 def test_folders_may_name_the_user_s_home_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:

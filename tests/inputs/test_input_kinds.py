@@ -19,7 +19,7 @@ from zmill.catalog import hats
 from zmill.catalog.sizes import row_bytes
 from zmill.clean.partition import Recipe
 from zmill.clean.shard import clean_shard, finish_catalog
-from zmill.config import ConfigError, Gates, Partitions, Predict
+from zmill.config import ConfigError, Gates, ModelSettings, Partitions, Predict
 from zmill.inputs import copies, registry
 from zmill.inputs.base import ROW_FLAGS, Joint, ModelContext
 from zmill.inputs.degradation import Degradation
@@ -152,11 +152,30 @@ def test_models_that_take_other_inputs_are_named_in_one_message() -> None:
     wanted = {name: models.model_class(name).inputs for name in ("knn", "toyjoint", "toyneighbors")}
     message = (
         "config.yaml: models.knn takes photometry; models.toyjoint takes photometry and toyspectrum; and surveys/toy.yaml has "
-        "toyspectrum: add what is missing to the survey definition, or leave these models out (models: {knn: null, toyjoint: null})"
+        "toyspectrum: add what is missing to the survey definition, or take these models out of `models`"
     )
     with pytest.raises(registry.UnfitModels, match=re.escape(message)):
         registry.check_inputs(definition(photometry=False), wanted, "surveys/toy.yaml")
     assert models.fitting(["toyspectrum"]) == ["toyneighbors", "toynetwork"]
+
+
+def test_the_default_models_are_those_of_the_first_input_but_for_null() -> None:
+    survey = definition(photometry=True)
+    assert list(registry.default_models(survey, {})) == ["knn", "fcnn", "ensemble"]
+    assert list(registry.default_models(survey, {"knn": None, "fcnn": "null"})) == ["ensemble"]
+    with pytest.raises(
+        ConfigError, match="models: 'knnn' is null, and no default model of photometry; did you mean 'knn'"
+    ):
+        registry.default_models(survey, {"knnn": None})
+    with pytest.raises(ConfigError, match="no model is left"):
+        registry.default_models(survey, dict.fromkeys(["knn", "fcnn", "ensemble"]))
+
+
+def test_default_models_are_valid() -> None:
+    for kind in registry.kinds():
+        entries = {name: ModelSettings.model_validate(entry) for name, entry in kind.models.items()}
+        for name, (cls, _) in models.check_models(entries).items():
+            assert set(cls.inputs) == {kind.name}, name
 
 
 @pytest.mark.parametrize(

@@ -274,8 +274,9 @@ class Config(Section):
     split: Split = Split()
     clean: Clean = Clean()
     weights: Weights = Weights()
-    models: dict[Name, ModelSettings] = Field(default={"knn": ModelSettings()}, min_length=1)
-    """The models to train, by name; null leaves one out: `--config 'models={knn: null}'`."""
+    models: dict[Name, ModelSettings] = {}
+    """The models to train, by name. Without any, the default models of the survey's first input are trained, except those that are
+    null here: `--config 'models={knn: null}'`."""
     refit: bool = True
     """After selection and calibration, each model is refitted to the train, valid and calib rows together; never to test rows."""
     tune: dict[Name, Search] = {}

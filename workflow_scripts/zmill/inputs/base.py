@@ -86,6 +86,8 @@ class InputKind(ABC):
     """What `Batch.parts` are, in the plural, for the report: `bands`; empty where rows have no parts."""
     reasons: ClassVar[tuple[str, ...]] = ()
     """Reasons for which `convert` rejects rows."""
+    models: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Default models of surveys whose first kind it is: name -> entry of `models:`."""
 
     # ------------------------------------------------------------------ import and clean stage, by the survey definition
 

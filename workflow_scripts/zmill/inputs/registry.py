@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from zmill.config import ConfigError
+from zmill.config import ConfigError, ModelSettings, nearest
+from zmill.sections import shown
 from zmill.survey_definition import Survey, input_kinds
 
 if TYPE_CHECKING:
@@ -39,6 +40,29 @@ def of_survey(survey: Survey) -> list[InputKind]:
     return [found for found in (kind.of(survey) for kind in kinds()) if found is not None]
 
 
+def default_models(survey: Survey, given: Mapping[str, Any]) -> dict[str, ModelSettings]:
+    """The default models of a survey's first input kind, without those that are null in `models:` of the configuration.
+
+    given : `models:`, where every entry is null.
+
+    Raises
+    ------
+    ConfigError
+        Where an entry is no default model, or no model is left.
+    """
+    first = of_survey(survey)[0]
+    for name in given:
+        if name not in first.models:
+            raise ConfigError(
+                f"config.yaml: models: {shown(name)} is null, and no default model of {first.name}{nearest(name, list(first.models))}: the "
+                f"default ones are {', '.join(first.models) or 'none'}"
+            )
+    found = {name: ModelSettings.model_validate(entry) for name, entry in first.models.items() if name not in given}
+    if not found:
+        raise ConfigError("config.yaml: models: no model is left: leave out fewer, or name others")
+    return found
+
+
 class UnfitModels(ConfigError):
     """Models take inputs that the survey does not have."""
 
@@ -61,10 +85,9 @@ def check_inputs(survey: Survey, models: Mapping[str, Sequence[str]], where: str
     unfit = {model: wanted for model, wanted in models.items() if not set(wanted) <= set(there)}
     if unfit:
         takes = "; ".join(f"models.{model} takes {' and '.join(wanted)}" for model, wanted in unfit.items())
-        nulls = ", ".join(f"{model}: null" for model in unfit)
         raise UnfitModels(
-            f"config.yaml: {takes}; and {where} has {' and '.join(there)}: add what is missing to the survey definition, or leave "
-            f"these models out (models: {{{nulls}}})"
+            f"config.yaml: {takes}; and {where} has {' and '.join(there)}: add what is missing to the survey definition, or take "
+            f"these models out of `models`"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +48,11 @@ class PhotometryKind(InputKind):
     source = "columns.flux"
     measured = "magnitudes"
     parts = "bands"
+    models: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "knn": {},
+        "fcnn": {"epochs": 40, "batch": 128, "lr": 0.005, "one_cycle": True},  # quicker than published, and better
+        "ensemble": {},
+    }
 
     bands: tuple[str, ...]
     reference: int

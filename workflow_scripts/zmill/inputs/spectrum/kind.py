@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,7 @@ class SpectrumKind(InputKind):
     measured = "spectra"
     parts = "wavelengths"
     reasons = (SKY,)
+    models: ClassVar[Mapping[str, Mapping[str, Any]]] = {"spectrum_resnet": {}}
 
     grid: WavelengthGrid
 
