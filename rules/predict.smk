@@ -20,6 +20,7 @@ checkpoint champion:
             "models": {name: dump(model) for name, model in settings.models.items()},
             "sample": SAMPLE_SETTINGS,
             "grid": dump(survey.redshift_grid),
+            "odds_width": survey.odds_width,
             "filters": dict(survey.filters),
             **settings.model_dump(mode="json", include={"refit", "select", "weights"}),
         },

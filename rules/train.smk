@@ -24,6 +24,7 @@ rule train_model:
         inputs=INPUTS,
         extra=list(survey.columns.extra),
         grid=dict(z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points),
+        odds_width=survey.odds_width,
         weighted=settings.weights.train,
         refit=settings.refit,
         impute=settings.clean.impute,

@@ -147,6 +147,8 @@ def test_other_files_are_read_as_any_parser_reads_them(tmp_path: Path, content: 
         ({"reference_band": "i"}, "is none of the bands u, g, r"),
         ({"photometry": "luptitude"}, "needs softening for every band"),
         ({"redshift_grid": {"min": 2, "max": 1}}, "must be above min"),
+        ({"odds_width": 0.003}, "odds_width: PDFs on a grid with steps of 0.01 in redshift do not say"),
+        ({"odds_width": 0}, "odds_width: expected above 0"),
         ({"labels": [{"name": "a"}, {"name": "a"}]}, "a name of its own"),
         ({"files": []}, "give either files"),
         (

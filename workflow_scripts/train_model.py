@@ -42,6 +42,7 @@ with job(snakemake) as log:
             log.info,
             checkpoint,
             learned_of(snakemake.params.impute, Path(snakemake.input.imputation)),
+            snakemake.params.odds_width,
         )
         if snakemake.output.held_out:
             store.save(Path(snakemake.output.held_out).parent, trained)

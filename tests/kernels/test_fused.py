@@ -58,6 +58,16 @@ def test_it_is_the_calibrated_density_summarized(calibration: Calibration, packe
         torch.testing.assert_close(stored, z[:, : len(compact.LEVELS)], rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("width", [0.002, 0.03, 0.7])
+def test_odds_of_any_width(width: float) -> None:
+    grid = Grid(0.0, 3.0, 301)
+    density = densities(331, grid)
+    found, _, _ = Fused(Calibration(), grid, False, 0, width)(density.log(), torch.zeros(331, 0))
+    expected, _ = points.summarize_with(density.double(), grid, points.LEVELS, width=width)
+    column = found[points.COLUMNS.index("odds")].double()
+    torch.testing.assert_close(column, expected["odds"], rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("size", [3, 8, 9, 15, 16, 17, 64, 65])
 def test_grids_of_any_size(size: int) -> None:
     grid = Grid(0.5, 2.0, size)

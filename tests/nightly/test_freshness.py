@@ -256,6 +256,7 @@ CHANGED_SURVEY: dict[str, tuple[dict[str, Any], set[str]] | None] = {
     "cuts": ({"cuts": {}}, {"split", "retrain_check", "clean_shard"}),
     "labels": ({"labels": []}, {"labels"}),
     "redshift_grid": ({"redshift_grid": {"max": 2.0}}, {"train_model"}),
+    "odds_width": ({"odds_width": 0.05}, {"train_model"}),
 }
 """Keys of a survey definition: changes, and the rules that run by their own record; None: the key changes no result, or belongs to
 another kind of survey. All other keys are settings of the import."""

@@ -15,7 +15,7 @@ from predict_sky import BANDS, clean_rows
 from torch import Tensor
 
 from zmill.catalog.hats import Partition
-from zmill.inputs.base import FAILS_CUT, OOD, LabelledBatch, ModelContext
+from zmill.inputs.base import FAILS_CUT, NO_REDSHIFT, OOD, LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.flags import FEW_BANDS
 from zmill.inputs.photometry.kind import PhotometryKind
@@ -24,6 +24,7 @@ from zmill.pdf import arrow, compact, conformal, points
 from zmill.pdf.calibration import Calibration, Local
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
+from zmill.pdf.odds import Odds
 from zmill.predict import infer
 from zmill.predict.infer import Inference
 from zmill.training import out_of_distribution
@@ -33,6 +34,7 @@ from zmill.training.trained import TrainedModel
 GRID = Grid(0.0, 3.0, 301)
 INTERVALS = Conformal((22.0, 24.0), ((0.5, 0.9), (0.7, 0.97), (0.6, 1.0), (1.0, 1.0)))
 """Two edges of bins; the faintest rows, and those without a magnitude, get whole grids."""
+ODDS = Odds(0.04, 0.8, 0.6, 0.3)
 N_OF_Z = torch.exp(-0.5 * ((GRID.tensor() - 0.8) / 0.3) ** 2) + 0.5 * torch.exp(
     -0.5 * ((GRID.tensor() - 2.0) / 0.2) ** 2
 )
@@ -87,7 +89,8 @@ class Bell(Line, base.LocationScaleModel):
 def line() -> TrainedModel:
     model = Line(base.Settings(), ModelContext((PhotometryKind(BANDS, 3),), GRID, seed=1))
     train = Photometry.from_arrow(clean_rows(Partition(4, 7), 2000), BANDS)
-    return TrainedModel("line", "line", model, Calibration(), INTERVALS, out_of_distribution.fit(train, 1), PRIOR)
+    detector = out_of_distribution.fit(train, 1)
+    return TrainedModel("line", "line", model, Calibration(), INTERVALS, ODDS, detector, PRIOR)
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +123,9 @@ def with_few_bands(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def numbers(model: TrainedModel, rows: Photometry) -> tuple[dict[str, Tensor], Tensor, NDArray[np.bool_]]:
     """Point estimates and ends of intervals, densities, and whether rows are out of distribution, one row after another."""
-    density, levels, far = model.predict_all(rows)
-    found, z = points.summarize_with(density, GRID, points.LEVELS, levels)
+    density, levels, far, own = model.predict_all(rows)
+    found, z = points.summarize_with(density, GRID, points.LEVELS, levels, ODDS.width)
+    found["odds"] = torch.where(torch.from_numpy(own), ODDS(found["odds"]), found["odds"])
     return found | dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True)), density, far
 
 
@@ -162,6 +166,7 @@ def test_flags_say_what_the_masks_say(line: TrainedModel, pool: ThreadPoolExecut
     batch = with_few_bands(batch_of(3000))
     (photoz,) = Inference(line, "none", pool)(batch)()
     flags, mode = values(photoz, "flags"), values(photoz, "z_mode")
+    rows = Photometry.from_arrow(batch, BANDS)
     measured = np.stack(
         [
             ~((values(batch, "undetected") | values(batch, "unobserved") | values(batch, "imputed")) >> b & 1).astype(
@@ -179,11 +184,12 @@ def test_flags_say_what_the_masks_say(line: TrainedModel, pool: ThreadPoolExecut
         16: values(photoz, "ood"),
         32: measured < 2,
         64: (mode < 0.01) | (mode > 2.99),
+        512: (values(photoz, "odds") < 0.5) | (measured == 0) | ~np.isfinite(line.model.predict(rows).numpy()).all(1),
     }
     for bit, holds in expected.items():
         np.testing.assert_array_equal(flags & bit != 0, holds)
     assert all(holds.any() for holds in expected.values())
-    assert flags.max() < 128
+    assert flags.max() < 1024
 
 
 @pytest.mark.parametrize("kind", ["compact", "full"])
@@ -202,12 +208,12 @@ def test_rows_without_any_band_get_the_n_of_z_and_flags_but_never_nan(
     photoz, pdf = Inference(line, kind, pool)(table.to_batches()[0])()
     for name in infer.COLUMNS:
         assert np.isfinite(values(photoz, name)).all()
-    expected = points.summarize(PRIOR.density[None], GRID)
+    expected = points.summarize_with(PRIOR.density[None], GRID, points.LEVELS, width=ODDS.width)[0]
     for name in points.COLUMNS:
         np.testing.assert_allclose(values(photoz, name), expected[name].expand(40), atol=2e-4, err_msg=name)
     np.testing.assert_allclose(values(photoz, "z_c160"), expected["z_p160"].expand(40), atol=2e-3)
     assert values(photoz, "ood").all()
-    assert (values(photoz, "flags") & (OOD | FEW_BANDS) == OOD | FEW_BANDS).all()
+    assert (values(photoz, "flags") & (OOD | FEW_BANDS | NO_REDSHIFT) == OOD | FEW_BANDS | NO_REDSHIFT).all()
     assert np.isfinite(arrow.stored(pdf).numpy().astype(float)).all()
 
 
@@ -230,7 +236,7 @@ def test_the_table_agrees_with_the_density(
     line: TrainedModel, pool: ThreadPoolExecutor, calibration: Calibration
 ) -> None:
     model = TrainedModel(
-        "bell", "bell", Bell(base.Settings(), line.context), calibration, INTERVALS, line.detector, PRIOR
+        "bell", "bell", Bell(base.Settings(), line.context), calibration, INTERVALS, ODDS, line.detector, PRIOR
     )
     batch = with_few_bands(batch_of(5000))
     rows = Photometry.from_arrow(batch, BANDS)

@@ -159,6 +159,11 @@ def test_a_new_champion_takes_over_within_the_budget_of_a_night(results: Path) -
     predict_shard(results, assign.folder(results, new), 0, PARTITIONS[:2], SURVEY, Predict(), threads=1)
     assert assign.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new), "the next night goes on"
     assert assign.assign(results, (0, 1, 2), 1e-9, "compact")[2] == new, "what is new gets the champion"
+    wider = read_json(assign.folder(results, first) / "model.json")
+    wider["odds"]["width"] = 0.2
+    write_json(assign.folder(results, first) / "model.json", wider)
+    assign._same_columns.cache_clear()
+    assert assign.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new), "odds of one width"
     shutil.rmtree(assign.folder(results, first))
     assert assign.assign(results, shards, 1e-9, "compact") == dict.fromkeys(shards, new)
 

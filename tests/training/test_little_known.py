@@ -58,7 +58,7 @@ def clean_batch(rows: Photometry) -> pa.RecordBatch:
 def test_rows_without_a_measured_band_have_the_n_of_z_and_are_out_of_distribution(type_: str) -> None:
     model, rows = trained(type_), none_measured(labelled(40, 4).batch)
     expected = n_of_z(TRAIN.z, TRAIN.weight, GRID)
-    density, _, far = model.predict_all(rows)
+    density, _, far, _ = model.predict_all(rows)
     assert torch.equal(density, expected.expand(40, -1))
     assert far.all() and model.ood(rows).all()
     with ThreadPoolExecutor(1) as pool:
@@ -84,7 +84,7 @@ def test_intervals_of_rows_with_one_band_hold_the_true_redshift_as_often_as_is_s
     for band, name in enumerate(BANDS):
         lost = MissingPattern(f"only {name}", tuple(b for b in range(3) if b != band))
         rows = LabelledBatch(REMOVAL.apply(test.batch, lost), test.z, test.weight)
-        density, levels, _ = model.predict_all(rows.batch)
+        density, levels, *_ = model.predict_all(rows.batch)
         for coverage, (own, stated) in covered(density, levels, test.z).items():
             assert stated > coverage - 0.06, (name, coverage, stated)
             assert own > coverage - 0.1, (name, coverage, own)  # 500 training rows alone make an error of 0.03

@@ -257,6 +257,9 @@ class Survey(Section):
     cuts: dict[Name, Cut] = {}
     labels: list[LabelSource] = []
     redshift_grid: RedshiftGrid = RedshiftGrid()
+    odds_width: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """A redshift z_mode is right where it is within this times (1 + z) of the true one, for the column `odds`: 0.03 to 0.1 for photometry,
+    0.001 to 0.01 for spectra."""
     sections: dict[Name, dict[str, Any]] = {}
     """Settings of further input kinds, by the name of the kind. In a survey definition, each is a section of that name."""
 
@@ -334,6 +337,13 @@ class Survey(Section):
             )
         self._check_fluxes(known)
         self._check_extra()
+        grid = self.redshift_grid
+        step = (grid.max - grid.min) / (grid.points - 1)
+        if 2 * self.odds_width * (1 + grid.min) < step:
+            raise ValueError(
+                f"odds_width: PDFs on a grid with steps of {step:.4g} in redshift do not say whether a redshift is right within "
+                f"{self.odds_width:g} (1 + z): expected at least {step / 2 / (1 + grid.min):.2g}, or more redshift_grid.points"
+            )
         names = [source.name for source in self.labels]
         if len(set(names)) < len(names):
             raise ValueError(f"labels: every source needs a name of its own, found {', '.join(names)}")

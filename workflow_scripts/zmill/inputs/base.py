@@ -37,11 +37,12 @@ __all__ = [
     "evenly",
 ]
 
-FAILS_CUT, OOD, GRID_EDGE = 1, 16, 64
+FAILS_CUT, OOD, GRID_EDGE, NO_REDSHIFT = 1, 16, 64, 512
 ROW_FLAGS = {
     FAILS_CUT: "fails a cut of the training sample",
     OOD: "far from every training row (the PDF is an extrapolation)",
     GRID_EDGE: "mode at the edge of the redshift grid",
+    NO_REDSHIFT: "no redshift (the mode is more probably wrong than right, or nothing is measured)",
 }
 """Bits of the column `flags` that a row of any input may have, and their meanings; `InputKind.flag_bits` has the others."""
 Rows: TypeAlias = pa.Table | pa.RecordBatch

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from zmill.kernels.simd import BYTE, HUGE, LANES, LOG2_E, SHORT, Code, Shape, Value
-from zmill.pdf import compact, points
+from zmill.pdf import compact, odds, points
 from zmill.pdf.calibration import REACH, Calibration, to_powers
 from zmill.pdf.grid import Grid
 
@@ -36,13 +36,16 @@ class Fused:
     ----------
     packed : whether compact PDFs are computed.
     own : number of row-specific levels.
+    odds_width : width of the odds, which are not calibrated.
     """
 
-    def __init__(self, calibration: Calibration, grid: Grid, packed: bool, own: int) -> None:
+    def __init__(
+        self, calibration: Calibration, grid: Grid, packed: bool, own: int, odds_width: float = odds.WIDTH
+    ) -> None:
         self.grid, self.packed, self.own = grid, packed, own
         self._levels = compact.WITH_POINTS if packed else points.LEVELS
         self._decays = points.decays(grid).astype(np.float32)
-        self._run = _Pass(calibration, grid, self._levels, packed, own).code.compiled()
+        self._run = _Pass(calibration, grid, self._levels, packed, own, odds_width).code.compiled()
 
     def __call__(self, log_density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """Calibrate densities and compute their point estimates and quantiles.
@@ -97,7 +100,10 @@ def _padded(size: int) -> int:
 class _Pass:
     """Generates the code, sixteen rows at a time. Redshifts and widths are in grid steps from the start of the grid."""
 
-    def __init__(self, calibration: Calibration, grid: Grid, levels: tuple[float, ...], packed: bool, own: int) -> None:
+    def __init__(
+        self, calibration: Calibration, grid: Grid, levels: tuple[float, ...], packed: bool, own: int, odds_width: float
+    ) -> None:
+        self.odds_width = odds_width
         self.calibration, self.grid, self.levels, self.own = calibration, grid, levels, own
         self.size, self.last = grid.size, grid.size - 1
         tile, count = (_padded(grid.size), LANES), len(levels) + own
@@ -363,7 +369,7 @@ class _Pass:
             return code.gather(code.cdf, at) + inside * (left * 2 + inside * (right - left))
 
         z = mode * self.grid.step + self.grid.z_min
-        width = (z + 1) * (points.ODDS_WIDTH / self.grid.step)
+        width = (z + 1) * (self.odds_width / self.grid.step)
         return ((below(mode + width) - below(mode - width)) / total).max(0).min(1)
 
     def _pack(self, row: Value) -> None:

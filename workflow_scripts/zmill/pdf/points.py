@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zmill.chunks import cache_sized_chunks
+from zmill.pdf import odds
 from zmill.pdf.grid import Grid, constant
 from zmill.pdf.values import cdf_at
 
 PERCENTILES = {"z_median": 0.5, "z_p025": 0.025, "z_p160": 0.16, "z_p840": 0.84, "z_p975": 0.975}
 LEVELS = tuple(sorted(PERCENTILES.values()))
 COLUMNS = ("z_mode", "z_best", "z_mean", "z_median", "z_std", "z_p025", "z_p160", "z_p840", "z_p975", "odds")
-ODDS_WIDTH = 0.1
 BEST_WIDTH = 0.2
 """Distance in ln(1 + z) over which the loss that `best` makes least levels off."""
 CHUNK = 2048
@@ -32,7 +32,7 @@ def summarize(density: Tensor, grid: Grid) -> dict[str, Tensor]:
 
 
 def summarize_with(
-    density: Tensor, grid: Grid, levels: tuple[float, ...], own: Tensor | None = None
+    density: Tensor, grid: Grid, levels: tuple[float, ...], own: Tensor | None = None, width: float = odds.WIDTH
 ) -> tuple[dict[str, Tensor], Tensor]:
     """`summarize`, and quantiles from the same search.
 
@@ -40,6 +40,7 @@ def summarize_with(
     ----------
     levels : in (0, 1), those of `PERCENTILES` among them.
     own : (n, k) further levels, each row's own; the end of the grid is the quantile of what is not in (0, 1).
+    width : of the odds, which are not calibrated (`zmill.pdf.odds`).
 
     Returns
     -------
@@ -58,7 +59,7 @@ def summarize_with(
         peak = mode(part, grid)
         mean, std = moments(part, grid)
         columns = {"z_mode": peak, "z_best": best(part, grid), "z_mean": mean, "z_std": std}
-        columns["odds"] = odds(part, cdf, grid, peak)
+        columns["odds"] = mass_near(part, cdf, grid, peak, width)
         parts.append(columns | {name: z[:, number] for name, number in at.items()})
         quantiles.append(z)
     return {name: torch.cat([part[name] for part in parts]) for name in COLUMNS}, torch.cat(quantiles)
@@ -136,10 +137,10 @@ def quantile(density: Tensor, cdf: Tensor, grid: Grid, levels: Tensor) -> Tensor
     return t.add_(cell).mul_(grid.step).add_(grid.z_min)
 
 
-def odds(density: Tensor, cdf: Tensor, grid: Grid, z: Tensor) -> Tensor:
-    """(n,) probability within ±0.1 (1 + z) of a point estimate z (Benítez 2000, §4.2, with this width)."""
-    width = ODDS_WIDTH * (1 + z)
-    return cdf_at(density, cdf, grid, z + width) - cdf_at(density, cdf, grid, z - width)
+def mass_near(density: Tensor, cdf: Tensor, grid: Grid, z: Tensor, width: float) -> Tensor:
+    """(n,) probability within ±width (1 + z) of a point estimate z."""
+    half = width * (1 + z)
+    return cdf_at(density, cdf, grid, z + half) - cdf_at(density, cdf, grid, z - half)
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,7 @@ from typing import Any
 
 from zmill.catalog.files import Damaged, read_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the columns of `photoz/` and `pdf/`. It is raised when a column is added or computed differently: earlier predictions
 are then computed again, so that no catalogue holds both versions."""
 
@@ -69,20 +69,22 @@ def _record(results: Path, shard: int) -> dict[str, Any]:
 
 
 def _may_wait(results: Path, record: dict[str, Any], now: str, pdf: str) -> bool:
-    """Whether a shard was predicted by an existing former champion, with the same schema version, grid and format of PDFs."""
+    """Whether a shard was predicted by an existing former champion, with the same schema version, grid, width of the
+    odds and format of PDFs."""
     made = record.get("model", {}).get("hash")
     if made in (None, now) or record["pdf"] != pdf or record.get("schema_version") != SCHEMA_VERSION:
         return False
-    return folder(results, made).is_dir() and _same_grid(folder(results, made), folder(results, now))
+    return folder(results, made).is_dir() and _same_columns(folder(results, made), folder(results, now))
 
 
 @lru_cache
-def _same_grid(earlier: Path, now: Path) -> bool:
-    """Whether two models can be loaded and have the same grid; cached, because there are thousands of shards."""
+def _same_columns(earlier: Path, now: Path) -> bool:
+    """Whether two models can be loaded and have the same grid and width of the odds; cached, because there are thousands of shards."""
     from zmill.training import store
     from zmill.training.trained import ModelError
 
     try:
-        return bool(store.describe(earlier)["grid"] == store.describe(now)["grid"])
+        one, other = (store.describe(model) for model in (earlier, now))
+        return bool(one["grid"] == other["grid"] and one["odds"]["width"] == other["odds"]["width"])
     except ModelError:  # incomplete, or of another version of zmill: it can make no further row
         return False

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zmill.inputs.base import FAILS_CUT, GRID_EDGE, OOD, Batch
+from zmill.inputs.base import FAILS_CUT, GRID_EDGE, NO_REDSHIFT, OOD, Batch
 from zmill.kernels.fused import Fused
 from zmill.kernels.table import Table
 from zmill.models.base import LocationScaleModel
@@ -31,7 +31,10 @@ Stored = Literal["none"] | arrow.Kind
 
 COLUMNS = (*points.COLUMNS, *conformal.COLUMNS)
 """Numeric columns of `photoz/`."""
+ODDS = points.COLUMNS.index("odds")
 
+NO_REDSHIFT_ODDS = 0.5
+"""Odds below which the flag `NO_REDSHIFT` is set."""
 CPU_ROWS, CPU_DENSITIES = 65_536, 8192
 """Rows that a thread computes at a time, with densities from a table and with computed densities: enough that operations
 cost more than their calls, in which threads wait for each other, and few enough for densities to fit the cache."""
@@ -65,6 +68,7 @@ class Inference:
     def photoz_schema(self, clean: pa.Schema) -> pa.Schema:
         """Columns of `photoz/`."""
         floats = [pa.field(name, pa.float32()) for name in COLUMNS]
+        floats[ODDS] = floats[ODDS].with_metadata({"width": f"{self.model.odds.width:g}"})
         return pa.schema([*_identity(clean), *floats, pa.field("ood", pa.bool_()), pa.field("flags", pa.int32())])
 
     def pdf_schema(self, clean: pa.Schema) -> pa.Schema:
@@ -97,7 +101,7 @@ class Inference:
             estimates, pdf, lost = self._compute(rows, lambda: few)
             found.points[:, piece] = estimates.numpy()
             found.ood[piece] = ood = few.far | lost.numpy()
-            found.flags[piece] = _flags(part, rows, found.points[0, piece], ood, self.grid)
+            found.flags[piece] = _flags(part, rows, found.points[:, piece], ood, lost.numpy(), self.grid)
             if found.pdf is not None and pdf is not None:
                 found.pdf[piece] = pdf.numpy()
 
@@ -131,7 +135,7 @@ class Inference:
             points, pdf, lost = (None if found is None else found.numpy().copy() for found in pinned)
             assert points is not None and lost is not None
             far = known[0].far | lost
-            return _Found(points, far, _flags(batch, rows, points[0], far, self.grid), pdf)
+            return _Found(points, far, _flags(batch, rows, points, far, lost, self.grid), pdf)
 
         return finish
 
@@ -149,17 +153,22 @@ class Inference:
             numbers = self._table(loc, log_scale, bins)
             lost = ~torch.isfinite(loc + log_scale)
             of_points, quantiles, ends = numbers.tensor_split([len(points.COLUMNS), -len(conformal.COLUMNS)])
-            found = torch.cat([of_points, ends])
+            found = self._with_odds(torch.cat([of_points, ends]))
             pdf = compact.pack(quantiles.T, self.grid) if self.kind == "compact" else None
             return self._completed(found, pdf, lost, few(), lambda at: family.density_at(loc[at], log_scale[at]))
         if self._fused is not None:
             logs = self.model.model.log_density(rows)
             found, pdf, lost = self._fused(logs, self._levels[bins])
-            return self._completed(found, pdf, lost, few(), lambda at: self._density_of(logs[at]))
+            return self._completed(self._with_odds(found), pdf, lost, few(), lambda at: self._density_of(logs[at]))
         own = self.model.model.predict(rows)
         density, lost = self._answered(self.model.calibrated(own))
         found, pdf = self._summarize(density, self._levels[bins])
-        return self._completed(found, pdf, lost, few(), lambda at: own[at])
+        return self._completed(self._with_odds(found), pdf, lost, few(), lambda at: own[at])
+
+    def _with_odds(self, found: Tensor) -> Tensor:
+        """Numbers (14, n) with calibrated odds, in place."""
+        found[ODDS] = self.model.odds(found[ODDS])
+        return found
 
     def _completed(
         self, found: Tensor, pdf: Tensor | None, lost: Tensor, few: _Few, density_of: Callable[[Tensor], Tensor]
@@ -202,7 +211,8 @@ class Inference:
 
     def _summarize(self, density: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None]:
         """(10 + k, n) points and quantiles at each row's own levels (n, k), and (n, width) PDF of densities."""
-        columns, z = points.summarize_with(density, self.grid, self._quantile_levels, own)
+        width = self.model.odds.width
+        columns, z = points.summarize_with(density, self.grid, self._quantile_levels, own, width)
         of_points = torch.stack([columns[name] for name in points.COLUMNS])
         pdf = None
         if self.kind == "compact":
@@ -213,7 +223,7 @@ class Inference:
 
     def _compiled(self, calibration: Calibration, own: int) -> Fused:
         """Calibration and summary in one pass, with `own` levels of each row's own."""
-        return Fused(calibration, self.grid, self.kind == "compact", own)
+        return Fused(calibration, self.grid, self.kind == "compact", own, self.model.odds.width)
 
     def _tabulate(self, model: LocationScaleModel) -> Table:
         """Points, for compact PDFs quantiles as redshifts, and ends of intervals: those of a row's bin, or, at the nodes of the
@@ -285,14 +295,17 @@ def _identity(clean: pa.Schema) -> list[pa.Field]:
 def _flags(
     batch: pa.RecordBatch,
     rows: Batch,
-    mode: NDArray[np.float32],
+    numbers: NDArray[np.float32],
     ood: NDArray[np.bool_],
+    lost: NDArray[np.bool_],
     grid: Grid,
 ) -> NDArray[np.int32]:
-    flags = rows.flags()
+    """(n,) flags. numbers : (14, n) in the order of `COLUMNS`; lost : (n,) rows without any information."""
+    flags, mode = rows.flags(), numbers[0]
     cut = [(FAILS_CUT, batch.column("cut").to_numpy() != 0)] if "cut" in batch.schema.names else []
     edge = (mode < np.float32(grid.z_min + grid.step)) | (mode > np.float32(grid.z_max - grid.step))
-    for bit, holds in (*cut, (OOD, ood), (GRID_EDGE, edge)):
+    none = lost | (numbers[ODDS] < NO_REDSHIFT_ODDS)
+    for bit, holds in (*cut, (OOD, ood), (GRID_EDGE, edge), (NO_REDSHIFT, none)):
         flags |= np.int32(bit) * holds
     return flags
 

@@ -189,7 +189,7 @@ def _settings_hash(work: Work, partitions: Partitions, looked: sources.Known) ->
 
 def import_settings(survey: Survey) -> dict[str, Any]:
     """The part of a survey definition that the import depends on; itself a survey definition."""
-    others = {"description", "filters", "reference_band", "cuts", "labels", "redshift_grid"}
+    others = {"description", "filters", "reference_band", "cuts", "labels", "redshift_grid", "odds_width"}
     if not survey.sections:  # of photometry, only the checks before any job depend on it
         others.add("check_units")
     return survey.model_dump(mode="json", exclude=others)

@@ -29,11 +29,12 @@ from zmill.networks.callbacks import Callback, State
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
+from zmill.pdf.odds import Odds
 from zmill.training.out_of_distribution import Detector
 from zmill.training.prior import Prior
 from zmill.training.trained import ModelError, TrainedModel
 
-FORMAT = 5
+FORMAT = 6
 """Version of the format of a model folder; increased when older folders can no longer be read."""
 TENSORS, DESCRIPTION = "tensors.safetensors", "model.json"
 CHECKPOINT_FORMAT = 1
@@ -66,6 +67,7 @@ def save(folder: Path, trained: TrainedModel) -> None:
         "settings": trained.model.settings.model_dump(mode="json"),
         "state": facts,
         "calibration": {**trained.calibration.state(), "conformal": trained.conformal.state()},
+        "odds": trained.odds.state(),
         "detector": detector_facts,
         "prior": prior_facts,
         "facts": trained.facts,
@@ -113,13 +115,22 @@ def load(folder: Path, device: torch.device | None = None, survey: Sequence[Inpu
         prior = Prior.restore(_part(tensors, "prior."), description["prior"])
         calibration = Calibration.restore(description["calibration"])
         intervals = Conformal.restore(description["calibration"]["conformal"])
+        odds = Odds.restore(description["odds"])
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{folder}: its content does not make a model of type {description['type']} ({type(error).__name__}: {error}): "
             "train it again"
         ) from error
     trained = TrainedModel(
-        description["name"], description["type"], model, calibration, intervals, detector, prior, description["facts"]
+        description["name"],
+        description["type"],
+        model,
+        calibration,
+        intervals,
+        odds,
+        detector,
+        prior,
+        description["facts"],
     )
     return trained.to(device or torch.device("cpu"))
 

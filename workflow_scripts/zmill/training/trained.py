@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +15,15 @@ from torch import Tensor
 from zmill import metrics
 from zmill.catalog.sizes import BATCH_BYTES
 from zmill.chunks import row_chunks
-from zmill.inputs.base import Batch, LabelledBatch, ModelContext
+from zmill.inputs.base import FULL, Batch, LabelledBatch, ModelContext, evenly
 from zmill.models.base import Model
 from zmill.models.registry import model_class
 from zmill.networks.callbacks import Callback
 from zmill.networks.device import sent
-from zmill.pdf import calibration_fit, conformal
+from zmill.pdf import calibration_fit, conformal, odds, points
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
+from zmill.pdf.odds import Odds
 from zmill.training import out_of_distribution, prior
 from zmill.training.prior import Kinds, Prior
 
@@ -31,13 +32,28 @@ PIT_BINS = 20
 """Bins of the histograms of the PIT before and after calibration."""
 
 
+class Densities(NamedTuple):
+    """Predictions of n rows.
+
+    density : (n, grid.size) float32 densities on the model's device, each integrating to 1.
+    levels : (n, 4) cumulative probabilities of the ends of the conformal intervals.
+    ood : (n,) whether the row is out of distribution.
+    own : (n,) whether the density is the model's own, without n(z); the odds of such rows are to be calibrated (`TrainedModel.odds`).
+    """
+
+    density: Tensor
+    levels: Tensor
+    ood: NDArray[np.bool_]
+    own: NDArray[np.bool_]
+
+
 class ModelError(Exception):
     """A model cannot be trained, saved or loaded; the message gives the cause and the remedy."""
 
 
 @dataclass
 class TrainedModel:
-    """A fitted model with its calibration, conformal intervals, out-of-distribution detector and prior.
+    """A fitted model with its calibration, conformal intervals, odds, out-of-distribution detector and prior.
 
     name : name of the entry of `models:`.
     type : model type, the name of its file in `zmill/models/`.
@@ -49,6 +65,7 @@ class TrainedModel:
     model: Model
     calibration: Calibration
     conformal: Conformal
+    odds: Odds
     detector: out_of_distribution.Detector
     prior: Prior
     facts: dict[str, Any] = field(default_factory=dict)
@@ -60,17 +77,11 @@ class TrainedModel:
 
     def predict(self, batch: Batch) -> Tensor:
         """Calibrated densities, (n, grid.size) float32 on the model's device, each integrating to 1."""
-        return self.predict_all(batch)[0]
+        return self.predict_all(batch).density
 
     @torch.inference_mode()
-    def predict_all(self, batch: Batch) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
-        """Predict a batch; `zmill.predict.infer` computes the same in another order of steps.
-
-        Returns
-        -------
-        (n, grid.size) float32 densities on the model's device, each integrating to 1; (n, 4) cumulative probabilities
-        of the ends of the conformal intervals; (n,) whether the row is out of distribution.
-        """
+    def predict_all(self, batch: Batch) -> Densities:
+        """Predict a batch; `zmill.predict.infer` computes the same in another order of steps."""
         device = self.model.device
         density = self.calibrated(self.model.predict(batch))
         far, kinds = self.kinds(batch)
@@ -82,7 +93,7 @@ class TrainedModel:
             density, levels = density.clone(), levels.clone()
             density[at] = self.prior.mixed(density[at], kind)
             levels[at] = self.prior.levels(device)[kind.long()]
-        return density, levels, far | (kinds == self.prior.nothing)
+        return Densities(density, levels, far | (kinds == self.prior.nothing), kinds < 0)
 
     def calibrated(self, density: Tensor) -> Tensor:
         """(n, grid.size) calibrated densities, without the prior."""
@@ -120,6 +131,7 @@ def fit_and_calibrate(
     log: Callable[[str], None],
     callback: Callback | None = None,
     learned: Mapping[str, Any] | None = None,
+    odds_width: float = odds.WIDTH,
 ) -> TrainedModel:
     """Fit a model on `train` with early stopping and selection on `valid`, calibrate it on `calib`, fit its detector on `train`.
 
@@ -129,6 +141,7 @@ def fit_and_calibrate(
     log : function that logs a line.
     callback : callback of the training of networks.
     learned : name of the input kind -> facts with which the clean stage fills missing values; kinds that are left out keep them.
+    odds_width : width of the odds (`zmill.pdf.odds`).
 
     Raises
     ------
@@ -172,10 +185,12 @@ def fit_and_calibrate(
     )
     detector = out_of_distribution.fit(train.batch, context.seed)
     degradation = context.degradation(train.batch, learned or {})
+    far = detector(calib.batch)
     with torch.inference_mode():
+        fitted_odds = _fit_odds(model, found, calib, far, odds_width)
         fitted_prior = prior.fit(
             lambda batch: found(model.predict(batch).float(), grid),
-            *(grid, train, calib, detector(calib.batch), degradation),
+            *(grid, train, calib, far, degradation),
         )
     classes = [pattern.name for pattern, _ in degradation.least(calib.batch[:1])]
     weights = zip([*classes, "out of distribution"], fitted_prior.weights, strict=False)
@@ -190,7 +205,25 @@ def fit_and_calibrate(
         "calibration": {"measured_on": "valid", **scores},
         "rows": {"train": len(train), "valid": len(valid), "calib": len(calib)},
     }
-    return TrainedModel(name, type_, model, found, intervals, detector, fitted_prior, facts)
+    return TrainedModel(name, type_, model, found, intervals, fitted_odds, detector, fitted_prior, facts)
+
+
+def _fit_odds(
+    model: Model, calibration: Calibration, calib: LabelledBatch, far: NDArray[np.bool_], width: float
+) -> Odds:
+    """Calibrate the odds on calibration rows whose densities are the model's own. far : (n,) whether they are out of distribution."""
+    grid = model.context.grid
+    rows = np.flatnonzero(~far & (calib.batch.information() == FULL))
+    rows = rows[evenly(len(rows), calibration_fit.MAX_ROWS)] if len(rows) else rows
+    modes, masses = [], []
+    for part in row_chunks(max(len(rows), 1), calibration_fit.CHUNK):
+        density = calibration(_densities(model, calib.batch, rows[part]).float(), grid)
+        mode = points.mode(density, grid)
+        modes.append(mode.cpu().numpy())
+        masses.append(points.mass_near(density, grid.cdf(density), grid, mode, width).double().cpu().numpy())
+    mode, mass, z, weight = np.concatenate(modes), np.concatenate(masses), calib.z[rows], calib.weight[rows]
+    known = np.isfinite(mass)
+    return odds.fit(mass[known], Odds(width).right(mode, z)[known], weight[known], width)
 
 
 def _densities(model: Model, batch: Batch, rows: NDArray[np.int64]) -> Tensor:
