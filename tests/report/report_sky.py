@@ -18,8 +18,10 @@ from zmill.pdf import arrow, compact
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
+from zmill.pdf.odds import Odds
 from zmill.sample.weights import SurveyDensity, compare
 from zmill.training import evaluate, missing_data, selection
+from zmill.training.reliability import reliability
 from zmill.tune import result
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>$\\frac{1}{2}$"
@@ -62,6 +64,7 @@ def predictions(n: int = 3000, seed: int = 1) -> pa.Table:
             **{f"z_{name}": phot.astype(np.float32) for name in ("mode", "best", "mean", "median")},
             "z_std": width.astype(np.float32),
             **{name: (phot + k * width).astype(np.float32) for name, k in ENDS.items()},
+            "odds": (1 - 10 ** (0.25 * (magnitude - 24.6)) * random.uniform(0.2, 1, n)).clip(0, 1).astype(np.float32),
             "ood": random.random(n) < 0.03,
             "pit": random.beta(1.05 + 0.2 * seed, 1.0, n),
             "crps": width * seed,
@@ -83,6 +86,7 @@ def metrics_of(model: str, table: pa.Table) -> dict[str, Any]:
     splits = {
         split: evaluate.evaluate_split(rows, ("undetected", "unobserved", "imputed"), BANDS, edges, 1)
         | {"stated_coverage": evaluate.jsonable(evaluate.stated_coverage(rows, INTERVALS))}
+        | {"reliability": evaluate.jsonable(reliability(rows, Odds(0.05)))}
         for split in ("valid", "test")
         for rows in [table.filter(pa.compute.equal(table["split"], split))]
     }

@@ -144,6 +144,15 @@ def test_calibration_and_stated_intervals_are_shown_as_they_were_measured(result
         assert f"{told} {entry['n']:,} {percent(found['found']).text} ± {percent(found['error']).text}" in page.text
 
 
+def test_reliable_rows_are_shown_as_they_were_measured(results: Path, page: Page) -> None:
+    found = read_json(results / "evaluation/fcnn/metrics.json")["splits"]["test"]["reliability"]
+    assert f"z_mode is within 0.05 (1 + z) of the true one: {percent(found['right']).text} of the test rows" in page.text
+    shown = [cut["stated"] for part in (found, found["weighted"]) for cut in part["cuts"] if cut["stated"]]
+    assert shown
+    for cut in shown:
+        assert f"{percent(cut['share']).text} {percent(cut['purity']).text} ± {percent(cut['error']).text}" in page.text
+
+
 def test_every_phase_of_a_training_has_its_curve(page: Page) -> None:
     told = [attributes["aria-label"] or "" for attributes in page.all("div") if attributes.get("role") == "img"]
     assert any(label.startswith("Learning curve of fcnn over 30 epochs; the chosen epoch is 30") for label in told)

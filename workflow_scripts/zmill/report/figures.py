@@ -118,6 +118,33 @@ def pit_quantiles(pits: dict[str, Floats]) -> Figure:
     return figure
 
 
+def purity_curve(share: Floats, purity: Floats, stated: Floats) -> Figure:
+    """Purity of the rows with the highest odds by their share of all rows, with the stated purity."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot(share, purity, color=BLUE, label="measured")
+    axes.plot(share, stated, color=ORANGE, linestyle="--", label="stated: mean odds")
+    axes.axhline(0.99, color=MUTED, linewidth=0.9, linestyle=":")
+    # A few wrong rows among the first ones make the left end of the curve noise.
+    enough = purity[share > 0.02]
+    lowest = min(float(enough.min(initial=1.0)), float(stated.min()))
+    axes.set(xlabel="share of rows, by falling odds", ylabel="purity", xlim=(0, 1), ylim=(min(lowest, 0.98), 1.0))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.legend()
+    return figure
+
+
+def odds_calibration(odds: Floats, right: Floats, error: Floats) -> Figure:
+    """Fraction of right redshifts by odds, in bins."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9)
+    axes.errorbar(odds, right, error, color=BLUE, marker="o", markersize=4, linestyle="none")
+    axes.set(xlabel="mean odds of a bin", ylabel="fraction of right redshifts", xlim=(0, 1.02), ylim=(0, 1.02))
+    return figure
+
+
 def redshift_distributions(curves: dict[str, tuple[Floats, Floats]], z_max: float) -> Figure:
     """Normalised n(z): name -> (bin edges or grid, density); a grid is as long as its density and is drawn smooth."""
     figure = Figure()

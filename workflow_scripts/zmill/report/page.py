@@ -27,6 +27,7 @@ from zmill.report.accuracy import (
 )
 from zmill.report.blocks import Block, Section
 from zmill.report.nights import nights_section
+from zmill.report.reliability import reliability_section
 from zmill.report.river import (
     distribution_section,
     provenance_section,
@@ -67,6 +68,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
     sections = [
         accuracy_section(tested),
         pdf_section(sources.pits("test"), split, sources.models(), brightness),
+        reliability_section(split["reliability"]) if "reliability" in split else None,
         distribution_section(sources, tested, predicted, edges),
         leaderboard_section(sources, metric),
         searches_section(sources),

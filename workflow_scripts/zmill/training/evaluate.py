@@ -23,10 +23,12 @@ from zmill.chunks import row_chunks
 from zmill.inputs.base import LabelledBatch
 from zmill.inputs.degradation import Degradation
 from zmill.metrics import FloatArray, Metrics, PdfScores
+from zmill.networks.device import sent
 from zmill.pdf import conformal, points
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
 from zmill.training.missing_data import SPLITS
+from zmill.training.reliability import reliability
 from zmill.training.samples import Sample
 from zmill.training.trained import TrainedModel
 
@@ -74,8 +76,9 @@ def predict_rows(trained: TrainedModel, rows: LabelledBatch) -> Predicted:
     for part in row_chunks(max(len(rows), 1), size):
         batch = rows.batch[part]
         started = time.perf_counter()
-        density, levels, ood = trained.predict_all(batch)
-        found, z = points.summarize_with(density, grid, points.LEVELS, levels)
+        density, levels, ood, own = trained.predict_all(batch)
+        found, z = points.summarize_with(density, grid, points.LEVELS, levels, trained.odds.width)
+        found["odds"] = torch.where(sent(own, density.device), trained.odds(found["odds"]), found["odds"])
         found |= dict(zip(conformal.COLUMNS, z[:, len(points.LEVELS) :].unbind(1), strict=True))
         estimates = {name: value.cpu().numpy() for name, value in found.items()}
         seconds += time.perf_counter() - started
@@ -360,6 +363,7 @@ def evaluate(
         split: evaluate_split(table, tuple(nothing.states()), nothing.parts, edges, seed)
         | {"n_of_z": {"stacked": [round(float(value), 6) for value in stacked]}}
         | {"stated_coverage": stated_coverage(table, trained.conformal)}
+        | ({"reliability": reliability(table, judged[split].odds)} if len(table) else {})
         for split, (table, stacked, _) in found.items()
     }
     for split in SPLITS:
