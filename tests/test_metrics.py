@@ -29,6 +29,20 @@ def rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, sigma, rng.normal(mean, sigma)
 
 
+@given(
+    arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e3, 1e3)),
+    st.lists(st.floats(0, 1), min_size=1, max_size=3),
+)
+def test_quantiles_with_equal_weights_are_those_of_numpy(values: np.ndarray, levels: list[float]) -> None:
+    found = metrics.quantiles(values, tuple(levels), np.full(len(values), 0.5))
+    assert found == pytest.approx(np.quantile(values, levels), rel=1e-9, abs=1e-9)
+
+
+def test_quantiles_of_a_value_that_is_nan_are_nan() -> None:
+    for weight in (np.ones(3), np.array([1.0, 2.0, 1.0])):
+        assert np.isnan(metrics.quantiles(np.array([1.0, np.nan, 2.0]), (0.1, 0.5), weight)).all()
+
+
 def test_point_metrics_of_known_errors() -> None:
     z = np.array([0.0, 1.0, 1.0, 3.0, 1.0])
     delta = np.array([0.0, 0.1, -0.1, 0.2, 1.0])

@@ -119,6 +119,7 @@ def delta_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | N
     z_phot, z_spec, w = _arrays(z_phot, z_spec, weight)
     if not w.sum() > 0:
         return {name: np.nan for name in POINT_METRICS if name not in ON_REDSHIFT}
+    total = w.sum()
     delta = (z_phot - z_spec) / (1 + z_spec)
     size = np.abs(delta)
     q25, q50, q75 = quantiles(delta, (0.25, 0.5, 0.75), w)
@@ -126,7 +127,7 @@ def delta_metrics(z_phot: FloatArray, z_spec: FloatArray, weight: FloatArray | N
     sigma_iqr = (q75 - q25) / 1.349
 
     def beyond(cut: float) -> float:
-        return np.average(size > cut, weights=w)
+        return w[size > cut].sum() / total
 
     found = {
         "bias": np.average(delta, weights=w),
@@ -150,9 +151,14 @@ def _arrays(
 
 
 def quantiles(values: FloatArray, levels: tuple[float, ...], weight: FloatArray) -> FloatArray:
-    """Weighted quantiles; `numpy.quantile`'s (linear) where all weights are equal."""
+    """Weighted quantiles, those of `numpy.quantile` (linear) where all weights are equal; NaN if a value is.
+
+    `numpy.quantile` itself takes four times as long for the few hundred rows of a bin, which are drawn a hundred times.
+    """
+    if np.isnan(values).any():
+        return np.full(len(levels), np.nan)
     if np.all(weight == weight[0]):
-        return np.asarray(np.quantile(values, levels), np.float64)
+        return np.asarray(np.interp(np.asarray(levels) * (len(values) - 1), np.arange(len(values)), np.sort(values)))
     order = np.argsort(values, kind="stable")
     w = weight[order]
     position = (np.cumsum(w) - 0.5 * w) / w.sum()
