@@ -117,6 +117,7 @@ else:
     include: "rules/clean.smk"
     include: "rules/predict.smk"
     include: "rules/release.smk"
+    include: "rules/retrieve.smk"
 
 
 include: "rules/train.smk"

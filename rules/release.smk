@@ -3,7 +3,7 @@
 # Marks the step as done; release.json is no output, because it stays the same if a night is not published.
 RELEASED = f"{RESULTS}/progress/release.json"
 # Settings that change no number: if they change, a night is still compared with the current release.
-NIGHTLY = {"results_dir", "data_dir", "refresh", "gates", "release", "tune"}
+NIGHTLY = {"results_dir", "data_dir", "refresh", "gates", "release", "tune", "retrieve"}
 
 
 rule gates:

@@ -44,6 +44,7 @@ rule report:
         searches={
             name: file_hash(path) for name in MODELS if (path := Path(RESULTS, "tune", name, "search.json")).is_file()
         },
+        retrieved=file_hash(path) if (path := Path(RESULTS, "retrieve.parquet")).is_file() else None,
     log:
         f"{LOGS}/report.log",
     benchmark:

@@ -163,6 +163,7 @@ RULES_OF_KEY: dict[str, set[str] | None] = {
     "models": {"train_model"},
     "refit": {"train_model"},
     "tune": set(),
+    "retrieve": set(),
     "select": {"select_model", "champion"},
     "predict": {"predict_shard"},
     "refresh.labels_changed": {"retrain_check"},
@@ -177,6 +178,7 @@ OTHER: dict[str, Any] = {
     "demo.seds": ["spectra.csv"],
     "models": {"knn": {"k": [7]}},
     "tune": {"knn": {"space": {"k": [[5], [7]]}, "trials": 2}},
+    "retrieve": ["12"],
     "select.metric": "sigma_nmad",
     "gates.metrics": {"crps": 1.0},
     **{

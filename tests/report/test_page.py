@@ -146,7 +146,9 @@ def test_calibration_and_stated_intervals_are_shown_as_they_were_measured(result
 
 def test_reliable_rows_are_shown_as_they_were_measured(results: Path, page: Page) -> None:
     found = read_json(results / "evaluation/fcnn/metrics.json")["splits"]["test"]["reliability"]
-    assert f"z_mode is within 0.05 (1 + z) of the true one: {percent(found['right']).text} of the test rows" in page.text
+    assert (
+        f"z_mode is within 0.05 (1 + z) of the true one: {percent(found['right']).text} of the test rows" in page.text
+    )
     shown = [cut["stated"] for part in (found, found["weighted"]) for cut in part["cuts"] if cut["stated"]]
     assert shown
     for cut in shown:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -35,6 +36,17 @@ from zmill.strict_yaml import read_yaml
 from zmill.survey_definition import Survey
 
 __all__ = ["Config", "ConfigError", "Name", "Radius", "Section", "load", "load_survey", "nearest", "parse"]
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Identifier = Annotated[
+    str,
+    Field(min_length=1, json_schema_extra={"type": ["string", "integer"]}),
+    BeforeValidator(_as_text),
+]
 
 
 class Demo(Section):
@@ -281,6 +293,8 @@ class Config(Section):
     """After selection and calibration, each model is refitted to the train, valid and calib rows together; never to test rows."""
     tune: dict[Name, Search] = {}
     """Models of `models:` whose settings `snakemake tune` searches for."""
+    retrieve: Annotated[list[Identifier], Field(max_length=1000)] = []
+    """Identifiers of objects of the survey, of which `snakemake retrieve` finds the nearest training spectra."""
     select: Select = Select()
     predict: Predict = Predict()
     refresh: Refresh = Refresh()

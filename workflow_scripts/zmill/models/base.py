@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zmill.inputs.base import InputKind, LabelledBatch, ModelContext
@@ -15,6 +17,19 @@ from zmill.sections import Section
 
 Settings = Section
 """Base of each model's own settings; unknown keys are refused."""
+
+
+class Neighborhood(NamedTuple):
+    """The training rows that are nearest to n rows.
+
+    distance : (n, k), the nearest first; z : (n, k) redshifts; identities : (n, k) their `Batch.identities`.
+    far_distance : mean distance above which a row is out of distribution.
+    """
+
+    distance: NDArray[np.float32]
+    z: NDArray[np.float32]
+    identities: NDArray[np.bytes_]
+    far_distance: float
 
 
 class Model(ABC):
@@ -30,6 +45,8 @@ class Model(ABC):
     streams: ClassVar[bool] = False
     """Whether `fit` and `refit` only take rows by number (`rows.batch[numbers]`) and call methods of `Batch`, so that a sample that
     is larger than memory can stay on disk. The rows of other types are all in memory."""
+    retrieves: ClassVar[bool] = False
+    """Whether it has `neighbors`."""
     min_train: ClassVar[int] = 50
     """Fewest training rows it can be fitted on; the run is refused below."""
     Settings: ClassVar[type[Settings]]
@@ -72,6 +89,14 @@ class Model(ABC):
         A network that ends in a softmax has them before it.
         """
         return self.predict(batch).float().log()
+
+    def far(self, batch: Any) -> NDArray[np.bool_] | None:
+        """(n,) whether rows are far from all training rows, where the model measures it; None: the out-of-distribution detector does."""
+        return None
+
+    def neighbors(self, batch: Any, count: int) -> Neighborhood:
+        """The nearest training rows of a batch, of a model that `retrieves`. count : at most so many of each."""
+        raise NotImplementedError
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

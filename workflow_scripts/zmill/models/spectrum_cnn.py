@@ -297,6 +297,13 @@ class SpectrumCNN(Model):
         return torch.cat([network(self._inputs(batch[rows])[None])[0].float() for rows in pieces])
 
     @torch.inference_mode()
+    def embed(self, batch: Spectra) -> Tensor:
+        """(n, width of the last fully connected layer) float32 embeddings of spectra on the model's device."""
+        pieces = cache_sized_chunks(len(batch), ROWS, self.device)
+        layers = self.network.convolutions, self.network.dense
+        return torch.cat([layers[1](layers[0](self._inputs(batch[rows])[:, None])).float() for rows in pieces])
+
+    @torch.inference_mode()
     def predict(self, batch: Spectra) -> Tensor:
         outputs, grid = self._outputs(batch), self.context.grid
         if not self.settings.classes:

@@ -187,6 +187,12 @@ class SpectrumResNet(Model):
     def log_density(self, batch: Spectra) -> Tensor:
         return self._scores(batch)
 
+    @torch.inference_mode()
+    def embed(self, batch: Spectra) -> Tensor:
+        """(n, 4 width) float32 embeddings of spectra, similar for similar spectra, on the model's device."""
+        parts = cache_sized_chunks(len(batch), ROWS, self.device)
+        return torch.cat([self.network.embedding(channels(*self._pixels(batch[rows]))).float() for rows in parts])
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {f"network.{key}": value for key, value in self.network.state_dict().items()}, {"epochs": self.epochs}
 

@@ -83,6 +83,11 @@ class SpectralNetwork(nn.Module):
             x = block(x)
         return functional.relu(x)
 
+    def embedding(self, x: Tensor) -> Tensor:
+        """(n, channels, pixels) -> (n, 4 width) activations before the last layer of the part that does not know shifts."""
+        segments = functional.adaptive_avg_pool1d(self.features(x), SEGMENTS).flatten(1)
+        return self.fixed[:2](segments)
+
     def forward(self, x: Tensor) -> Tensor:
         """(1, n, channels, pixels) -> (1, n, size)."""
         (x,) = x

@@ -135,6 +135,27 @@ def purity_curve(share: Floats, purity: Floats, stated: Floats) -> Figure:
     return figure
 
 
+def spectra(wavelength: Floats, rows: Sequence[tuple[str, Floats]]) -> Figure:
+    """Spectra one above the other, NaN in masked pixels, each scaled to its median and named at its left end; the first is drawn dark."""
+    figure = Figure(figsize=(4.8, 0.6 + 0.8 * len(rows)))
+    axes = figure.subplots()
+    for number, (name, flux) in enumerate(rows):
+        scale = np.nanmedian(np.abs(flux)) if np.isfinite(flux).any() else 1.0
+        shown = flux / (scale or 1.0)
+        low, high = np.nanquantile(shown, [0.005, 0.995]) if np.isfinite(shown).any() else (0.0, 1.0)
+        base = -1.2 * number
+        axes.plot(
+            wavelength,
+            base + (shown - low).clip(0, high - low) / max(high - low, 1e-6),
+            color=INK if number == 0 else BLUE,
+            linewidth=0.8,
+        )
+        axes.annotate(name, (0.01, base + 1.02), xycoords=axes.get_yaxis_transform(), fontsize=7, va="bottom")
+    axes.set(xlabel="wavelength (angstrom)", xlim=(wavelength[0], wavelength[-1]), ylim=(-1.2 * len(rows) + 1.1, 1.35))
+    axes.set_yticks([])
+    return figure
+
+
 def odds_calibration(odds: Floats, right: Floats, error: Floats) -> Figure:
     """Fraction of right redshifts by odds, in bins."""
     figure = Figure()

@@ -28,6 +28,7 @@ from zmill.report.accuracy import (
 from zmill.report.blocks import Block, Section
 from zmill.report.nights import nights_section
 from zmill.report.reliability import reliability_section
+from zmill.report.retrieved import retrieved_section
 from zmill.report.river import (
     distribution_section,
     provenance_section,
@@ -74,6 +75,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
         searches_section(sources),
         kinds_section(sources, split, kind(first).parts, metric),
         rows_section(predicted),
+        retrieved_section(sources),
         nights_section(sources),
         removed_section(sources),
         sample_section(sources),

@@ -104,8 +104,8 @@ class TrainedModel:
         return sent(self.conformal.bin_of(torch.from_numpy(batch.brightness())), self.model.device)
 
     def kinds(self, batch: Batch) -> tuple[NDArray[np.bool_], Kinds]:
-        """(n,) whether the detector flags the row, and (n,) kinds of `prior`."""
-        far = self.detector(batch)
+        """(n,) whether no training row is near the row, and (n,) kinds of `prior`."""
+        far = _far(self.model, self.detector, batch)
         return far, self.prior.kinds(batch, far)
 
     def ood(self, batch: Batch) -> NDArray[np.bool_]:
@@ -185,7 +185,7 @@ def fit_and_calibrate(
     )
     detector = out_of_distribution.fit(train.batch, context.seed)
     degradation = context.degradation(train.batch, learned or {})
-    far = detector(calib.batch)
+    far = _far(model, detector, calib.batch)
     with torch.inference_mode():
         fitted_odds = _fit_odds(model, found, calib, far, odds_width)
         fitted_prior = prior.fit(
@@ -206,6 +206,12 @@ def fit_and_calibrate(
         "rows": {"train": len(train), "valid": len(valid), "calib": len(calib)},
     }
     return TrainedModel(name, type_, model, found, intervals, fitted_odds, detector, fitted_prior, facts)
+
+
+def _far(model: Model, detector: out_of_distribution.Detector, batch: Batch) -> NDArray[np.bool_]:
+    """(n,) whether no training row is near, by the model's own measure where it has one."""
+    own = model.far(batch)
+    return detector(batch) if own is None else own
 
 
 def _fit_odds(
