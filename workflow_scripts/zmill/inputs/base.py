@@ -89,6 +89,8 @@ class InputKind(ABC):
     """Reasons for which `convert` rejects rows."""
     models: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Default models of surveys whose first kind it is: name -> entry of `models:`."""
+    noisier: ClassVar[bool] = False
+    """Whether noise can be added to its rows (`Batch.noisier`)."""
 
     # ------------------------------------------------------------------ import and clean stage, by the survey definition
 
@@ -331,4 +333,13 @@ class ModelContext:
     def labelled(self, sample: pa.Table, weighted: bool = True) -> LabelledBatch:
         """Rows of `sample/<split>.parquet`, each of weight 1 if not `weighted`."""
         z, weight = (sample.column(name).to_numpy().astype(np.float64) for name in ("redshift", "weight"))
-        return LabelledBatch(self.read(sample), z, weight if weighted else np.ones(len(z)))
+        return LabelledBatch(self.read(sample), z, weight if weighted else np.ones(len(z)), label_errors(sample))
+
+
+def label_errors(sample: pa.Table) -> NDArray[np.float64] | None:
+    """(n,) errors of the redshifts of a table of the sample, NaN where unknown; None where all are."""
+    if "redshift_err" not in sample.schema.names:
+        return None
+    found = sample.column("redshift_err").to_numpy().astype(np.float64)
+    found = np.where(found > 0, found, np.nan)
+    return found if np.isfinite(found).any() else None

@@ -122,6 +122,10 @@ class Batch(ABC):
     def feature_names(self) -> list[str]:
         """(k) names of `summary_features`."""
 
+    def noisier(self, factor: float, rng: np.random.Generator) -> Self:
+        """The rows with added Gaussian noise of so many times their errors, which grow by as much; of kinds with `InputKind.noisier`."""
+        raise NotImplementedError(f"noise cannot be added to {type(self).__name__}")
+
     @property
     def classes(self) -> int:
         """Number of classes of rows with little information; those of `Degradation.least`."""
@@ -212,26 +216,34 @@ class LabelledBatch:
     """A batch with its spectroscopic redshifts: z (n,) float64, weight (n,) float64.
 
     batch : `Batch` of the model's input kind, or a `Joint`; or a `Stored` (`zmill.inputs.stored`) of either.
+    z_err : (n,) float64, standard deviations of the redshifts; NaN where unknown. None: no error is known.
     """
 
     batch: Any
     z: NDArray[np.float64]
     weight: NDArray[np.float64]
+    z_err: NDArray[np.float64] | None = None
 
     @property
     def content_hash(self) -> str:
         """xxh3-128 of everything in the rows, in hexadecimal."""
         digest = xxhash.xxh3_128()
         self.batch.update(digest)
-        for array in (self.z, self.weight):
-            digest.update(np.ascontiguousarray(array).data)
+        for array in (self.z, self.weight, self.z_err):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         """The rows of several."""
         z, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("z", "weight"))
-        return cls(type(parts[0].batch).join([part.batch for part in parts]), z, weight)
+        errors = None
+        if any(part.z_err is not None for part in parts):
+            errors = np.concatenate(
+                [np.full(len(part), np.nan) if part.z_err is None else part.z_err for part in parts]
+            )
+        return cls(type(parts[0].batch).join([part.batch for part in parts]), z, weight, errors)
 
     def __len__(self) -> int:
         return len(self.z)
@@ -247,4 +259,5 @@ class LabelledBatch:
 
     def rows(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
         """Some of the rows, by a mask or by their numbers. Rows that are not in memory are not read."""
-        return replace(self, batch=self.batch.select(rows), z=self.z[rows], weight=self.weight[rows])
+        errors = None if self.z_err is None else self.z_err[rows]
+        return replace(self, batch=self.batch.select(rows), z=self.z[rows], weight=self.weight[rows], z_err=errors)

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from zmill.catalog.sizes import SAMPLE_BYTES, row_bytes
 from zmill.catalog.sky import HEALPIX_COLUMN
-from zmill.inputs.base import LabelledBatch, ModelContext
+from zmill.inputs.base import LabelledBatch, ModelContext, label_errors
 from zmill.inputs.stored import Stored
 from zmill.workflow.job import log
 
-LABELS = ("object_id", "redshift", "weight", HEALPIX_COLUMN)
+LABELS = ("object_id", "redshift", "redshift_err", "weight", HEALPIX_COLUMN)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,15 @@ class Sample:
 
     def first(self, number: int) -> Sample:
         """At most so many rows."""
-        return Sample(self.labels.slice(0, number), self.rows.rows(np.arange(min(number, len(self)))))
+        return self.rows_of(np.arange(min(number, len(self))))
+
+    def rows_of(self, numbers: NDArray[np.int64]) -> Sample:
+        """The rows of these numbers."""
+        return Sample(self.labels.take(pa.array(numbers)), self.rows.rows(numbers))
+
+    def noisier(self, factor: float, rng: np.random.Generator) -> Sample:
+        """The rows in memory, with added noise of so many times their errors."""
+        return replace(self, rows=replace(self.rows, batch=self.rows.batch[:].noisier(factor, rng)))
 
     def training_rows(self, weighted: bool) -> LabelledBatch:
         """The rows to fit a model on, each of weight 1 if not `weighted`."""
@@ -82,4 +91,4 @@ def _in_memory(path: Path, context: ModelContext) -> Sample:
 def _stored(path: Path, context: ModelContext) -> Sample:
     labels = pq.read_table(path, columns=[name for name in pq.read_schema(path).names if name in LABELS])
     z, weight = (labels.column(name).to_numpy().astype(np.float64) for name in ("redshift", "weight"))
-    return Sample(labels, LabelledBatch(Stored.of(path, context), z, weight))
+    return Sample(labels, LabelledBatch(Stored.of(path, context), z, weight, label_errors(labels)))

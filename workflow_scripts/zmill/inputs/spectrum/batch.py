@@ -55,6 +55,13 @@ class Spectra(Batch):
         """The rows with other pixels."""
         return self.of(flux, ivar, self.grid)
 
+    def noisier(self, factor: float, rng: np.random.Generator) -> Self:
+        good = self.ivar > 0
+        error = np.divide(1, np.sqrt(self.ivar), out=np.zeros_like(self.ivar), where=good)
+        drawn = rng.standard_normal(self.flux.shape, np.float32)
+        flux = self.flux + np.float32(factor) * error * drawn
+        return self.with_pixels(flux, self.ivar / np.float32(1 + factor**2))
+
     def brightness(self) -> NDArray[np.float32]:
         return self.sn
 

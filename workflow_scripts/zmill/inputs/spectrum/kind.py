@@ -45,6 +45,7 @@ class SpectrumKind(InputKind):
     parts = "wavelengths"
     reasons = (SKY,)
     models: ClassVar[Mapping[str, Mapping[str, Any]]] = {"spectrum_resnet": {}}
+    noisier = True
 
     grid: WavelengthGrid
 
