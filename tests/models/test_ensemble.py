@@ -17,8 +17,9 @@ from zmill import metrics
 from zmill.config import ConfigError, ModelSettings
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes
-from zmill.models.ensemble import PER_ROW, Ensemble, EnsembleSettings
+from zmill.models.ensemble import Ensemble, EnsembleSettings
 from zmill.models.registry import check_models
+from zmill.networks.distillation import PER_ROW
 from zmill.pdf.calibration import Calibration
 
 SHAPE = {"width": 48, "frequencies": 4, "embedding": 2, "lr": 8e-3, "ema": 0.9}

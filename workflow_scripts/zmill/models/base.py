@@ -17,6 +17,8 @@ from zmill.sections import Section
 
 Settings = Section
 """Base of each model's own settings; unknown keys are refused."""
+VALIDATION_ROWS = 5_000
+"""Largest number of validation rows that are used for selection; more would only make it slower."""
 
 
 class Neighborhood(NamedTuple):

@@ -21,8 +21,8 @@ from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry
 from zmill.inputs.photometry.features import Fluxes
 from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models import base
-from zmill.models.base import Model
-from zmill.models.knn import VALIDATION_ROWS, WIDTHS, kernel
+from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.models.knn import WIDTHS, kernel
 from zmill.networks.losses import mean_crps
 
 PAIRS = 1 << 20

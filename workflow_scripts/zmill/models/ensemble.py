@@ -25,32 +25,19 @@ from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.metrics import SMALLEST_DENSITY
 from zmill.models import base
-from zmill.models.base import Model
+from zmill.models.base import VALIDATION_ROWS, Model
 from zmill.models.cmnn import CMNNSettings, ColorNeighbors
-from zmill.models.knn import VALIDATION_ROWS
 from zmill.models.nca import MetricNeighbors, NCASettings, random_subset
 from zmill.models.resmlp import ROWS, ResidualEnsemble, ResMLPSettings, probability
-from zmill.networks.inference import Applied, Range, ranges_of
-from zmill.networks.losses import cross_entropy, mean_crps
-from zmill.networks.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
+from zmill.networks.distillation import BLEND, NOISE, Student, distillation_rows, partners, train_student
+from zmill.networks.inference import Applied, Range
+from zmill.networks.losses import mean_crps
+from zmill.networks.network import ResidualMLP, load_tensors, tensors_of
 from zmill.networks.parallel import Lanes, lanes
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.values import density_at
 from zmill.sections import Text
 
-PARTNERS = 20
-"""The two rows of a blend are at most this many ranks in redshift apart."""
-BLEND = 0.5
-"""Largest fraction of a galaxy's light that is replaced in a blend."""
-NOISE = 0.5
-"""Gaussian noise of this many times the errors is added to blends."""
-DISTILLATION_ROWS = 300_000
-"""Size of the distillation set; with more training rows than this it is their number, up to `MAX_DISTILLATION_ROWS`."""
-MAX_DISTILLATION_ROWS = 400_000
-PER_ROW = 50
-"""Largest size of the distillation set per training row."""
-RANGE_ROWS = 20_000
-"""Number of rows of the distillation set from which the ranges of the layers are measured (`ranges_of`)."""
 NETWORK_WEIGHTS = (1 / 2, 2 / 3, 5 / 6)
 """Candidate stacking weights of the residual networks."""
 COLOR_WEIGHTS = (0, 1 / 2)
@@ -66,21 +53,9 @@ class Networks(ResMLPSettings):
     max_rows: int = Field(4_000_000, ge=1, le=10**12)
 
 
-class Distilled(Residual, Schedule):
+class Distilled(Student):
     """Settings of the distilled network and of its training."""
 
-    width: int = Field(256, ge=8, le=2**14)
-    blocks: int = Field(1, ge=0, le=100)
-    frequencies: int = Field(0, ge=0, le=1000)
-    epochs: int = Field(5, ge=1, le=100_000)
-    """Largest number of epochs over the distillation set."""
-    batch: int = Field(512, ge=1, le=2**20)
-    lr: float = Field(6e-3, gt=0, le=10)
-    finetuning_epochs: int = Field(2, ge=1, le=100_000)
-    """Largest number of epochs of fine-tuning, with teachers that were refitted on all rows."""
-    finetuning_lr: float = Field(3e-3, gt=0, le=10)
-    """Highest learning rate of fine-tuning."""
-    ema: float = Field(0.998, ge=0, lt=1)
     band_dropout: float = Field(0.15, ge=0, le=1)
     """Fraction of the distillation set from which bands are dropped."""
 
@@ -133,7 +108,7 @@ class Ensemble(Model):
         grid = self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self._start()
-        self.networks.unseen_galaxies = _distillation_rows(len(train)) // 2 if self.settings.distill else 0
+        self.networks.unseen_galaxies = distillation_rows(len(train)) // 2 if self.settings.distill else 0
         facts: dict[str, Any] = {"networks": self.networks.fit(train, valid, device, log)}
         if self.networks.unseen is None and len(train) < self.settings.networks.synthetic_galaxies:
             self.neighbors = self._neighbors()
@@ -244,26 +219,18 @@ class Ensemble(Model):
         rows : training rows on the grid.
         score : of the student on the validation rows; None: fine-tune the student, because its teachers were refitted.
         """
-        s, seed = self.settings.distilled, self.context.seed + 1
+        seed = self.context.seed + 1
         generator = torch.Generator(device).manual_seed(seed)
         log(f"distillation: the teachers predict galaxies made from {len(rows):,} training rows")
         with lanes(device) as ways:
             inputs, targets = self._distillation_set(rows, device, generator, ways)
-        log(f"distillation: training a student of width {s.width} on {len(inputs):,} predictions")
         torch.manual_seed(seed)
         if score:
             self.features, self.network = self.networks.features, self._network(self.networks.features).to(device)
-        else:
-            s = s.model_copy(update={"epochs": s.finetuning_epochs, "lr": s.finetuning_lr})
-
-        def loss(network: nn.Module, chosen: Tensor, _: torch.Generator) -> Tensor:
-            return cross_entropy(network(inputs[chosen]).float(), targets[chosen].float()).mean(-1).sum()
-
-        facts = train(
-            self.network, len(inputs), 1, loss, score, s, seed, log, callback=self.callback,
-            phase="distilled" if score else "distilled, refitted", parallel=True,
-        )  # fmt: skip
-        self.ranges: list[Range] | None = ranges_of(self.network, inputs[evenly(len(inputs), RANGE_ROWS)][None])
+        facts, ranges = train_student(
+            self.network, inputs, targets, score, self.settings.distilled, seed, log, self.callback
+        )
+        self.ranges: list[Range] | None = ranges
         return facts
 
     def _distillation_set(
@@ -276,7 +243,7 @@ class Ensemble(Model):
         """
         fluxes = Fluxes.of(rows.batch, self.settings.extra, device)
         limits = fluxes.limits()
-        count, drop = _distillation_rows(len(rows)), self.settings.distilled.band_dropout
+        count, drop = distillation_rows(len(rows)), self.settings.distilled.band_dropout
         unseen = self.networks.unseen
         n_synthetic = 0 if unseen is None else min(count // 2, len(unseen))
         blends = self._blends(rows, fluxes, count - n_synthetic, generator)
@@ -308,8 +275,7 @@ class Ensemble(Model):
         in_table[self.neighbor_rows.to(device)] = torch.arange(len(self.neighbor_rows), device=device)
         for part in torch.arange(count, device=device).split(ROWS):
             own = part % len(rows)
-            steps = torch.randint(-PARTNERS, PARTNERS + 1, own.shape, generator=generator, device=device)
-            partner = by_redshift[(rank[own] + steps).clamp(0, len(rank) - 1)]
+            partner = partners(own, by_redshift, rank, generator)
             drawn = fluxes.rows(own).blended(fluxes.rows(partner), BLEND, generator)
             yield drawn.resampled(NOISE, generator), in_table[torch.stack([own, partner], 1)]
 
@@ -375,11 +341,6 @@ class Ensemble(Model):
     def _parts(self) -> dict[str, ResidualEnsemble | MetricNeighbors | ColorNeighbors]:
         neighbors = {"neighbors": self.neighbors} if self.neighbors else {}
         return {"networks": self.networks, **neighbors, "color_neighbors": self.color_neighbors}
-
-
-def _distillation_rows(rows: int) -> int:
-    """Size of the distillation set for a number of training rows."""
-    return min(PER_ROW * rows, max(DISTILLATION_ROWS, min(rows, MAX_DISTILLATION_ROWS)))
 
 
 @torch.inference_mode()

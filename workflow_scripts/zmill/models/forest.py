@@ -18,8 +18,8 @@ from zmill.inputs.base import LabelledBatch, evenly
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.tree_inputs import TreeInputs
 from zmill.models import base
-from zmill.models.base import Model
-from zmill.models.knn import VALIDATION_ROWS, WIDTHS, kernel
+from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.models.knn import WIDTHS, kernel
 from zmill.networks.losses import mean_crps
 from zmill.sections import Text
 

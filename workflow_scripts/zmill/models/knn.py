@@ -17,15 +17,13 @@ from zmill.inputs.photometry import scaling
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Columns
 from zmill.models import base
-from zmill.models.base import Model
+from zmill.models.base import VALIDATION_ROWS, Model
 from zmill.networks.losses import mean_crps
 from zmill.pdf.grid import Grid
 from zmill.sections import Text
 
 WIDTHS = (0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08)
 """Kernel widths in 1 + z to select from on validation rows."""
-VALIDATION_ROWS = 5_000
-"""Largest number of validation rows that are used for selection; more would only make it slower."""
 PAIRS = 1 << 26
 """Distances in memory at a time on a GPU."""
 

@@ -16,8 +16,7 @@ from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.inputs.photometry.synthetic import synthetic_galaxies
-from zmill.models.base import Model
-from zmill.models.knn import VALIDATION_ROWS
+from zmill.models.base import VALIDATION_ROWS, Model
 from zmill.networks.inference import Applied
 from zmill.networks.losses import density_loss, mean_cde_loss
 from zmill.networks.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
