@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from models import toy_spectra, toy_survey
 from zmill.config import Config, ConfigError, Dimension, load, parse
 from zmill.models.registry import model_class, types
 from zmill.tune.space import changed, check_searches, combination, fixed_settings, further_inputs, values
@@ -98,6 +100,29 @@ def test_every_type_with_settings_has_a_study_that_is_valid(root: Path) -> None:
         "high": 1e-2,
         "log": True,
     }
+
+
+def test_experiments_over_spectra_are_valid(root: Path) -> None:
+    settings = studies(root, "experiments_spectrum.yaml")
+    check_searches(settings, (), inputs={"spectrum": toy_spectra.CONTEXT.inputs[0]})
+    assert set(settings.tune) == {"depth", "rows", "noise", "optimizer", "batch"}
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"sample.rows": [100, 0]}, "sample.rows: found 0, expected a whole number from 1 on"),
+        ({"sample.rows": [10.5]}, "sample.rows: found 10.5"),
+        ({"sample.noise": {"low": -1, "high": 2}}, "sample.noise: found -1.0, expected a number from 0 on"),
+        ({"sample.noise": ["much"]}, "sample.noise: found 'much'"),
+        ({"sample.noise": [1.0]}, "noise cannot be added to photometry: leave sample.noise out"),
+        ({"sample.row": [10]}, "sample"),
+    ],
+)
+def test_what_is_varied_of_the_sample_is_checked(space: dict, message: str) -> None:
+    settings = parse(Config, {"models": {"fcnn": {}}, "tune": {"fcnn": {"space": space}}}, "config.yaml")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_searches(settings, (), inputs={kind.name: kind for kind in toy_survey.CONTEXT.inputs})
 
 
 def test_lists_are_choices_and_come_back_as_they_were() -> None:

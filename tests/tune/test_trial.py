@@ -11,14 +11,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import small_search
 from small_search import SEARCH, SETTINGS, done, task
 
+from models import toy_spectra
 from zmill.catalog.files import read_json
+from zmill.inputs.base import evenly
 from zmill.models.registry import model_class
+from zmill.training.samples import Sample
 from zmill.training.trained import fit_and_calibrate
 from zmill.tune import study as studies
+from zmill.tune.result import describe
 from zmill.tune.trial import OUTCOME, Task, validation_board
 
 BAD = {"space": {"lr": {"low": 1e-8, "high": 2e-8}}}
@@ -60,6 +66,33 @@ def test_the_best_of_a_range_is_found(tmp_path: Path) -> None:
     scores = [outcome["score"] for outcome in outcomes if outcome["state"] == "complete"]
     assert min(scores) < 2 * grid
     assert max(scores) > 10 * grid
+
+
+def test_rows_and_noise_of_the_sample_are_varied(tmp_path: Path) -> None:
+    sample = {
+        split: Sample.of(
+            toy_spectra.sample_table(n, seed).append_column("object_id", pa.array(range(n))), toy_spectra.CONTEXT
+        )
+        for seed, (split, n) in enumerate({"train": 400, "valid": 100, "calib": 100}.items())
+    }
+    given = task(
+        {"space": {"sample.rows": [250, 400], "sample.noise": [0.0, 5.0]}}, type="spectrum_cnn", sample=sample,
+        context=toy_spectra.CONTEXT, settings={**model_class("spectrum_cnn").quick, "epochs": 3},
+    )  # fmt: skip
+    varied = given.of_sample({"sample.rows": 250, "sample.noise": 5.0})
+    assert [len(varied.sample[split]) for split in sample] == [250, 100, 100]
+    for split, rows in sample.items():
+        before, after = rows.rows.batch, varied.sample[split].rows.batch
+        assert np.nanmedian(before.sn) > 4.5 * np.nanmedian(after.sn)
+        assert np.array_equal(after.ivar == 0, before[evenly(len(before), len(after))].ivar == 0)
+    assert np.array_equal(varied.sample["valid"].rows.batch.flux, given.of_sample({"sample.noise": 5.0}).sample["valid"].rows.batch.flux)  # fmt: skip
+    assert given.of_sample({"sample.rows": 10_000}).rows("train").content_hash == given.rows("train").content_hash
+    assert not given.prunes
+    outcomes = done(given, tmp_path, range(4))
+    assert {(o["values"]["sample.rows"], o["values"]["sample.noise"]) for o in outcomes} == set(itertools.product((250, 400), (0.0, 5.0)))  # fmt: skip
+    assert len({o["score"] for o in outcomes}) == 4
+    found = describe(given.model, given.type, given.settings, given.search, given.metric, 1, outcomes)
+    assert not any(name.startswith("sample") for name in found["entry"])
 
 
 def test_a_higher_r2_is_better(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from optuna.trial import create_trial
 from zmill.config import Search
 from zmill.metrics import badness
 from zmill.models.registry import model_class
-from zmill.tune.space import changed, label
+from zmill.tune.space import changed, label, of_model
 from zmill.tune.study import TuneError, distributions
 from zmill.tune.trial import COMPLETE, LEFT_OUT
 
@@ -81,7 +81,7 @@ def describe(
             name: dimension.model_dump(mode="json", exclude_none=True) for name, dimension in search.space.items()
         },
         "budget": len(outcomes),
-        "entry": {"type": type_, **changed(settings, best["values"])},
+        "entry": {"type": type_, **changed(settings, of_model(best["values"]))},
         "best": best["number"],
         "importance": importance(type_, search, metric, seed, begun),
         "trials": sorted(begun, key=lambda outcome: outcome["ended"]),

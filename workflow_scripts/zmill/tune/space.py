@@ -19,6 +19,10 @@ from zmill.models.registry import model_class
 
 GRID_SEARCH = 64
 """Largest number of combinations that are all tried (grid search) instead of proposed by the sampler."""
+ROWS, NOISE = "sample.rows", "sample.noise"
+OF_SAMPLE = {ROWS: int, NOISE: float}
+"""What a study may vary besides the settings of the model, and its type: the number of training rows, spread evenly over the sky, and the
+noise that is added to training, validation and calibration rows, in units of their errors."""
 
 
 def check_searches(
@@ -49,6 +53,10 @@ def check_searches(
         cls = model_class(entry.type or name)
         own = cls.Settings
         for setting, dimension in search.space.items():
+            if setting in OF_SAMPLE:
+                kinds = [] if inputs is None else [inputs[kind] for kind in cls.inputs]
+                _check_of_sample(setting, _extremes(own, setting, dimension, f"{where}.space"), kinds, f"{where}.space")
+                continue
             for value in _extremes(own, setting, dimension, f"{where}.space"):
                 checked = parse(own, changed(entry.model_extra or {}, {setting: value}), f"{where}.space")
                 check_extra(checked, extra, name, texts)
@@ -59,6 +67,25 @@ def check_searches(
                 raise ConfigError(
                     f"{where}.space: {setting} holds {', '.join(inside)}: search either {setting} or the settings in it"
                 )
+
+
+def _check_of_sample(setting: str, values: Iterable[Any], kinds: Iterable[InputKind], where: str) -> None:
+    """Refuse a number of rows below 1, a noise below 0, and noise for input kinds that cannot be made noisier."""
+    least, expected = (1, "a whole number from 1 on") if setting == ROWS else (0, "a number from 0 on")
+    for value in values:
+        good = (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= least
+        )
+        if not good or (setting == ROWS and not float(value).is_integer()):
+            raise ConfigError(f"{where}.{setting}: found {value!r}, expected {expected}")
+    without = [kind.name for kind in kinds if setting == NOISE and not kind.noisier]
+    if without:
+        raise ConfigError(f"{where}.{setting}: noise cannot be added to {', '.join(without)}: leave {setting} out")
+
+
+def of_model(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the model among what a trial varies."""
+    return {name: value for name, value in chosen.items() if name not in OF_SAMPLE}
 
 
 def changed(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +122,8 @@ def further_inputs(settings: Mapping[str, Any], space: Mapping[str, Dimension]) 
 
 def type_of(own: type[Settings], setting: str) -> Any:
     """The declared type of a setting, or None where there is no such setting."""
+    if setting in OF_SAMPLE:
+        return OF_SAMPLE[setting]
     found: Any = own
     for name in setting.split("."):
         there = isinstance(found, type) and issubclass(found, Settings) and name in found.model_fields

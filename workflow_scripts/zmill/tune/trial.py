@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import torch
 import xxhash
@@ -18,7 +19,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from zmill.config import Search
-from zmill.inputs.base import LabelledBatch, ModelContext
+from zmill.inputs.base import LabelledBatch, ModelContext, evenly
 from zmill.metrics import badness
 from zmill.models.base import Settings
 from zmill.models.registry import model_class
@@ -28,7 +29,7 @@ from zmill.training.evaluate import Rows, jsonable, predict_sample
 from zmill.training.samples import Sample
 from zmill.training.trained import TrainedModel, fit_and_calibrate
 from zmill.tune import study as studies
-from zmill.tune.space import changed, combination, fixed_settings, values
+from zmill.tune.space import NOISE, OF_SAMPLE, ROWS, changed, combination, fixed_settings, of_model, values
 
 FORMAT = 1
 """Version of the trials; increased when earlier trials can no longer be compared with new ones."""
@@ -64,6 +65,22 @@ class Task:
     def rows(self, split: str) -> LabelledBatch:
         """The rows of a split."""
         return self.sample[split].training_rows(self.weighted)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether trials are compared while they train: those of different rows are not."""
+        return self.search.prune and not OF_SAMPLE.keys() & self.search.space.keys()
+
+    def of_sample(self, chosen: Mapping[str, Any]) -> Task:
+        """The search with as many training rows, and as much noise in all rows, as a trial has; the noise is the same in all trials."""
+        sample = dict(self.sample)
+        if ROWS in chosen:
+            sample["train"] = sample["train"].rows_of(evenly(len(sample["train"]), int(chosen[ROWS])))
+        if chosen.get(NOISE):
+            for number, (split, rows) in enumerate(sample.items()):
+                rng = np.random.default_rng([self.context.seed, number])
+                sample[split] = rows.noisier(chosen[NOISE], rng)
+        return replace(self, sample=sample)
 
     @property
     def study(self) -> str:
@@ -149,11 +166,12 @@ def _run_trial(task: Task, trial: Trial, checkpoint: Path) -> None:
         outcome, value, training_checkpoint = {**duplicate.user_attrs[OUTCOME], "seconds": 0.0}, duplicate.value, None
     else:
         task.log(f"trying {chosen}")
-        settings = model_class(task.type).Settings.model_validate(changed(task.settings, chosen))
+        task = task.of_sample(chosen)
+        settings = model_class(task.type).Settings.model_validate(changed(task.settings, of_model(chosen)))
         identity = store.identity(
             task.type, settings, task.context, (task.rows("train"), task.rows("valid")), task.device
         )
-        training_checkpoint = TrialCheckpoint(checkpoint, identity, task.log, trial if task.search.prune else None)
+        training_checkpoint = TrialCheckpoint(checkpoint, identity, task.log, trial if task.prunes else None)
         started = time.monotonic()
         outcome = {"values": chosen, **_train_and_score(task, settings, training_checkpoint)}
         outcome["seconds"] = round(time.monotonic() - started + training_checkpoint.earlier_seconds, 1)
