@@ -23,7 +23,17 @@ from zmill.inputs.spectrum.continuum import level
 from zmill.inputs.spectrum.kind import SpectrumKind
 from zmill.models.base import Model
 from zmill.networks.device import sent
-from zmill.networks.network import Schedule, train
+from zmill.networks.losses import (
+    JENSEN_SHANNON,
+    LabelDistributions,
+    Labels,
+    LabelSettings,
+    bin_of,
+    cell_ends,
+    jensen_shannon,
+    shares,
+)
+from zmill.networks.network import Schedule, load_tensors, tensors_of, train
 from zmill.pdf.grid import Grid
 from zmill.pdf.residuals import ResidualKernel
 from zmill.sections import Section
@@ -40,7 +50,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
     "sgd": torch.optim.SGD,
 }
-CLASS_LOSS = "cross_entropy"
+CLASS_LOSSES = ("cross_entropy", JENSEN_SHANNON)
 
 
 class Convolution(Section):
@@ -56,7 +66,7 @@ def _layers(*pairs: tuple[int, int]) -> tuple[Convolution, ...]:
     return tuple(Convolution(filters=filters, kernel=kernel) for filters, kernel in pairs)
 
 
-class SpectrumCNNSettings(Schedule):
+class SpectrumCNNSettings(Schedule, LabelSettings):
     """Settings of the network. The defaults are those published for Gaia."""
 
     epochs: int = Field(20, ge=1, le=100_000)
@@ -87,16 +97,16 @@ class SpectrumCNNSettings(Schedule):
     """Weight of the squared weights of the fully connected layers, which is added to the loss."""
     classes: int = Field(0, ge=0, le=100_000)
     """Number of equal bins of the redshift grid's range, of which the network predicts probabilities; 0: it predicts one redshift."""
-    loss: Literal["huber", "mse", "cross_entropy"] = "huber"
-    """Loss of a redshift: Huber's of threshold 1, or the squared error; `cross_entropy` with `classes`, and only then."""
+    loss: Literal["huber", "mse", "cross_entropy", "jensen_shannon"] = "huber"
+    """Loss of a redshift: Huber's of threshold 1, or the squared error. With `classes`, and only then: `cross_entropy` with the bin of the
+    redshift, or `jensen_shannon` with a distribution over the bins, Gaussian with the error of the redshift."""
     optimizer: Literal["adam", "adamax", "adamw", "rmsprop", "sgd"] = "adamax"
 
     @model_validator(mode="after")
     def _fits_together(self) -> SpectrumCNNSettings:
-        if (self.loss == CLASS_LOSS) != (self.classes > 0):
-            raise ValueError(
-                f"`loss: {CLASS_LOSS}` goes with `classes` (found loss {self.loss}, classes {self.classes})"
-            )
+        if (self.loss in CLASS_LOSSES) != (self.classes > 0):
+            losses = " and ".join(f"`loss: {name}`" for name in CLASS_LOSSES)
+            raise ValueError(f"{losses} go with `classes` (found loss {self.loss}, classes {self.classes})")
         return self
 
 
@@ -142,8 +152,8 @@ class SpectrumNetwork(nn.Module):
         self.head = nn.Sequential(nn.Dropout(s.dropout), nn.Linear(width, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(1, n, pixels) -> (1, n, outputs)."""
-        return self.head(self.dense(self.convolutions(x[0, :, None])))[None]
+        """(n, pixels) -> (n, outputs)."""
+        return self.head(self.dense(self.convolutions(x[:, None])))
 
     def squared_weights(self) -> Tensor:
         """Sum of the squared weights of the fully connected layers."""
@@ -175,6 +185,11 @@ class SpectrumCNN(Model):
         self.offset, self.scale = torch.zeros(self.pixels), torch.ones(self.pixels)
         self.kernel = ResidualKernel(50.0, torch.zeros(6), torch.zeros(2), torch.ones(2))
         self.network = self._build()
+        if settings.loss == JENSEN_SHANNON:
+            ends = np.linspace(context.grid.z_min, context.grid.z_max, settings.classes + 1)
+            half = (ends[1] - ends[0]) / 2
+            centers = Grid(ends[0] + half, ends[-1] - half, settings.classes)
+            self._distributions = LabelDistributions(centers, ends, settings.label_bins)
 
     @classmethod
     def unsuitable(cls, settings: SpectrumCNNSettings, inputs: Mapping[str, InputKind]) -> str:
@@ -192,15 +207,19 @@ class SpectrumCNN(Model):
     ) -> dict[str, Any]:
         grid = self.context.grid
         valid = valid.inside(grid)
-        valid_z = torch.as_tensor(valid.z, dtype=torch.float32, device=device)
-        facts = self._train(train.inside(grid), (valid.batch, valid_z), device, log)
+        labels = Labels.of(valid, 0.0, device)
+
+        def score(network: nn.Module) -> float:
+            return float(self._losses(self._outputs(valid.batch, network), labels).mean())
+
+        facts = self._train(train.inside(grid), score, device, log)
         self.epochs = int(facts["best_epoch"])
         self.to(device)
         if self.settings.classes:
             return facts
         with torch.inference_mode():
             predicted = self._outputs(valid.batch)[:, 0].clone()
-        self.kernel = ResidualKernel.fit(predicted, self._log_sn(valid.batch), valid_z).to(device)
+        self.kernel = ResidualKernel.fit(predicted, self._log_sn(valid.batch), labels.z).to(device)
         return facts | {"residuals": {"student_nu": self.kernel.nu}}
 
     def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
@@ -213,48 +232,45 @@ class SpectrumCNN(Model):
     def _train(
         self,
         rows: LabelledBatch,
-        valid: tuple[Spectra, Tensor] | None,
+        score: Callable[[nn.Module], float] | None,
         device: torch.device,
         log: Callable[[str], None],
     ) -> dict[str, Any]:
-        """Train from the beginning; without validation rows, for the number of epochs that was selected with them."""
+        """Train from the beginning; without `score`, for the number of epochs that validation rows selected."""
         s, seed = self.settings, self.context.seed
         self._fit_scaling(rows.batch)
         torch.manual_seed(seed)
         self.network = self._build()
         self.to(device)
-        z = torch.as_tensor(rows.z, dtype=torch.float32, device=device)
-        weight = torch.as_tensor(rows.weight / rows.weight.mean(), dtype=torch.float32, device=device)
+        labels = Labels.of(rows, 0.0, device)
 
         def loss(network: nn.Module, chosen: Tensor, _: torch.Generator) -> Tensor:
             assert isinstance(network, SpectrumNetwork)
             (numbers,) = chosen
-            outputs = network(self._inputs(rows.batch[numbers.cpu().numpy()])[None])[0].float()
-            value = (self._losses(outputs, z[numbers]) * weight[numbers]).mean()
+            own = labels.rows(numbers)
+            outputs = network(self._inputs(rows.batch[numbers.cpu().numpy()])).float()
+            value = (self._losses(outputs, own) * own.weight).mean()
             return value + s.dense_l2 * network.squared_weights() if s.dense_l2 else value
 
         def optimizer_of(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
             return OPTIMIZERS[s.optimizer](parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)  # type: ignore[call-arg]
 
-        def score(network: nn.Module) -> float:
-            assert valid is not None
-            batch, truth = valid
-            return float(self._losses(self._outputs(batch, network), truth).mean())
-
-        phase, until = ("network", None) if valid else ("network, refitted", self.epochs)
+        phase, until = ("network", None) if score else ("network, refitted", self.epochs)
         return train(
-            self.network, len(rows), 1, loss, score if valid else None, s, seed, log, optimizer_of, self.callback, phase, until
+            self.network, len(rows), 1, loss, score, s, seed, log, optimizer_of, self.callback, phase, until
         )  # fmt: skip
 
-    def _losses(self, outputs: Tensor, z: Tensor) -> Tensor:
-        """(n,) loss of outputs (n, 1 or classes) at redshifts (n,)."""
-        if self.settings.classes:
-            return functional.cross_entropy(
-                outputs, class_of(z, self.context.grid, self.settings.classes), reduction="none"
-            )
-        if self.settings.loss == "huber":
-            return functional.huber_loss(outputs[:, 0], z, reduction="none")
-        return (outputs[:, 0] - z).square()
+    def _losses(self, outputs: Tensor, labels: Labels) -> Tensor:
+        """(n,) losses of outputs (n, 1 or classes)."""
+        s, grid = self.settings, self.context.grid
+        if s.loss == JENSEN_SHANNON:
+            return jensen_shannon(outputs, self._distributions(labels), s.entropy)
+        if s.classes:
+            number = bin_of(labels.z, grid.z_min, grid.z_max, s.classes)
+            return functional.cross_entropy(outputs, number, reduction="none")
+        if s.loss == "huber":
+            return functional.huber_loss(outputs[:, 0], labels.z, reduction="none")
+        return (outputs[:, 0] - labels.z).square()
 
     def _fit_scaling(self, batch: Spectra) -> None:
         """Fit the scaling of each pixel; masked pixels count as the flux 0 that they have."""
@@ -294,7 +310,7 @@ class SpectrumCNN(Model):
         """(n, 1 or classes) outputs of the network."""
         network = network or self.network
         pieces = cache_sized_chunks(len(batch), ROWS, self.device)
-        return torch.cat([network(self._inputs(batch[rows])[None])[0].float() for rows in pieces])
+        return torch.cat([network(self._inputs(batch[rows])).float() for rows in pieces])
 
     @torch.inference_mode()
     def embed(self, batch: Spectra) -> Tensor:
@@ -311,14 +327,12 @@ class SpectrumCNN(Model):
         return grid.normalize(outputs.softmax(1) @ self._to_grid)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
-        tensors |= {"offset": self.offset, "scale": self.scale}
+        tensors = tensors_of(network=self.network) | {"offset": self.offset, "scale": self.scale}
         tensors |= {f"kernel_{name}": getattr(self.kernel, name) for name in ("coefficients", "center", "spread")}
         return tensors, {"epochs": self.epochs, "student_nu": self.kernel.nu}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        prefix = "network."
-        self.network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        load_tensors(tensors, network=self.network)
         self.offset, self.scale = tensors["offset"], tensors["scale"]
         parts = (tensors[f"kernel_{name}"] for name in ("coefficients", "center", "spread"))
         self.kernel = ResidualKernel(float(facts["student_nu"]), *parts)
@@ -333,18 +347,10 @@ class SpectrumCNN(Model):
             self._to_grid = class_densities(self.context.grid, self.settings.classes).to(device)
 
 
-def class_of(z: Tensor, grid: Grid, classes: int) -> Tensor:
-    """(n,) number of the bin of redshifts (n,): floor((z − z_min) / (z_max − z_min) classes), as Stivaktakis et al. (2020) define it."""
-    return ((z - grid.z_min) / (grid.z_max - grid.z_min) * classes).long().clamp(0, classes - 1)
-
-
 def class_densities(grid: Grid, classes: int) -> Tensor:
     """(classes, grid.size) density of each bin, constant within it, averaged over the cell of each grid point."""
-    edges = np.linspace(grid.z_min, grid.z_max, classes + 1)
-    cells = np.clip(np.append(grid.z - grid.step / 2, grid.z[-1] + grid.step / 2), grid.z_min, grid.z_max)
-    low, high = np.maximum(edges[:-1, None], cells[None, :-1]), np.minimum(edges[1:, None], cells[None, 1:])
-    mass = np.maximum(high - low, 0) / np.diff(edges)[:, None]
-    return torch.as_tensor(mass / np.diff(cells), dtype=torch.float32)
+    ends = cell_ends(grid)
+    return torch.as_tensor(shares(classes, ends) / np.diff(ends), dtype=torch.float32)
 
 
 MODEL = SpectrumCNN

@@ -21,7 +21,7 @@ from torch.nn import functional
 from zmill.catalog.sizes import BATCH_BYTES
 from zmill.chunks import row_chunks
 from zmill.inputs.base import Batch, LabelledBatch, ModelContext, evenly
-from zmill.models.base import Model, Neighborhood
+from zmill.models.base import VALIDATION_ROWS, Model, Neighborhood
 from zmill.models.knn import kernel
 from zmill.models.spectrum_resnet import SpectrumResNet, SpectrumResNetSettings
 from zmill.networks.losses import mean_crps
@@ -30,8 +30,6 @@ from zmill.sections import Section
 
 WIDTHS = (0.0003, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04)
 """Kernel widths in 1 + z to select from on validation rows."""
-VALIDATION_ROWS = 5_000
-"""Largest number of validation rows that are used for selection."""
 ROWS = 4096
 """Most rows whose embeddings are computed at a time."""
 FAR = 99.0
