@@ -30,10 +30,10 @@ from zmill.clean.shard import clean_shard
 PARTITION_ROWS = 1_000_000
 
 
-def replicate(catalog: Path, rows: int) -> list[Partition]:
+def replicate(catalog: Path, rows: int, partition_rows: int = PARTITION_ROWS) -> list[Partition]:
     """A catalogue of so many rows, each partition a hard link of the first one."""
     first = Partition(6, 5000)
-    found = [Partition(6, 5000 + number) for number in range(rows // PARTITION_ROWS)]
+    found = [Partition(6, 5000 + number) for number in range(rows // partition_rows)]
     for partition in found[1:]:
         for place in (Partition.file, Partition.sidecar):
             place(partition, catalog).parent.mkdir(parents=True, exist_ok=True)

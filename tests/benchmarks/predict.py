@@ -124,19 +124,17 @@ def ours(results: Path, name: str, threads: int) -> None:
     )
 
 
-def pyarrow_pass(results: Path, name: str, threads: int) -> None:
+def pyarrow_pass(results: Path, outputs: list[str], columns: list[str], threads: int) -> None:
     """Read the columns that the job reads and write what it wrote, with pyarrow and nothing else.
 
     Ids and positions are those just read; the computed columns are the first batch of each, in memory, again and again.
     """
     pa.set_cpu_count(threads)
     partitions = hats.partitions(results / "clean")
-    outputs = {"points": ["photoz"], "pdf": ["photoz", "pdf"]}[name]
     computed = {
         output: hats.read_columns(results / output, partitions[0]).slice(0, hats.ROW_GROUP_ROWS).combine_chunks()
         for output in outputs
     }
-    columns = [*IDENTITY, *photometry.columns(BANDS), "cut"]
     for partition in partitions:
         with pq.ParquetFile(partition.file(results / "clean")) as source:
             writers = {}
@@ -224,7 +222,13 @@ def main() -> None:
     if options.alone:
         work, name = options.alone
         start, cpu = time.perf_counter(), time.process_time()
-        {"ours": ours, "pass": pyarrow_pass}[work](options.folder, name, options.threads)
+        if work == "ours":
+            ours(options.folder, name, options.threads)
+        else:
+            columns = [*IDENTITY, *photometry.columns(BANDS), "cut"]
+            pyarrow_pass(
+                options.folder, {"points": ["photoz"], "pdf": ["photoz", "pdf"]}[name], columns, options.threads
+            )
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_gib": peak}))

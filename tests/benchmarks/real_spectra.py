@@ -1,0 +1,230 @@
+"""Template fit and redrock on real spectra: `python tests/benchmarks/real_spectra.py [--data FOLDER] [--peers ENV] [--components K]`.
+
+The spectra of SDSS/BOSS with a reliable redshift of the pipeline (258), and those of FORS2 with a redshift (546). Both programs get the
+same templates: a PCA of the SEDs of sed_library and brown2014_seds for galaxies, written in redrock's format, and redrock's own templates of quasars for
+BOSS. Those of the SEDs of quasars are left out of the PCA. zmill's model is calibrated on one half of the spectra and applied to the other one, and the reverse.
+
+A redshift is right if it differs from the published one by less than 1,000 km/s.
+
+`<survey>_success`           zmill: mode of the density that the model writes
+`<survey>_success_fit`       zmill: redshift of the highest likelihood, without prior
+`<survey>_success_redrock`
+`<survey>_seconds`, `<survey>_seconds_redrock`   of one processor per spectrum
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from bench import ROOT, parser, report, table
+from redrock_runs import redrock
+
+from zmill.config import load_survey
+from zmill.inputs.base import LabelledBatch, ModelContext
+from zmill.inputs.spectrum.batch import Spectra
+from zmill.inputs.spectrum.kind import SpectrumKind
+from zmill.models import pca
+from zmill.models.spectrum_template import Axis, SpectrumTemplate, SpectrumTemplateSettings
+from zmill.pdf.grid import Grid
+from zmill.pdf.points import summarize
+from zmill.survey_definition import Survey
+
+LIGHT_SPEED = 299_792.458
+RIGHT = 1000.0
+"""km/s."""
+LONGEST = 10_100.0
+"""Angstrom: pixels up to here are used, because redrock stops where its templates of quasars end at its lowest redshift."""
+QUASARS = ("rrtemplate-QSO-LOZ-v1.1.fits", "rrtemplate-QSO-HIZ-v1.1.fits")
+SEDS = ("sed_library/sed_templates.parquet", "brown2014_seds/seds.parquet")
+FORS2: dict[str, Any] = {
+    "tables": {"train": ["spectra.parquet"], "test": ["spectra.parquet"]},
+    "columns": {"object_id": "name", "redshift": "redshift"},
+    "spectrum": {
+        "flux": "flux",
+        "mask": "mask",
+        "wavelength": {"column": "wavelength_angstrom", "unit": "angstrom", "air": True},
+        "grid": {"start": 4460, "stop": 9240, "pixels": 1424},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Spectra of a survey with published redshifts. quasars : files of the templates of quasars."""
+
+    name: str
+    context: ModelContext
+    rows: LabelledBatch
+    quasars: tuple[str, ...] = ()
+
+
+def boss(data: Path) -> Sample:
+    """Galaxies and quasars whose redshift the pipeline does not warn of."""
+    content = pq.read_table(data / "boss_spectra" / "boss_spectra.parquet")
+    usable = pc.and_(pc.equal(content["ZWARNING"], 0), pc.not_equal(pc.utf8_trim_whitespace(content["OBJTYPE"]), "SKY"))
+    usable = pc.and_(usable, pc.is_in(pc.utf8_trim_whitespace(content["CLASS"]), pa.array(["GALAXY", "QSO"])))
+    return _sample(
+        "boss", content.filter(usable), load_survey("boss", ROOT / "surveys"), "Z", Grid(0.0, 5.0, 2501), QUASARS
+    )
+
+
+def fors2(data: Path) -> Sample:
+    """All spectra with a redshift."""
+    content = pq.read_table(data / "fors2_spectra" / "spectra.parquet")
+    content = content.filter(pc.greater(content["redshift"], 0))
+    return _sample("fors2", content, Survey.model_validate(FORS2), "redshift", Grid(0.0, 1.7, 1701))
+
+
+def _sample(
+    name: str, content: pa.Table, survey: Survey, column: str, grid: Grid, quasars: tuple[str, ...] = ()
+) -> Sample:
+    kind = SpectrumKind.of(survey)
+    assert kind is not None
+    (batch,) = content.combine_chunks().to_batches()
+    columns = SpectrumKind.convert(batch, survey, np.zeros(len(content))).columns
+    flux, ivar = (np.asarray(columns[key].flatten(), np.float32).reshape(len(content), -1) for key in ("flux", "ivar"))
+    z = content[column].to_numpy().astype(np.float64)
+    used = int(np.searchsorted(kind.grid.wavelength, LONGEST))
+    kind = replace(kind, grid=replace(kind.grid, pixels=used))
+    rows = LabelledBatch(Spectra.of(flux[:, :used], ivar[:, :used], kind.grid), z, np.ones(len(z)))
+    good = (rows.batch.good > 0) & np.isfinite(z)
+    return Sample(name, ModelContext((kind,), grid, seed=1), rows.rows(good), quasars)
+
+
+def galaxy_seds(data: Path, folder: Path) -> Path:
+    """A file of the SEDs of galaxies in the libraries."""
+    library, brown = (pq.read_table(data / name) for name in SEDS)
+    names = [f"{row['library']}/{row['name']}" for row in library.select(["library", "name"]).to_pylist()]
+    galaxies = [not re.search("qso|quasar|agn", name, re.IGNORECASE) for name in names]
+    library = library.filter(pa.array(galaxies))
+    names = [name for name, kept in zip(names, galaxies, strict=True) if kept]
+    waves, fluxes = library["wave"].to_pylist(), library["flux"].to_pylist()
+    names += [f"brown2014/{name}" for name in brown["name"].to_pylist()]
+    for wanted, out in ((("wave", "wavelength", "wavelength_rest_angstrom"), waves), (("flux", "f_lambda"), fluxes)):
+        out += brown[next(name for name in wanted if name in brown.column_names)].to_pylist()
+    lists = pa.list_(pa.float64())
+    pq.write_table(
+        pa.table({"name": names, "wave": pa.array(waves, lists), "flux": pa.array(fluxes, lists)}),
+        folder / "seds.parquet",
+    )
+    return folder / "seds.parquet"
+
+
+def velocity(found: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """(n,) km/s between redshifts."""
+    return np.asarray(LIGHT_SPEED * (found - z) / (1 + z))
+
+
+def success(found: np.ndarray, z: np.ndarray) -> float:
+    """Fraction of redshifts that are right."""
+    return float(np.mean(np.abs(velocity(found, z)) < RIGHT))
+
+
+def ours(sample: Sample, settings: SpectrumTemplateSettings) -> tuple[np.ndarray, np.ndarray, float]:
+    """Modes of the densities and redshifts of the highest likelihood, (n,) each; processor seconds per spectrum."""
+    half = np.random.default_rng(1).permutation(len(sample.rows)) % 2 == 0
+    mode, peak = np.empty((2, len(sample.rows)))
+    used = 0.0
+    for applied in (half, ~half):
+        model = SpectrumTemplate(settings, sample.context)
+        known = sample.rows.rows(~applied)
+        model.fit(known, known, torch.device("cpu"), print)
+        batch = sample.rows.batch[applied]
+        started = time.process_time()
+        density = model.predict(batch)
+        used += time.process_time() - started
+        mode[applied] = summarize(density, sample.context.grid)["z_mode"].numpy()
+        peak[applied] = model.axis.z[model._likelihood(batch).argmax(1).numpy()]
+    return mode, peak, used / len(sample.rows)
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--components", type=int, default=SpectrumTemplateSettings().components)
+    options.add_argument("--polynomial", type=int, default=SpectrumTemplateSettings().polynomial)
+    options.add_argument("--surveys", nargs="+", choices=("boss", "fors2"), default=["boss", "fors2"])
+    arguments = options.parse_args()
+    torch.set_num_threads(1)
+    data: Path = arguments.data
+    figures: dict[str, float | str | None] = {"components": arguments.components}
+    lines: list[list[Any]] = []
+    for read in (boss, fors2):
+        if read.__name__ not in arguments.surveys:
+            continue
+        sample = read(data)
+        z = sample.rows.z
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            seds = galaxy_seds(data, folder)
+            quasars = [data / "sed_library" / name for name in sample.quasars]
+            settings = SpectrumTemplateSettings(
+                seds=(str(seds),),
+                templates=tuple(map(str, quasars)),
+                components=arguments.components,
+                polynomial=arguments.polynomial,
+                redshifts=(0.0, 1.7) if quasars else None,
+            )
+            mode, peak, seconds = ours(sample, settings)
+            figures |= {f"{sample.name}_spectra": len(z), f"{sample.name}_success": success(mode, z)}
+            figures |= {f"{sample.name}_success_fit": success(peak, z), f"{sample.name}_seconds": seconds}
+            found = {"zmill, mode of the density": mode, "zmill, highest likelihood": peak}
+            if arguments.peers:
+                kind = sample.context.of(SpectrumKind)
+                shared = _galaxies(sample, seds, arguments.components)
+                pca.write(
+                    folder / "galaxies.fits",
+                    shared,
+                    "GALAXY",
+                    10 ** np.arange(np.log10(1.001), np.log10(2.7), 3e-4) - 1,
+                )
+                peer = redrock(
+                    arguments.peers,
+                    kind.grid.wavelength,
+                    sample.rows.batch.flux,
+                    sample.rows.batch.ivar,
+                    [folder / "galaxies.fits", *quasars],
+                )
+                found["redrock"] = peer.z
+                figures[f"{sample.name}_success_redrock"] = success(peer.z, z)
+                figures[f"{sample.name}_seconds_redrock"] = peer.seconds / len(z)
+                figures[f"{sample.name}_ratio_redrock"] = peer.seconds / len(z) / seconds
+        for name, values in found.items():
+            right = np.abs(velocity(values, z)) < RIGHT
+            low = sample.rows.batch.sn < np.median(sample.rows.batch.sn)
+            spread = float(np.median(np.abs(velocity(values, z)[right])))
+            lines.append(
+                [
+                    sample.name,
+                    name,
+                    len(z),
+                    100 * right.mean(),
+                    100 * right[low].mean(),
+                    100 * right[~low].mean(),
+                    spread,
+                ]
+            )
+    table(["survey", "", "spectra", "right, %", "of low S/N, %", "of high S/N, %", "median of right ones, km/s"], lines)
+    print()
+    report("real_spectra", figures)
+
+
+def _galaxies(sample: Sample, seds: Path, components: int) -> pca.Templates:
+    """The templates that the model makes, on its axis."""
+    axis = Axis.of(sample.context.of(SpectrumKind).grid, sample.context.grid)
+    model = SpectrumTemplate(SpectrumTemplateSettings(), sample.context)
+    made, _ = pca.of_seds([seds], axis.rest, model.resolution, components)
+    return replace(made, wave=axis.rest.centers)
+
+
+if __name__ == "__main__":
+    main()
