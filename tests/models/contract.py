@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from models import toy_spectra, toy_survey
+from models import toy_both, toy_spectra, toy_survey
 from zmill.inputs.base import LabelledBatch
 from zmill.models.base import Model
 from zmill.models.registry import model_class, types
@@ -21,7 +21,11 @@ from zmill.training.samples import read_samples
 from zmill.training.trained import fit_and_calibrate
 
 CPU = torch.device("cpu")
-TOYS: dict[tuple[str, ...], Any] = {("photometry",): toy_survey, ("spectrum",): toy_spectra}
+TOYS: dict[tuple[str, ...], Any] = {
+    ("photometry",): toy_survey,
+    ("spectrum",): toy_spectra,
+    ("photometry", "spectrum"): toy_both,
+}
 """Input kinds of a model -> a module with rows of these kinds, their context and redshift grid."""
 QUICK: dict[str, dict[str, Any]] = {type_: model_class(type_).quick for type_ in types()}
 """Settings with which every type is trained in seconds; the tests of each have settings that learn."""
