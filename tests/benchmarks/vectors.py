@@ -47,7 +47,7 @@ def of_faiss(vectors: Floats, kind: str) -> tuple[Search, int]:
         index.hnsw.efSearch = 64
     else:
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, lists)
-        index.cp.max_points_per_centroid, index.nprobe = 64, max(16, lists // 50)
+        index.cp.max_points_per_centroid, index.nprobe = 64, max(16, lists // 20)
         index.train(vectors)
     index.add(vectors)
     return lambda queries: index.search(queries, K)[1], len(faiss.serialize_index(index))

@@ -52,7 +52,7 @@ def test_a_refit_learns() -> None:
 def test_the_nearest_to_a_training_spectrum_is_itself(model: SpectrumNeighbors) -> None:
     train = labelled(1200, 1)
     some = train.batch[[5, 900, 3]]
-    found = model.neighbors(some, 4)
+    found = model.nearest(some, 4)
     assert found.distance.shape == found.z.shape == found.identities.shape == (3, 4)
     assert found.distance[:, 0].max() < 1e-2 and found.distance[:, 1].min() > 1e-2
     np.testing.assert_allclose(found.z[:, 0], train.z[[5, 900, 3]], rtol=1e-6)

@@ -48,7 +48,7 @@ class Model(ABC):
     """Whether `fit` and `refit` only take rows by number (`rows.batch[numbers]`) and call methods of `Batch`, so that a sample that
     is larger than memory can stay on disk. The rows of other types are all in memory."""
     retrieves: ClassVar[bool] = False
-    """Whether it has `neighbors`."""
+    """Whether it has `nearest`."""
     min_train: ClassVar[int] = 50
     """Fewest training rows it can be fitted on; the run is refused below."""
     Settings: ClassVar[type[Settings]]
@@ -96,7 +96,7 @@ class Model(ABC):
         """(n,) whether rows are far from all training rows, where the model measures it; None: the out-of-distribution detector does."""
         return None
 
-    def neighbors(self, batch: Any, count: int) -> Neighborhood:
+    def nearest(self, batch: Any, count: int) -> Neighborhood:
         """The nearest training rows of a batch, of a model that `retrieves`. count : at most so many of each."""
         raise NotImplementedError
 

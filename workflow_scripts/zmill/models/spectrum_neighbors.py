@@ -41,7 +41,7 @@ IDENTITY = 32
 class SpectrumNeighborsSettings(Section):
     """Settings of the neighbors of spectra."""
 
-    network: SpectrumResNetSettings = SpectrumResNetSettings()
+    network: SpectrumResNetSettings = SpectrumResNetSettings.model_validate({})
     """Settings of the network whose embeddings are compared."""
     k: tuple[Annotated[int, Field(ge=1, le=200)], ...] = (3, 5, 9, 15, 25, 41)
     """Numbers of neighbors to select from on validation rows, or a single number."""
@@ -157,7 +157,7 @@ class SpectrumNeighbors(Model):
         parts = chunks or [batch[part] for part in row_chunks(len(batch), ROWS)]
         return np.concatenate([self._search(part)[0].mean(1) > self.far_distance for part in parts])
 
-    def neighbors(self, batch: Any, count: int) -> Neighborhood:
+    def nearest(self, batch: Any, count: int) -> Neighborhood:
         distance, number = self._index.search(self._embedded(batch), min(count, len(self.z)))
         identities = (
             self.identities.numpy()[number].reshape(-1, IDENTITY).copy().view(f"S{IDENTITY}").reshape(number.shape)

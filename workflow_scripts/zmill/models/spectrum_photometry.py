@@ -38,9 +38,9 @@ FLOOR = -80.0
 class SpectrumPhotometrySettings(Section):
     """Settings of the two networks."""
 
-    spectrum: SpectrumResNetSettings = SpectrumResNetSettings()
+    spectrum: SpectrumResNetSettings = SpectrumResNetSettings.model_validate({})
     """Settings of the network over the spectrum: the keys of `spectrum_resnet`."""
-    photometry: ResMLPSettings = ResMLPSettings()
+    photometry: ResMLPSettings = ResMLPSettings.model_validate({})
     """Settings of the networks over the photometry: the keys of `resmlp`."""
     extra: tuple[Text, ...] = ()
     """Inputs in addition to the photometry: `ebv` or names of the survey's columns.extra."""

@@ -17,7 +17,7 @@ EXACT = 50_000
 """Largest number of vectors that are all compared."""
 PER_LIST = 64
 """Vectors per center that the centers are found from."""
-PROBES = 50
+PROBES = 20
 """One in so many lists is searched, and at least `LEAST_PROBES`."""
 LEAST_PROBES = 16
 
@@ -62,7 +62,8 @@ class VectorIndex:
         if len(few):  # the lists that were searched have less than k vectors
             import faiss
 
-            everywhere = faiss.SearchParametersIVF(nprobe=self._index.nlist)
+            everywhere: Any = faiss.SearchParametersIVF()
+            everywhere.nprobe = self._index.nlist
             squared[few], numbers[few] = self._index.search(vectors[few], k, params=everywhere)
         return np.sqrt(np.maximum(squared, 0)), numbers
 

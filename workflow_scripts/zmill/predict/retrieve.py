@@ -60,7 +60,7 @@ def retrieve(
         raise ModelError(f"{model_folder}: a model of type {trained.type} keeps no embeddings of its training rows")
     columns = context.columns()
     rows = _objects(results / "clean", objects, columns)
-    found = model.neighbors(context.read(rows), COUNT)
+    found = model.nearest(context.read(rows), COUNT)
     log.info(
         "%d objects, each with the nearest %d of the training spectra of %s",
         len(objects),

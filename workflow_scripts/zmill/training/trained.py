@@ -224,12 +224,13 @@ def _fit_odds(
     modes, masses = [], []
     for part in row_chunks(max(len(rows), 1), calibration_fit.CHUNK):
         density = calibration(_densities(model, calib.batch, rows[part]).float(), grid)
-        mode = points.mode(density, grid)
-        modes.append(mode.cpu().numpy())
-        masses.append(points.mass_near(density, grid.cdf(density), grid, mode, width).double().cpu().numpy())
-    mode, mass, z, weight = np.concatenate(modes), np.concatenate(masses), calib.z[rows], calib.weight[rows]
+        peak = points.mode(density, grid)
+        modes.append(peak.cpu().numpy())
+        masses.append(points.mass_near(density, grid.cdf(density), grid, peak, width).double().cpu().numpy())
+    mass, weight = np.concatenate(masses), calib.weight[rows]
+    right = Odds(width).right(np.concatenate(modes), calib.z[rows])
     known = np.isfinite(mass)
-    return odds.fit(mass[known], Odds(width).right(mode, z)[known], weight[known], width)
+    return odds.fit(mass[known], right[known], weight[known], width)
 
 
 def _densities(model: Model, batch: Batch, rows: NDArray[np.int64]) -> Tensor:
