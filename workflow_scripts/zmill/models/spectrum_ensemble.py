@@ -40,6 +40,12 @@ SEEDS = 100
 """Distance of the seeds of two networks."""
 
 
+class Distilled(Student):
+    """Settings of the distilled network and of its training."""
+
+    width: int = Field(128, ge=8, le=2**14)
+
+
 class SpectrumEnsembleSettings(base.Settings):
     """Settings of the ensemble."""
 
@@ -49,7 +55,7 @@ class SpectrumEnsembleSettings(base.Settings):
     """Number of networks whose densities are averaged; each has its own initial weights, row order and augmentation."""
     distill: bool = True
     """Whether one small network is trained to reproduce the average, and only that network is saved."""
-    distilled: Student = Student.model_validate({})
+    distilled: Distilled = Distilled.model_validate({})
     """The distilled network."""
     predictions: int = Field(150_000, ge=100, le=10**9)
     """Number of blends of training rows that the networks predict for the student."""
