@@ -13,6 +13,7 @@ from scipy import stats
 from zmill import metrics
 from zmill.config import ConfigError
 from zmill.pdf.grid import Grid
+from zmill.pdf.scores import pdf_scores
 
 GRID = Grid(0.0, 3.0, 601)
 
@@ -70,7 +71,7 @@ def test_a_weight_of_two_is_a_row_given_twice(rows: tuple[np.ndarray, np.ndarray
         assert weighted[name] == pytest.approx(repeated[name]), name
     for name in ("sigma_mad", "sigma_nmad", "sigma_iqr"):
         assert weighted[name] == pytest.approx(repeated[name], rel=0.02), name
-    scores = metrics.pdf_scores(gaussians(mean, sigma), GRID, z)
+    scores = pdf_scores(gaussians(mean, sigma), GRID, z)
     weighted, repeated = metrics.pdf_metrics(scores, weight), metrics.pdf_metrics(scores[twice])
     for name in ("crps", "cde_loss", "log_score", "pit_ks", "coverage_68"):
         assert weighted[name] == pytest.approx(repeated[name]), name
@@ -78,7 +79,7 @@ def test_a_weight_of_two_is_a_row_given_twice(rows: tuple[np.ndarray, np.ndarray
 
 def test_gaussian_densities_have_the_closed_form_scores(rows: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     mean, sigma, z = rows
-    scores = metrics.pdf_scores(gaussians(mean, sigma), GRID, z)
+    scores = pdf_scores(gaussians(mean, sigma), GRID, z)
     t = (z - mean) / sigma
     # Gneiting & Raftery 2007, eq. 21 (with the sign of a loss).
     crps = sigma * (t * (2 * stats.norm.cdf(t) - 1) + 2 * stats.norm.pdf(t) - 1 / np.sqrt(np.pi))
@@ -99,7 +100,7 @@ def test_crps_is_the_integral_of_the_squared_difference() -> None:
     rng = np.random.default_rng(2)
     density = grid.normalize(torch.as_tensor(rng.exponential(1, (40, 6))))
     z_spec = np.concatenate([rng.uniform(0.2, 1.2, 36), [0.2, 1.2, 0.0, 1.5]])
-    found = metrics.pdf_scores(density, grid, z_spec).crps
+    found = pdf_scores(density, grid, z_spec).crps
     fine = np.linspace(0, 1.6, 160_001)
     for row in range(40):
         f = np.interp(fine, grid.z, density[row].numpy(), left=0, right=0)
@@ -111,7 +112,7 @@ def test_crps_is_the_integral_of_the_squared_difference() -> None:
 def test_a_flat_density_scores_as_a_flat_density() -> None:
     grid = Grid(0.0, 2.0, 201)
     z = np.random.default_rng(0).uniform(0, 2, 500)
-    scores = metrics.pdf_scores(torch.full((500, 201), 0.5), grid, z)
+    scores = pdf_scores(torch.full((500, 201), 0.5), grid, z)
     assert np.allclose(scores.cde_loss, 0.5 - 1.0)
     assert np.allclose(scores.log_score, np.log(0.5))
     assert np.allclose(scores.pit, z / 2)
@@ -123,7 +124,7 @@ def test_the_training_distribution_for_every_row_is_honest_and_useless() -> None
     grid = Grid(0.0, 2.0, 401)
     z = np.random.default_rng(1).beta(3, 5, 20_000) * 2
     density = grid.normalize(torch.as_tensor(stats.beta.pdf(grid.z / 2, 3, 5))[None]).expand(len(z), -1)
-    found = metrics.pdf_metrics(metrics.pdf_scores(density, grid, z))
+    found = metrics.pdf_metrics(pdf_scores(density, grid, z))
     assert found["pit_ks"] < 0.012
     assert found["cde_loss"] == pytest.approx(
         -np.trapezoid((stats.beta.pdf(grid.z / 2, 3, 5) / 2) ** 2, grid.z), abs=0.02
@@ -145,7 +146,7 @@ def test_pits_at_zero_and_one_stay_finite() -> None:
 
 
 def test_a_redshift_beyond_the_grid_is_a_finite_loss() -> None:
-    scores = metrics.pdf_scores(gaussians(np.array([1.0]), np.array([0.1])), GRID, np.array([5.0]))
+    scores = pdf_scores(gaussians(np.array([1.0]), np.array([0.1])), GRID, np.array([5.0]))
     assert scores.pit[0] == 1
     assert scores.log_score[0] == pytest.approx(np.log(metrics.SMALLEST_DENSITY))
     assert scores.crps[0] == pytest.approx(4.0 - 0.1 / np.sqrt(np.pi), abs=1e-3)

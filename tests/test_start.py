@@ -58,3 +58,8 @@ def test_jobs_that_predict_import_no_packages_of_the_training() -> None:
     code = "import sys, zmill.predict.shard, zmill.predict.finish; print(*{name.partition('.')[0] for name in sys.modules})"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"sklearn", "scipy", "lightgbm", "optuna", "matplotlib"} & set(answer.stdout.split())
+
+
+def test_jobs_that_judge_import_no_torch() -> None:
+    code = "import sys, zmill.release.gates, zmill.training.selection, zmill.training.missing_data; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -31,6 +31,7 @@ from zmill import metrics
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.features import Columns
 from zmill.pdf import points
+from zmill.pdf.scores import pdf_scores
 
 SURVEYS = ("lsst_dc2", "sdss_edr", "zcosmos", "demo")
 WRITTEN = {
@@ -83,7 +84,7 @@ def judge(density: Tensor, rows: LabelledBatch, context: ModelContext) -> Board:
     mean = metrics.point_metrics(found["z_mean"], rows.z)
     board |= {name: mean[name] for name in metrics.ON_REDSHIFT}
     board |= {point: metrics.point_metrics(found[point], rows.z) for point in BESIDE.values()}
-    return board | metrics.pdf_metrics(metrics.pdf_scores(density, context.grid, rows.z))
+    return board | metrics.pdf_metrics(pdf_scores(density, context.grid, rows.z))
 
 
 def extra_trees(train: LabelledBatch, test: LabelledBatch) -> Board:

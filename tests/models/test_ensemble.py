@@ -21,6 +21,7 @@ from zmill.models.ensemble import Ensemble, EnsembleSettings
 from zmill.models.registry import check_models
 from zmill.networks.distillation import PER_ROW
 from zmill.pdf.calibration import Calibration
+from zmill.pdf.scores import pdf_scores
 
 SHAPE = {"width": 48, "frequencies": 4, "embedding": 2, "lr": 8e-3, "ema": 0.9}
 QUICK: dict[str, Any] = {
@@ -80,9 +81,7 @@ def test_stacking_weights_have_the_highest_calibrated_log_score() -> None:
     def log_score(weights: list[float]) -> float:
         average = sum(weight * density for weight, density in zip(weights, found, strict=True))
         calibrated = [Calibration(power)(average, grid) for power in (1, 1.25, 1.5)]
-        return max(
-            metrics.pdf_metrics(metrics.pdf_scores(density, grid, valid.z))["log_score"] for density in calibrated
-        )
+        return max(metrics.pdf_metrics(pdf_scores(density, grid, valid.z))["log_score"] for density in calibrated)
 
     chosen = log_score(model.weights)
     assert sum(model.weights) == pytest.approx(1)

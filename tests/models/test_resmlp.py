@@ -26,6 +26,7 @@ from zmill.networks.losses import (
     mean_crps,
     soft_labels,
 )
+from zmill.pdf.scores import pdf_scores
 
 QUICK = {"epochs": 12, "members": 2, "width": 48, "blocks": 2, "frequencies": 4, "embedding": 2, "weight_decay": 0.01}
 
@@ -124,7 +125,7 @@ def test_crps_of_a_gaussian() -> None:
 def test_the_cde_loss_is_that_of_the_metrics() -> None:
     density = GRID.normalize(torch.rand(40, GRID.size))
     z = torch.rand(40) * GRID.z_max
-    expected = metrics.pdf_metrics(metrics.pdf_scores(density, GRID, z.double().numpy()))["cde_loss"]
+    expected = metrics.pdf_metrics(pdf_scores(density, GRID, z.double().numpy()))["cde_loss"]
     assert mean_cde_loss(density, z, GRID) == pytest.approx(expected, rel=1e-4)
 
 

@@ -11,6 +11,7 @@ from zmill import metrics
 from zmill.pdf import calibration_fit
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.grid import Grid
+from zmill.pdf.scores import pdf_scores
 from zmill.pdf.values import cdf_at
 
 GRID = Grid(0.0, 3.0, 301)
@@ -32,7 +33,7 @@ def pit(density: torch.Tensor, z: np.ndarray) -> np.ndarray:
 
 
 def scores(density: torch.Tensor, z: np.ndarray) -> dict[str, float]:
-    return metrics.pdf_metrics(metrics.pdf_scores(density, GRID, z))
+    return metrics.pdf_metrics(pdf_scores(density, GRID, z))
 
 
 def fitted(rows: tuple[torch.Tensor, np.ndarray]) -> Calibration:

@@ -17,6 +17,7 @@ from scipy.stats import norm
 from zmill import metrics
 from zmill.pdf import arrow, compact, points
 from zmill.pdf.grid import Grid
+from zmill.pdf.scores import pdf_scores
 from zmill.pdf.values import cdf_at
 
 GRID = Grid(0.0, 3.0, 301)
@@ -52,7 +53,7 @@ def test_levels_are_symmetric_ascending_and_hold_64_bytes() -> None:
 def test_the_loss_is_small() -> None:
     density, z = mixtures(4000, 1)
     back = compact.decode(compact.encode(density, GRID), GRID)
-    full, short = metrics.pdf_scores(density, GRID, z), metrics.pdf_scores(back, GRID, z)
+    full, short = pdf_scores(density, GRID, z), pdf_scores(back, GRID, z)
     a, b = metrics.pdf_metrics(full), metrics.pdf_metrics(short)
     assert b["crps"] == pytest.approx(a["crps"], rel=0.003)
     assert b["cde_loss"] == pytest.approx(a["cde_loss"], rel=0.01)

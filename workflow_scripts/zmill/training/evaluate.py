@@ -27,6 +27,7 @@ from zmill.networks.device import sent
 from zmill.pdf import conformal, points
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.grid import Grid
+from zmill.pdf.scores import pdf_scores
 from zmill.training.missing_data import SPLITS
 from zmill.training.reliability import reliability
 from zmill.training.samples import Sample
@@ -84,7 +85,7 @@ def predict_rows(trained: TrainedModel, rows: LabelledBatch) -> Predicted:
         seconds += time.perf_counter() - started
         for name, values in (estimates | {"ood": ood}).items():
             columns[name].append(values)
-        scores.append(metrics.pdf_scores(density, grid, rows.z[part]))
+        scores.append(pdf_scores(density, grid, rows.z[part]))
         total += density.double().sum(0).cpu().numpy()
     joined = {name: np.concatenate(values) for name, values in columns.items()}
     return Predicted(joined, PdfScores.join(scores), total, seconds)

@@ -24,6 +24,7 @@ from zmill.pdf import calibration_fit, conformal, odds, points
 from zmill.pdf.calibration import Calibration
 from zmill.pdf.conformal import Conformal
 from zmill.pdf.odds import Odds
+from zmill.pdf.scores import pdf_scores
 from zmill.training import out_of_distribution, prior
 from zmill.training.prior import Kinds, Prior
 
@@ -276,7 +277,7 @@ def _scores(model: Model, calibration: Calibration, rows: LabelledBatch) -> dict
     for part in row_chunks(len(rows), rows.batch.rows_in(BATCH_BYTES, BATCH)):
         plain = model.predict(rows.batch[part])
         for when, density in (("before", plain), ("after", calibration(plain, grid))):
-            parts[when].append(metrics.pdf_scores(density, grid, rows.z[part]))
+            parts[when].append(pdf_scores(density, grid, rows.z[part]))
     found = {}
     for when, some in parts.items():
         scores = metrics.PdfScores.join(some)
