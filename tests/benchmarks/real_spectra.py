@@ -38,8 +38,9 @@ from zmill.models.spectrum_template import Axis, SpectrumTemplate, SpectrumTempl
 from zmill.pdf.grid import Grid
 from zmill.pdf.points import summarize
 from zmill.survey_definition import Survey
+from zmill.units import LIGHT_SPEED_KM_S
 
-LIGHT_SPEED = 299_792.458
+DEFAULT = SpectrumTemplateSettings.model_validate({})
 RIGHT = 1000.0
 """km/s."""
 LONGEST = 10_100.0
@@ -122,7 +123,7 @@ def galaxy_seds(data: Path, folder: Path) -> Path:
 
 def velocity(found: np.ndarray, z: np.ndarray) -> np.ndarray:
     """(n,) km/s between redshifts."""
-    return np.asarray(LIGHT_SPEED * (found - z) / (1 + z))
+    return np.asarray(LIGHT_SPEED_KM_S * (found - z) / (1 + z))
 
 
 def success(found: np.ndarray, z: np.ndarray) -> float:
@@ -150,8 +151,8 @@ def ours(sample: Sample, settings: SpectrumTemplateSettings) -> tuple[np.ndarray
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--components", type=int, default=SpectrumTemplateSettings().components)
-    options.add_argument("--polynomial", type=int, default=SpectrumTemplateSettings().polynomial)
+    options.add_argument("--components", type=int, default=DEFAULT.components)
+    options.add_argument("--polynomial", type=int, default=DEFAULT.polynomial)
     options.add_argument("--surveys", nargs="+", choices=("boss", "fors2"), default=["boss", "fors2"])
     arguments = options.parse_args()
     torch.set_num_threads(1)
@@ -167,12 +168,14 @@ def main() -> None:
             folder = Path(temporary)
             seds = galaxy_seds(data, folder)
             quasars = [data / "sed_library" / name for name in sample.quasars]
-            settings = SpectrumTemplateSettings(
-                seds=(str(seds),),
-                templates=tuple(map(str, quasars)),
-                components=arguments.components,
-                polynomial=arguments.polynomial,
-                redshifts=(0.0, 1.7) if quasars else None,
+            settings = SpectrumTemplateSettings.model_validate(
+                {
+                    "seds": (str(seds),),
+                    "templates": tuple(map(str, quasars)),
+                    "components": arguments.components,
+                    "polynomial": arguments.polynomial,
+                    "redshifts": (0.0, 1.7) if quasars else None,
+                }
             )
             mode, peak, seconds = ours(sample, settings)
             figures |= {f"{sample.name}_spectra": len(z), f"{sample.name}_success": success(mode, z)}
@@ -221,7 +224,7 @@ def main() -> None:
 def _galaxies(sample: Sample, seds: Path, components: int) -> pca.Templates:
     """The templates that the model makes, on its axis."""
     axis = Axis.of(sample.context.of(SpectrumKind).grid, sample.context.grid)
-    model = SpectrumTemplate(SpectrumTemplateSettings(), sample.context)
+    model = SpectrumTemplate(DEFAULT, sample.context)
     made, _ = pca.of_seds([seds], axis.rest, model.resolution, components)
     return replace(made, wave=axis.rest.centers)
 

@@ -229,11 +229,11 @@ def entries(options: argparse.Namespace) -> dict[str, ModelSettings]:
 def train(name: str, entry: ModelSettings, options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Train, calibrate and save a model."""
     settings = registry.check_models({name: entry})[name][1]
-    parts = [rows_of(options.survey, n, seed) for n, seed in ((options.train, 2), (1000, 3), (1000, 4))]
+    fitted, valid, calib = (rows_of(options.survey, n, seed) for n, seed in ((options.train, 2), (1000, 3), (1000, 4)))
     device = torch.device(options.device)
     clock = Clock(options.device)
     trained = fit_and_calibrate(
-        name, entry.type or name, settings, context_of(options.survey), *parts, device, lambda line: None
+        name, entry.type or name, settings, context_of(options.survey), fitted, valid, calib, device, lambda line: None
     )
     seconds = clock.seconds()
     store.save(folder / "models" / name, trained)
@@ -264,7 +264,8 @@ def measure_redrock(options: argparse.Namespace, folder: Path) -> dict[str, floa
     """The template fit to spectra of BOSS's size, and redrock with the same templates at the redshifts at which it looks for galaxies."""
     grid = Grid(0.001, 1.7, 1700)
     model = SpectrumTemplate(
-        SpectrumTemplateSettings(prior="flat", floor=0.01), ModelContext((SpectrumKind(BOSS),), grid, 1)
+        SpectrumTemplateSettings.model_validate({"prior": "flat", "floor": 0.01}),
+        ModelContext((SpectrumKind(BOSS),), grid, 1),
     )
     templates, _ = pca.of_seds([], model.axis.rest, model.resolution, model.settings.components)
     rng = np.random.default_rng(1)

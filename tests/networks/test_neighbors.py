@@ -42,6 +42,16 @@ def test_of_many_vectors_nearly_all_neighbors_are_found(monkeypatch: pytest.Monk
     assert (np.diff(distance, axis=1) >= 0).all()
 
 
+@pytest.mark.parametrize("exact", [100, 10_000])
+def test_nothing_is_near_a_vector_that_is_not_finite(monkeypatch: pytest.MonkeyPatch, exact: int) -> None:
+    monkeypatch.setattr(neighbors, "EXACT", exact)
+    queries = vectors(3, 2)
+    queries[1, 5] = np.nan
+    distance, number = VectorIndex.of(vectors(3000)).search(queries, 4)
+    assert np.isnan(distance[1]).all() and np.isfinite(distance[[0, 2]]).all()
+    assert (number >= 0).all()
+
+
 def test_there_are_as_many_neighbors_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbors, "EXACT", 100)
     monkeypatch.setattr(neighbors, "LEAST_PROBES", 1)

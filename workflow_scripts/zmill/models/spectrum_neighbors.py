@@ -137,8 +137,9 @@ class SpectrumNeighbors(Model):
 
     @torch.inference_mode()
     def predict(self, batch: Any) -> Tensor:
-        number = torch.from_numpy(self._search(batch)[1])
-        return self._mixture(number, kernel(self.context.grid, self.width, torch.device("cpu"))).to(self.device)
+        distance, number = map(torch.from_numpy, self._search(batch))
+        density = self._mixture(number, kernel(self.context.grid, self.width, torch.device("cpu")))
+        return density.masked_fill_(distance[:, :1].isnan(), torch.nan).to(self.device)
 
     def _mixture(self, number: Tensor, shapes: Tensor) -> Tensor:
         """(n, size) densities of neighbors (n, k): rows of the kernel, interpolated between the two grid points around each redshift."""
@@ -155,7 +156,7 @@ class SpectrumNeighbors(Model):
     def far(self, batch: Any) -> NDArray[np.bool_]:
         chunks = [batch] if isinstance(batch, Batch) and len(batch) <= ROWS else None
         parts = chunks or [batch[part] for part in row_chunks(len(batch), ROWS)]
-        return np.concatenate([self._search(part)[0].mean(1) > self.far_distance for part in parts])
+        return np.concatenate([~(self._search(part)[0].mean(1) <= self.far_distance) for part in parts])
 
     def nearest(self, batch: Any, count: int) -> Neighborhood:
         distance, number = self._index.search(self._embedded(batch), min(count, len(self.z)))

@@ -55,8 +55,12 @@ class VectorIndex:
         return int(self._index.ntotal)
 
     def search(self, vectors: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
-        """Distances (n, k), nearest first, and numbers (n, k) of the nearest to each of the vectors (n, d); k is at most `len`."""
-        vectors = np.ascontiguousarray(vectors, np.float32)
+        """Distances (n, k), nearest first, and numbers (n, k) of the nearest to each of the vectors (n, d); k is at most `len`.
+
+        Distances from a vector that is not finite are NaN.
+        """
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
+        vectors = np.ascontiguousarray(np.where(finite[:, None], vectors, 0), np.float32)
         squared, numbers = self._index.search(vectors, k)
         few = np.flatnonzero((numbers < 0).any(1))
         if len(few):  # the lists that were searched have less than k vectors
@@ -65,7 +69,7 @@ class VectorIndex:
             everywhere: Any = faiss.SearchParametersIVF()
             everywhere.nprobe = self._index.nlist
             squared[few], numbers[few] = self._index.search(vectors[few], k, params=everywhere)
-        return np.sqrt(np.maximum(squared, 0)), numbers
+        return np.where(finite[:, None], np.sqrt(np.maximum(squared, 0)), np.float32(np.nan)), numbers
 
     def tensor(self) -> Tensor:
         """The index as bytes (uint8)."""
