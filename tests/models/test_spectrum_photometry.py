@@ -21,7 +21,7 @@ QUICK = {
     "spectrum": {**SpectrumPhotometry.quick["spectrum"], "epochs": 10, "batch": 32},
     "photometry": {**SpectrumPhotometry.quick["photometry"], "synthetic_galaxies": 0},
 }
-NOISE = 0.3
+NOISE = 1.5
 """Spectra that alone often have the wrong redshift."""
 
 

@@ -53,6 +53,9 @@ FLAT = 0.05
 OUTLIERS = (0.001, 0.003, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
+Redshift = Annotated[float, Field(gt=-1, le=20)]
+
+
 class SpectrumTemplateSettings(Settings):
     """Settings of the template fit to spectra."""
 
@@ -63,7 +66,7 @@ class SpectrumTemplateSettings(Settings):
     """Files of templates in redrock's format, one class of objects each; the class that fits best counts."""
     components: int = Field(8, ge=1, le=50)
     """Number of templates that are computed from SEDs."""
-    redshifts: tuple[float, float] | None = None
+    redshifts: tuple[Redshift, Redshift] | None = None
     """Lowest and highest redshift at which the templates that are computed from SEDs are fitted; by default those of the redshift grid."""
     polynomial: int = Field(1, ge=0, le=20)
     """Number of Legendre polynomials of ln λ, from the constant on, that are fitted with the templates."""

@@ -103,7 +103,10 @@ def soft_labels(z: Tensor, grid: Grid, width: float | Tensor) -> Tensor:
     distance = grid.tensor(z.device) - z[..., None]
     sigma = (1 + z) * width
     narrow = sigma < NARROW * grid.step
-    some, every = (bool(narrow.any()), bool(narrow.all())) if isinstance(width, Tensor) or width else (True, True)
+    if isinstance(width, Tensor):  # which of them are narrow, the host would have to wait for
+        some, every = True, False
+    else:
+        some, every = (width * (1 + end) < NARROW * grid.step for end in (grid.z_min, grid.z_max))
     linear = (1 - distance.abs() / grid.step).clamp_min(0) if some else None
     if not every:
         scale = math.sqrt(0.5) / sigma.clamp_min(NARROW * grid.step)
