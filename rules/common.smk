@@ -112,3 +112,15 @@ def fixed_search_settings(wildcards) -> dict:
     from zmill.tune.space import fixed_settings  # imports torch, which only a search needs
 
     return fixed_settings(settings.models[wildcards.model].model_extra or {}, settings.tune[wildcards.model].space)
+
+
+def retrieving_model(wildcards) -> str:
+    """The model of type spectrum_neighbors, the first if there are several."""
+    found = [name for name, entry in settings.models.items() if (entry.type or name) == "spectrum_neighbors"]
+    if not found:
+        raise WorkflowError(
+            "retrieve: models: none is of type spectrum_neighbors, which keeps embeddings of its training spectra"
+        )
+    if not settings.retrieve:
+        raise WorkflowError("retrieve: no object is named: snakemake retrieve --config 'retrieve=[12, 34]'")
+    return f"{RESULTS}/models/{found[0]}/model.json"

@@ -1,18 +1,6 @@
 # The nearest training spectra of some objects, on request: `snakemake retrieve --config 'retrieve=[12, 34]'`.
 
 
-def retrieving_model(wildcards) -> str:
-    """The model of type spectrum_neighbors, the first if there are several."""
-    found = [name for name, entry in settings.models.items() if (entry.type or name) == "spectrum_neighbors"]
-    if not found:
-        raise WorkflowError(
-            "retrieve: models: none is of type spectrum_neighbors, which keeps embeddings of its training spectra"
-        )
-    if not settings.retrieve:
-        raise WorkflowError("retrieve: no object is named: snakemake retrieve --config 'retrieve=[12, 34]'")
-    return f"{RESULTS}/models/{found[0]}/model.json"
-
-
 rule retrieve:
     """The nearest training spectra of the objects that `retrieve` of config.yaml names."""
     message:

@@ -2,7 +2,7 @@
 
 Spectra like those of an instrument are simulated. Each measurement runs in a process of its own.
 
-import     of their file, beside reading and rewriting it with pyarrow
+import     of their file, compared with reading and rewriting it with pyarrow
 train      every model, on `--train` rows, on `--device`
 predict    every model: the shard's job, and a pass that reads the same columns and writes the same output with pyarrow
 redrock    the template fit to spectra of BOSS's 4,587 pixels with the same templates of galaxies, both on one thread (with `--peers`)
@@ -205,7 +205,7 @@ def alone(name: str, options: argparse.Namespace, folder: Path) -> dict[str, flo
 
 
 def measure_import(options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Import beside pyarrow."""
+    """Import, compared with pyarrow."""
     names = [folder / name for name in ("clean.parquet", "noisy.parquet", "redshifts.parquet", "seds.csv")]
     spectral_survey.simulate(options.survey.removeprefix("demo_"), options.rows, [], 1, *names)
     ours, plain = (alone(name, options, folder) for name in ("import", "rewrite"))
@@ -242,7 +242,7 @@ def train(name: str, entry: ModelSettings, options: argparse.Namespace, folder: 
 
 
 def measure_predict(options: argparse.Namespace, folder: Path, names: list[str]) -> dict[str, float]:
-    """Prediction by every model beside pyarrow."""
+    """Prediction by every model, compared with pyarrow."""
     write_catalog(folder / "clean", options.survey, options.rows, {"cut": np.int32(0)})
     figures: dict[str, float] = {}
     for name in names:

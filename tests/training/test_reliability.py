@@ -35,9 +35,9 @@ def test_shares_are_counted() -> None:
     found = reliability(predictions(stated, right), Odds(0.05))
     assert found["width"] == 0.05 and found["right"] == 0.5
     assert found["odds"] == pytest.approx(stated.mean())
-    measured, told = cut(found, 0.99, "measured"), cut(found, 0.99, "stated")
+    measured, stated = cut(found, 0.99, "measured"), cut(found, 0.99, "stated")
     assert measured["share"] == 0.3 and measured["purity"] == 1 and measured["completeness"] == pytest.approx(3 / 5)
-    assert told["share"] == 0.3 and told["odds"] == pytest.approx(0.98)
+    assert stated["share"] == 0.3 and stated["odds"] == pytest.approx(0.98)
     assert cut(found, 0.9, "stated")["share"] == 0.5
     assert cut(found, 0.9, "stated")["purity"] == pytest.approx(0.8)
     assert cut(found, 0.9, "stated")["error"] == pytest.approx(np.sqrt(0.8 * 0.2 / 5))

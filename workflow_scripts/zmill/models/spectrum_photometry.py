@@ -18,15 +18,13 @@ from pydantic import model_validator
 from torch import Tensor
 
 from zmill.inputs.base import Joint, LabelledBatch, ModelContext, evenly
-from zmill.models.base import Model
+from zmill.models.base import VALIDATION_ROWS, Model
 from zmill.models.resmlp import ResidualEnsemble, ResMLPSettings
 from zmill.models.spectrum_resnet import SpectrumResNet, SpectrumResNetSettings
 from zmill.pdf.histogram import n_of_z
 from zmill.sections import Section, Text
 
 PHOTOMETRY, SPECTRUM = "photometry", "spectrum"
-VALIDATION_ROWS = 5_000
-"""Largest number of validation rows that the exponents are fitted on."""
 PRIOR_ROWS = 1.0
 """Strength of the Gaussian prior that shrinks the exponents towards 1."""
 LARGEST = 10.0

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
-from scipy.fft import next_fast_len
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
@@ -33,6 +32,7 @@ from zmill.models.base import Model, Settings
 from zmill.models.pca import SedError, TemplateError, Templates, of_seds, read
 from zmill.networks.device import sent
 from zmill.networks.losses import mean_crps
+from zmill.networks.spectral import fast_length
 from zmill.pdf.grid import Grid
 from zmill.pdf.histogram import n_of_z
 from zmill.pdf.values import density_at
@@ -51,8 +51,6 @@ TEMPERATURES = tuple(np.geomspace(0.7, 100, 32).tolist())
 FLAT = 0.05
 """Fraction of the prior that is the same at all redshifts: few training rows do not show how far redshifts reach."""
 OUTLIERS = (0.001, 0.003, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-
 Redshift = Annotated[float, Field(gt=-1, le=20)]
 
 
@@ -152,7 +150,7 @@ class Basis:
 
     def __init__(self, flux: Tensor, z: tuple[float, float], axis: Axis) -> None:
         self.flux, self.z, self.axis = flux, z, axis
-        self.count, self.length = len(flux), next_fast_len(axis.rest.size, real=True)
+        self.count, self.length = len(flux), fast_length(axis.rest.size)
         rows, columns = torch.tril_indices(self.count, self.count)
         self.spectra = torch.fft.rfft(flux, self.length)
         self.products = torch.fft.rfft(flux[rows] * flux[columns], self.length)

@@ -24,7 +24,7 @@ SHORTEST = 150
 FINEST = 8
 """Largest number of values of a correlation per pixel."""
 LEAK = 0.1
-"""Slope of the activation below 0: units that are never active would not learn again, and embeddings would be all the same."""
+"""Slope of the activation below 0: units that are never active would have no gradient, and all embeddings would be the same."""
 FARTHEST_LEVEL = 4.0
 """Standard deviations of the training rows to which the logarithm of the level is clipped."""
 
