@@ -24,7 +24,7 @@ FLOORS = [
             "sed",
             "metrics",
         ),
-        *("catalog", "workflow", "pdf", "kernels", "networks"),
+        *("catalog", "workflow", "pdf", "kernels", "networks", "restframe"),
     },
     {"inputs", "simulate"},
     {"survey", "models", "clean", "crossmatch", "release"},

@@ -33,10 +33,10 @@ from zmill.config import load_survey
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.spectrum.batch import Spectra
 from zmill.inputs.spectrum.kind import SpectrumKind
-from zmill.models import pca
-from zmill.models.spectrum_template import Axis, SpectrumTemplate, SpectrumTemplateSettings
+from zmill.models.spectrum_template import SpectrumTemplate, SpectrumTemplateSettings
 from zmill.pdf.grid import Grid
 from zmill.pdf.points import summarize
+from zmill.restframe import pca
 from zmill.survey_definition import Survey
 from zmill.units import LIGHT_SPEED_KM_S
 
@@ -223,10 +223,9 @@ def main() -> None:
 
 def _galaxies(sample: Sample, seds: Path, components: int) -> pca.Templates:
     """The templates that the model makes, on its axis."""
-    axis = Axis.of(sample.context.of(SpectrumKind).grid, sample.context.grid)
     model = SpectrumTemplate(DEFAULT, sample.context)
-    made, _ = pca.of_seds([seds], axis.rest, model.resolution, components)
-    return replace(made, wave=axis.rest.centers)
+    made, _ = pca.of_seds([seds], model.axis.rest, model.resolution, components)
+    return replace(made, wave=model.axis.rest.centers)
 
 
 if __name__ == "__main__":

@@ -52,11 +52,12 @@ from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.spectrum.batch import Spectra
 from zmill.inputs.spectrum.grid import WavelengthGrid
 from zmill.inputs.spectrum.kind import SpectrumKind
-from zmill.models import pca, registry
+from zmill.models import registry
 from zmill.models.spectrum_template import SpectrumTemplate, SpectrumTemplateSettings
 from zmill.pdf.grid import Grid
 from zmill.predict.read import IDENTITY
 from zmill.predict.shard import predict_shard
+from zmill.restframe import pca
 from zmill.simulate import spectral_survey
 from zmill.simulate.instrument import Instrument
 from zmill.survey.importer import import_survey

@@ -11,8 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from astropy.io import fits
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from models import contract
 from models.toy_spectra import CONTEXT, GRID, WAVELENGTHS, labelled
@@ -21,18 +19,13 @@ from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.spectrum.batch import Spectra
 from zmill.inputs.spectrum.grid import WavelengthGrid
 from zmill.inputs.spectrum.kind import SpectrumKind
-from zmill.models import pca
 from zmill.models.spectrum_template import (
-    POLYNOMIAL,
-    WIDTH,
-    Axis,
-    Basis,
     SpectrumTemplate,
     SpectrumTemplateSettings,
-    polynomials,
-    to_grid,
 )
+from zmill.networks.template_fit import Axis
 from zmill.pdf.grid import Grid
+from zmill.restframe import pca
 
 QUICK = SpectrumTemplate.quick
 FINE = WavelengthGrid("log10", start=3.6, step=1e-3, pixels=300)
@@ -56,71 +49,6 @@ def test_it_is_saved_and_repeatable(tmp_path: Path) -> None:
 
 def test_a_refit_calibrates() -> None:
     contract.refit_learns("spectrum_template", QUICK)
-
-
-@given(st.integers(0, 1000), st.integers(1, 4), st.integers(0, 3))
-@settings(deadline=None, max_examples=15)
-def test_the_likelihood_is_that_of_least_squares_with_a_prior(seed: int, count: int, terms: int) -> None:
-    """At every redshift, against the Gaussian integral with explicit matrices of shifted templates in 64 bits."""
-    rng = np.random.default_rng(seed)
-    axis = Axis.of(WavelengthGrid("log10", start=3.6, step=3e-3, pixels=40), Grid(0.0, 0.3, 61))
-    templates = rng.uniform(0.5, 1.5, (count, axis.rest.size))
-    flux, ivar = (
-        rng.normal(1, 0.5, (2, axis.size)),
-        rng.uniform(0, 4, (2, axis.size)) * (rng.random((2, axis.size)) < 0.8),
-    )
-    nuisance = polynomials(axis.size, terms)
-    basis = Basis(torch.as_tensor(templates).float(), (-1.0, np.inf), axis)
-    given_ = (torch.as_tensor(values).float() for values in (flux, ivar))
-    found = basis.likelihood(*given_, nuisance).numpy()
-    typical = np.sqrt((templates**2).sum(0))
-    for shift in range(axis.shifts):
-        first = (
-            axis.shifts - 1 - shift
-        )  # the larger the redshift, the shorter the rest-frame wavelength of the first pixel
-        seen = slice(first, first + axis.size)
-        prior = np.append(np.full(count, (typical[seen].mean() / WIDTH) ** 2), np.full(terms, POLYNOMIAL**-2))
-        design = np.vstack([templates[:, seen], nuisance.double().numpy()])
-        for row in range(2):
-            matrix = (design * ivar[row]) @ design.T + np.diag(prior)
-            right = design @ (ivar[row] * flux[row])
-            expected = right @ np.linalg.solve(matrix, right) / 2 - np.linalg.slogdet(matrix)[1] / 2
-            expected += np.log(prior[:count]).sum() / 2
-            assert found[row, shift] == pytest.approx(expected, rel=2e-4, abs=0.02)
-
-
-@given(st.floats(0.01, 0.49), st.integers(2, 400))
-@settings(deadline=None, max_examples=30)
-def test_no_peak_is_lost_between_grid_points(z: float, points: int) -> None:
-    """The probability of one redshift of the axis is on the two grid points next to it; a flat density stays flat."""
-    grid = Grid(0.0, 0.5, points)
-    axis = Axis.of(FINE, grid)
-    gather, share = to_grid(axis.z, grid)
-    probability = torch.zeros(1, axis.shifts)
-    number = int(np.abs(axis.z - z).argmin())
-    probability[0, number] = 1.0
-    density = torch.linalg.vecdot(probability[:, gather], share)
-    density = grid.normalize(density)[0].double().numpy()
-    near = np.flatnonzero(density)
-    assert 1 <= len(near) <= 2 and np.abs(grid.z[near] - axis.z[number]).max() <= grid.step
-    assert abs(grid.z @ density / density.sum() - axis.z[number]) < 0.1 * grid.step or {0, points - 1} & set(near)
-    flat = torch.as_tensor(1 + axis.z)[None].float()
-    torch.testing.assert_close(
-        grid.normalize(torch.linalg.vecdot(flat[:, gather], share)), torch.full((1, points), 2.0), rtol=1e-3, atol=1e-3
-    )
-
-
-def test_redshifts_of_the_axis_are_as_close_as_the_grid_points() -> None:
-    for wavelengths in (FINE, WavelengthGrid("linear", start=4000, step=20, pixels=100), WAVELENGTHS):
-        axis = Axis.of(wavelengths, FINE_GRID)
-        assert np.diff(axis.z).max() <= FINE_GRID.step * 1.0001
-        assert axis.z[0] == pytest.approx(FINE_GRID.z_min) and axis.z[-2] < FINE_GRID.z_max <= axis.z[-1] + 1e-6
-        place = axis.start + axis.step * axis.places
-        pixel = np.median(np.diff(np.log(wavelengths.wavelength)))
-        assert np.abs(place - np.log(wavelengths.wavelength)).max() <= pixel / 4 * 1.001
-        low, high = axis.rest.range
-        assert low <= wavelengths.wavelength[0] / (1 + axis.z[-1])
-        assert high >= wavelengths.wavelength[-1] / (1 + FINE_GRID.z_min) * (1 - pixel)
 
 
 def test_spectra_without_a_good_pixel_have_the_prior(model: SpectrumTemplate) -> None:
@@ -169,7 +97,7 @@ def file_of_seds(path: Path, number: int, longest: float = 20_000.0) -> Path:
 
 
 def test_templates_of_seds_describe_them() -> None:
-    axis = Axis.of(FINE, FINE_GRID)
+    axis = Axis.of(FINE.wavelength, FINE.log_step, FINE_GRID)
     few, many = (pca.of_seds([], axis.rest, 500, components)[0] for components in (2, 12))
     assert few.flux.shape == (2, axis.rest.size)
     np.testing.assert_allclose(few.flux, many.flux[:2], rtol=1e-6)
@@ -190,18 +118,18 @@ def test_seds_of_a_file_are_used_and_too_few_are_refused(tmp_path: Path) -> None
 
 
 def test_templates_are_written_and_read_in_the_format_of_redrock(tmp_path: Path) -> None:
-    axis = Axis.of(FINE, FINE_GRID)
+    axis = Axis.of(FINE.wavelength, FINE.log_step, FINE_GRID)
     made, _ = pca.of_seds([], axis.rest, 500, 3)
     pca.write(tmp_path / "galaxies.fits", made, "GALAXY", np.array([0.1, 0.2, 0.4]))
     found = pca.read(tmp_path / "galaxies.fits")
-    assert found.name == "GALAXY" and found.z == (0.1, 0.4)
+    assert found.name == "GALAXY" and found.z == (0.1, 0.4) and found.absorption == made.absorption == "Calura12"
     np.testing.assert_allclose(found.wave, made.wave, rtol=1e-9)
     ratio = found.flux / made.flux
     np.testing.assert_allclose(ratio, ratio[:, :1].repeat(ratio.shape[1], 1), rtol=1e-5)
 
 
 def test_classes_are_fitted_at_their_redshifts_only(tmp_path: Path) -> None:
-    axis = Axis.of(WAVELENGTHS, GRID)
+    axis = Axis.of(WAVELENGTHS.wavelength, WAVELENGTHS.log_step, GRID)
     made, _ = pca.of_seds([], axis.rest, 70, 4)
     file = tmp_path / "galaxies.fits"
     pca.write(file, made, "GALAXY", np.array([0.2, 0.3]))
@@ -221,6 +149,8 @@ def test_classes_are_fitted_at_their_redshifts_only(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"RRTYPE": "STAR"}, "STAR"),
+        ({"RRIGM": "Inoue14"}, "found Inoue14"),
+        ({"RRIGM": None}, "found nothing"),
         ({"RRTYPE": None}, "RRTYPE"),
         ({"data": 0.0}, "zeros"),
         ({"EXTNAME": "OTHER"}, "BASIS_VECTORS"),
@@ -228,7 +158,9 @@ def test_classes_are_fitted_at_their_redshifts_only(tmp_path: Path) -> None:
 )
 def test_other_files_are_refused_before_any_job(tmp_path: Path, change: dict[str, object], reason: str) -> None:
     image = fits.PrimaryHDU(np.ones((2, 50)) * change.pop("data", 1.0))
-    image.header.update({"EXTNAME": "BASIS_VECTORS", "CRVAL1": 3.5, "CDELT1": 1e-3, "LOGLAM": 1, "RRTYPE": "GALAXY"})
+    image.header.update(
+        {"EXTNAME": "BASIS_VECTORS", "CRVAL1": 3.5, "CDELT1": 1e-3, "LOGLAM": 1, "RRTYPE": "GALAXY", "RRIGM": "None"}
+    )
     for key, value in change.items():
         if value is None:
             del image.header[key]
@@ -239,6 +171,19 @@ def test_other_files_are_refused_before_any_job(tmp_path: Path, change: dict[str
         SpectrumTemplateSettings(templates=(str(tmp_path / "file.fits"),)), {"spectrum": CONTEXT.inputs[0]}
     )
     assert reason in found
+
+
+def test_published_templates_without_the_key_have_the_absorption_that_they_were_made_with(tmp_path: Path) -> None:
+    image = fits.PrimaryHDU(np.ones((2, 50)))
+    image.header.update({"EXTNAME": "BASIS_VECTORS", "CRVAL1": 3.5, "CDELT1": 1e-3, "LOGLAM": 1})
+    for kind, version, expected in (
+        ("QSO", "1.1 ", "Kamble20"),
+        ("QSO", "1.0", "Calura12"),
+        ("GALAXY", "2.6", "Calura12"),
+    ):
+        image.header.update({"RRTYPE": kind, "VERSION": version})
+        image.writeto(tmp_path / "file.fits", overwrite=True)
+        assert pca.read(tmp_path / "file.fits").absorption == expected
 
 
 def test_a_missing_file_is_refused_before_any_job(tmp_path: Path) -> None:

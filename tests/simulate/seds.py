@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zmill.simulate.seds import Sed
+from zmill.restframe.seds import Sed
 
 WAVE = np.geomspace(900, 60_000, 1500)
 

@@ -15,10 +15,10 @@ from zmill.catalog.files import file_hash
 from zmill.catalog.sky import at_order, healpix
 from zmill.config import Split
 from zmill.inputs.registry import of_survey
+from zmill.restframe.seds import SedError, read_seds
 from zmill.sample.sample import SPLITS, assign
 from zmill.sed import LIGHT_SPEED
 from zmill.simulate import INSTRUMENTS, spectral_survey
-from zmill.simulate.seds import SedError, read_seds
 
 NAMES = ("clean", "noisy", "redshifts", "seds")
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulate.seds import shaped
+from zmill.restframe.cells import FWHM, line_energy
+from zmill.restframe.seds import Sed
 from zmill.simulate import euclid, gaia, spherex
-from zmill.simulate.seds import Sed
-from zmill.simulate.spectrograph import FWHM, Arm, Cells, Spectrograph, line_energy
+from zmill.simulate.spectrograph import Arm, Spectrograph
 from zmill.units import LIGHT_SPEED_KM_S
 
 EDGES = np.arange(6000.0, 9001.0, 10.0)
@@ -144,9 +145,3 @@ def test_spherex_has_six_bands_of_seventeen_channels():
     assert z.max() <= 2 and np.median(z) == pytest.approx(0.56, abs=0.02)
     limit = 10 ** (-0.4 * (19.6 + 48.6)) * 3e18 / wave[0] ** 2 / 1e-17
     assert limit / made.sigma(np.zeros((1, 102)))[0, 0] == pytest.approx(5, rel=1e-2)
-
-
-def test_cells_cover_what_they_are_asked_to():
-    cells = Cells.cover(1000.0, 5000.0, 1e-3)
-    assert cells.edges[0] == pytest.approx(1000) and cells.edges[-1] >= 5000
-    assert cells.range == pytest.approx((cells.edges[0], cells.edges[-1]))

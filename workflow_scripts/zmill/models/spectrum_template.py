@@ -1,15 +1,13 @@
 """The classical baseline for spectra: chi-squared of PCA templates at every redshift, by Fourier transforms on ln λ.
 
-At a redshift, a spectrum is fitted by the templates shifted to it: a small least-squares problem whose matrix has the sums of
-ivar · T_k · T_l over pixels, and whose right side has those of ivar · flux · T_k. As functions of the redshift both are correlations
-along ln λ (Tonry & Davis 1979; Bolton et al. 2012, sect. 3), so that all redshifts cost O(N log N).
+The fit is in `zmill.networks.template_fit`, the templates in `zmill.restframe.pca`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,27 +24,22 @@ from zmill.config import ConfigError
 from zmill.inputs.base import InputKind, LabelledBatch, ModelContext, evenly
 from zmill.inputs.spectrum.batch import Spectra
 from zmill.inputs.spectrum.continuum import level
-from zmill.inputs.spectrum.grid import WavelengthGrid
 from zmill.inputs.spectrum.kind import SpectrumKind
 from zmill.models.base import Model, Settings
-from zmill.models.pca import SedError, TemplateError, Templates, of_seds, read
 from zmill.networks.device import sent
 from zmill.networks.losses import mean_crps
-from zmill.networks.spectral import fast_length
+from zmill.networks.template_fit import Axis, Basis, polynomials, to_grid
 from zmill.pdf.grid import Grid
 from zmill.pdf.histogram import n_of_z
 from zmill.pdf.values import density_at
+from zmill.restframe.pca import TemplateError, Templates, of_seds, read
+from zmill.restframe.seds import SedError
 from zmill.sections import PathText
-from zmill.simulate.spectrograph import Cells
 
 FITTED, SELECTION_ROWS = 1000, 500
 """Rows, spread evenly, that temperature and outlier fraction are fitted to, and that select the error floor."""
 NUMBERS, NUMBERS_GPU = 4 << 20, 512 << 20
 """Numbers of all correlations that are in memory at a time: those of a few spectra on a CPU, so that its cache holds them."""
-WIDTH = 0.5
-"""Standard deviation of the coefficients in units of that of the SEDs, whose libraries have more extremes than the sky."""
-POLYNOMIAL = 0.3
-"""Standard deviation of the coefficients of the polynomial, in units of the level of the spectrum."""
 TEMPERATURES = tuple(np.geomspace(0.7, 100, 32).tolist())
 FLAT = 0.05
 """Fraction of the prior that is the same at all redshifts: few training rows do not show how far redshifts reach."""
@@ -95,134 +88,6 @@ class SpectrumTemplateSettings(Settings):
         return tuple(sorted(set(value)))
 
 
-@dataclass(frozen=True)
-class Axis:
-    """An axis of evenly spaced ln λ that has all pixels, and the redshifts that are shifts by a number of its steps.
-
-    The last redshift may be beyond the redshift grid by less than a step.
-
-    start : ln λ of its first point, Angstrom. step : distance of two points. size : number of points.
-    places : (pixels) the point of each pixel. z : (shifts) redshifts.
-    """
-
-    start: float
-    step: float
-    size: int
-    places: NDArray[np.int64]
-    z: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, wavelengths: WavelengthGrid, grid: Grid) -> Axis:
-        """The axis of a survey. Neighboring redshifts are no further apart than the points of the redshift grid.
-
-        Pixels that are evenly spaced in ln λ are points of the axis; others are put on the nearest point, at most a quarter of a pixel
-        away.
-        """
-        finest = grid.step / (1 + grid.z_max)
-        place = np.log(wavelengths.wavelength)
-        pixel = wavelengths.log_step or float(np.median(np.diff(place))) / 2
-        step = pixel / math.ceil(pixel / finest)
-        places = np.rint((place - place[0]) / step).astype(np.int64)
-        shifts = math.ceil(math.log((1 + grid.z_max) / (1 + grid.z_min)) / step - 1e-6) + 1
-        z = (1 + grid.z_min) * np.exp(step * np.arange(shifts)) - 1
-        return cls(float(place[0]), step, int(places[-1]) + 1, places, z)
-
-    @property
-    def shifts(self) -> int:
-        """Number of redshifts."""
-        return len(self.z)
-
-    @property
-    def rest(self) -> Cells:
-        """The rest-frame wavelengths that are seen at any redshift, a cell for each point."""
-        first = self.start - math.log1p(self.z[-1]) - self.step / 2
-        return Cells(first, self.step, self.size + self.shifts - 1)
-
-
-class Basis:
-    """The templates of one class, ready for correlations.
-
-    Parameters
-    ----------
-    flux : (k, rest) templates, each times the standard deviation of its coefficient.
-    z : lowest and highest redshift at which they are fitted.
-    """
-
-    def __init__(self, flux: Tensor, z: tuple[float, float], axis: Axis) -> None:
-        self.flux, self.z, self.axis = flux, z, axis
-        self.count, self.length = len(flux), fast_length(axis.rest.size)
-        rows, columns = torch.tril_indices(self.count, self.count)
-        self.spectra = torch.fft.rfft(flux, self.length)
-        self.products = torch.fft.rfft(flux[rows] * flux[columns], self.length)
-        # The level of a spectrum is one wherever it is seen: coefficients are in units of the templates' mean flux there.
-        total = torch.nn.functional.pad(flux.double().square().sum(0).sqrt().cumsum(0), (1, 0))
-        seen = (total[axis.size :] - total[: axis.shifts]) / axis.size
-        self.precision = (seen.square() / WIDTH**2).float()
-        covered = (flux != 0).any(0).double().cumsum(0)
-        covered = torch.nn.functional.pad(covered, (1, 0))
-        complete = (covered[axis.size :] - covered[: axis.shifts]) >= axis.size
-        redshifts = torch.as_tensor(axis.z).flip(0)
-        self.usable = complete & (redshifts >= z[0]) & (redshifts <= z[1])
-
-    def to(self, device: torch.device) -> None:
-        """Move to a device."""
-        for name in ("flux", "spectra", "products", "precision", "usable"):
-            setattr(self, name, getattr(self, name).to(device))
-
-    def likelihood(self, flux: Tensor, ivar: Tensor, polynomials: Tensor) -> Tensor:
-        """(n, shifts) ln of the marginal likelihood of the spectra at the redshifts of the axis, up to a constant per spectrum.
-
-        The coefficients have a Gaussian prior, and are integrated out: with M the normal matrix plus the inverse variances of the
-        prior, and y the right side, it is yᵀ M⁻¹ y / 2 − ln det M / 2 + ln det(prior) / 2. At redshifts at which the templates do not
-        cover the spectrum it is −∞.
-
-        flux, ivar : (n, axis) in units of the level, 0 where there is no pixel. polynomials : (p, axis).
-        """
-        weighted = ivar * flux
-        products = self._correlated(ivar[:, None], self.products)
-        rows = list(products.split(list(range(1, self.count + 1)), 1))
-        right = list(self._correlated(weighted[:, None], self.spectra).unbind(1))
-        for number, row in enumerate(rows):
-            row[:, number] += self.precision
-        for number, values in enumerate(polynomials):
-            along = self._correlated((ivar * values)[:, None], self.spectra)
-            own = (ivar @ (values * polynomials[: number + 1]).T)[..., None].expand(-1, -1, self.axis.shifts)
-            row = torch.cat([along, own], 1)
-            row[:, -1] += POLYNOMIAL**-2
-            rows.append(row)
-            right.append((weighted @ values)[:, None].repeat(1, self.axis.shifts))
-        found = reduction(rows, right).add_(self.precision.log(), alpha=self.count / 2)
-        return found.masked_fill_(~self.usable, -torch.inf).flip(1)
-
-    def _correlated(self, values: Tensor, templates: Tensor) -> Tensor:
-        """(n, k, shifts) sums of values (n, 1, axis) times transformed templates (k, frequencies), from the largest redshift on."""
-        transformed = torch.fft.rfft(values, self.length).conj() * templates
-        return torch.fft.irfft(transformed, self.length)[..., : self.axis.shifts]
-
-
-def reduction(rows: list[Tensor], right: list[Tensor]) -> Tensor:
-    """(n, s) yᵀ M⁻¹ y / 2 − ln det M / 2 of many small symmetric positive definite matrices, by Cholesky's decomposition.
-
-    Parameters
-    ----------
-    rows : row i of the lower triangle, (n, i + 1, s) each; overwritten.
-    right : y, (n, s) for each row; overwritten.
-    """
-    found = torch.zeros_like(right[0])
-    columns = found.new_empty(found.shape[0], len(rows), found.shape[1])
-    for j, row in enumerate(rows):
-        pivot = row[:, j].clamp_min(1e-20)
-        found.sub_(pivot.log(), alpha=0.5)
-        inverse = pivot.rsqrt()
-        solved = right[j].mul_(inverse)
-        found.addcmul_(solved, solved, value=0.5)
-        for i in range(j + 1, len(rows)):
-            torch.mul(rows[i][:, j], inverse, out=columns[:, i])
-            right[i].addcmul_(columns[:, i], solved, value=-1)
-            rows[i][:, j + 1 :].addcmul_(columns[:, j + 1 : i + 1], columns[:, i, None], value=-1)
-    return found
-
-
 class SpectrumTemplate(Model):
     """p(z) ∝ prior(z) · max over classes of L(z)^(1 / temperature), mixed with the prior for spectra that the templates do not describe."""
 
@@ -236,7 +101,8 @@ class SpectrumTemplate(Model):
 
     def __init__(self, settings: SpectrumTemplateSettings, context: ModelContext) -> None:
         super().__init__(settings, context)
-        self.axis = Axis.of(context.of(SpectrumKind).grid, context.grid)
+        wavelengths = context.of(SpectrumKind).grid
+        self.axis = Axis.of(wavelengths.wavelength, wavelengths.log_step, context.grid)
         self._places = torch.from_numpy(self.axis.places)
         self._polynomials = polynomials(self.axis.size, settings.polynomial)
         self._gather, self._share = to_grid(self.axis.z, context.grid)
@@ -264,6 +130,7 @@ class SpectrumTemplate(Model):
         self._set(
             [torch.as_tensor(one.scale[:, None] * one.on(self.axis.rest, self.resolution)).float() for one in classes],
             [one.z for one in classes],
+            [one.absorption for one in classes],
         )
         for name, one in zip(self.names, self._bases, strict=True):
             if not one.usable.any():
@@ -388,8 +255,10 @@ class SpectrumTemplate(Model):
         """Rows that are computed at a time, of so many numbers each."""
         return max(1, (NUMBERS if self.device.type == "cpu" else NUMBERS_GPU) // numbers)
 
-    def _set(self, templates: list[Tensor], z: list[tuple[float, float]]) -> None:
-        self._bases = [Basis(flux, span, self.axis) for flux, span in zip(templates, z, strict=True)]
+    def _set(self, templates: list[Tensor], z: list[tuple[float, float]], absorption: list[str]) -> None:
+        self._bases = [
+            Basis(flux, span, self.axis, lines) for flux, span, lines in zip(templates, z, absorption, strict=True)
+        ]
 
     def _set_prior(self, prior: Tensor) -> None:
         """Set the prior, a density on the grid, and its logarithm at the redshifts of the axis, per step of ln(1 + z)."""
@@ -401,7 +270,8 @@ class SpectrumTemplate(Model):
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {f"templates_{number}": one.flux for number, one in enumerate(self._bases)} | {"prior": self.prior}
         facts = {name: getattr(self, name) for name in ("names", "floor", "temperature", "outliers")}
-        return tensors, facts | {"z": [list(map(_finite, one.z)) for one in self._bases]}
+        facts |= {"z": [list(map(_finite, one.z)) for one in self._bases]}
+        return tensors, facts | {"absorption": [one.absorption for one in self._bases]}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.names = list(facts["names"])
@@ -409,7 +279,7 @@ class SpectrumTemplate(Model):
             float(facts[name]) for name in ("floor", "temperature", "outliers")
         )
         spans = [(float(low), float(high)) for low, high in facts["z"]]
-        self._set([tensors[f"templates_{number}"] for number in range(len(spans))], spans)
+        self._set([tensors[f"templates_{number}"] for number in range(len(spans))], spans, list(facts["absorption"]))
         self.prior = tensors["prior"]
         self.to(torch.device("cpu"))
 
@@ -434,32 +304,6 @@ def smooth_n_of_z(z: NDArray[np.float64], weight: NDArray[np.float64], grid: Gri
 
 def _finite(value: float) -> float:
     return max(-1.0, min(value, 1e6))
-
-
-def polynomials(size: int, count: int) -> Tensor:
-    """(count, size) the first Legendre polynomials, from −1 at the first point to 1 at the last."""
-    x = np.linspace(-1, 1, size)
-    return torch.as_tensor(np.polynomial.legendre.legvander(x, max(count - 1, 0)).T[:count].copy()).float()
-
-
-def to_grid(z: NDArray[np.float64], grid: Grid) -> tuple[Tensor, Tensor]:
-    """How probabilities of redshifts, evenly spaced in ln(1 + z), become densities at grid points: each is divided among the two nearest
-    points, so that none is lost however narrow a peak is. A density that is the same at all redshifts stays so.
-
-    Returns
-    -------
-    (size, c) numbers of the redshifts that are near each point, and (size, c) densities that a probability of one gives it.
-    """
-    position = np.minimum((z - grid.z_min) / grid.step, grid.size - 1)
-    points = np.arange(grid.size)
-    first = np.searchsorted(position, points - 1, side="right")
-    last = np.searchsorted(position, points + 1, side="left")
-    near = first[:, None] + np.arange(max(int((last - first).max()), 1))
-    inside = near < last[:, None]
-    near = np.minimum(near, len(z) - 1)
-    share = np.where(inside, 1 - np.abs(position[near] - points[:, None]), 0.0)
-    share /= (share * (1 + z[near])).sum(1, keepdims=True) * math.log((1 + z[1]) / (1 + z[0]))
-    return torch.from_numpy(near), torch.as_tensor(share).float()
 
 
 MODEL = SpectrumTemplate

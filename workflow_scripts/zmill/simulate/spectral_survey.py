@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from zmill.catalog.files import atomic_write
+from zmill.restframe import lines
+from zmill.restframe.cells import Cells, line_energy
+from zmill.restframe.seds import FEWEST_GROUPS, Rejected, Sed, SedError, groups, mixtures, read_seds
 from zmill.sed import LIGHT_SPEED
-from zmill.simulate import lines
 from zmill.simulate.instrument import UNIT, Instrument
-from zmill.simulate.seds import FEWEST_GROUPS, Rejected, Sed, SedError, groups, mixtures, read_seds
-from zmill.simulate.spectrograph import Cells, line_energy
 from zmill.workflow.job import Progress, log
 
 Array = NDArray[np.float64]

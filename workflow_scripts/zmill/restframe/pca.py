@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from zmill.catalog.files import atomic_write
-from zmill.simulate import lines
-from zmill.simulate.seds import Sed, SedError, mixtures, read_seds
-from zmill.simulate.spectrograph import FWHM, Cells, line_energy
+from zmill.restframe import lines
+from zmill.restframe.cells import FWHM, Cells, line_energy
+from zmill.restframe.forest import ABSORPTION
+from zmill.restframe.seds import Sed, mixtures, read_seds
 
 Array = NDArray[np.float64]
 
@@ -27,6 +28,10 @@ SEED = 1
 EXTENSION = "BASIS_VECTORS"
 SCANNED = {"GALAXY": (-0.005, 1.7), "QSO": (0.05, 6.0)}
 """Redshifts at which redrock looks for objects of a class whose file does not list them."""
+OF_SEDS = "Calura12"
+"""Absorption of templates that are computed from SEDs, which have none of their own."""
+WITHOUT_KEY = {"GALAXY": {"2.6": "Calura12"}, "QSO": {"0.1": "Calura12", "1.0": "Calura12", "1.1": "Kamble20"}}
+"""Absorption of the templates that were published, by class and version, before the key RRIGM, as redrock 0.21 has it; stars have none."""
 
 
 class TemplateError(ValueError):
@@ -42,6 +47,7 @@ class Templates:
     flux : (k, l) f_lambda in any unit.
     scale : (k,) typical size of the coefficient of each template, relative to the other ones.
     z : lowest and highest redshift at which they are fitted.
+    absorption : name of the model of the absorption by the intergalactic medium, a key of `zmill.restframe.forest.ABSORPTION`.
     """
 
     name: str
@@ -49,6 +55,7 @@ class Templates:
     flux: Array
     scale: Array
     z: tuple[float, float] = (-1.0, np.inf)
+    absorption: str = "None"
 
     def on(self, cells: Cells, resolution: float) -> Array:
         """(k, cells) the templates at a resolving power, interpolated; 0 where they have no flux."""
@@ -76,7 +83,9 @@ def of_seds(files: Sequence[Path], cells: Cells, resolution: float, components: 
     Raises
     ------
     TemplateError
-        Where fewer than 20 SEDs can be used; `SedError` where a file cannot be read.
+        Where fewer than 20 SEDs can be used.
+    SedError
+        Where a file cannot be read.
     """
     rng = np.random.default_rng(SEED)
     found = read_seds(files)[0] if files else mixtures(rng)
@@ -96,7 +105,7 @@ def of_seds(files: Sequence[Path], cells: Cells, resolution: float, components: 
     basis = vectors[:, chosen].T @ (flux / typical) / np.sqrt(values[chosen, None])
     basis *= np.sign(basis.sum(1, keepdims=True))
     size = np.sqrt(values[chosen] / len(flux))
-    return Templates("galaxies", cells.centers, basis * typical, size), len(used)
+    return Templates("galaxies", cells.centers, basis * typical, size, absorption=OF_SEDS), len(used)
 
 
 def _with_lines(one: Sed, cells: Cells, rng: np.random.Generator) -> Array:
@@ -111,8 +120,8 @@ def _with_lines(one: Sed, cells: Cells, rng: np.random.Generator) -> Array:
 
 
 def read(path: Path) -> Templates:
-    """Read templates in redrock's format: the image `BASIS_VECTORS` (templates, wavelengths) with CRVAL1, CDELT1, LOGLAM and RRTYPE, and
-    optionally the image `REDSHIFTS`.
+    """Read templates in redrock's format: the image `BASIS_VECTORS` (templates, wavelengths) with CRVAL1, CDELT1, LOGLAM, RRTYPE and
+    RRIGM (the absorption; known for published versions without it), and optionally the image `REDSHIFTS`.
 
     Raises
     ------
@@ -140,8 +149,14 @@ def read(path: Path) -> Templates:
         raise TemplateError(
             f"{path}: templates of class {kind} without the image REDSHIFTS; expected GALAXY or QSO, or redshifts"
         )
+    published = "None" if kind == "STAR" else WITHOUT_KEY.get(kind, {}).get(str(header.get("VERSION", "")).strip())
+    absorption = str(header.get("RRIGM", published or "nothing")).strip()
+    if absorption not in ABSORPTION:
+        raise TemplateError(
+            f"{path}: expected the absorption by the intergalactic medium in the key RRIGM, one of {', '.join(ABSORPTION)}; found {absorption}"
+        )
     span = SCANNED[kind] if redshifts is None else (float(redshifts.min()), float(redshifts.max()))
-    return Templates(name, wave, flux / np.sqrt((flux**2).mean(1, keepdims=True)), np.ones(len(flux)), span)
+    return Templates(name, wave, flux / np.sqrt((flux**2).mean(1, keepdims=True)), np.ones(len(flux)), span, absorption)
 
 
 def write(path: Path, templates: Templates, kind: str, redshifts: Array) -> None:
@@ -156,11 +171,8 @@ def write(path: Path, templates: Templates, kind: str, redshifts: Array) -> None
     image.header.update(
         {"CRVAL1": places[0], "CDELT1": (places[-1] - places[0]) / (len(places) - 1), "LOGLAM": 1, "RRTYPE": kind}
     )
-    image.header.update({"RRSUBTYP": "", "VERSION": "1", "RRIGM": "None"})
+    image.header.update({"RRSUBTYP": "", "VERSION": "1", "RRIGM": templates.absorption})
     with atomic_write(path) as temporary:
         fits.HDUList([fits.PrimaryHDU(), image, fits.ImageHDU(redshifts, name="REDSHIFTS")]).writeto(
             temporary, overwrite=True
         )
-
-
-__all__ = ["SedError", "TemplateError", "Templates", "of_seds", "read", "smoothed", "write"]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulate.seds import WAVE, file, shaped
-from zmill.simulate import lines
-from zmill.simulate.seds import Sed, SedError, groups, mixtures, read_seds
+from zmill.restframe import lines
+from zmill.restframe.seds import Sed, SedError, groups, mixtures, read_seds
 
 
 @settings(max_examples=40, deadline=None)

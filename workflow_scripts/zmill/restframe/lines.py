@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zmill import sed
-from zmill.simulate.seds import Sed
+from zmill.restframe.seds import Sed
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""Rest-frame spectra: SEDs from files, emission lines, PCA templates."""
