@@ -6,6 +6,10 @@
 ONE_THREAD = {"cnn", "fcnn", "gat", "trainz"}
 
 
+# The files that the settings of a model name, such as SEDs.
+FILES_READ = f"{RESULTS}/progress/sources/models/{{model}}.json"
+
+
 rule train_model:
     message:
         "Training {wildcards.model}"
@@ -21,6 +25,11 @@ rule train_model:
     params:
         type=lambda wildcards: settings.models[wildcards.model].type or wildcards.model,
         settings=lambda wildcards: settings.models[wildcards.model].model_extra or {},
+        files=lambda wildcards: settings.models[wildcards.model].files,
+        content=lambda wildcards: content_of(
+            settings.models[wildcards.model].files, Path(FILES_READ.format(model=wildcards.model))
+        ),
+        files_read=FILES_READ,
         inputs=INPUTS,
         extra=list(survey.columns.extra),
         grid=dict(z_min=survey.redshift_grid.min, z_max=survey.redshift_grid.max, size=survey.redshift_grid.points),

@@ -22,6 +22,7 @@ rule tune_trial:
     params:
         type=rules.train_model.params.type,
         settings=fixed_search_settings,
+        content=rules.train_model.params.content,
         search=search_of,
         metric=lambda wildcards: settings.tune[wildcards.model].metric or settings.select.metric,
         seed=lambda wildcards: (

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from zmill.catalog import sources
 from zmill.clean.partition import learned_of
 from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.photometry.extra import check_extra
@@ -15,6 +16,7 @@ from zmill.training.trained import fit_and_calibrate, refit
 from zmill.workflow.job import job
 
 with job(snakemake) as log:
+    files = sources.look(snakemake.params.files, Path(snakemake.params.files_read))
     cls = model_class(snakemake.params.type)
     settings = cls.Settings.model_validate(snakemake.params.settings)
     extra_names = check_extra(settings, snakemake.params.extra, snakemake.wildcards.model)
@@ -48,3 +50,4 @@ with job(snakemake) as log:
             store.save(Path(snakemake.output.held_out).parent, trained)
             refit(trained, LabelledBatch.join([train, valid, calib]), log.info)
         store.save(Path(snakemake.output.model).parent, trained)
+    sources.keep(files, Path(snakemake.params.files_read))

@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
     "data_dir": "data",
     "partitions": {"max_rows": 1, "max_order": ORDER, "shard_rows": 4000},
     "split": {"by": "sky", "block_order": 11, "train": 0.5, "valid": 0.15, "calib": 0.15, "test": 0.2},
-    "models": {"knn": {"k": [11]}},
+    "models": {"knn": {"k": [11], "weights": "uniform"}},
     "weights": {"method": "none"},
     "refresh": {"labels_changed": 0.05, "every": None, "margin": 0.01},
 }

@@ -316,6 +316,18 @@ def test_rows_of_the_survey_and_of_labels_count_and_their_times_do_not(done: Sky
     assert plan(done.folder) == {}
 
 
+def test_files_that_the_settings_of_a_model_name_count_by_content(done: Sky, plan: Plan) -> None:
+    named = done.folder / "uniform"  # a value of the model's settings
+    assert (
+        load(yaml.safe_load((done.folder / "config.yaml").read_text()), done.folder / "surveys")[0].models["knn"].files
+        == []
+    )
+    named.write_text("SEDs")
+    assert plan(done.folder) == {SETTINGS: {"train_model"}}
+    named.unlink()
+    assert plan(done.folder) == {}
+
+
 def test_what_a_stage_reads_of_another_counts_by_content(done: Sky, plan: Plan) -> None:
     for name, rules in {
         "imputation.json": {"clean_shard", "sample", "train_model", "evaluate_model", "report"},

@@ -6,6 +6,7 @@ refused with the nearest declared one named. `json_schema()` gives the same decl
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ from zmill.sections import (
     Section,
     Seed,
     Setting,
+    leaves_of,
     nearest,
     parse,
     shown,
@@ -198,6 +200,13 @@ class ModelSettings(Section):
 
     type: Name | None = None
     """The file in `zmill/models/`; the entry's own name when left out."""
+
+    @property
+    def files(self) -> list[str]:
+        """Files that its settings name. Their content counts as a setting: a model is retrained when it changes."""
+        texts = {text for text in leaves_of(self.model_extra) if isinstance(text, str)}
+        paths = {os.path.expanduser(os.path.expandvars(text)) for text in texts}  # noqa: PTH111
+        return sorted(path for path in paths if os.path.isfile(path))  # noqa: PTH113, because is_file() refuses long texts
 
 
 MOST_STEPS = 10**6

@@ -54,7 +54,7 @@ class Section(BaseModel):
         if any(_is_section(kind) for kind in kinds):  # whose keys are looked at one by one, each by its name
             leaves = list(value) if isinstance(value, dict) else [value]
         else:
-            leaves = list(_leaves(value))
+            leaves = list(leaves_of(value))
         if kinds & {int, float} and not kinds & {bool, str, Any} and any(isinstance(leaf, bool) for leaf in leaves):
             raise ValueError(f"expected a number, found {shown(value)}")
         for leaf in leaves:
@@ -74,7 +74,7 @@ def _is_null(value: Any) -> bool:
     return value is None or value == "null"
 
 
-def _leaves(value: Any) -> Any:
+def leaves_of(value: Any) -> Any:
     """All values in nested lists and dictionaries, and the dictionaries' keys."""
     pending = [value]
     while pending:
