@@ -13,10 +13,19 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from zmill.redact import redact, refuse_secrets
 
@@ -163,11 +172,24 @@ def _address(text: str) -> str:
     return text
 
 
+def _in_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("give at least one number")
+    return tuple(sorted(set(values)))
+
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
 Setting = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*$", max_length=128)]
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_expanded_path)]
 """A file, folder or pattern of files; `~` and `$VARIABLE` are expanded."""
+Number = TypeVar("Number", int, float)
+Several = Annotated[tuple[Number, ...], BeforeValidator(_in_tuple), AfterValidator(_distinct)]
+"""One number or a list of several, which become a sorted tuple of different numbers."""
 Url = Annotated[str, AfterValidator(_address)]
 """Address of a service; `$VARIABLE` is expanded at the time of the request (`zmill.redact`)."""
 Fraction = Annotated[float, Field(ge=0, le=1)]

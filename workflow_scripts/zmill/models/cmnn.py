@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from scipy.special import chdtri
 from torch import Tensor
 from torch.nn import functional
@@ -24,6 +24,7 @@ from zmill.models import base
 from zmill.models.base import VALIDATION_ROWS, Model
 from zmill.models.knn import WIDTHS, kernel
 from zmill.networks.losses import mean_crps
+from zmill.sections import Several
 
 PAIRS = 1 << 20
 """Distances in memory at a time on a CPU: they stay in its cache."""
@@ -43,22 +44,10 @@ class CMNNSettings(base.Settings):
     """Largest number of neighbors, taken where more galaxies pass the threshold."""
     weights: Literal["likelihood", "inverse", "uniform"] = "likelihood"
     """Weight of a neighbor at the squared distance D: exp(-D/2), 1/D, or 1."""
-    floor: tuple[Annotated[float, Field(ge=0, le=10)], ...] = (0.0, 0.01, 0.02, 0.03, 0.05)
+    floor: Several[Annotated[float, Field(ge=0, le=10)]] = (0.0, 0.01, 0.02, 0.03, 0.05)
     """Magnitudes added in quadrature to the errors; selected on validation rows."""
-    magnitude: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (0.0, 0.5, 1.0, 2.0)
+    magnitude: Several[Annotated[float, Field(ge=0, le=100)]] = (0.0, 0.5, 1.0, 2.0)
     """Error in magnitudes of the reference magnitude, used as one more color; 0: not used. Selected on validation rows."""
-
-    @field_validator("floor", "magnitude", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int | float) else value
-
-    @field_validator("floor", "magnitude")
-    @classmethod
-    def _some(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value:
-            raise ValueError("give at least one number")
-        return tuple(sorted(set(value)))
 
 
 class ColorNeighbors(Model):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +20,7 @@ from zmill.models import base
 from zmill.models.base import VALIDATION_ROWS, Model
 from zmill.networks.losses import mean_crps
 from zmill.pdf.grid import Grid
-from zmill.sections import Text
+from zmill.sections import Several, Text
 
 WIDTHS = (0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08)
 """Kernel widths in 1 + z to select from on validation rows."""
@@ -31,7 +31,7 @@ PAIRS = 1 << 26
 class KNNSettings(base.Settings):
     """Settings of the nearest neighbors."""
 
-    k: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] = (3, 5, 7, 11, 15, 21, 31, 51, 71, 101)
+    k: Several[Annotated[int, Field(ge=1, le=2**20)]] = (3, 5, 7, 11, 15, 21, 31, 51, 71, 101)
     """Numbers of neighbors to select from on validation rows, or a single number."""
     scaling: Literal["minmax", "standard", "robust"] = "standard"
     """Scaling of the columns: by extremes, by mean and standard deviation, or by median and quartiles."""
@@ -43,18 +43,6 @@ class KNNSettings(base.Settings):
     """Adjacent colors as further inputs."""
     extra: tuple[Text, ...] = ()
     """Further inputs: `ebv` or names of the survey's columns.extra."""
-
-    @field_validator("k", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int) else value
-
-    @field_validator("k")
-    @classmethod
-    def _some(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value:
-            raise ValueError("give at least one number of neighbors")
-        return tuple(sorted(set(value)))
 
 
 class Neighbors(Model):

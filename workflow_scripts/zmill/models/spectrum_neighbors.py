@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,7 +26,7 @@ from zmill.models.knn import kernel
 from zmill.models.spectrum_resnet import SpectrumResNet, SpectrumResNetSettings
 from zmill.networks.losses import mean_crps
 from zmill.networks.neighbors import VectorIndex
-from zmill.sections import Section
+from zmill.sections import Section, Several
 
 WIDTHS = (0.0003, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04)
 """Kernel widths in 1 + z to select from on validation rows."""
@@ -43,20 +43,8 @@ class SpectrumNeighborsSettings(Section):
 
     network: SpectrumResNetSettings = SpectrumResNetSettings.model_validate({})
     """Settings of the network whose embeddings are compared."""
-    k: tuple[Annotated[int, Field(ge=1, le=200)], ...] = (3, 5, 9, 15, 25, 41)
+    k: Several[Annotated[int, Field(ge=1, le=200)]] = (3, 5, 9, 15, 25, 41)
     """Numbers of neighbors to select from on validation rows, or a single number."""
-
-    @field_validator("k", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int) else value
-
-    @field_validator("k")
-    @classmethod
-    def _some(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value:
-            raise ValueError("give at least one number of neighbors")
-        return tuple(sorted(set(value)))
 
 
 class SpectrumNeighbors(Model):

@@ -34,7 +34,7 @@ from zmill.pdf.histogram import n_of_z
 from zmill.pdf.values import density_at
 from zmill.restframe.pca import TemplateError, Templates, of_seds, read
 from zmill.restframe.seds import SedError
-from zmill.sections import PathText
+from zmill.sections import PathText, Several
 
 FITTED, SELECTION_ROWS = 1000, 500
 """Rows, spread evenly, that temperature and outlier fraction are fitted to, and that select the error floor."""
@@ -63,15 +63,10 @@ class SpectrumTemplateSettings(Settings):
     """Number of Legendre polynomials of ln λ, from the constant on, that are fitted with the templates."""
     resolution: float | None = Field(None, gt=1, le=1e6)
     """Resolving power λ/FWHM that the templates are smoothed to; by default that of an FWHM of two pixels."""
-    floor: tuple[Annotated[float, Field(ge=0, le=10)], ...] = (0.01, 0.03, 0.1)
+    floor: Several[Annotated[float, Field(ge=0, le=10)]] = (0.01, 0.03, 0.1)
     """Error that is added to those of all pixels in quadrature, in units of the level of the spectrum; selected on validation rows."""
     prior: Literal["training", "flat"] = "training"
     """Prior of the redshift: the distribution of the training rows, or the same density at all redshifts."""
-
-    @field_validator("floor", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int | float) else value
 
     @field_validator("redshifts")
     @classmethod
@@ -79,13 +74,6 @@ class SpectrumTemplateSettings(Settings):
         if value and not value[0] < value[1]:
             raise ValueError(f"give the lowest and the highest redshift, found {list(value)}")
         return value
-
-    @field_validator("floor")
-    @classmethod
-    def _some(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value:
-            raise ValueError("give at least one number")
-        return tuple(sorted(set(value)))
 
 
 class SpectrumTemplate(Model):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from zmill import sed
@@ -25,6 +25,7 @@ from zmill.models import base
 from zmill.models.base import Model
 from zmill.networks.losses import mean_crps
 from zmill.pdf.grid import Grid
+from zmill.sections import Several
 
 SELECTION_ROWS = 3_000
 """Most validation rows on which the error floor and the smoothing are selected."""
@@ -59,26 +60,14 @@ class TemplateSettings(base.Settings):
     """Number of mixtures between each template and the next."""
     amplitude: Literal["profile", "marginal"] = "profile"
     """Amplitude of each template: the best fit, as in desc-bpz, or integrated over (factor F_TT^-1/2)."""
-    floor: tuple[Annotated[float, Field(ge=0, le=10)], ...] = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
+    floor: Several[Annotated[float, Field(ge=0, le=10)]] = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
     """Error in magnitudes of the templates themselves, added in quadrature; selected on validation rows."""
-    smoothing: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.01, 0.02, 0.04, 0.06)
+    smoothing: Several[Annotated[float, Field(ge=0, le=1)]] = (0.0, 0.01, 0.02, 0.04, 0.06)
     """Standard deviation in redshift of the Gaussian that smooths the density; selected on validation rows."""
     zero_points: bool = True
     """Fit an offset per band on training rows at their spectroscopic redshifts."""
     igm: bool = True
     """Absorption by the intergalactic medium (Madau 1995)."""
-
-    @field_validator("floor", "smoothing", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int | float) else value
-
-    @field_validator("floor", "smoothing")
-    @classmethod
-    def _some(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value:
-            raise ValueError("give at least one number")
-        return tuple(sorted(set(value)))
 
 
 # ------------------------------------------------------------------------------------------------ priors
