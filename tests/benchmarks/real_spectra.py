@@ -1,4 +1,4 @@
-"""Template fit and redrock on real spectra: `python tests/benchmarks/real_spectra.py [--data FOLDER] [--peers ENV] [--components K]`.
+"""Template fit, flagship and redrock on real spectra: `python tests/benchmarks/real_spectra.py [--data FOLDER] [--peers ENV] [--flagship N]`.
 
 The spectra of SDSS/BOSS with a reliable redshift of the pipeline (258), and those of FORS2 with a redshift (546). Both programs get the
 same templates: a PCA of the SEDs of sed_library and brown2014_seds for galaxies, written in redrock's format, and redrock's own templates of quasars for
@@ -8,12 +8,18 @@ A redshift is right if it differs from the published one by less than 1,000 km/s
 
 `<survey>_success`           zmill: mode of the density that the model writes
 `<survey>_success_fit`       zmill: redshift of the highest likelihood, without prior
+`<survey>_success_chosen`    zmill: mode, with the width of the prior of the coefficients, the number of polynomials and the error floor that have most right
+                             redshifts on the other half; mean of `HALVINGS` random halvings
+`<survey>_success_flagship`  `spectrum_resnet` trained on the other half and on N simulated spectra (`real_flagship.py`)
+`<survey>_success_combined`  mode of the geometric mean of the densities of the template fit and of the flagship
 `<survey>_success_redrock`
 `<survey>_seconds`, `<survey>_seconds_redrock`   of one processor per spectrum
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import re
 import tempfile
 import time
@@ -27,6 +33,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from bench import ROOT, parser, report, table
+from real_flagship import Simulator, trained
 from redrock_runs import redrock
 
 from zmill.config import load_survey
@@ -34,6 +41,7 @@ from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.spectrum.batch import Spectra
 from zmill.inputs.spectrum.kind import SpectrumKind
 from zmill.models.spectrum_template import SpectrumTemplate, SpectrumTemplateSettings
+from zmill.networks import template_fit
 from zmill.pdf.grid import Grid
 from zmill.pdf.points import summarize
 from zmill.restframe import pca
@@ -41,6 +49,9 @@ from zmill.survey_definition import Survey
 from zmill.units import LIGHT_SPEED_KM_S
 
 DEFAULT = SpectrumTemplateSettings.model_validate({})
+CHOICES = ((0.5, 0.25, 1.0), (1, 0, 3), (0.01, 0.03, 0.1))
+"""Widths of the prior of the coefficients, numbers of polynomials, error floors."""
+HALVINGS = 3
 RIGHT = 1000.0
 """km/s."""
 LONGEST = 10_100.0
@@ -132,11 +143,10 @@ def success(found: np.ndarray, z: np.ndarray) -> float:
 
 
 def ours(sample: Sample, settings: SpectrumTemplateSettings) -> tuple[np.ndarray, np.ndarray, float]:
-    """Modes of the densities and redshifts of the highest likelihood, (n,) each; processor seconds per spectrum."""
-    half = np.random.default_rng(1).permutation(len(sample.rows)) % 2 == 0
-    mode, peak = np.empty((2, len(sample.rows)))
-    used = 0.0
-    for applied in (half, ~half):
+    """(n, grid.size) densities, (n,) redshifts of the highest likelihood; processor seconds per spectrum."""
+    found = np.empty((len(sample.rows), sample.context.grid.size), np.float32)
+    peak, used = np.empty(len(sample.rows)), 0.0
+    for applied in halves(len(sample.rows)):
         model = SpectrumTemplate(settings, sample.context)
         known = sample.rows.rows(~applied)
         model.fit(known, known, torch.device("cpu"), print)
@@ -144,15 +154,70 @@ def ours(sample: Sample, settings: SpectrumTemplateSettings) -> tuple[np.ndarray
         started = time.process_time()
         density = model.predict(batch)
         used += time.process_time() - started
-        mode[applied] = summarize(density, sample.context.grid)["z_mode"].numpy()
+        found[applied] = density.numpy()
         peak[applied] = model.axis.z[model._likelihood(batch).argmax(1).numpy()]
-    return mode, peak, used / len(sample.rows)
+    return found, peak, used / len(sample.rows)
+
+
+def modes(sample: Sample, density: np.ndarray) -> np.ndarray:
+    """(n,) modes of densities."""
+    grid = sample.context.grid
+    return np.asarray(summarize(grid.normalize(torch.as_tensor(density)), grid)["z_mode"].numpy())
+
+
+def chosen(sample: Sample, settings: SpectrumTemplateSettings) -> tuple[float, list[str]]:
+    """Success of the mode where `CHOICES` are made on the other half, mean of `HALVINGS` random halvings; and what was chosen."""
+    model = SpectrumTemplate(settings.model_copy(update={"floor": (settings.floor[0],)}), sample.context)
+    rows, z = sample.rows, sample.rows.z
+    model.fit(rows, rows, torch.device("cpu"), print)  # for its templates; what it fits is fitted again below
+    default = [one.precision for one in model._bases]
+
+    def use(width: float, terms: int, floor: float) -> None:
+        for one, precision in zip(model._bases, default, strict=True):
+            one.precision = precision * (template_fit.WIDTH / width) ** 2
+        model._polynomials, model.floor = template_fit.polynomials(model.axis.size, terms), floor
+
+    combinations = list(itertools.product(*CHOICES))
+    right = np.empty((len(combinations), len(rows)), bool)
+    for number, one in enumerate(combinations):
+        use(*one)
+        peak = model.axis.z[model._likelihood(rows.batch).argmax(1).numpy()]
+        right[number] = np.abs(velocity(peak, z)) < RIGHT
+    rates, taken = [], []
+    for seed in range(1, HALVINGS + 1):
+        half = np.random.default_rng(seed).permutation(len(rows)) % 2 == 0
+        for known, applied in ((half, ~half), (~half, half)):
+            best = combinations[int(right[:, known].sum(1).argmax())]
+            use(*best)
+            model._calibrate(rows.rows(known))
+            mode = summarize(model.predict(rows.batch[applied]), sample.context.grid)["z_mode"].numpy()
+            rates.append(success(mode, z[applied]))
+            taken.append("width {:g}, {} polynomials, floor {:g}".format(*best))
+    return float(np.mean(rates)), taken
+
+
+def flagship(sample: Sample, seds: Path, data: Path, simulated: int) -> np.ndarray:
+    """(n, grid.size) densities of the network, each half of the spectra by the one that was trained on the other half."""
+    simulator = Simulator(sample.context, seds, data if sample.quasars else None)
+    density = np.empty((len(sample.rows), sample.context.grid.size), np.float32)
+    for applied in halves(len(sample.rows)):
+        density[applied] = trained(simulator, sample.rows.rows(~applied), simulated).predict(sample.rows.batch[applied])
+    return density
+
+
+def halves(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two random halves, as masks of the rows."""
+    half = np.random.default_rng(1).permutation(number) % 2 == 0
+    return half, ~half
 
 
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--components", type=int, default=DEFAULT.components)
     options.add_argument("--polynomial", type=int, default=DEFAULT.polynomial)
+    options.add_argument(
+        "--flagship", type=int, default=0, metavar="N", help="simulated spectra that the flagship is trained on"
+    )
     options.add_argument("--surveys", nargs="+", choices=("boss", "fors2"), default=["boss", "fors2"])
     arguments = options.parse_args()
     torch.set_num_threads(1)
@@ -163,62 +228,57 @@ def main() -> None:
         if read.__name__ not in arguments.surveys:
             continue
         sample = read(data)
-        z = sample.rows.z
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            seds = galaxy_seds(data, folder)
-            quasars = [data / "sed_library" / name for name in sample.quasars]
-            settings = SpectrumTemplateSettings.model_validate(
-                {
-                    "seds": (str(seds),),
-                    "templates": tuple(map(str, quasars)),
-                    "components": arguments.components,
-                    "polynomial": arguments.polynomial,
-                    "redshifts": (0.0, 1.7) if quasars else None,
-                }
-            )
-            mode, peak, seconds = ours(sample, settings)
-            figures |= {f"{sample.name}_spectra": len(z), f"{sample.name}_success": success(mode, z)}
-            figures |= {f"{sample.name}_success_fit": success(peak, z), f"{sample.name}_seconds": seconds}
-            found = {"zmill, mode of the density": mode, "zmill, highest likelihood": peak}
-            if arguments.peers:
-                kind = sample.context.of(SpectrumKind)
-                shared = _galaxies(sample, seds, arguments.components)
-                pca.write(
-                    folder / "galaxies.fits",
-                    shared,
-                    "GALAXY",
-                    10 ** np.arange(np.log10(1.001), np.log10(2.7), 3e-4) - 1,
-                )
-                peer = redrock(
-                    arguments.peers,
-                    kind.grid.wavelength,
-                    sample.rows.batch.flux,
-                    sample.rows.batch.ivar,
-                    [folder / "galaxies.fits", *quasars],
-                )
-                found["redrock"] = peer.z
-                figures[f"{sample.name}_success_redrock"] = success(peer.z, z)
-                figures[f"{sample.name}_seconds_redrock"] = peer.seconds / len(z)
-                figures[f"{sample.name}_ratio_redrock"] = peer.seconds / len(z) / seconds
+        own, found = compared(sample, arguments)
+        figures |= {f"{sample.name}_{name}": value for name, value in own.items()}
+        low = sample.rows.batch.sn < np.median(sample.rows.batch.sn)
         for name, values in found.items():
-            right = np.abs(velocity(values, z)) < RIGHT
-            low = sample.rows.batch.sn < np.median(sample.rows.batch.sn)
-            spread = float(np.median(np.abs(velocity(values, z)[right])))
-            lines.append(
-                [
-                    sample.name,
-                    name,
-                    len(z),
-                    100 * right.mean(),
-                    100 * right[low].mean(),
-                    100 * right[~low].mean(),
-                    spread,
-                ]
-            )
+            apart = np.abs(velocity(values, sample.rows.z))
+            right = apart < RIGHT
+            shares = [100 * float(right[part].mean()) for part in (slice(None), low, ~low)]
+            lines.append([sample.name, name, len(right), *shares, float(np.median(apart[right]))])
     table(["survey", "", "spectra", "right, %", "of low S/N, %", "of high S/N, %", "median of right ones, km/s"], lines)
     print()
     report("real_spectra", figures)
+
+
+def compared(sample: Sample, arguments: argparse.Namespace) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Figures of a sample, and (n,) redshifts by what found them."""
+    z, data = sample.rows.z, arguments.data
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        seds = galaxy_seds(data, folder)
+        quasars = [data / "sed_library" / name for name in sample.quasars]
+        settings = SpectrumTemplateSettings.model_validate(
+            {
+                "seds": (str(seds),),
+                "templates": tuple(map(str, quasars)),
+                "components": arguments.components,
+                "polynomial": arguments.polynomial,
+                "redshifts": (0.0, 1.7) if quasars else None,
+            }
+        )
+        density, peak, seconds = ours(sample, settings)
+        found = {"zmill, mode of the density": modes(sample, density), "zmill, highest likelihood": peak}
+        figures = {"spectra": len(z), "success": success(found["zmill, mode of the density"], z)}
+        figures |= {"success_fit": success(peak, z), "seconds": seconds}
+        figures["success_chosen"], taken = chosen(sample, settings)
+        print(f"{sample.name}: chosen on halves: {'; '.join(taken)}")
+        if arguments.flagship:
+            network = flagship(sample, seds, data, arguments.flagship)
+            found["flagship, simulated and real"] = modes(sample, network)
+            found["both, geometric mean"] = modes(sample, np.sqrt(density * network))
+            figures["success_flagship"] = success(found["flagship, simulated and real"], z)
+            figures["success_combined"] = success(found["both, geometric mean"], z)
+        if arguments.peers:
+            galaxies = folder / "galaxies.fits"
+            redshifts = 10 ** np.arange(np.log10(1.001), np.log10(2.7), 3e-4) - 1
+            pca.write(galaxies, _galaxies(sample, seds, arguments.components), "GALAXY", redshifts)
+            batch, wave = sample.rows.batch, sample.context.of(SpectrumKind).grid.wavelength
+            peer = redrock(arguments.peers, wave, batch.flux, batch.ivar, [galaxies, *quasars])
+            found["redrock"] = peer.z
+            figures |= {"success_redrock": success(peer.z, z), "seconds_redrock": peer.seconds / len(z)}
+            figures["ratio_redrock"] = figures["seconds_redrock"] / seconds
+    return figures, found
 
 
 def _galaxies(sample: Sample, seds: Path, components: int) -> pca.Templates:

@@ -70,20 +70,15 @@ def smoothed(values: Array, cells: Cells, resolution: float) -> Array:
     return np.asarray(gaussian_filter1d(values, 1 / (resolution * FWHM * cells.step), axis=1, mode="nearest"))
 
 
-def of_seds(files: Sequence[Path], cells: Cells, resolution: float, components: int) -> tuple[Templates, int]:
-    """PCA of the SEDs of files, or of mixtures of BPZ's templates without files.
+def on_cells(files: Sequence[Path], cells: Cells, resolution: float, fewest: int = FEWEST) -> Array:
+    """(n, cells) SEDs of files, or mixtures of BPZ's templates without files, with emission lines, in units of their geometric mean.
 
-    SEDs without emission lines are given some. SEDs that do not cover all cells are left out. The PCA is of fluxes in units of their
-    root mean square over all SEDs at each wavelength, without subtraction of a mean, so that the first component resembles the mean.
-
-    Returns
-    -------
-    The templates, and how many SEDs they are made of.
+    SEDs without emission lines are given some. SEDs that do not cover all cells are left out.
 
     Raises
     ------
     TemplateError
-        Where fewer than 20 SEDs can be used.
+        Where fewer than `fewest` SEDs can be used.
     SedError
         Where a file cannot be read.
     """
@@ -91,21 +86,36 @@ def of_seds(files: Sequence[Path], cells: Cells, resolution: float, components: 
     found = read_seds(files)[0] if files else mixtures(rng)
     low, high = cells.range
     used = [one for one in found if one.wave[0] <= low and one.wave[-1] >= high]
-    if len(used) < max(FEWEST, components):
+    if len(used) < fewest:
         raise TemplateError(
             f"{', '.join(map(str, files)) or 'the templates of BPZ'}: {len(used)} of {len(found)} SEDs cover {low:,.0f} to {high:,.0f} "
             f"Angstrom, the rest-frame wavelengths of the survey at all redshifts of redshift_grid, and at least "
-            f"{max(FEWEST, components)} are needed"
+            f"{fewest} are needed"
         )
     flux = smoothed(np.array([_with_lines(one, cells, rng) for one in used]), cells, resolution)
-    flux /= np.exp(np.log(np.maximum(flux, 1e-3 * flux.mean(1, keepdims=True))).mean(1, keepdims=True))
+    return np.asarray(
+        flux / np.exp(np.log(np.maximum(flux, 1e-3 * flux.mean(1, keepdims=True))).mean(1, keepdims=True))
+    )
+
+
+def of_seds(files: Sequence[Path], cells: Cells, resolution: float, components: int) -> tuple[Templates, int]:
+    """PCA of SEDs, as `on_cells` gives and refuses them.
+
+    The PCA is of fluxes in units of their root mean square over all SEDs at each wavelength, without subtraction of a mean, so that the
+    first component resembles the mean.
+
+    Returns
+    -------
+    The templates, and how many SEDs they are made of.
+    """
+    flux = on_cells(files, cells, resolution, max(FEWEST, components))
     typical = np.sqrt(np.mean(flux**2, axis=0))
     values, vectors = np.linalg.eigh((flux / typical) @ (flux / typical).T)
     chosen = np.argsort(values)[::-1][:components]
     basis = vectors[:, chosen].T @ (flux / typical) / np.sqrt(values[chosen, None])
     basis *= np.sign(basis.sum(1, keepdims=True))
     size = np.sqrt(values[chosen] / len(flux))
-    return Templates("galaxies", cells.centers, basis * typical, size, absorption=OF_SEDS), len(used)
+    return Templates("galaxies", cells.centers, basis * typical, size, absorption=OF_SEDS), len(flux)
 
 
 def _with_lines(one: Sed, cells: Cells, rng: np.random.Generator) -> Array:
