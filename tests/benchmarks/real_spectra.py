@@ -4,6 +4,8 @@ The spectra of SDSS/BOSS with a reliable redshift of the pipeline (258), and tho
 same templates: a PCA of the SEDs of sed_library and brown2014_seds for galaxies, written in redrock's format, and redrock's own templates of quasars for
 BOSS. Those of the SEDs of quasars are left out of the PCA. zmill's model is calibrated on one half of the spectra and applied to the other one, and the reverse.
 
+With `--split redshift`, the spectra of one half have other redshifts than those of the other one: clusters of galaxies are not known from training.
+
 A redshift is right if it differs from the published one by less than 1,000 km/s.
 
 `<survey>_success`           zmill: mode of the density that the model writes
@@ -52,6 +54,8 @@ DEFAULT = SpectrumTemplateSettings.model_validate({})
 CHOICES = ((0.5, 0.25, 1.0), (1, 0, 3), (0.01, 0.03, 0.1))
 """Widths of the prior of the coefficients, numbers of polynomials, error floors."""
 HALVINGS = 3
+BLOCK = 0.02
+"""Width in ln(1 + z) of the blocks of redshift: galaxies of a cluster, and their neighbors, are in one half."""
 RIGHT = 1000.0
 """km/s."""
 LONGEST = 10_100.0
@@ -142,11 +146,11 @@ def success(found: np.ndarray, z: np.ndarray) -> float:
     return float(np.mean(np.abs(velocity(found, z)) < RIGHT))
 
 
-def ours(sample: Sample, settings: SpectrumTemplateSettings) -> tuple[np.ndarray, np.ndarray, float]:
+def ours(sample: Sample, settings: SpectrumTemplateSettings, by: str) -> tuple[np.ndarray, np.ndarray, float]:
     """(n, grid.size) densities, (n,) redshifts of the highest likelihood; processor seconds per spectrum."""
     found = np.empty((len(sample.rows), sample.context.grid.size), np.float32)
     peak, used = np.empty(len(sample.rows)), 0.0
-    for applied in halves(len(sample.rows)):
+    for applied in halves(sample.rows.z, by):
         model = SpectrumTemplate(settings, sample.context)
         known = sample.rows.rows(~applied)
         model.fit(known, known, torch.device("cpu"), print)
@@ -165,7 +169,7 @@ def modes(sample: Sample, density: np.ndarray) -> np.ndarray:
     return np.asarray(summarize(grid.normalize(torch.as_tensor(density)), grid)["z_mode"].numpy())
 
 
-def chosen(sample: Sample, settings: SpectrumTemplateSettings) -> tuple[float, list[str]]:
+def chosen(sample: Sample, settings: SpectrumTemplateSettings, by: str) -> tuple[float, list[str]]:
     """Success of the mode where `CHOICES` are made on the other half, mean of `HALVINGS` random halvings; and what was chosen."""
     model = SpectrumTemplate(settings.model_copy(update={"floor": (settings.floor[0],)}), sample.context)
     rows, z = sample.rows, sample.rows.z
@@ -185,8 +189,8 @@ def chosen(sample: Sample, settings: SpectrumTemplateSettings) -> tuple[float, l
         right[number] = np.abs(velocity(peak, z)) < RIGHT
     rates, taken = [], []
     for seed in range(1, HALVINGS + 1):
-        half = np.random.default_rng(seed).permutation(len(rows)) % 2 == 0
-        for known, applied in ((half, ~half), (~half, half)):
+        first, second = halves(z, by, seed)
+        for known, applied in ((first, second), (second, first)):
             best = combinations[int(right[:, known].sum(1).argmax())]
             use(*best)
             model._calibrate(rows.rows(known))
@@ -196,18 +200,19 @@ def chosen(sample: Sample, settings: SpectrumTemplateSettings) -> tuple[float, l
     return float(np.mean(rates)), taken
 
 
-def flagship(sample: Sample, seds: Path, data: Path, simulated: int) -> np.ndarray:
+def flagship(sample: Sample, seds: Path, data: Path, simulated: int, by: str) -> np.ndarray:
     """(n, grid.size) densities of the network, each half of the spectra by the one that was trained on the other half."""
     simulator = Simulator(sample.context, seds, data if sample.quasars else None)
     density = np.empty((len(sample.rows), sample.context.grid.size), np.float32)
-    for applied in halves(len(sample.rows)):
+    for applied in halves(sample.rows.z, by):
         density[applied] = trained(simulator, sample.rows.rows(~applied), simulated).predict(sample.rows.batch[applied])
     return density
 
 
-def halves(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two random halves, as masks of the rows."""
-    half = np.random.default_rng(1).permutation(number) % 2 == 0
+def halves(z: np.ndarray, by: str, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Two random halves of spectra with redshifts (n,), as masks: `object`, one by one; `redshift`, in blocks of `BLOCK`."""
+    part = np.arange(len(z)) if by == "object" else np.floor(np.log1p(z) / BLOCK).astype(int)
+    half = (np.random.default_rng(seed).permutation(part.max() + 1) % 2 == 0)[part]
     return half, ~half
 
 
@@ -218,11 +223,12 @@ def main() -> None:
     options.add_argument(
         "--flagship", type=int, default=0, metavar="N", help="simulated spectra that the flagship is trained on"
     )
+    options.add_argument("--split", choices=("object", "redshift"), default="object", help="how the halves are made")
     options.add_argument("--surveys", nargs="+", choices=("boss", "fors2"), default=["boss", "fors2"])
     arguments = options.parse_args()
     torch.set_num_threads(1)
     data: Path = arguments.data
-    figures: dict[str, float | str | None] = {"components": arguments.components}
+    figures: dict[str, float | str | None] = {"components": arguments.components, "split": arguments.split}
     lines: list[list[Any]] = []
     for read in (boss, fors2):
         if read.__name__ not in arguments.surveys:
@@ -257,14 +263,14 @@ def compared(sample: Sample, arguments: argparse.Namespace) -> tuple[dict[str, f
                 "redshifts": (0.0, 1.7) if quasars else None,
             }
         )
-        density, peak, seconds = ours(sample, settings)
+        density, peak, seconds = ours(sample, settings, arguments.split)
         found = {"zmill, mode of the density": modes(sample, density), "zmill, highest likelihood": peak}
         figures = {"spectra": len(z), "success": success(found["zmill, mode of the density"], z)}
         figures |= {"success_fit": success(peak, z), "seconds": seconds}
-        figures["success_chosen"], taken = chosen(sample, settings)
+        figures["success_chosen"], taken = chosen(sample, settings, arguments.split)
         print(f"{sample.name}: chosen on halves: {'; '.join(taken)}")
         if arguments.flagship:
-            network = flagship(sample, seds, data, arguments.flagship)
+            network = flagship(sample, seds, data, arguments.flagship, arguments.split)
             found["flagship, simulated and real"] = modes(sample, network)
             found["both, geometric mean"] = modes(sample, np.sqrt(density * network))
             figures["success_flagship"] = success(found["flagship, simulated and real"], z)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -73,17 +74,16 @@ class Axis:
         return Cells(first, self.step, self.size + self.shifts - 1)
 
 
-@dataclass
-class Part:
+class Part(NamedTuple):
     """The templates at the rest-frame wavelengths between two lines of the Lyman series, 0 at others.
 
     spectra, products : (k, frequencies), (k (k + 1) / 2, frequencies) Fourier transforms of the templates and of their products.
-    transmission : (axis,) of the light emitted there, at observed wavelengths; None where nothing is absorbed.
+    transmission : (axis,) of the light emitted there, at observed wavelengths.
     """
 
     spectra: Tensor
     products: Tensor
-    transmission: Tensor | None
+    transmission: Tensor
 
 
 class Basis:
@@ -104,23 +104,17 @@ class Basis:
         self.count, self.length = len(flux), fast_length(axis.rest.size)
         rows, columns = torch.tril_indices(self.count, self.count)
         rest, observed = axis.rest.centers, np.exp(axis.start + axis.step * np.arange(axis.size))
-        lowest = rest[axis.shifts - 1 - int((axis.z <= z[1]).nonzero()[0][-1])] if axis.z[0] <= z[1] else rest[-1]
-        edges = [(np.inf, None), *transmissions(absorption, observed)]
+        lowest = observed[0] / (1 + min(z[1], float(axis.z[-1]))) * (1 - axis.step / 2)
+        above = [(np.inf, np.ones(axis.size)), *transmissions(absorption, observed)]
         self.parts: list[Part] = []
         mean = torch.zeros(axis.shifts, dtype=torch.float64)
-        for (high, through), low in zip(edges, [edge for edge, _ in edges[1:]] + [0.0], strict=True):
-            inside = (rest < high) & (rest >= max(low, lowest))
-            if not inside.any():
-                continue
-            cut = flux * torch.as_tensor(inside)
-            part = Part(
-                torch.fft.rfft(cut, self.length),
-                torch.fft.rfft(cut[rows] * cut[columns], self.length),
-                None if through is None else torch.as_tensor(through).float(),
-            )
-            self.parts.append(part)
-            weight = torch.ones(axis.size) if through is None else torch.as_tensor(through)
-            mean += self._sums(weight.double(), cut.double().square().sum(0).sqrt()) / axis.size
+        for (high, through), low in zip(above, [*(line for line, _ in above[1:]), lowest], strict=True):
+            inside = torch.as_tensor((rest < high) & (rest >= max(low, lowest)))
+            if inside.any():
+                cut, transmission = flux * inside, torch.as_tensor(through)
+                products = torch.fft.rfft(cut[rows] * cut[columns], self.length)
+                self.parts.append(Part(torch.fft.rfft(cut, self.length), products, transmission.float()))
+                mean += self._sums(transmission, cut.double().square().sum(0).sqrt()) / axis.size
         # The level of a spectrum is one wherever it is seen: coefficients are in units of the templates' mean flux there.
         self.precision = (mean.clamp_min(0).square() / WIDTH**2).float()
         complete = self._sums(torch.ones(axis.size).double(), (flux != 0).any(0).double()) >= axis.size - 0.5
@@ -138,10 +132,7 @@ class Basis:
         """Move to a device."""
         for name in ("flux", "precision", "usable"):
             setattr(self, name, getattr(self, name).to(device))
-        self.parts = [
-            Part(*(None if one is None else one.to(device) for one in (part.spectra, part.products, part.transmission)))  # type: ignore[arg-type]
-            for part in self.parts
-        ]
+        self.parts = [Part(*(one.to(device) for one in part)) for part in self.parts]
 
     def likelihood(self, flux: Tensor, ivar: Tensor, polynomials: Tensor) -> Tensor:
         """(n, shifts) ln of the marginal likelihood of the spectra at the redshifts of the axis, up to a constant per spectrum.
@@ -170,16 +161,11 @@ class Basis:
 
     def _spectra(self, values: Tensor) -> Tensor:
         """(n, k, shifts) sums of values (n, axis) times templates, from the largest redshift on."""
-        return self._correlated(
-            (values if part.transmission is None else values * part.transmission, part.spectra) for part in self.parts
-        )
+        return self._correlated((values * part.transmission, part.spectra) for part in self.parts)
 
     def _products(self, values: Tensor) -> Tensor:
         """(n, k (k + 1) / 2, shifts) sums of values (n, axis) times products of templates, from the largest redshift on."""
-        return self._correlated(
-            (values if part.transmission is None else values * part.transmission.square(), part.products)
-            for part in self.parts
-        )
+        return self._correlated((values * part.transmission.square(), part.products) for part in self.parts)
 
     def _correlated(self, terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """Sum over terms of correlations of values (n, axis) with transformed templates (k, frequencies)."""
