@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from zmill.columns import Lists
 from zmill.inputs.base import Inspection
-from zmill.inputs.spectrum.convert import Lists
 from zmill.inputs.spectrum.settings import SpectrumSettings
 
 ENOUGH = 100

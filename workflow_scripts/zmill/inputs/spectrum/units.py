@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from zmill.inputs.units import UNIT_TOLERANCE, unit_of, wrong_error
 
 if TYPE_CHECKING:
     from zmill.inputs.spectrum.settings import SpectrumSettings
@@ -17,10 +18,6 @@ ANGSTROM = {"angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
 """Angstroms in each unit of wavelengths."""
 LOWEST, HIGHEST, REDDEST = 900.0, 60_000.0, 3000.0
 """Spectra for redshifts lie between `LOWEST` and `HIGHEST` angstrom, and reach `REDDEST`: from the Lyman limit to JWST's NIRSpec."""
-UNIT_TOLERANCE = 0.01
-"""Relative difference of two units that are taken as equal."""
-_NAMED_IVAR = re.compile(r"i_?var|inv.*var|invvar|weight", re.IGNORECASE)
-_NAMED_ERROR = re.compile(r"(^|_)(e|err|error|errors|sig|sigma|std|unc|noise)($|_)|_?error$", re.IGNORECASE)
 
 
 def is_plausible(first: float, last: float) -> bool:
@@ -64,7 +61,7 @@ def wrong_units(units: Mapping[str, str], section: SpectrumSettings) -> dict[str
         found[given.column] = wrong
     for key, names in (("error", section.error), ("ivar", section.ivar)):
         for name, flux in zip(names or [], section.flux, strict=False):
-            if wrong := _wrong_error(key, name, units.get(name, ""), units.get(flux, "")):
+            if wrong := wrong_error("spectrum", key, name, units.get(name, ""), units.get(flux, "")):
                 found[name] = wrong
     return found
 
@@ -81,7 +78,7 @@ def _wrong_wavelength(text: str, section: SpectrumSettings) -> str:
         if given.scale != scale and not (logarithm[1].lower() == "log" and given.scale == "ln"):
             return f"in {text!r}, but spectrum.wavelength.scale is {given.scale!r}: write scale: {scale}"
         plain = logarithm[2]
-    unit = _unit(plain)
+    unit = unit_of(plain)
     if unit is None:
         return ""
     import astropy.units as u
@@ -96,44 +93,3 @@ def _wrong_wavelength(text: str, section: SpectrumSettings) -> str:
     fits = [name for name, angstrom in ANGSTROM.items() if abs(factor / angstrom - 1) < UNIT_TOLERANCE]
     write = f"write unit: {fits[0]}" if fits else "convert them to angstrom, nanometer or micrometer"
     return f"in {text!r}, but spectrum.wavelength.unit is {given.unit!r}: {write}"
-
-
-def _wrong_error(key: str, name: str, text: str, flux_text: str) -> str:
-    other = {"error": "ivar", "ivar": "error"}[key]
-    if {"error": _NAMED_IVAR, "ivar": _NAMED_ERROR}[key].search(name):
-        return f"named as {other}, but given as spectrum.{key}: write {other}: {name}"
-    unit, flux = _unit(text), _unit(flux_text)
-    if unit is None or flux is None or not flux.bases:
-        return ""
-    powers = {"error": flux, "ivar": flux**-2}
-    if unit.is_equivalent(powers[key]):
-        ratio = float(unit.to(powers[key]))
-        return (
-            ""
-            if abs(ratio - 1) < UNIT_TOLERANCE
-            else f"in {text!r} of fluxes in {flux_text!r}: they are to be in one unit"
-        )
-    if unit.is_equivalent(powers[other]):
-        return f"in {text!r} of fluxes in {flux_text!r}, but given as spectrum.{key}: write {other}: {name}"
-    return f"in {text!r} of fluxes in {flux_text!r}: they are to be in one unit"
-
-
-def _unit(text: str) -> Any:
-    """The astropy unit of a text; None where it is not understood."""
-    import astropy.units as u  # takes long to import
-
-    spelled = re.sub(r"(?<![A-Za-z])(Angstroms?|\u00c5|\u212b|ang|A)(?![A-Za-z])", "AA", text, flags=re.IGNORECASE)
-    spelled = re.sub(
-        r"(?<![A-Za-z])(microns?|micrometers?|\u00b5m|\u03bcm)(?![A-Za-z])", "um", spelled, flags=re.IGNORECASE
-    )
-    spelled = re.sub(r"(?<![A-Za-z])ergs(?![A-Za-z])", "erg", spelled)
-    if not spelled.strip():
-        return None
-    for form in (None, "fits", "cds"):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return u.Unit(spelled, format=form)
-        except (ValueError, TypeError, AttributeError):
-            continue
-    return None
