@@ -123,6 +123,14 @@ class InputKind(ABC):
         return {}
 
     @classmethod
+    def wrong_shapes(cls, shapes: Mapping[str, tuple[int, ...]], survey: Survey) -> dict[str, str]:
+        """Column -> why the shape that a file states for it contradicts the survey definition, and the setting to write.
+
+        shapes : shape of the values in a row by column, for the columns whose rows have one shape.
+        """
+        return {}
+
+    @classmethod
     def section(cls, survey: Survey) -> Any:
         """Its validated section of the survey definition; None where the survey has none.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from zmill.config import ConfigError
+from zmill.inputs.registry import of_survey
 from zmill.survey import kinds
 from zmill.survey.readers import ReadError, Span, Table, format_of, open_table
 from zmill.survey.readers.text import TextTable
@@ -32,7 +33,7 @@ class Header:
 
     format : its format. spans : its pieces.
     types : of the required columns that exist, from the header, or from the first rows of text files (`is_text`).
-    units, warnings : the units stated in the file, and warnings of its reader.
+    shapes, units, warnings : shapes of arrays and units that the file states, and warnings of its reader.
     faults : one line per fault: no table, a missing column, or a column without the required numbers.
     """
 
@@ -41,6 +42,7 @@ class Header:
     is_text: bool = False
     spans: list[Span] = field(default_factory=list)
     types: dict[str, pa.DataType] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
@@ -80,7 +82,8 @@ def read_header(
         if name in types and not kinds.is_number(types[name]):
             faults += _no_numbers(table, name, named[name])
     is_text = isinstance(table, TextTable)
-    return Header(path, format_, is_text, table.spans(piece_rows), types, table.units, table.warnings, tuple(faults))
+    spans = table.spans(piece_rows)
+    return Header(path, format_, is_text, spans, types, table.shapes, table.units, table.warnings, tuple(faults))
 
 
 def _by_setting(lacks: Mapping[str, str], named: Mapping[str, str]) -> list[str]:
@@ -112,11 +115,16 @@ def read_headers(files: Sequence[Path], survey: Survey, piece_rows: int = 1_000_
     """
     named, numeric, arrays = input_columns(survey), numeric_columns(survey), array_columns(survey)
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(
-            pool.map(
-                lambda path: read_header(path, named, numeric, survey.format, survey.group, piece_rows, arrays), files
-            )
+        headers = pool.map(
+            lambda path: read_header(path, named, numeric, survey.format, survey.group, piece_rows, arrays), files
         )
+        return [replace(one, faults=(*one.faults, *shape_faults(one.path, one.shapes, survey))) for one in headers]
+
+
+def shape_faults(path: Path, shapes: Mapping[str, tuple[int, ...]], survey: Survey) -> list[str]:
+    """A line for each column of a file whose shape contradicts the survey definition."""
+    found = [kind.wrong_shapes(shapes, survey) for kind in of_survey(survey)]
+    return [f"{path}: column {column!r} {why}" for wrong in found for column, why in wrong.items()]
 
 
 def types_over(headers: Sequence[Header], survey: Survey) -> tuple[dict[str, list[pa.DataType]], list[str]]:

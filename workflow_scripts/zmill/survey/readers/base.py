@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -37,6 +38,8 @@ class Table(ABC):
         of several values per row are list types: `NAME[0]` names their first element.
     unreadable : columns that zmill does not read, and what each of them is.
     rows : the number of rows, or None where it is only known after reading the file.
+    shapes : shape of the values in a row, by column, where all rows have one shape; (5, 32, 32) of a column of 5120 numbers, whose
+        last axis varies fastest.
     units : the units that the file gives, as it writes them, by column; a column of which it gives none is left out.
     warnings : warnings about the file for the log.
     """
@@ -46,6 +49,7 @@ class Table(ABC):
     types: Mapping[str, pa.DataType]
     unreadable: Mapping[str, str] = MappingProxyType({})
     rows: int | None
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     units: Mapping[str, str] = MappingProxyType({})
     warnings: tuple[str, ...] = ()
 
@@ -61,9 +65,19 @@ class Table(ABC):
             return [None]
         return [(start, min(start + rows, self.rows)) for start in range(0, self.rows, rows)]
 
-    def describe(self, types: Mapping[str, pa.DataType], unreadable: Mapping[str, str] | None = None) -> None:
-        """Set `columns`, `types` and `unreadable` from the types of all columns in the file's order."""
+    def describe(
+        self,
+        types: Mapping[str, pa.DataType],
+        unreadable: Mapping[str, str] | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        """Set `columns`, `types`, `unreadable` and `shapes` from the types of all columns in the file's order.
+
+        shapes : of columns of arrays of several dimensions; those of lists of a fixed length follow from their types.
+        """
         self.types = types
+        of_lists = {name: (kind.list_size,) for name, kind in types.items() if pa.types.is_fixed_size_list(kind)}
+        self.shapes = {**of_lists, **(shapes or {})}
         self.columns = [name for name, kind in types.items() if not pa.types.is_nested(kind)]
         self.unreadable = unreadable or {}
 
@@ -207,6 +221,8 @@ def plain(array: pa.Array) -> pa.Array:
     """The array in a type that zmill supports: strings of one kind, no dictionaries, no extension types."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
+    if len(shape_of(array.type)) > 1:
+        array = _flat(array)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_float16(array.type):
@@ -220,11 +236,44 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     """The type that `plain` returns for a type."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
+    if len(shape := shape_of(kind)) > 1:
+        while pa.types.is_fixed_size_list(kind):
+            kind = kind.value_type
+        return pa.list_(kind, math.prod(shape))
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_float16(kind):
         return pa.float32()
     return pa.string() if is_text(kind) else kind
+
+
+def shape_of(kind: pa.DataType) -> tuple[int, ...]:
+    """Shape of the values in a row of tensors, or of lists of a fixed length, also within each other; () of other types."""
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return tuple(kind.shape)
+    if not pa.types.is_fixed_size_list(kind):
+        return ()
+    return (kind.list_size, *shape_of(kind.value_type))
+
+
+def _flat(array: pa.Array) -> pa.Array:
+    """Lists of a fixed length of such lists as one list per row; null rows stay null.
+
+    Raises
+    ------
+    ValueError
+        Where a list within a row is null.
+    """
+    if not pa.types.is_fixed_size_list(array.type.value_type):
+        return array
+    inner = _flat(array.flatten())  # of the rows that are not null
+    if inner.null_count:
+        raise ValueError("a list within a row is null")
+    flat = pa.FixedSizeListArray.from_arrays(inner.flatten(), array.type.list_size * inner.type.list_size)
+    if not array.null_count:
+        return flat
+    there = array.is_valid().to_numpy(zero_copy_only=False)
+    return flat.take(pa.array(np.cumsum(there) - 1, mask=~there))
 
 
 def is_text(kind: pa.DataType) -> bool:

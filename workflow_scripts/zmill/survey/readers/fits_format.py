@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -41,20 +42,22 @@ class Reader(Table):
             refuse_repeated(path, hdu.columns.names)
             self._fields: dict[str, tuple[np.dtype, int]] = {}
             self._columns: dict[str, fits.Column] = {}
-            types, unreadable = {}, {}
+            types, unreadable, shapes = {}, {}, {}
             raw = hdu.columns.dtype
             for column in hdu.columns:
                 kind, offset = cast("tuple[np.dtype, int]", raw.fields[column.name][:2])
-                if len(kind.shape) <= 1 and column.format.format in READABLE and column.format.repeat:
+                if _is_readable(column, kind):
                     self._fields[column.name] = (kind.newbyteorder(">"), offset)
                     self._columns[column.name] = column.copy()
                     empty = np.empty(0, np.dtype([("x", kind.newbyteorder(">"))]))["x"]
                     types[column.name] = _arrow(empty, self._columns[column.name]).type
+                    if len(kind.shape) > 1:
+                        shapes[column.name] = kind.shape
                 else:
                     unreadable[column.name] = _why_unreadable(column)
             if raw.itemsize != self._width:
                 raise ReadError(f"{path}: rows are {self._width} bytes wide, its columns {raw.itemsize}")
-        self.describe(types, unreadable)
+        self.describe(types, unreadable, shapes)
         self.describe_units({name: str(column.unit) for name, column in self._columns.items() if column.unit})
         if compressed is None and path.stat().st_size < self._offset + self.rows * self._width:
             raise ReadError(f"{path}: is cut short: its header promises {self.rows} rows, the file ends before them")
@@ -82,6 +85,12 @@ class Reader(Table):
                 yield pa.RecordBatch.from_arrays(arrays, names=columns)
 
 
+def _is_readable(column: fits.Column, kind: np.dtype) -> bool:
+    """Whether a column holds a value or an array per row; arrays of texts are not read."""
+    texts = column.format.format == "A" and len(kind.shape) > 1
+    return column.format.format in READABLE and bool(column.format.repeat) and not texts
+
+
 def _why_unreadable(column: fits.Column) -> str:
     if column.format.format in "PQ":
         return (
@@ -89,7 +98,7 @@ def _why_unreadable(column: fits.Column) -> str:
             "or as lists in Parquet"
         )
     if column.format.format in READABLE and column.format.repeat:
-        return f"has arrays of several dimensions in its rows (TDIM {column.dim}), which zmill does not read: write them flat"
+        return f"has arrays of texts of several dimensions in its rows (TDIM {column.dim}), which zmill does not read"
     return f"has the FITS format {column.format}, which zmill does not read"
 
 
@@ -115,8 +124,8 @@ def _table(hdus: fits.HDUList, path: Path, group: str | None) -> fits.BinTableHD
 
 
 def _arrow(values: np.ndarray, column: fits.Column) -> pa.Array:
-    if values.ndim == 2:
-        return pa.FixedSizeListArray.from_arrays(_arrow(values.reshape(-1), column), values.shape[1])
+    if values.ndim > 1:
+        return pa.FixedSizeListArray.from_arrays(_arrow(values.reshape(-1), column), math.prod(values.shape[1:]))
     kind = column.format.format
     if kind == "A":
         return pa.array([_text(value) for value in values.tolist()], pa.string())

@@ -50,14 +50,16 @@ class Reader(Table):
             self.describe_units(_units(file, self._group))
 
     def _describe(self, table: h5py.Group | h5py.Dataset, names: list[str], axes: dict[str, str]) -> None:
-        types, unreadable = {}, {**_deep(table), **axes}
+        types, unreadable, shapes = {}, dict(axes), {}
         for name in names:
             column = _column(table, name)
             try:
                 types[name] = arrow(column[: LOOK_ROWS if column.dtype.kind == "O" else 0]).type
+                if len(shape := _shape(table, name)) > 2:
+                    shapes[name] = shape[1:]
             except (TypeError, pa.ArrowException):
                 unreadable[name] = f"holds {column.dtype} values of shape {column.shape[1:]}, which zmill does not read"
-        self.describe(types, unreadable)
+        self.describe(types, unreadable, shapes)
 
     def read(
         self, columns: list[str], batch_rows: int, span: Span, numeric: Collection[str]
@@ -109,20 +111,20 @@ def _columns(item: h5py.Group | h5py.Dataset) -> list[str]:
     return [
         name
         for name, d in item.items()
-        if isinstance(d, h5py.Dataset) and d.ndim in (1, 2) and not d.dtype.names and not name.endswith(ASTROPY)
+        if isinstance(d, h5py.Dataset) and d.ndim and not d.dtype.names and not name.endswith(ASTROPY)
     ]
 
 
 def _axes(table: h5py.Group | h5py.Dataset, names: list[str]) -> dict[str, str]:
     """Datasets that are no columns but an axis of others, such as the wavelengths of spectra, and what each of them is.
 
-    An axis has as many values as the rows of a 2-D dataset have, and not as many as there are rows.
+    An axis has as many values as an axis of the arrays in the rows of another dataset, and not as many as there are rows.
     """
     if isinstance(table, h5py.Dataset):
         return {}
-    wide = {name: table[name].shape for name in names if table[name].ndim == 2}
+    wide = {name: table[name].shape for name in names if table[name].ndim > 1}
     rows = {shape[0] for shape in wide.values()}
-    of = {length: name for name, (_, length) in wide.items()}
+    of = {length: name for name, (_, *lengths) in wide.items() for length in lengths}
     found = [
         name for name in names if table[name].ndim == 1 and len(table[name]) in of and len(table[name]) not in rows
     ]
@@ -132,15 +134,11 @@ def _axes(table: h5py.Group | h5py.Dataset, names: list[str]) -> dict[str, str]:
     }
 
 
-def _deep(table: h5py.Group | h5py.Dataset) -> dict[str, str]:
-    """Datasets of more than two dimensions, and why they are not read."""
-    if isinstance(table, h5py.Dataset):
-        return {}
-    return {
-        name: f"holds arrays of shape {item.shape[1:]} in its rows, which zmill does not read: write them flat, as (rows, values)"
-        for name, item in table.items()
-        if isinstance(item, h5py.Dataset) and item.ndim > 2
-    }
+def _shape(table: h5py.Group | h5py.Dataset, name: str) -> tuple[int, ...]:
+    """Shape of a column, rows first."""
+    if isinstance(table, h5py.Group):
+        return tuple(table[name].shape)
+    return (len(table), *table.dtype[name].shape)
 
 
 def _units(file: h5py.File, group: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -23,17 +24,18 @@ class Held(Table):
     def hold(self, arrays: Mapping[str, Any], rows: int, units: Mapping[str, str]) -> None:
         """Set the columns, in the file's order; columns of objects other than text cannot be read."""
         self.rows = rows
-        self._arrays, types, unreadable = {}, {}, {}
+        self._arrays, types, unreadable, shapes = {}, {}, {}, {}
         for name, array in arrays.items():
             try:
                 types[name] = arrow(array[:0] if array.dtype.kind != "O" else array[:1000]).type
                 self._arrays[name] = array
+                if array.ndim > 2:
+                    shapes[name] = array.shape[1:]
             except (pa.ArrowException, TypeError, AttributeError):
-                shape = (
-                    f"arrays of shape {array.shape[1:]}" if getattr(array, "ndim", 1) > 2 else f"{array.dtype} values"
+                unreadable[name] = (
+                    f"holds {array.dtype} values in its rows, which zmill does not read: write them as columns"
                 )
-                unreadable[name] = f"holds {shape} in its rows, which zmill does not read: write them as columns"
-        self.describe(types, unreadable)
+        self.describe(types, unreadable, shapes)
         self.describe_units(units)
 
     def spans(self, rows: int) -> list[Span]:
@@ -51,18 +53,17 @@ class Held(Table):
 
 
 def arrow(values: Any) -> pa.Array:
-    """A NumPy column of one or of several values per row as an Arrow array; masked values are null.
+    """A NumPy column of one or of several values per row as an Arrow array, flat per row; masked values are null.
 
     Raises
     ------
     TypeError
-        Where it has more than two dimensions, or objects that are no text.
+        Where it has objects that are no text.
     """
     mask, data = np.ma.getmaskarray(values), np.ma.getdata(values)
-    if data.ndim > 2:
-        raise TypeError(f"arrays of shape {data.shape[1:]}")
-    if data.ndim == 2:
-        return pa.FixedSizeListArray.from_arrays(arrow(np.ma.masked_array(data, mask).reshape(-1)), data.shape[1])
+    if data.ndim > 1:
+        flat = arrow(np.ma.masked_array(data, mask).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, math.prod(data.shape[1:]))
     if data.dtype.kind in "OSU":
         return _of_objects(data.tolist(), mask)
     if data.dtype.kind not in "biuf":

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from zmill.catalog.files import ReadError
 from zmill.survey.readers import described
-from zmill.survey.readers.base import Span, Table, plain_type, refuse_repeated
+from zmill.survey.readers.base import Span, Table, plain_type, refuse_repeated, shape_of
 
 ENDINGS = (".parquet", ".pq", ".parq")
 
@@ -52,7 +52,8 @@ def describe_schema(table: Table, schema: pa.Schema) -> None:
         Where columns have the same name.
     """
     refuse_repeated(table.path, schema.names)
-    table.describe({field.name: plain_type(field.type) for field in schema})
+    shapes = {field.name: shape for field in schema if len(shape := shape_of(field.type)) > 1}
+    table.describe({field.name: plain_type(field.type) for field in schema}, shapes=shapes)
     table.describe_units(described.of_schema(schema))
 
 

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,18 @@ class _Streams(io.RawIOBase):
         super().close()
 
 
+def is_npz(path: Path) -> bool:
+    """Whether a file is a NumPy archive: a zip file of arrays."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return bool(archive.namelist()) and all(name.endswith(".npy") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return path.suffix == ".npz"  # whose reader says what is wrong with it
+
+
 def head(path: Path, size: int = HEAD_BYTES) -> bytes:
     """The first bytes of the decompressed file.
 
@@ -143,6 +156,8 @@ def head(path: Path, size: int = HEAD_BYTES) -> bytes:
 
 def content_of(path: Path) -> str | None:
     """The format by a file's first bytes, or None."""
+    if is_npz(path):
+        return "npz"
     first = head(path)
     if first.startswith(b"SIMPLE  ="):
         return "fits"

@@ -64,6 +64,8 @@ class Reader(Held):
             len(array),
             {field.name or field.ID: str(field.unit) for field in fields if field.unit},
         )
+        # astropy writes the lengths of the axes in the order of NumPy, the standard has the reverse: a file does not tell which one it has.
+        self.describe(self.types, self.unreadable)
 
 
 @contextmanager
