@@ -1,0 +1,212 @@
+"""The input kind image: stamps of several bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from zmill.columns import lists, numpy_column
+from zmill.inputs.base import Converted, InputKind, Rows
+from zmill.inputs.image.batch import BITS, Images, aperture, aperture_sn, good_fraction
+from zmill.inputs.image.convert import FAULTS, QUIET, Conversion
+from zmill.inputs.image.degradation import ImageDegradation
+from zmill.inputs.image.plausible import ImageInspection, wrong_shapes, wrong_units
+from zmill.inputs.image.settings import ImageSettings
+from zmill.survey_definition import Survey
+
+FLUX, IVAR, PSF, SN, GOOD, EDGE = "image", "image_ivar", "image_psf", "image_sn", "image_good", "image_edge"
+"""Columns of `survey/` and `clean/`."""
+SAME_FLUX = 1.6
+"""Stamps of one object at two times have aperture fluxes within this factor: half a magnitude."""
+
+
+@dataclass(frozen=True)
+class ImageKind(InputKind):
+    """Stamps of a survey: their bands, pixels on a side, and the width of a pixel in arcsec."""
+
+    name = "image"
+    Settings = ImageSettings
+    flag_bits = BITS
+    faults = FAULTS
+    quiet_faults = QUIET
+    source = "image.flux"
+    measured = "images"
+    parts = "bands"
+    models: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    noisier = True
+
+    bands: tuple[str, ...]
+    size: int
+    pixel_scale: float
+
+    @classmethod
+    def of(cls, survey: Survey) -> Self | None:
+        section = cls.section(survey)
+        return None if section is None else cls(tuple(section.bands), section.size, section.pixel_scale)
+
+    @classmethod
+    def source_columns(cls, survey: Survey) -> dict[str, str]:
+        section: ImageSettings = cls.section(survey)
+        found = {name: f"image.{key}" for key in ("flux", "ivar", "error", "mask") for name in section.columns(key)}
+        if isinstance(section.psf_fwhm, str):
+            names = section.bands if "{band}" in section.psf_fwhm else [""]
+            found |= {section.psf_fwhm.replace("{band}", band): "image.psf_fwhm" for band in names}
+        return found | ({section.edge: "image.edge"} if section.edge else {})
+
+    @classmethod
+    def numeric_columns(cls, survey: Survey) -> set[str]:
+        section: ImageSettings = cls.section(survey)
+        single = isinstance(section.psf_fwhm, str) and "{band}" in section.psf_fwhm
+        return {name for name, key in cls.source_columns(survey).items() if key == "image.psf_fwhm" and single}
+
+    @classmethod
+    def array_columns(cls, survey: Survey) -> set[str]:
+        section: ImageSettings = cls.section(survey)
+        return set(cls.source_columns(survey)) - cls.numeric_columns(survey) - {section.edge}
+
+    @classmethod
+    def wrong_units(cls, units: Mapping[str, str], survey: Survey) -> dict[str, str]:
+        return wrong_units(units, cls.section(survey))
+
+    @classmethod
+    def wrong_shapes(cls, shapes: Mapping[str, tuple[int, ...]], survey: Survey) -> dict[str, str]:
+        return wrong_shapes(shapes, cls.section(survey))
+
+    @classmethod
+    def inspection(cls, survey: Survey) -> ImageInspection:
+        return ImageInspection(cls.section(survey))
+
+    @classmethod
+    def schema(cls, survey: Survey) -> list[pa.Field]:
+        section: ImageSettings = cls.section(survey)
+        stamp = pa.fixed_shape_tensor(pa.float32(), section.shape, dim_names=("band", "y", "x"))
+        per_band = pa.list_(pa.float32(), len(section.bands))
+        return [
+            pa.field(FLUX, stamp),
+            pa.field(IVAR, stamp if section.noise == "pixel" else per_band),
+            pa.field(PSF, per_band),
+            pa.field(SN, pa.float32()),
+            pa.field(GOOD, pa.float32()),
+            pa.field(EDGE, pa.bool_()),
+        ]
+
+    @classmethod
+    def cut_columns(cls, survey: Survey) -> list[str]:
+        return [SN, GOOD]
+
+    @classmethod
+    def convert(cls, batch: pa.RecordBatch, survey: Survey, ebv: NDArray[np.floating]) -> Converted:
+        types = {field.name: field.type for field in cls.schema(survey)}
+        found = Conversion(batch, cls.section(survey))
+        good = good_fraction(found.good)
+        columns = {
+            FLUX: _stored(found.flux, types[FLUX]),
+            IVAR: _stored(found.ivar, types[IVAR]),
+            PSF: lists(found.psf),
+            SN: aperture_sn(found.flux, found.ivar),
+            GOOD: good,
+            EDGE: found.edge & (good > 0),
+        }
+        return Converted(columns, good == 0, {cls.name: found.faults} if found.faults else {})
+
+    @classmethod
+    def empty(cls, rows: Rows, survey: Survey) -> NDArray[np.bool_]:
+        return np.asarray(numpy_column(rows.column(GOOD)) == 0)
+
+    @classmethod
+    def empty_columns(cls, survey: Survey) -> list[str]:
+        return [GOOD]
+
+    def agree(self, one: Rows, other: Rows) -> NDArray[np.bool_]:
+        """(n,) whether the aperture fluxes of two stamps differ by less than the factor `SAME_FLUX` or three times their error; so do those of
+        which one has no image."""
+        if not {FLUX, IVAR} <= set(one.schema.names) or not one.num_rows:
+            return np.ones(one.num_rows, np.bool_)
+        sums = [aperture(*self._pixels(rows)) for rows in (one, other)]
+        both = np.isfinite(sums[0].flux) & np.isfinite(sums[1].flux)
+        flux = [np.where(both, found.flux, 0).sum(axis=1) for found in sums]
+        error = np.sqrt(sum(np.where(both, found.variance, 0).sum(axis=1) for found in sums))
+        close = np.abs(flux[0] - flux[1]) <= 3 * error
+        ratio = np.maximum(*flux) <= SAME_FLUX * np.minimum(*flux)
+        return np.asarray(close | ratio | ~both.any(axis=1))
+
+    def drift_columns(self) -> list[str]:
+        return [GOOD]
+
+    def drift(self, rows: Rows) -> dict[str, dict[str, float | None]]:
+        """The fraction of rows that have an image."""
+        good = numpy_column(rows.column(GOOD))
+        return {"measured": {self.name: float(np.mean(good > 0)) if len(good) else None}}
+
+    def columns(self) -> list[str]:
+        return [FLUX, IVAR, PSF, SN, GOOD, EDGE]
+
+    def needed(self) -> list[str]:
+        return [FLUX, IVAR, PSF, SN, GOOD, EDGE]
+
+    def read(self, rows: Rows) -> Images:
+        flux, ivar = self._pixels(rows)
+        psf = _values(rows.column(PSF)).reshape(-1, len(self.bands))
+        sn, good, edge = (numpy_column(rows.column(name)) for name in (SN, GOOD, EDGE))
+        return Images(flux, ivar, psf, sn, good, edge, self.bands, self.size, self.pixel_scale)
+
+    def _pixels(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The columns of fluxes and of inverse variances, as `Images` has them.
+
+        Raises
+        ------
+        ValueError
+            Where they have another number of pixels.
+        """
+        bands, size, count = len(self.bands), self.size, rows.num_rows
+        flux, ivar = _values(rows.column(FLUX)), _values(rows.column(IVAR))
+        if len(flux) != count * bands * size * size or len(ivar) not in (len(flux), count * bands):
+            raise ValueError(
+                f"stamps of {bands} x {size} x {size} pixels were expected, found {rows.schema.field(FLUX).type}"
+            )
+        shape = (count, bands, size, size)
+        per_pixel = (
+            pa.types.is_fixed_size_list(kind := rows.schema.field(IVAR).type) is False or kind.list_size != bands
+        )
+        return flux.reshape(shape), ivar.reshape(shape if per_pixel else (count, bands, 1, 1))
+
+    def degradation(self, train: Any, learned: Any) -> ImageDegradation:
+        return ImageDegradation()
+
+    @property
+    def brightness(self) -> str:
+        return "S/N of the image in its aperture"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"bands": list(self.bands), "size": self.size, "pixel_scale": self.pixel_scale}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        return cls(tuple(content["bands"]), content["size"], content["pixel_scale"])
+
+    def differs(self, survey: Self) -> str:
+        return "" if self == survey else f"trained on {self._words}, but the survey has {survey._words}"
+
+    @property
+    def _words(self) -> str:
+        return f"stamps of {self.size} x {self.size} pixels of {self.pixel_scale:g} arcsec in {', '.join(self.bands)}"
+
+
+def _stored(values: NDArray[np.float32], kind: pa.DataType) -> pa.Array:
+    """(n, …) numbers as a column of tensors, or of lists."""
+    storage = lists(values.reshape(len(values), int(np.prod(values.shape[1:]))))
+    return pa.ExtensionArray.from_storage(kind, storage) if isinstance(kind, pa.BaseExtensionType) else storage
+
+
+def _values(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
+    """All numbers of a column of tensors or lists, one row after the other."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(column, pa.ChunkedArray):  # of no rows
+        return np.empty(0, np.float32)
+    storage = column.storage if isinstance(column, pa.ExtensionArray) else column
+    return np.asarray(storage.flatten(), np.float32)
