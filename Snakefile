@@ -13,7 +13,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from zmill.config import ConfigError, check_files, dump, load
-from zmill.inputs.registry import default_models
+from zmill.inputs.registry import default_models, further_files
 from zmill.simulate import INSTRUMENTS
 from zmill.workflow.input_files import find, resolve
 from zmill.workflow.job import failed
@@ -91,7 +91,7 @@ MADE = [Path(file) for file in [*rules.demo_data.output, *expand(rules.demo_spec
 
 try:
     SEDS = resolve(settings.demo.seds, Path(DATA), "config.yaml: demo.seds")
-    SOURCES = find(survey, DATA, made_by_workflow=MADE)
+    SOURCES = find(survey, DATA, made_by_workflow=MADE, further=further_files(survey))
     # A job on a cluster starts Snakemake in its own process, which need not repeat these checks.
     if workflow.is_main_process:
         from zmill.check import check  # imports the models and torch, which is most of the time of a start

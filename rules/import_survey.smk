@@ -7,7 +7,7 @@ checkpoint import_survey:
         "Importing the survey"
     input:
         files=SOURCES.survey,
-        map=SOURCES.extinction,
+        further=[file for file in SOURCES.of_import if file not in SOURCES.survey],
     output:
         catalog=f"{RESULTS}/survey/partition_info.csv",
         content=f"{RESULTS}/survey/content.json",
@@ -15,7 +15,7 @@ checkpoint import_survey:
         counts=f"{RESULTS}/rejected/survey.json",
         notes=f"{RESULTS}/import.json",
     params:
-        content=lambda wildcards: content_of(SOURCES.survey + SOURCES.extinction, manifest(Path(RESULTS))),
+        content=lambda wildcards: content_of(SOURCES.of_import, manifest(Path(RESULTS))),
         survey=import_settings(survey),
         partitions=dump(settings.partitions),
         data_dir=lambda wildcards: DATA,

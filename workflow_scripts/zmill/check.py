@@ -62,7 +62,7 @@ def check(settings: Config, survey: Survey, inputs: Inputs) -> None:
     kinds = {kind.name: kind for kind in of_survey(survey)}
     check_suitable(models, kinds)
     files = [Path(file) for file in (*inputs.survey, *inputs.train, *inputs.test)]
-    types = check_columns(files, survey)
+    types = check_columns(files, survey, inputs.further)
     texts = {name for name, kind in types.items() if pa.types.is_string(kind)}
     for name, (_, own) in models.items():
         check_extra(own, survey.columns.extra, name, texts)

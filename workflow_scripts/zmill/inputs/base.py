@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from zmill.config import parse
 from zmill.inputs.batch import FULL, Batch, Joint, LabelledBatch, evenly
 from zmill.inputs.degradation import Degradation
+from zmill.inputs.further import Further, Identified
 from zmill.sections import Section
 from zmill.survey_definition import Survey
 
@@ -154,7 +155,46 @@ class InputKind(ABC):
     @classmethod
     @abstractmethod
     def convert(cls, batch: pa.RecordBatch, survey: Survey, ebv: NDArray[np.floating]) -> Converted:
-        """Convert a batch of the survey's columns. ebv : (n,) E(B-V) in magnitudes; NaN where unknown."""
+        """Convert a batch of the survey's columns. ebv : (n,) E(B-V) in magnitudes; NaN where unknown.
+
+        Before any job, the batch lacks the columns of further files.
+        """
+
+    @classmethod
+    def further_files(cls, survey: Survey) -> dict[str, list[str]]:
+        """Setting -> paths, folders and glob patterns of files that `complete` reads, below `data_dir` unless absolute.
+
+        Their content counts as a setting of the import.
+        """
+        return {}
+
+    @classmethod
+    def by_row_number(cls, survey: Survey) -> bool:
+        """Whether `complete` finds measurements by the number of the row over all files of the survey."""
+        return False
+
+    @classmethod
+    def further_faults(cls, survey: Survey, further: Further, rows: int | None) -> list[str]:
+        """What is wrong with further files, one sentence each. rows : number of rows of the survey; None where unknown."""
+        return []
+
+    @classmethod
+    def complete(cls, batch: pa.RecordBatch, survey: Survey, rows: Identified, further: Further) -> pa.RecordBatch:
+        """A batch of the survey's columns with columns of further files, for `convert`. rows : of the batch."""
+        return batch
+
+    @classmethod
+    def further_warnings(cls, survey: Survey, further: Further, kept: int, faults: Mapping[str, int]) -> list[str]:
+        """Measurements in further files that no row has, one sentence each.
+
+        kept : number of rows that were imported. faults : number of those with each fault of the kind.
+
+        Raises
+        ------
+        ReadError
+            Where no row has any: the files do not belong together.
+        """
+        return []
 
     @classmethod
     def inspection(cls, survey: Survey) -> Inspection | None:

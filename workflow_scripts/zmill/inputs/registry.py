@@ -14,6 +14,8 @@ from zmill.survey_definition import Survey, input_kinds
 if TYPE_CHECKING:
     from zmill.inputs.base import InputKind
 
+MAP = "extinction.map"
+"""The setting of the map of E(B-V)."""
 FIRST = "photometry"
 """The kind that comes first where a survey has several: its brightness bins the metrics."""
 
@@ -38,6 +40,15 @@ def kinds() -> tuple[type[InputKind], ...]:
 def of_survey(survey: Survey) -> list[InputKind]:
     """The input kinds that a survey has, the first one first."""
     return [found for found in (kind.of(survey) for kind in kinds()) if found is not None]
+
+
+def further_files(survey: Survey) -> dict[str, list[str]]:
+    """Setting -> patterns of all files that the import of a survey reads in addition to the survey's own."""
+    ebv = {MAP: [survey.extinction.map]} if survey.extinction.map else {}
+    return {
+        **ebv,
+        **{key: files for kind in kinds() if kind.of(survey) for key, files in kind.further_files(survey).items()},
+    }
 
 
 def default_models(survey: Survey, given: Mapping[str, Any]) -> dict[str, ModelSettings]:

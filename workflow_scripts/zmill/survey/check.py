@@ -10,13 +10,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from zmill.config import ConfigError
-from zmill.inputs.registry import of_survey
+from zmill.inputs.further import Further
+from zmill.inputs.registry import further_files, of_survey
 from zmill.survey import kinds
 from zmill.survey.readers import ReadError, Span, Table, format_of, open_table
 from zmill.survey.readers.text import TextTable
 from zmill.survey.rows import array_columns, input_columns, numeric_columns, typed_columns
 from zmill.survey.units import unit_faults
 from zmill.survey_definition import Survey
+from zmill.workflow.input_files import resolve
 from zmill.workflow.job import log
 
 THREADS = 8
@@ -127,6 +129,25 @@ def shape_faults(path: Path, shapes: Mapping[str, tuple[int, ...]], survey: Surv
     return [f"{path}: column {column!r} {why}" for wrong in found for column, why in wrong.items()]
 
 
+def further_of(survey: Survey, data_dir: Path) -> Further:
+    """The further files of a survey that exist.
+
+    Raises
+    ------
+    ConfigError
+        Where there is none of a setting.
+    """
+    patterns = further_files(survey)
+    return Further({key: tuple(resolve(some, data_dir, key)) for key, some in patterns.items()}, open_table)
+
+
+def further_faults(survey: Survey, further: Further, headers: Sequence[Header]) -> list[str]:
+    """What is wrong with the further files of a survey, one line each."""
+    spans = [span for header in headers for span in header.spans]
+    rows = None if None in spans else sum(stop - start for start, stop in filter(None, spans))
+    return [fault for kind in of_survey(survey) for fault in kind.further_faults(survey, further, rows)]
+
+
 def types_over(headers: Sequence[Header], survey: Survey) -> tuple[dict[str, list[pa.DataType]], list[str]]:
     """The types of `typed_columns` in the files, and a line for each column that is text in some and a number in others.
 
@@ -160,8 +181,14 @@ def _filled(header: Header, name: str, kind: pa.DataType, survey: Survey) -> pa.
     return pa.null()
 
 
-def check_columns(files: Sequence[Path], survey: Survey) -> dict[str, pa.DataType]:
+def check_columns(
+    files: Sequence[Path], survey: Survey, further: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, pa.DataType]:
     """Open the existing files and check the survey's columns.
+
+    Parameters
+    ----------
+    further : setting -> further files of the survey; they are checked once all of them exist.
 
     Returns
     -------
@@ -177,6 +204,12 @@ def check_columns(files: Sequence[Path], survey: Survey) -> dict[str, pa.DataTyp
     faults = _grouped(headers)
     faults += [f"{header.path}: {fault}" for header in headers for fault in unit_faults(header.units, survey)]
     types, differences = types_over(headers, survey)
+    more = {key: tuple(map(Path, paths)) for key, paths in (further or {}).items()}
+    if not faults and all(path.exists() for paths in more.values() for path in paths):
+        complete = len(headers) == len(files)
+        faults += further_faults(
+            survey, Further(more, open_table), headers if complete else [Header(Path(), spans=[None])]
+        )
     if faults or differences:
         raise ConfigError("\n".join(_shortened([*faults, *differences])))
     for warning in dict.fromkeys(warning for header in headers for warning in header.warnings):

@@ -31,9 +31,10 @@ from zmill.catalog.files import Damaged, atomic_write, read_json, write_json
 from zmill.catalog.hats import Partition
 from zmill.catalog.sizes import rows_of
 from zmill.config import Partitions
+from zmill.inputs.further import Further
 from zmill.inputs.registry import of_survey
 from zmill.survey import duplicates, night, pieces
-from zmill.survey.check import Header, read_headers, types_over
+from zmill.survey.check import Header, further_faults, further_of, read_headers, types_over
 from zmill.survey.copies import warn_of_copies
 from zmill.survey.counts import Counts
 from zmill.survey.kinds import TypeChanged
@@ -79,7 +80,7 @@ def import_survey(
     rejected : Parquet file of the bad rows. A file with the ending `.json` has their number by reason; `import.json`, in the
         parent folder of the catalogue, has these and the faults of single bands (`Counts.json`).
     threads : parallel processes.
-    data_dir : folder that a relative `extinction.map` starts from.
+    data_dir : folder that relative paths of further files start from, such as `extinction.map`.
 
     Raises
     ------
@@ -93,17 +94,19 @@ def import_survey(
     for folder in (scratch, kept):
         folder.mkdir(parents=True, exist_ok=True)
     (catalog / "partition_info.csv").unlink(missing_ok=True)
-    ebv_map = data_dir / survey.extinction.map if survey.extinction.map else None
-    looked = sources.look([*files, *([ebv_map] if ebv_map else [])], manifest(catalog.parent))
+    further = further_of(survey, data_dir)
+    looked = sources.look([*files, *further.all], manifest(catalog.parent))
     warnings = Warnings()
     heads, layout = _headers(files, survey, warnings)
+    if faults := further_faults(survey, further, heads):
+        raise ReadError("\n".join(faults))
     for warning in look([Path(file) for file in files], survey).warnings:
         warnings.add(warning)
     for change in _changes(kept, looked):
         layout = layout.changed(change)
     while True:
-        found = split(heads, survey, partitions.max_order, looked, layout)
-        work = Work(layout=layout, scratch=scratch, kept=kept, order=partitions.max_order, ebv_map=ebv_map)
+        found = split(heads, survey, partitions.max_order, looked, layout, further)
+        work = Work(layout=layout, scratch=scratch, kept=kept, order=partitions.max_order, further=further)
         try:
             return _import(files, found, work, partitions, catalog, rejected, threads, looked, warnings)
         except TypeChanged as change:
@@ -126,10 +129,11 @@ def _import(
     """Import with a given layout; raises `TypeChanged` where a value does not fit it."""
     scratch, kept, survey = work.scratch, work.kept, work.survey
     before = night.read(kept, _settings_hash(work, partitions, looked))
-    small = sum(_bytes(Path(file)) for file in files) < SMALL_BYTES
+    small = sum(_bytes(Path(file)) for file in [*files, *work.further.all]) < SMALL_BYTES
     with workers(1 if small else threads) as run:
         plan, starts, owners, first_rows, chosen, kept_by = _plan(found, work, partitions, run)
-        now = night.keys(found, first_rows, survey.columns.object_id is not None)
+        numbered = survey.columns.object_id is None or any(kind.by_row_number(survey) for kind in of_survey(survey))
+        now = night.keys(found, first_rows, not numbered)
         todo = night.todo(found, now, kept_by, before, work, chosen, catalog)
         if before.settings:
             log.info("%d of %d partitions are written, from %d of %d pieces", len(todo.partitions), len(chosen), len(todo.pieces), len(found))  # fmt: skip
@@ -141,7 +145,7 @@ def _import(
             lambda p: (pieces.group, p, work, first_rows[p.number], starts, owners, plan),
             run,
         )
-        counts, written_rows = _write(found, work, plan, chosen, todo, catalog, run)
+        counts, written_rows = _write(found, work, plan, chosen, todo, catalog, run, warnings)
     total = first_rows[-1]
     if (counts.rows, counts.kept) != (total, written_rows):
         raise ImportFailed(
@@ -182,9 +186,14 @@ def manifest(results: Path) -> Path:
 
 def _settings_hash(work: Work, partitions: Partitions, looked: sources.Known) -> str:
     """Hash of all settings that the content of the partitions depends on."""
-    ebv = looked[str(work.ebv_map)]["token"] if work.ebv_map else ""
-    settings = [import_settings(work.survey), partitions.model_dump(), str(work.layout.schema), ebv, __version__]
+    tokens = _tokens(work.further, looked)
+    settings = [import_settings(work.survey), partitions.model_dump(), str(work.layout.schema), tokens, __version__]
     return xxhash.xxh3_128_hexdigest(json.dumps(settings, sort_keys=True).encode())
+
+
+def _tokens(further: Further, looked: sources.Known) -> dict[str, list[str]]:
+    """What the content of further files is known by."""
+    return {key: [looked[str(path)]["token"] for path in paths] for key, paths in further.files.items()}
 
 
 def import_settings(survey: Survey) -> dict[str, Any]:
@@ -207,9 +216,14 @@ def _headers(files: Sequence[Path], survey: Survey, warnings: Warnings) -> tuple
     return headers, layout_of(survey, types)
 
 
-def split(heads: Sequence[Header], survey: Survey, order: int, looked: sources.Known, layout: Layout) -> list[Piece]:
+def split(
+    heads: Sequence[Header], survey: Survey, order: int, looked: sources.Known, layout: Layout, further: Further
+) -> list[Piece]:
     """The pieces of the input, in the order of the files, each with its identity."""
-    settings = json.dumps([import_settings(survey), order, __version__, PIECE_ROWS, str(layout.schema)], sort_keys=True)
+    of_further = _tokens(further, looked)
+    settings = json.dumps(
+        [import_settings(survey), order, __version__, PIECE_ROWS, str(layout.schema), of_further], sort_keys=True
+    )
     found: list[Piece] = []
     times: Counter[Path] = Counter()
     for head in heads:
@@ -327,7 +341,14 @@ def _grouped(piece: Piece, work: Work, plan: str) -> bool:
 
 
 def _write(
-    found: list[Piece], work: Work, plan: str, chosen: list[Partition], todo: night.Todo, catalog: Path, run: Any
+    found: list[Piece],
+    work: Work,
+    plan: str,
+    chosen: list[Partition],
+    todo: night.Todo,
+    catalog: Path,
+    run: Any,
+    warnings: Warnings,
 ) -> tuple[Counts, int]:
     """Write every partition of `todo` that is not written yet, and remove partitions without rows from `chosen`.
 
@@ -350,6 +371,10 @@ def _write(
         )
     if refusal := counts.refusal():
         raise ImportFailed(refusal)
+    for kind in of_survey(work.survey):
+        of_kind = counts.faults.get(kind.name, Counter())
+        for warning in kind.further_warnings(work.survey, work.further, counts.kept, of_kind):
+            warnings.add(warning)
     filled = [(p, source) for p, source in zip(chosen, sources, strict=True) if source and p in todo.partitions]
     chosen[:] = [p for p, source in zip(chosen, sources, strict=True) if source or p not in todo.partitions]
     markers = {p: work.scratch / f"{plan}.{p.order}.{p.pixel}.written.json" for p in todo.partitions}

@@ -22,7 +22,8 @@ from zmill.catalog.files import atomic_write, read_json, write_json
 from zmill.catalog.hats import Partition, write_partition
 from zmill.catalog.sizes import row_bytes, rows_of
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
-from zmill.inputs.registry import of_survey
+from zmill.inputs.further import Further
+from zmill.inputs.registry import MAP, of_survey
 from zmill.survey import duplicates
 from zmill.survey.copies import COPIES, copies
 from zmill.survey.counts import Counts
@@ -70,14 +71,19 @@ class Work:
 
     scratch, kept : folders of files that are needed until the import ends, and until the next import.
     order : HEALPix order in which rows are counted: that of the smallest partition.
-    ebv_map : file of E(B-V), or None.
+    further : files that the import reads in addition to the survey's own.
     """
 
     layout: Layout
     scratch: Path
     kept: Path
     order: int
-    ebv_map: Path | None
+    further: Further
+
+    @property
+    def ebv_map(self) -> Path | None:
+        """File of E(B-V), or None."""
+        return next(iter(self.further.files.get(MAP, ())), None)
 
     @property
     def survey(self) -> Survey:
@@ -230,7 +236,7 @@ def group(piece: Piece, work: Work, first_row: int, starts_file: Path, owners_fi
         block: list[pa.RecordBatch] = []
         held = 0
         for batch in _batches(piece, work, list(input_columns(work.survey))):
-            converted = convert(batch, work.layout, first_row + counts.rows, ebv_at)
+            converted = convert(batch, work.layout, first_row + counts.rows, ebv_at, work.further)
             reason, ids = converted.reason, converted.columns["object_id"]
             if owners.first_piece:
                 positioned = np.flatnonzero(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from zmill.catalog.sky import HEALPIX_COLUMN, healpix
 from zmill.columns import floats
+from zmill.inputs.further import Further, Identified
 from zmill.inputs.registry import kinds as kinds_of_input
 from zmill.inputs.registry import of_survey as kinds_of_survey
 from zmill.survey import kinds
@@ -198,13 +199,20 @@ class Converted:
         return counts
 
 
-def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt | None = None) -> Converted:
+def convert(
+    batch: pa.RecordBatch,
+    layout: Layout,
+    first_row: int,
+    ebv_at: EbvAt | None = None,
+    further: Further | None = None,
+) -> Converted:
     """Convert a batch of the survey's columns to zmill's.
 
     Parameters
     ----------
     first_row : number of the batch's first row over all files.
     ebv_at : E(B-V) of positions, where it comes from a map.
+    further : files that rows are completed from; None before any job, when only the survey's own are looked at.
     """
     survey = layout.survey
     columns: dict[str, Any] = {}
@@ -238,13 +246,19 @@ def convert(batch: pa.RecordBatch, layout: Layout, first_row: int, ebv_at: EbvAt
             faults[EBV] = {"ebv_out_of_range": strange}
 
     empty = np.ones(batch.num_rows, np.bool_)
+    if further is not None and further.files:
+        unknown = np.full(batch.num_rows, np.nan)
+        numbers = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
+        rows = Identified(columns["object_id"], numbers, columns.get("ra", unknown), columns.get("dec", unknown))
+        for found in kinds_of_survey(survey):
+            batch = found.complete(batch, survey, rows, further)
     for found in kinds_of_survey(survey):
         converted = found.convert(batch, survey, ebv)
         columns |= converted.columns
         faults |= converted.faults
         empty &= converted.empty
-        for why, rows in converted.rejected.items():
-            _mark(reason, rows, why)
+        for why, bad in converted.rejected.items():
+            _mark(reason, bad, why)
     for name, kind in zip(survey.columns.extra, layout.extra_types, strict=True):
         values = kinds.carried(batch.column(name), kind, name)
         if kind == pa.float32():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,18 @@ from zmill.survey_definition import Survey
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files of the survey, of its label sources by name, and of extinction; or of training and test tables instead."""
+    """Files of the survey, of its label sources by name, and further ones by setting; or of training and test tables instead."""
 
     survey: list[str]
     sources: dict[str, list[str]]
-    extinction: list[str]
+    further: dict[str, list[str]]
     train: list[str]
     test: list[str]
+
+    @property
+    def of_import(self) -> list[str]:
+        """All files that the import reads."""
+        return [*self.survey, *(file for files in self.further.values() for file in files)]
 
     @property
     def labels(self) -> list[str]:
@@ -27,13 +32,19 @@ class Inputs:
         return list(dict.fromkeys(file for files in self.sources.values() for file in files))
 
 
-def find(survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path] = ()) -> Inputs:
+def find(
+    survey: Survey,
+    data_dir: Path | str,
+    made_by_workflow: Collection[Path] = (),
+    further: Mapping[str, Sequence[str]] | None = None,
+) -> Inputs:
     """All files that the survey definition names: patterns expanded, sorted within each entry.
 
     Parameters
     ----------
     data_dir : where relative paths start.
     made_by_workflow : files that a rule will make; these need not exist yet.
+    further : setting -> patterns of the files that the import reads in addition (`zmill.inputs.registry.further_files`).
 
     Raises
     ------
@@ -41,13 +52,13 @@ def find(survey: Survey, data_dir: Path | str, made_by_workflow: Collection[Path
         Where one is missing, or a file is given both as training and as test table.
     """
 
-    def named(patterns: list[str], key: str) -> list[str]:
+    def named(patterns: Sequence[str], key: str) -> list[str]:
         return [str(path) for path in resolve(patterns, Path(data_dir), key, made_by_workflow)]
 
     found = Inputs(
         survey=named(survey.files, "files"),
         sources={label.name: named(label.files or [], f"labels: {label.name}: files") for label in survey.labels},
-        extinction=named([survey.extinction.map] if survey.extinction.map else [], "extinction.map"),
+        further={key: named(patterns, key) for key, patterns in (further or {}).items()},
         train=named(survey.tables.train if survey.tables else [], "tables.train"),
         test=named(survey.tables.test if survey.tables else [], "tables.test"),
     )

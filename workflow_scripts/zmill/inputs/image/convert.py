@@ -16,6 +16,8 @@ FAULTS = {
     "image_missing": "there is no stamp",
     "image_repeated": "several stamps have the row's identifier; the first one is used",
     "image_elsewhere": "the row is outside of the stamp with its identifier, by the WCS of the stamp; there is no image",
+    "image_other_scale": "the pixels of a stamp have another width than image.pixel_scale, by its WCS; there is no image",
+    "image_flipped": "a stamp is mirrored, by its WCS (east is to the right of north); it is used as it is",
     "image_wrong_shape": "a stamp has another number of pixels than image.bands and image.size; there is no image",
     "image_band_missing": "a stamp lacks a band; this band is masked",
     "pixel_not_finite": "pixels are NaN, infinite, or one of image.missing; they are masked",
@@ -26,7 +28,7 @@ FAULTS = {
     "image_masked": "every pixel is masked or not a number",
 }
 """Fault -> its meaning."""
-QUIET = ("pixel_not_finite", "image_padded", "image_band_missing")
+QUIET = ("pixel_not_finite", "image_padded", "image_band_missing", "image_flipped")
 """Faults that good surveys have, too."""
 ALL_ALIKE = 20
 """If all of at least so many stamps have the same fault of shape, the definition is wrong, and not the stamps."""
@@ -36,8 +38,12 @@ LEAST_NOISE = 1e-4
 """Estimated errors are at least this fraction of the largest flux of a band, for stamps without noise."""
 BORDER = 8
 """The errors of stamps without errors are estimated from a frame of this fraction of the size (its inverse), of one pixel at least."""
-REPEATED, ELSEWHERE, BEYOND = "image: repeated", "image: elsewhere", "image: beyond the edge"
-"""Columns that the lookup of stamps in other files (`zmill.inputs.image.sources`) adds to a batch."""
+MARKS = ("image_repeated", "image_elsewhere", "image_other_scale", "image_flipped")
+"""Faults that the lookup of stamps in other files (`zmill.inputs.image.sources`) finds. It adds a logical column of each to a batch."""
+NO_USE = ("image_elsewhere", "image_other_scale")
+"""Those of them after which there is no image."""
+BEYOND = "image_beyond"
+"""Logical column that a lookup adds: the stamp reaches beyond the edge of its image."""
 
 Booleans = NDArray[np.bool_]
 Array = NDArray[np.float32]
@@ -85,7 +91,7 @@ class Conversion:
                 np.zeros(self.rows, bool),
                 *(
                     self.faults.get(name, np.zeros(self.rows, bool))
-                    for name in ("image_missing", "image_wrong_shape", "image_constant")
+                    for name in ("image_missing", "image_wrong_shape", "image_constant", *NO_USE)
                 ),
             ]
         )
@@ -106,16 +112,16 @@ class Conversion:
         names = self.section.columns(key)
         lists = [Lists.of(batch.column(name)) for name in names]
         lengths = np.stack([one.length for one in lists], axis=1)
-        elsewhere = _marked(batch, ELSEWHERE)
-        lengths[elsewhere] = 0
+        unusable = np.logical_or.reduce([_marked(batch, name) for name in NO_USE])
+        lengths[unusable] = 0
         wanted = self._length(names)
         self._refuse_lengths(batch, names, lengths, wanted)
         wrong = ((lengths != wanted) & (lengths > 0)).any(axis=1)
         missing = (lengths == 0).all(axis=1)
         self._mark("image_wrong_shape", wrong)
-        self._mark("image_missing", missing & ~elsewhere)
-        self._mark("image_elsewhere", elsewhere)
-        self._mark("image_repeated", _marked(batch, REPEATED))
+        self._mark("image_missing", missing & ~unusable)
+        for name in MARKS:
+            self._mark(name, _marked(batch, name))
         self._mark("image_band_missing", ~missing & ~wrong & (lengths == 0).any(axis=1))
         there = (lengths == wanted) & ~wrong[:, None]
         found = self._cube(lists, there, batch)
@@ -209,7 +215,7 @@ class Conversion:
     @property
     def _absent(self) -> Booleans:
         """(n,) rows without a stamp, for a reason that is known."""
-        names = ("image_missing", "image_elsewhere", "image_wrong_shape")
+        names = ("image_missing", "image_wrong_shape", *NO_USE)
         return np.logical_or.reduce(
             [np.zeros(self.rows, bool), *(self.faults[name] for name in names if name in self.faults)]
         )

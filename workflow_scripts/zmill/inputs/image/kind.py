@@ -10,13 +10,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from zmill.catalog.files import ReadError
 from zmill.columns import lists, numpy_column
 from zmill.inputs.base import Converted, InputKind, Rows
+from zmill.inputs.further import Further, Identified
 from zmill.inputs.image.batch import BITS, Images, aperture, aperture_sn, good_fraction
 from zmill.inputs.image.convert import FAULTS, QUIET, Conversion
 from zmill.inputs.image.degradation import ImageDegradation
 from zmill.inputs.image.plausible import ImageInspection, wrong_shapes, wrong_units
 from zmill.inputs.image.settings import ImageSettings
+from zmill.inputs.image.sources import FILES, open_source, settings_of
+from zmill.sections import ConfigError
 from zmill.survey_definition import Survey
 
 FLUX, IVAR, PSF, SN, GOOD, EDGE = "image", "image_ivar", "image_psf", "image_sn", "image_good", "image_edge"
@@ -46,12 +50,23 @@ class ImageKind(InputKind):
 
     @classmethod
     def of(cls, survey: Survey) -> Self | None:
-        section = cls.section(survey)
+        section: ImageSettings | None = cls.section(survey)
+        if section is not None and section.source:
+            settings_of(section)
+            if survey.tables:
+                raise ConfigError(
+                    "survey definition: image.source: stamps in other files are for surveys with `files`, and not for `tables`"
+                )
         return None if section is None else cls(tuple(section.bands), section.size, section.pixel_scale)
 
     @classmethod
     def source_columns(cls, survey: Survey) -> dict[str, str]:
         section: ImageSettings = cls.section(survey)
+        return {} if section.source else cls._columns(section)
+
+    @staticmethod
+    def _columns(section: ImageSettings) -> dict[str, str]:
+        """Columns that the section names -> setting."""
         found = {name: f"image.{key}" for key in ("flux", "ivar", "error", "mask") for name in section.columns(key)}
         if isinstance(section.psf_fwhm, str):
             names = section.bands if "{band}" in section.psf_fwhm else [""]
@@ -78,8 +93,50 @@ class ImageKind(InputKind):
         return wrong_shapes(shapes, cls.section(survey))
 
     @classmethod
-    def inspection(cls, survey: Survey) -> ImageInspection:
-        return ImageInspection(cls.section(survey))
+    def further_files(cls, survey: Survey) -> dict[str, list[str]]:
+        section: ImageSettings = cls.section(survey)
+        patterns = settings_of(section).patterns if section.source else []
+        return {FILES: patterns} if patterns else {}
+
+    @classmethod
+    def by_row_number(cls, survey: Survey) -> bool:
+        section: ImageSettings = cls.section(survey)
+        return bool(section.source) and settings_of(section).by_row_number
+
+    @classmethod
+    def further_faults(cls, survey: Survey, further: Further, rows: int | None) -> list[str]:
+        section: ImageSettings = cls.section(survey)
+        return open_source(section, further, again=True).faults(cls._columns(section), rows) if section.source else []
+
+    @classmethod
+    def complete(cls, batch: pa.RecordBatch, survey: Survey, rows: Identified, further: Further) -> pa.RecordBatch:
+        section: ImageSettings = cls.section(survey)
+        if not section.source:
+            return batch
+        found = open_source(section, further).find(rows, list(cls._columns(section)))
+        chosen = pa.array(found.which, mask=found.which < 0)
+        columns = {name: array.take(chosen) for name, array in found.columns.items()}
+        columns |= {name: pa.array(marked) for name, marked in found.marks.items()}
+        own = {name: batch.column(name) for name in batch.schema.names if name not in columns}
+        return pa.RecordBatch.from_pydict({**own, **columns})
+
+    @classmethod
+    def further_warnings(cls, survey: Survey, further: Further, kept: int, faults: Mapping[str, int]) -> list[str]:
+        section: ImageSettings = cls.section(survey)
+        stamps = open_source(section, further).stamps if section.source else None
+        used = kept - faults.get("image_missing", 0)
+        if not stamps or used >= stamps:
+            return []
+        if not used:
+            raise ReadError(
+                f"none of the {stamps:,} stamps of image.source belongs to one of the {kept:,} rows: check how they are joined"
+            )
+        return [f"{stamps - used:,} of {stamps:,} stamps of image.source belong to no row of the survey"]
+
+    @classmethod
+    def inspection(cls, survey: Survey) -> ImageInspection | None:
+        section: ImageSettings = cls.section(survey)
+        return None if section.source else ImageInspection(section)
 
     @classmethod
     def schema(cls, survey: Survey) -> list[pa.Field]:
@@ -102,7 +159,10 @@ class ImageKind(InputKind):
     @classmethod
     def convert(cls, batch: pa.RecordBatch, survey: Survey, ebv: NDArray[np.floating]) -> Converted:
         types = {field.name: field.type for field in cls.schema(survey)}
-        found = Conversion(batch, cls.section(survey))
+        section: ImageSettings = cls.section(survey)
+        if section.source and not set(cls._columns(section)) <= set(batch.schema.names):
+            return cls._not_looked_up(batch.num_rows, types)
+        found = Conversion(batch, section)
         good = good_fraction(found.good)
         columns = {
             FLUX: _stored(found.flux, types[FLUX]),
@@ -113,6 +173,12 @@ class ImageKind(InputKind):
             EDGE: found.edge & (good > 0),
         }
         return Converted(columns, good == 0, {cls.name: found.faults} if found.faults else {})
+
+    @staticmethod
+    def _not_looked_up(rows: int, types: Mapping[str, pa.DataType]) -> Converted:
+        """Rows whose stamps are in other files, before any job."""
+        columns = {name: pa.nulls(rows, kind) for name, kind in types.items()}
+        return Converted(columns, np.zeros(rows, bool))
 
     @classmethod
     def empty(cls, rows: Rows, survey: Survey) -> NDArray[np.bool_]:

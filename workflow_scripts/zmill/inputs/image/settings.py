@@ -85,6 +85,9 @@ class ImageSettings(Section):
     per band."""
     flux_unit: FluxUnit = 1.0
     """A stored flux of 1, in the unit of the file: a number, or a number per band where bands have other units."""
+    source: dict[Name, Any] | None = None
+    """Where the stamps are, if not in the survey's own files: `type` names one of `zmill/inputs/image/sources/`, which has the other keys.
+    The columns of this section are then those of the stamps."""
     edge: Text | None = None
     """Logical column: the stamp reaches beyond the edge of its image. Left out, stamps of which a complete outer row or column is
     masked do."""
