@@ -208,6 +208,14 @@ def test_arrays_of_several_dimensions_are_read_flat_with_their_shape(tmp_path: P
         assert opened.shapes["flux"] == SHAPE and "flux" not in opened.columns
 
 
+def test_planes_of_arrays_with_rows_on_the_second_axis(tmp_path: Path) -> None:
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "t.npz", id=SKY["id"], ra=SKY["ra"], flux=np.moveaxis(CUBE, 0, 1))
+        for plane in range(SHAPE[0]):
+            assert same(read(tmp_path / "t.npz", f"flux[{plane}]"), CUBE[:, plane].reshape(ROWS, -1).tolist())
+        assert open_table(tmp_path / "t.npz").shapes["flux[1]"] == SHAPE[1:]
+
+
 def test_archives_of_numpy_are_never_unpickled(tmp_path: Path) -> None:
     objects = np.array([{"a": 1}] * ROWS, object)
     np.savez(tmp_path / "t.npz", id=SKY["id"], flux=objects, other=np.zeros((3, ROWS)), turned=np.asfortranarray(FLUX))

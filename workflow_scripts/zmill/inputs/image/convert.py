@@ -97,7 +97,8 @@ class Conversion:
         )
         self._mark("image_masked", empty & ~known)
 
-    def _mark(self, fault: str, rows: Booleans) -> None:
+    def _mark(self, fault: str, rows: Any) -> None:
+        """Set a fault of rows (n,)."""
         if rows.any():
             self.faults[fault] = self.faults.get(fault, np.zeros(self.rows, bool)) | rows
 
@@ -202,7 +203,7 @@ class Conversion:
         names = self.section.columns("mask")
         lists = [Lists.of(batch.column(name)) for name in names]
         there = np.stack([one.length == self._length(names) for one in lists], axis=1)
-        self._mark("image_wrong_shape", np.asarray((~there).any(axis=1) & ~self._absent))
+        self._mark("image_wrong_shape", (~there).any(axis=1) & ~self._absent)
         mask = self._cube(lists, there, batch)
         if self.section.mask_bits is not None:
             bits = np.bitwise_or.reduce([np.int64(1) << bit for bit in self.section.mask_bits] or [np.int64(0)])
@@ -239,7 +240,7 @@ class Conversion:
                 f"column {names[0]!r} (image.{key}) has a value per pixel, but image.noise is band, which stores one per band: write noise: pixel"
             )
         there = lengths == length
-        self._mark("image_wrong_shape", np.asarray((~there).any(axis=1) & ~self._absent))
+        self._mark("image_wrong_shape", (~there).any(axis=1) & ~self._absent)
         if per_band:
             values = np.zeros((self.rows, bands))
             rows = np.flatnonzero(there[:, 0])

@@ -1,6 +1,7 @@
 """NumPy archives (`np.savez`): arrays of the same number of rows, such as a cube of stamps with the identifiers of its rows.
 
-The rows are the first axis. The fields of a structured array are columns of their own. Nothing is unpickled.
+The rows are the first axis. Of an array that has them on its second one, such as (bands, rows, 23, 23), each plane is a column: `NAME[0]`.
+The fields of a structured array are columns of their own. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +27,7 @@ SKIP_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class _Array:
-    """An array of the archive: its member, type, shape, and the number of bytes before its values."""
+    """An array of the archive, or a plane of one: its member, type, shape, and the number of bytes before its values."""
 
     member: str
     dtype: np.dtype
@@ -54,7 +55,7 @@ class Reader(Table):
         types, unreadable, shapes = {}, {}, {}
         self._columns: dict[str, tuple[_Array, str | None]] = {}
         names: list[str] = []
-        for name, one in found.items():
+        for name, one in _by_plane(found, self.rows).items():
             if why := _why_unreadable(one, self.rows):
                 unreadable[name] = why
                 continue
@@ -81,17 +82,17 @@ class Reader(Table):
         self, columns: list[str], batch_rows: int, span: Span, numeric: Collection[str]
     ) -> Iterator[pa.RecordBatch]:
         first, last = span or (0, self.rows or 0)
-        wanted = {self._columns[name][0].member: self._columns[name][0] for name in columns}
+        wanted = dict.fromkeys(self._columns[name][0] for name in columns)
         with zipfile.ZipFile(self.path) as archive:
-            files = {member: archive.open(member) for member in wanted}
-            for member, one in wanted.items():
-                _skip(files[member], one.start + first * _row_bytes(one))
+            files = {one: archive.open(one.member) for one in wanted}
+            for one, file in files.items():
+                _skip(file, one.start + first * _row_bytes(one))
             for start, stop in windows(first, last, batch_rows):
-                blocks = {member: _rows(files[member], one, stop - start, self.path) for member, one in wanted.items()}
+                blocks = {one: _rows(file, one, stop - start, self.path) for one, file in files.items()}
                 arrays = []
                 for name in columns:
                     one, field = self._columns[name]
-                    arrays.append(arrow(blocks[one.member][field] if field else blocks[one.member]))
+                    arrays.append(arrow(blocks[one][field] if field else blocks[one]))
                 yield pa.RecordBatch.from_arrays(arrays, names=columns)
 
 
@@ -103,6 +104,19 @@ def _header(archive: zipfile.ZipFile, member: str, path: Path) -> _Array:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
         return _Array(member, dtype, tuple(shape), file.tell(), bool(fortran))
+
+
+def _by_plane(found: dict[str, _Array], rows: int) -> dict[str, _Array]:
+    """The arrays, with the planes of those whose second axis has the rows."""
+    planes: dict[str, _Array] = {}
+    for name, one in found.items():
+        if len(one.shape) < 3 or one.shape[0] == rows or one.shape[1] != rows or one.fortran or one.dtype.names:
+            planes[name] = one
+            continue
+        for number in range(one.shape[0]):
+            start = one.start + number * rows * int(one.dtype.itemsize * np.prod(one.shape[2:], dtype=np.int64))
+            planes[f"{name}[{number}]"] = replace(one, shape=one.shape[1:], start=start)
+    return planes
 
 
 def _why_unreadable(one: _Array, rows: int) -> str:

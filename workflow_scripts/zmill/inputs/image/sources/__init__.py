@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from zmill.inputs.further import Further
@@ -51,11 +52,12 @@ def open_source(section: ImageSettings, further: Further, again: bool = False) -
     """
     if again:
         _opened.cache_clear()
-    return _opened(section.model_dump_json(), further.files.get(FILES, ()), further.open_table)
+    open_table: Any = further.open_table
+    return _opened(section.model_dump_json(), further.files.get(FILES, ()), open_table)
 
 
 @lru_cache(maxsize=2)
-def _opened(section: str, files: Any, open_table: Any) -> StampSource[Any]:
+def _opened(section: str, files: tuple[Path, ...], open_table: Any) -> StampSource[Any]:
     image = ImageSettings.model_validate_json(section)
     settings = settings_of(image)
     return source_types()[settings.type](settings, image, files, open_table)

@@ -129,12 +129,13 @@ class Source(StampSource[StampSettings]):
     def find(self, rows: Identified, columns: list[str]) -> Found:
         count = len(rows.numbers)
         marks = {name: np.zeros(count, bool) for name in MARKS}
-        which, stamps = np.full(count, -1, np.int64), []
+        which = np.full(count, -1, np.int64)
+        stamps: list[dict[str, pa.Array]] = []
         for row, path in self._paths(rows, marks["image_repeated"]):
             try:
                 table = self.open_table(path, FORMAT)
                 named = [name for name in columns if name in table.types]
-                (batch,) = table.batches(named, 1, arrays=set(named)) if named else (None,)
+                batches = list(table.batches(named, 1, arrays=set(named))) if named else []
             except ReadError as error:
                 raise ReadError(f"{error} (the stamp of {rows.ids[row].as_py()})") from None
             scale = _one(table, "pixel_scale")
@@ -143,7 +144,7 @@ class Source(StampSource[StampSettings]):
                 marks["image_flipped"][row] = _one(table, "flipped")
                 marks["image_elsewhere"][row] = self._is_elsewhere(table, rows.ra[row], rows.dec[row])
             which[row] = len(stamps)
-            stamps.append({name: batch.column(name) for name in named})
+            stamps.append({name: batch.column(name) for batch in batches for name in named})
         return Found(which, {name: _joined([stamp.get(name) for stamp in stamps]) for name in columns}, marks)
 
     def _paths(self, rows: Identified, repeated: NDArray[np.bool_]) -> list[tuple[int, Path]]:

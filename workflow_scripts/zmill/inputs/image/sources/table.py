@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -66,7 +67,8 @@ class Source(StampSource[TableSettings]):
     Settings = TableSettings
 
     def faults(self, columns: Mapping[str, str], rows: int | None) -> list[str]:
-        found, types = [], {}
+        found: list[str] = []
+        types: dict[str, tuple[Path, pa.DataType]] = {}
         for path in self.files:
             try:
                 table = self.open_table(path, self.settings.format, self.settings.group)
