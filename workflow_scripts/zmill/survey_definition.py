@@ -212,8 +212,8 @@ class Survey(Section):
     files: list[PathText] = []
     """Paths or glob patterns, below `data_dir` unless absolute; a folder is a HATS catalogue or collection."""
     format: Annotated[Name, Field(json_schema_extra=lambda schema: schema.update(enum=list(formats())))] | None = None
-    """Read from the file's content and ending when left out, except the layouts of spectra: `desi` coadds, plates of SDSS and BOSS
-    (`spplate`), their files of one spectrum each (`sdss_spec`), and Gaia's `gaia_xp_coefficients`."""
+    """Read from the file's content and ending when left out, except layouts: `desi` coadds, plates of SDSS and BOSS (`spplate`), their
+    files of one spectrum each (`sdss_spec`), Gaia's `gaia_xp_coefficients`, and FITS files of one stamp each (`fits_stamp`)."""
     group: Text | None = None
     """The group of an HDF5 file or the extension of a FITS file that holds the table."""
     tables: Tables | None = None
