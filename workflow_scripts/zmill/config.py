@@ -51,8 +51,13 @@ Identifier = Annotated[
 ]
 
 
+MOST_STAMPS = 300_000
+"""Largest number of simulated stamps: what the fields near the equator hold."""
+
+
 class Demo(Section):
-    """The simulated surveys: the demo sky, and the spectra of `demo_gaia`, `demo_euclid` and `demo_spherex`."""
+    """The simulated surveys: the demo sky, the spectra of `demo_gaia`, `demo_euclid` and `demo_spherex`, and the stamps of `demo_images` and
+    `demo_images_lsst`."""
 
     area: Annotated[float, Field(gt=0, le=100)] = 3.6
     """Square degrees of the demo sky; 3.6 hold 300,000 objects."""
@@ -61,6 +66,10 @@ class Demo(Section):
     seds: list[PathText] = []
     """Parquet files of rest-frame SEDs (`name`, `wave`, `flux`) that spectra are simulated from, below `data_dir` unless absolute; empty:
     mixtures of the templates of BPZ."""
+    stamps: Annotated[int, Field(ge=100, le=MOST_STAMPS)] = 4_000
+    """Number of stamps of each simulated survey of images."""
+    stamp_size: Annotated[int, Field(ge=16, le=128)] = 32
+    """Pixels on a side of these stamps; `image.size` of the survey definition must be the same number."""
 
 
 class Partitions(Section):

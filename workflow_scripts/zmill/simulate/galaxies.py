@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 
 COSMOLOGY = FlatLambdaCDM(H0=70, Om0=0.3)
 BANDS = ("u", "g", "r", "i", "z", "y")
+LSST = tuple(f"lsst2023-{band}" for band in BANDS)
 I_BAND = BANDS.index("i")
 Z_MIN, Z_MAX = 0.01, 4.0
 
@@ -82,15 +83,15 @@ class Galaxies:
 
 
 @cache
-def colors() -> sed.Colors:
-    """Fluxes in the filters of LSST from z = 0 to just above `Z_MAX`, in equal steps of ln(1 + z)."""
+def colors(filters: tuple[str, ...] = LSST) -> sed.Colors:
+    """Fluxes in filters, named as speclite does, from z = 0 to just above `Z_MAX`, in equal steps of ln(1 + z)."""
     z = np.expm1(np.linspace(0, np.log(Z_MAX + 1.05), 500))
-    filters = sed.load_filters([f"lsst2023-{band}" for band in BANDS])
+    bands = sed.load_filters(filters)
     (blue,) = sed.load_filters(["bessell-B"])
     plain = sed.load_templates()
     dusty = [sed.normalized(sed.attenuated(plain, ebv), blue).f_lambda for ebv in sed.DUST]
     stacked = sed.Spectra(plain.names * len(sed.DUST), plain.wavelength, np.concatenate(dusty))
-    table = sed.flux_table(stacked, filters, z).reshape(len(z), len(sed.DUST), len(plain), len(BANDS))
+    table = sed.flux_table(stacked, bands, z).reshape(len(z), len(sed.DUST), len(plain), len(bands))
     return sed.Colors(z, np.ascontiguousarray(table.transpose(0, 2, 1, 3)))
 
 
