@@ -14,7 +14,7 @@ from snakemake.utils import min_version
 
 from zmill.config import ConfigError, check_files, dump, load
 from zmill.inputs.registry import default_models, further_files
-from zmill.simulate import INSTRUMENTS
+from zmill.simulate import IMAGERS, INSTRUMENTS
 from zmill.workflow.input_files import find, resolve
 from zmill.workflow.job import failed
 from zmill.workflow.patches import (
@@ -84,9 +84,17 @@ localrules:
 
 include: "rules/demo_data.smk"
 include: "rules/demo_spectra.smk"
+include: "rules/demo_images.smk"
 
 
-MADE = [Path(file) for file in [*rules.demo_data.output, *expand(rules.demo_spectra.output, instrument=INSTRUMENTS)]]
+MADE = [
+    Path(file)
+    for file in [
+        *rules.demo_data.output,
+        *expand(rules.demo_spectra.output, instrument=INSTRUMENTS),
+        *expand(rules.demo_images.output, imager=IMAGERS),
+    ]
+]
 
 
 try:
