@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import kstest, spearmanr
 
+from zmill import config
 from zmill.catalog.files import file_hash
 from zmill.catalog.sky import at_order, healpix
 from zmill.config import MOST_STAMPS
-from zmill.simulate import galaxies, image_survey, imaging, morphology
+from zmill.inputs.image.settings import ImageSettings
+from zmill.simulate import IMAGERS, galaxies, image_survey, imaging, morphology
 from zmill.simulate.render import BULGE, DISC
 
 NAMES = ("survey", "redshifts", "truth")
@@ -220,3 +222,24 @@ def test_the_sky_can_be_divided_into_blocks_and_has_room_for_all_stamps(sdss):
     of = image_survey.patch(imaging.sdss(), 0, 1, 32)
     blocks = np.unique(at_order(healpix(of.ra[of.targets], of.dec[of.targets]), 8))
     assert len(blocks) > 50
+
+
+@pytest.mark.parametrize("name", IMAGERS)
+def test_survey_definitions_have_the_columns_and_pixels_of_the_files(root, tmp_path, survey, name):
+    paths = survey if name == "images" else simulated(tmp_path / name, name=name, number=20)
+    definition = config.load_survey(f"demo_{name}", root / "surveys")
+    image = ImageSettings.model_validate(definition.sections["image"])
+    made_by = image_survey.imager(name)
+    assert image.pixel_scale == made_by.pixel_scale
+    assert image.size == config.Config().demo.stamp_size
+    assert tuple(image.bands) == tuple(definition.bands) == made_by.bands
+    assert tuple(definition.filters[band] for band in made_by.bands) == made_by.filters
+    assert [definition.extinction.coefficients[band] for band in made_by.bands] == list(made_by.extinction)
+    assert definition.redshift_grid.max >= made_by.farthest
+    columns = definition.columns
+    named = {columns.object_id, columns.ra, columns.dec, columns.ebv, *image.flux, *image.ivar, image.psf_fwhm}
+    named |= {f"{what}_{band}" for what in ("mag", "magerr") for band in made_by.bands}
+    assert named == set(pq.read_schema(paths["survey"]).names)
+    (label,) = definition.labels
+    assert label.files == [f"demo_{name}/redshifts.parquet"]
+    assert set(label.model_extra["columns"].values()) <= set(pq.read_schema(paths["redshifts"]).names)
