@@ -56,8 +56,8 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def built(results: Path, config: dict = CONFIG) -> str:
-    build(results, "demo", config, SURVEY, results / "report.html")
+def built(results: Path, config: dict = CONFIG, survey: dict = SURVEY) -> str:
+    build(results, "demo", config, survey, results / "report.html")
     return (results / "report.html").read_text(encoding="utf-8")
 
 
@@ -74,6 +74,44 @@ def html(results: Path) -> str:
 @pytest.fixture(scope="module")
 def page(html: str) -> Page:
     return Page(html)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a survey of tables, whose evaluation has gaps and among whose files are those of a model taken out."""
+    results = fill(tmp_path_factory.mktemp("tables"), tables_only=True)
+    for folder in ("models", "tune"):
+        shutil.copytree(results / folder / "fcnn", results / folder / "takenout")
+    benchmarks = results / "benchmarks" / "train_model"
+    shutil.copy(benchmarks / "fcnn.tsv", benchmarks / "takenout.tsv")
+    before = [(one.rule, one.jobs) for one in Sources(results).work()]
+    assert ("train_model", 2) in before
+    (results / "tune/fcnn/search.json").unlink()
+    path = results / "evaluation" / "fcnn" / "metrics.json"
+    content = read_json(path)
+    test = content["splits"]["test"]
+    test["board"]["crps"] = None
+    test["intervals"] |= {"blocks": 2, "metrics": {name: [None, None] for name in test["intervals"]["metrics"]}}
+    write_json(path, content)
+    rows = pq.read_table(results / "evaluation" / "fcnn" / "predictions.parquet")
+    block = pa.array(np.arange(len(rows)) % 2)
+    rows = rows.set_column(rows.schema.get_field_index("block"), "block", block)
+    pq.write_table(rows, results / "evaluation" / "fcnn" / "predictions.parquet")
+    return built(results)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a survey with warnings, without weights and PDFs, whose settings name folders of the machine."""
+    results = fill(tmp_path_factory.mktemp("secret place") / "results", rows=2_000)
+    write_json(results / "sample" / "weights.json", {"method": "none"})
+    (results / "pdf" / "partition_info.csv").unlink()
+    write_json(results / "split.json", read_json(results / "split.json") | {"warnings": [HOSTILE, "half is lost"]})
+    places = {"data_dir": "/storage/jane/catalogues", "results_dir": str(results.parent)}
+    survey = SURVEY | {"files": ["/storage/jane/catalogues/deep/*.fits", "/elsewhere/jane/more.fits"]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "kestrel07")
+        return built(results, CONFIG | places, survey)
 
 
 def test_nothing_outside_the_page_is_referred_to(html: str, page: Page) -> None:
@@ -176,21 +214,12 @@ def test_a_search_is_shown_with_its_best_settings(results: Path, page: Page) -> 
     assert "The best trials of fcnn" in page.text
 
 
-def test_without_a_search_no_search_is_shown(tmp_path: Path) -> None:
-    results = fill(tmp_path, tables_only=True)
-    (results / "tune/fcnn/search.json").unlink()
-    assert "Settings searched" not in built(results)
+def test_without_a_search_no_search_is_shown(tables: str) -> None:
+    assert "Settings searched" not in tables
 
 
-def test_a_model_that_was_taken_out_does_not_show(tmp_path: Path) -> None:
-    results = fill(tmp_path, tables_only=True)
-    for folder in ("models", "tune"):
-        shutil.copytree(results / folder / "fcnn", results / folder / "takenout")
-    benchmarks = results / "benchmarks" / "train_model"
-    shutil.copy(benchmarks / "fcnn.tsv", benchmarks / "takenout.tsv")
-    before = [(one.rule, one.jobs) for one in Sources(results).work()]
-    assert ("train_model", 2) in before
-    assert "takenout" not in built(results)
+def test_a_model_that_was_taken_out_does_not_show(tables: str) -> None:
+    assert "fcnn" in tables and "takenout" not in tables
 
 
 def test_counts_of_all_predicted_rows_are_exact(results: Path, page: Page) -> None:
@@ -230,14 +259,12 @@ def test_weighted_metrics_are_shown_with_plain_ones(results: Path, page: Page) -
     )
 
 
-def test_a_survey_that_is_not_weighed_says_so(tmp_path: Path) -> None:
-    results = fill(tmp_path)
-    write_json(results / "sample" / "weights.json", {"method": "none"})
-    assert "weights.method: none" in Page(built(results)).text
+def test_a_survey_that_is_not_weighed_says_so(plain: str) -> None:
+    assert "weights.method: none" in Page(plain).text
 
 
-def test_a_survey_without_positions_says_what_is_left_out(tmp_path: Path) -> None:
-    page = Page(built(fill(tmp_path, tables_only=True)))
+def test_a_survey_without_positions_says_what_is_left_out(tables: str) -> None:
+    page = Page(tables)
     assert "given as tables without positions" in page.text
     assert "nothing to match on the sky" in page.text
     assert "no catalogue to weigh labelled rows to" in page.text
@@ -245,56 +272,28 @@ def test_a_survey_without_positions_says_what_is_left_out(tmp_path: Path) -> Non
     assert "rows with a photo-z by the model fcnn" in page.text
 
 
-def test_without_pdfs_the_points_are_shown(tmp_path: Path) -> None:
-    results = fill(tmp_path)
-    (results / "pdf" / "partition_info.csv").unlink()
-    page = Page(built(results))
+def test_without_pdfs_the_points_are_shown(plain: str) -> None:
+    page = Page(plain)
     assert "medians, all rows" in page.text and "stacked PDFs" not in page.text.split("Normalised redshift")[1][:200]
 
 
-def test_few_blocks_of_sky_are_a_warning(tmp_path: Path) -> None:
-    results = fill(tmp_path, tables_only=True)
-    path = results / "evaluation" / "fcnn" / "metrics.json"
-    content = read_json(path)
-    intervals = content["splits"]["test"]["intervals"]
-    intervals["blocks"], intervals["metrics"] = 2, {name: [None, None] for name in intervals["metrics"]}
-    write_json(path, content)
-    table = pq.read_table(results / "evaluation" / "fcnn" / "predictions.parquet")
-    block = pa.array(np.arange(len(table)) % 2)
-    table = table.set_column(table.schema.get_field_index("block"), "block", block)
-    pq.write_table(table, results / "evaluation" / "fcnn" / "predictions.parquet")
-    page = Page(built(results))
+def test_few_blocks_of_sky_are_a_warning(tables: str) -> None:
+    page = Page(tables)
     assert "no interval from 2 block(s) of sky" in page.text and "68 %: –" not in page.text
     assert "of which there are 2; at least 5 are needed" in page.text
 
 
-def test_metrics_that_could_not_be_computed_are_dashes(tmp_path: Path) -> None:
-    results = fill(tmp_path, tables_only=True)
-    path = results / "evaluation" / "fcnn" / "metrics.json"
-    content = read_json(path)
-    for part in (content["splits"]["test"]["board"], content["splits"]["test"]["intervals"]["metrics"]):
-        part["crps"] = None if part is content["splits"]["test"]["board"] else [None, None]
-    write_json(path, content)
-    assert "CRPS of the PDFs –" in Page(built(results)).text
+def test_metrics_that_could_not_be_computed_are_dashes(tables: str) -> None:
+    assert "CRPS of the PDFs –" in Page(tables).text
 
 
-def test_warnings_of_all_stages_stand_at_the_head_and_do_nothing_else(tmp_path: Path) -> None:
-    results = fill(tmp_path, tables_only=True)
-    assert 'role="note"' not in built(results)
-    write_json(results / "split.json", read_json(results / "split.json") | {"warnings": [HOSTILE, "half is lost"]})
-    html = built(results)
-    head = Page(html).text
-    assert f"2 warnings split: {HOSTILE} split: half is lost" in head
-    assert HOSTILE not in html
+def test_warnings_of_all_stages_stand_at_the_head_and_do_nothing_else(html: str, plain: str) -> None:
+    assert 'role="note"' not in html
+    assert f"2 warnings split: {HOSTILE} split: half is lost" in Page(plain).text
+    assert HOSTILE not in plain
 
 
-def test_no_path_of_the_machine_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: "kestrel07")
-    results = fill(tmp_path / "secret place" / "results", rows=2_000)
-    places = {"data_dir": "/storage/jane/catalogues", "results_dir": str(results.parent)}
-    survey = SURVEY | {"files": ["/storage/jane/catalogues/deep/*.fits", "/elsewhere/jane/more.fits"]}
-    build(results, "demo", CONFIG | places, survey, results / "report.html")
-    text = (results / "report.html").read_text()
+def test_no_path_of_the_machine_is_shown(plain: str) -> None:
     for planted in ("jane", "secret place", "kestrel07"):
-        assert planted not in text
-    assert "deep/*.fits" in text and "more.fits" in text, "which files they were stays"
+        assert planted not in plain
+    assert "deep/*.fits" in plain and "more.fits" in plain, "which files they were stays"
