@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tiny import ROOT, TINY, prepare, snakemake
+from tiny import ROOT, TINY, prepare, snakemake, snakemake_here
 from zmill.catalog import hats
+
+Capture = pytest.CaptureFixture[str]
 
 
 def test_documented_targets_are_listed(tmp_path: Path) -> None:
@@ -56,12 +58,14 @@ def test_documented_targets_are_listed(tmp_path: Path) -> None:
         ({"survey": "zcosmos", "data_dir": "nowhere"}, "nowhere/zcosmos/zcosmos_bright20k.csv"),
     ],
 )
-def test_a_wrong_setting_stops_the_run_before_any_job(tmp_path: Path, config: dict, message: str) -> None:
+def test_a_wrong_setting_stops_the_run_before_any_job(
+    tmp_path: Path, config: dict, message: str, capfd: Capture
+) -> None:
     prepare(tmp_path, **config)
-    answer = snakemake(tmp_path, "--cores", "1", "--dry-run")
-    assert answer.returncode != 0
-    assert message in answer.stderr + answer.stdout
-    assert "Traceback" not in answer.stderr
+    code, text = snakemake_here(tmp_path, capfd, "--dry-run")
+    assert code == 1
+    assert message in text
+    assert "Traceback" not in text
 
 
 def test_a_search_of_no_model_is_refused(tmp_path: Path) -> None:
@@ -107,47 +111,51 @@ def own_survey(folder: Path, **changes: object) -> None:
         ({"labels": [{"name": "x", "source": "fiel"}]}, "did you mean 'file'?"),
     ],
 )
-def test_a_wrong_survey_definition_stops_the_run_before_any_job(tmp_path: Path, changes: dict, message: str) -> None:
+def test_a_wrong_survey_definition_stops_the_run_before_any_job(
+    tmp_path: Path, changes: dict, message: str, capfd: Capture
+) -> None:
     own_survey(tmp_path, **changes)
-    answer = snakemake(tmp_path, "--cores", "1", "--dry-run")
-    assert answer.returncode != 0
-    assert message in answer.stderr + answer.stdout
-    assert "Traceback" not in answer.stderr
+    code, text = snakemake_here(tmp_path, capfd, "--dry-run")
+    assert code == 1
+    assert message in text
+    assert "Traceback" not in text
 
 
-def test_too_few_labels_are_refused_before_any_job(tmp_path: Path) -> None:
+def test_too_few_labels_are_refused_before_any_job(tmp_path: Path, capfd: Capture) -> None:
     own_survey(tmp_path)
-    answer = snakemake(tmp_path, "--cores", "1")
-    assert answer.returncode != 0
-    assert "needs at least 50 training rows; surveys/mine.yaml has 2 labels" in answer.stderr
+    code, text = snakemake_here(tmp_path, capfd)
+    assert code == 1
+    assert "needs at least 50 training rows; surveys/mine.yaml has 2 labels" in text
     assert not (tmp_path / "results").exists()
 
 
-def test_a_survey_without_rows_is_refused_before_any_job(tmp_path: Path) -> None:
+def test_a_survey_without_rows_is_refused_before_any_job(tmp_path: Path, capfd: Capture) -> None:
     own_survey(tmp_path)
     (tmp_path / "mine.csv").write_text("id,ra,dec,mag_g,mag_r\n")
-    answer = snakemake(tmp_path, "--cores", "1")
-    assert answer.returncode != 0
-    assert "surveys/mine.yaml: files: there is no row in mine.csv" in answer.stderr
-    assert "Traceback" not in answer.stderr
+    code, text = snakemake_here(tmp_path, capfd)
+    assert code == 1
+    assert "surveys/mine.yaml: files: there is no row in mine.csv" in text
+    assert "Traceback" not in text
     assert not (tmp_path / "results").exists()
 
 
-def test_positions_that_are_no_numbers_are_refused_before_any_job(tmp_path: Path) -> None:
+def test_positions_that_are_no_numbers_are_refused_before_any_job(tmp_path: Path, capfd: Capture) -> None:
     own_survey(tmp_path)
     (tmp_path / "mine.csv").write_text("id,ra,dec,mag_g,mag_r\n1,10:20:30,0,20,19\n")
-    answer = snakemake(tmp_path, "--cores", "1", "--dry-run")
-    assert answer.returncode != 0
-    assert "line 2: column 'ra' holds '10:20:30', expected a number" in answer.stderr + answer.stdout
-    assert "Traceback" not in answer.stderr
+    code, text = snakemake_here(tmp_path, capfd, "--dry-run")
+    assert code == 1
+    assert "line 2: column 'ra' holds '10:20:30', expected a number" in text
+    assert "Traceback" not in text
 
 
-def test_labels_elsewhere_on_the_sky_are_refused_with_both_footprints_before_any_job(tmp_path: Path) -> None:
+def test_labels_elsewhere_on_the_sky_are_refused_with_both_footprints_before_any_job(
+    tmp_path: Path, capfd: Capture
+) -> None:
     own_survey(tmp_path)
     (tmp_path / "spectra.csv").write_text("ra,dec,z\n200,40,0.1\n")
-    answer = snakemake(tmp_path, "--cores", "1")
-    assert answer.returncode != 0
-    message = next(line for line in answer.stderr.splitlines() if "do not overlap" in line)
+    code, text = snakemake_here(tmp_path, capfd)
+    assert code == 1
+    message = next(line for line in text.splitlines() if "do not overlap" in line)
     assert "ra 9.97" in message and "ra 200" in message
     assert not (tmp_path / "results").exists()
 
@@ -314,9 +322,9 @@ def test_the_leaderboard_names_the_better_model(sky: Path) -> None:
 
 
 @pytest.mark.workflow
-def test_a_second_run_has_nothing_to_do(sky: Path) -> None:
-    answer = snakemake(sky.parents[1], "--cores", "2", "--dry-run")
-    assert "Nothing to be done" in answer.stdout + answer.stderr, answer.stdout
+def test_a_second_run_has_nothing_to_do(sky: Path, capfd: Capture) -> None:
+    code, text = snakemake_here(sky.parents[1], capfd, "--dry-run")
+    assert code == 0 and "Nothing to be done" in text, text
 
 
 PUBLISHED = {"gates", "report", "release", "all"}
@@ -346,7 +354,9 @@ AFTER_TRAINING = PUBLISHED | {"evaluate_model", "select_model", "champion"}
         ),
     ],
 )
-def test_a_changed_setting_reruns_what_depends_on_it(sky: Path, config: str, definition: dict, jobs: set[str]) -> None:
+def test_a_changed_setting_reruns_what_depends_on_it(
+    sky: Path, config: str, definition: dict, jobs: set[str], capfd: Capture
+) -> None:
     folder = sky.parents[1]
     survey = yaml.safe_load((ROOT / "surveys" / "demo.yaml").read_text(encoding="utf-8"))
     (folder / "surveys").mkdir(exist_ok=True)
@@ -354,20 +364,21 @@ def test_a_changed_setting_reruns_what_depends_on_it(sky: Path, config: str, def
         yaml.safe_dump({**survey, **definition}, sort_keys=False), encoding="utf-8"
     )
     try:
-        answer = snakemake(folder, "--cores", "2", "--dry-run", "--quiet", "rules", "--config", config)
+        code, text = snakemake_here(folder, capfd, "--dry-run", "--quiet", "rules", "--config", config)
     finally:
         (folder / "surveys" / "demo.yaml").unlink()
-    assert set(re.findall(r"^(\w+) +\d+$", answer.stdout + answer.stderr, flags=re.MULTILINE)) - {"total"} == jobs
+    assert code == 0, text[-4000:]
+    assert set(re.findall(r"^(\w+) +\d+$", text, flags=re.MULTILINE)) - {"total"} == jobs
 
 
 @pytest.mark.workflow
 @pytest.mark.parametrize("target", ["predict_shard:shard=0", "train_model:model=knn", "photoz_catalog:"])
-def test_the_process_of_a_job_on_a_cluster_plans_no_other_shard(sky: Path, target: str) -> None:
+def test_the_process_of_a_job_on_a_cluster_plans_no_other_shard(sky: Path, target: str, capfd: Capture) -> None:
     rule, _, wildcard = target.partition(":")
     job = ["--target-jobs", target, "--allowed-rules", rule, "--force", "--mode", "remote", "--nolock", "--no-hooks"]
-    answer = snakemake(sky.parents[1], "--cores", "1", "--dry-run", "--debug-dag", *job)
-    assert answer.returncode == 0, answer.stderr[-4000:]
-    planned = set(re.findall(r"^selected job (\w+)\n +wildcards: (.*)$", answer.stdout + answer.stderr, re.MULTILINE))
+    code, text = snakemake_here(sky.parents[1], capfd, "--dry-run", "--debug-dag", *job)
+    assert code == 0, text[-4000:]
+    planned = set(re.findall(r"^selected job (\w+)\n +wildcards: (.*)$", text, re.MULTILINE))
     assert (rule, wildcard) in planned
     others = {job for job in planned if job[0] in ("clean_shard", "predict_shard")}
     if rule == "photoz_catalog":  # it reads what was predicted of every shard, as its record says

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from snakemake.cli import main
+
+from zmill.workflow import planning
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY: dict[str, Any] = {
@@ -30,3 +35,23 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     """Run the workflow in `folder`."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder, timeout=1500, check=False)
+
+
+def snakemake_here(folder: Path, capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Run the workflow in `folder` by this process, for runs without jobs: a start of Python costs several times as much.
+
+    Returns
+    -------
+    The exit status, and all that was printed.
+    """
+    here = Path.cwd()
+    planning.folders.clear()
+    capfd.readouterr()
+    os.chdir(folder)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main(["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "2", *arguments])
+    finally:
+        os.chdir(here)
+    assert isinstance(end.value.code, int)
+    return end.value.code, "".join(capfd.readouterr())

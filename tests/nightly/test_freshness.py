@@ -20,13 +20,12 @@ import pytest
 import yaml
 from night_sky import Sky
 from pydantic import BaseModel
-from snakemake.cli import main
 
-from tiny import ROOT, prepare
+from tiny import prepare, snakemake_here
 from zmill.config import Config, ConfigError, load
 from zmill.survey.importer import import_settings
 from zmill.survey_definition import Survey
-from zmill.workflow import planning, records
+from zmill.workflow import records
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -45,20 +44,11 @@ def plan(capfd: pytest.CaptureFixture[str]) -> Plan:
     """A dry run in a folder without Snakemake's metadata: reason -> rules that run for it by their own record."""
 
     def run(folder: Path, *arguments: str, target: str = "refresh", metadata: bool = False) -> dict[str, set[str]]:
-        here = Path.cwd()
         if not metadata:
             shutil.rmtree(folder / ".snakemake", ignore_errors=True)
-        planning.folders.clear()
         before = state(folder)
-        options = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-        capfd.readouterr()
-        try:
-            with pytest.raises(SystemExit) as end:
-                main([*options, "--cores", "2", "--dry-run", target, *arguments])
-        finally:
-            os.chdir(here)
-        text = "".join(capfd.readouterr())
-        assert end.value.code == 0, text[-4000:]
+        code, text = snakemake_here(folder, capfd, "--dry-run", target, *arguments)
+        assert code == 0, text[-4000:]
         assert state(folder) == before, "a dry run writes nothing"
         reasons = {
             reason: set(rules.split(", "))
