@@ -44,8 +44,8 @@ OPEN = {"rows_lost": 1, "magnitudes": 100, "n_of_z": 1, "n_of_z_new_model": 1, "
 def first(tmp_path_factory: pytest.TempPathFactory) -> Sky:
     """The first night of a small sky on which a few labels more or less are no reason to train."""
     refresh = {"labels_changed": 0.3, "every": None, "margin": 0}
-    sky = night_sky.make(tmp_path_factory.mktemp("kills") / "sky", refresh=refresh, gates=OPEN)
-    night = sky.refresh()
+    sky = night_sky.copy(night_sky.first_night(tmp_path_factory), tmp_path_factory.mktemp("kills") / "sky")
+    night = sky.refresh(refresh=refresh, gates=OPEN)
     assert night.code == 0, night.text[-4000:]
     return sky
 
@@ -137,10 +137,10 @@ def test_a_night_that_is_killed_while_models_are_trained(first: Sky, tmp_path: P
 def test_one_shard_is_killed_and_a_file_of_another_changes(first: Sky, tmp_path: Path, tally: Tally) -> None:
     """The case that once let every later night fail: the progress of one shard absent, another one new."""
     sky = night_sky.copy(first, tmp_path / "sky")
-    shards = {number: (sky.results / "survey" / "shards" / f"{number}.csv").read_text() for number in (0, 3)}
+    shards = {number: (sky.results / "survey" / "shards" / f"{number}.csv").read_text() for number in (0, 2)}
     (sky.results / "progress" / "clean" / "0.json").unlink()
     (sky.results / "progress" / "records" / "clean_shard" / "0.json").unlink()
-    tile = next(tile for tile in sky.tiles if f",{tile.stem.removeprefix('tile-')}," in shards[3])
+    tile = next(tile for tile in sky.tiles if f",{tile.stem.removeprefix('tile-')}," in shards[2])
     sky.change(tile)
     with tally("one shard of a killed job absent, another one changed"):
         night = sky.refresh()

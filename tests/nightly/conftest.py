@@ -12,10 +12,7 @@ from night_sky import Sky
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Sky:
     """The first night."""
-    sky = night_sky.make(tmp_path_factory.mktemp("nights") / "sky")
-    night = sky.refresh()
-    assert night.code == 0, night.text[-4000:]
-    return sky
+    return night_sky.first_night(tmp_path_factory)
 
 
 @pytest.fixture

@@ -17,10 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 from tiny import ROOT, prepare
 from zmill.catalog import hats
+from zmill.catalog.lock import hold
 from zmill.catalog.sky import healpix
 from zmill.clean.shard import clean_shard, recipe
 from zmill.config import load
@@ -39,7 +41,7 @@ ORDER = 9
 SETTINGS: dict[str, Any] = {
     "survey": "night",
     "data_dir": "data",
-    "partitions": {"max_rows": 1, "max_order": ORDER, "shard_rows": 4000},
+    "partitions": {"max_rows": 1, "max_order": ORDER, "shard_rows": 8000},
     "split": {"by": "sky", "block_order": 11, "train": 0.5, "valid": 0.15, "calib": 0.15, "test": 0.2},
     "models": {"knn": {"k": [11], "weights": "uniform"}},
     "weights": {"method": "none"},
@@ -188,6 +190,22 @@ def make(folder: Path, area: float = 0.2, order: int = ORDER, **changes: Any) ->
     partitions = SETTINGS["partitions"] | {"max_order": order}
     prepare(folder, **SETTINGS | {"partitions": partitions} | changes)
     return Sky(folder)
+
+
+def first_night(factory: pytest.TempPathFactory) -> Sky:
+    """A sky after its first night, made once for all processes of a run of pytest: tests change copies of it."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a folder of its own in the common one
+        folder = folder.parent
+    sky, done = Sky(folder / "first night" / "sky"), folder / "first night" / "done"
+    with hold(done.with_name("lock"), lambda holder: None):
+        if not done.exists():
+            shutil.rmtree(sky.folder, ignore_errors=True)
+            make(sky.folder)
+            night = sky.refresh()
+            assert night.code == 0, night.text[-4000:]
+            done.touch()
+    return sky
 
 
 def later_labels(sky: Sky) -> pa.Table:
