@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from zmill.chunks import cache_sized_chunks, row_chunks
+from zmill.chunks import cache_sized_chunks, evenly, row_chunks
 
 
 def test_slices_cover_every_row_once() -> None:
@@ -21,3 +21,7 @@ def test_a_processor_takes_what_its_cache_holds_and_another_device_takes_all() -
 def test_without_rows_there_is_still_a_piece() -> None:
     """What is put together of all pieces has its columns then."""
     assert [list(range(5))[rows] for rows in cache_sized_chunks(0, 4, torch.device("cpu"))] == [[]]
+
+
+def test_some_rows_are_spread_from_the_first_to_the_last() -> None:
+    assert [evenly(*given).tolist() for given in ((10, 3), (3, 10), (0, 5))] == [[0, 4, 9], [0, 1, 2], []]

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from models import contract
 from models.toy_spectra import CONTEXT, GRID, WAVELENGTHS, labelled
-from zmill.inputs.spectrum.grid import WavelengthGrid
-from zmill.models.spectrum_resnet import Pixels, SpectrumResNet, SpectrumResNetSettings, channels, evenly_in_log
+from zmill.models.spectrum_resnet import Pixels, SpectrumResNet, SpectrumResNetSettings, channels
 from zmill.networks.spectral import Correlation, SpectralNetwork, fast_length
 
 QUICK = SpectrumResNet.quick
@@ -127,13 +126,6 @@ def test_augmentation_moves_redshift_and_spectrum_together() -> None:
     torch.testing.assert_close(flux.argmax(1).float() - 60, by, rtol=0, atol=0.01)
     assert torch.equal(torch.isfinite(error).sum(1), (120 - by.round().abs()).long())
     assert ((moved >= GRID.z_min) & (moved <= GRID.z_max)).all()
-
-
-def test_a_linear_grid_is_rebinned_evenly_in_log() -> None:
-    linear = WavelengthGrid("linear", start=4000, step=20, pixels=100)
-    found = evenly_in_log(linear)
-    assert found.log_step and abs(found.wavelength[0] - 4000) < 1e-6 and found.wavelength[-1] <= 5980
-    assert 100 < len(found) < 125
 
 
 def test_blends_are_of_spectra_at_the_same_redshift_and_keep_the_statistics_of_noise() -> None:

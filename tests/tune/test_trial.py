@@ -19,7 +19,7 @@ from small_search import SEARCH, SETTINGS, done, task
 
 from models import toy_spectra
 from zmill.catalog.files import read_json
-from zmill.inputs.base import evenly
+from zmill.chunks import evenly
 from zmill.models.registry import model_class
 from zmill.training.samples import Sample
 from zmill.training.trained import fit_and_calibrate

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zmill.inputs.spectrum.grid import WavelengthGrid, air_to_vacuum, edges_of
+from zmill.inputs.spectrum.grid import WavelengthGrid, air_to_vacuum, edges_of, evenly_in_log
 from zmill.inputs.spectrum.rebin import COVERED, Rebinning
 
 
@@ -116,3 +116,10 @@ def test_grids_are_restored_exactly() -> None:
     ):
         assert WavelengthGrid.from_json(grid.to_json()) == grid
         assert (np.diff(grid.wavelength) > 0).all() and len(grid.wavelength) == len(grid)
+
+
+def test_a_linear_grid_is_rebinned_evenly_in_log() -> None:
+    linear = WavelengthGrid("linear", start=4000, step=20, pixels=100)
+    found = evenly_in_log(linear)
+    assert found.log_step and abs(found.wavelength[0] - 4000) < 1e-6 and found.wavelength[-1] <= 5980
+    assert 100 < len(found) < 125

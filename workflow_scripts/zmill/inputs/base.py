@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from zmill.config import parse
-from zmill.inputs.batch import FULL, Batch, Joint, LabelledBatch, evenly
+from zmill.inputs.batch import FULL, Batch, Joint, LabelledBatch
 from zmill.inputs.degradation import Degradation
 from zmill.inputs.further import Further, Identified
 from zmill.sections import Section
@@ -35,7 +35,6 @@ __all__ = [
     "LabelledBatch",
     "Learner",
     "ModelContext",
-    "evenly",
 ]
 
 FAILS_CUT, OOD, GRID_EDGE, NO_REDSHIFT = 1, 16, 64, 512

@@ -21,11 +21,6 @@ FULL = -1
 RowNumbers: TypeAlias = slice | NDArray[np.int64] | NDArray[np.bool_]
 
 
-def evenly(rows: int, most: int) -> NDArray[np.int64]:
-    """Numbers of all rows or, of more than `most`, of that many spread evenly: they may be sorted by their place on the sky."""
-    return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
-
-
 def row_hashes(*columns: NDArray[Any]) -> NDArray[np.bytes_]:
     """(n,) xxh3-128 in hexadecimal of each row of (n, …) numbers; NaN, which has many bit patterns, equals NaN, and −0 equals 0."""
     parts = [column + 0.0 for column in columns]

@@ -20,8 +20,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from zmill.catalog.sizes import BATCH_BYTES
+from zmill.chunks import evenly
 from zmill.inputs.base import Batch, ModelContext
-from zmill.inputs.batch import RowNumbers, evenly
+from zmill.inputs.batch import RowNumbers
 
 ROWS = 1 << 20
 """Most rows that are computed at a time."""

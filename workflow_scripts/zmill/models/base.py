@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zmill.chunks import evenly
 from zmill.inputs.base import InputKind, LabelledBatch, ModelContext
 from zmill.networks.callbacks import Callback
 from zmill.sections import Section
@@ -19,6 +20,11 @@ Settings = Section
 """Base of each model's own settings; unknown keys are refused."""
 VALIDATION_ROWS = 5_000
 """Largest number of validation rows that are used for selection; more would only make it slower."""
+
+
+def selection_rows(valid: LabelledBatch) -> LabelledBatch:
+    """The validation rows that are used for selection: all or, of more than `VALIDATION_ROWS`, that many spread evenly."""
+    return valid.rows(evenly(len(valid), VALIDATION_ROWS))
 
 
 class Neighborhood(NamedTuple):

@@ -16,12 +16,12 @@ from scipy.special import chdtri
 from torch import Tensor
 from torch.nn import functional
 
-from zmill.inputs.base import LabelledBatch, evenly
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import MAGNITUDES, ZERO_POINT, Photometry
 from zmill.inputs.photometry.features import Fluxes
 from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models import base
-from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.models.base import Model, selection_rows
 from zmill.models.knn import WIDTHS, kernel
 from zmill.networks.losses import mean_crps
 from zmill.sections import Several
@@ -65,9 +65,9 @@ class ColorNeighbors(Model):
         s, grid = self.settings, self.context.grid
         valid = valid.inside(grid)
         self._set_rows(train, device)
-        selected = evenly(len(valid), VALIDATION_ROWS)
-        fluxes = Fluxes.of(valid.batch[selected], ())
-        z = torch.as_tensor(valid.z[selected], dtype=torch.float32, device=device)
+        judged = selection_rows(valid)
+        fluxes = Fluxes.of(judged.batch, ())
+        z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
         curve = []
         for floor in s.floor:
             for magnitude in s.magnitude:

@@ -19,13 +19,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from zmill.chunks import cache_sized_chunks, row_chunks
-from zmill.inputs.base import LabelledBatch, evenly
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.metrics import SMALLEST_DENSITY
 from zmill.models import base
-from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.models.base import Model, selection_rows
 from zmill.models.cmnn import CMNNSettings, ColorNeighbors
 from zmill.models.nca import MetricNeighbors, NCASettings, random_subset
 from zmill.models.resmlp import ROWS, ResidualEnsemble, ResMLPSettings, probability
@@ -114,7 +114,7 @@ class Ensemble(Model):
             self.neighbors = self._neighbors()
             facts["neighbors"] = self.neighbors.fit(train, valid, device, log)
         facts["color_neighbors"] = self.color_neighbors.fit(self._neighbor_table(train), valid, device, log)
-        judged = valid.rows(evenly(len(valid), VALIDATION_ROWS))
+        judged = selection_rows(valid)
         fluxes = Fluxes.of(judged.batch, self.settings.extra, device)
         valid_z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
         with lanes(device) as ways:

@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from zmill.inputs.base import LabelledBatch, evenly
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.tree_inputs import TreeInputs
 from zmill.models import base
-from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.models.base import Model, selection_rows
 from zmill.models.knn import WIDTHS, kernel
 from zmill.networks.losses import mean_crps
 from zmill.sections import Text
@@ -57,9 +57,9 @@ class Forest(Model):
     ) -> dict[str, Any]:
         grid, valid = self.context.grid, valid.inside(self.context.grid)
         self._grow(train, device)
-        selected = evenly(len(valid), VALIDATION_ROWS)
-        z = torch.as_tensor(valid.z[selected], dtype=torch.float32, device=device)
-        histogram = self._histogram(valid.batch[selected])
+        judged = selection_rows(valid)
+        z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
+        histogram = self._histogram(judged.batch)
         curve = [
             {"width": width, "crps": mean_crps(histogram @ kernel(grid, width, device), z, grid)} for width in WIDTHS
         ]

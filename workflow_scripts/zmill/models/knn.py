@@ -12,12 +12,12 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
 
-from zmill.inputs.base import LabelledBatch, evenly
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry import scaling
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Columns
 from zmill.models import base
-from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.models.base import Model, selection_rows
 from zmill.networks.losses import mean_crps
 from zmill.pdf.grid import Grid
 from zmill.sections import Several, Text
@@ -61,12 +61,12 @@ class Neighbors(Model):
     ) -> dict[str, Any]:
         s, valid = self.settings, valid.inside(self.context.grid)
         self._set_rows(train, device)
-        selected = evenly(len(valid), VALIDATION_ROWS)
-        curve = self._curve(valid.batch[selected], torch.as_tensor(valid.z[selected], dtype=torch.float32))
+        judged = selection_rows(valid)
+        curve = self._curve(judged.batch, torch.as_tensor(judged.z, dtype=torch.float32))
         best = min(curve, key=lambda point: (point[s.choose], point["k"]))
         self.k, self.width = int(best["k"]), float(best["width"])
         self._prepare()
-        log(f"k = {self.k}, kernel width {self.width:g} (1 + z), selected by {s.choose} on {len(selected):,} rows")
+        log(f"k = {self.k}, kernel width {self.width:g} (1 + z), selected by {s.choose} on {len(judged):,} rows")
         return {"k": self.k, "width": self.width, "curve": curve}
 
     def refit(self, rows: LabelledBatch, device: torch.device, log: Callable[[str], None]) -> None:
@@ -129,11 +129,8 @@ class Neighbors(Model):
         return weight / weight.sum(1, keepdim=True)
 
     def _mixture(self, neighbor: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
-        """(n, size) densities: rows of the kernel, interpolated between the two grid points around the redshift of each neighbor."""
-        right = weight * self._fraction[neighbor]
-        cell = self._cell[neighbor]
-        rows, weights = torch.cat([cell, cell + 1], 1), torch.cat([weight - right, right], 1)
-        return functional.embedding_bag(rows, kernel, per_sample_weights=weights, mode="sum")
+        """(n, size) densities of neighbors (n, k)."""
+        return mixture(self._cell[neighbor], self._fraction[neighbor], weight, kernel)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {
@@ -159,9 +156,7 @@ class Neighbors(Model):
         grid = self.context.grid
         self.scaler = self.scaler.to(device)
         self.points, self.z, self.weight = (t.to(device) for t in (self.points, self.z, self.weight))
-        position = (self.z - grid.z_min) / grid.step
-        self._cell = position.long().clamp(0, grid.size - 2)
-        self._fraction = position - self._cell
+        self._cell, self._fraction = cells(self.z, grid)
         if device.type == "cpu":
             self._tree = Tree(self.points)
         if hasattr(self, "width"):
@@ -197,6 +192,30 @@ class Tree:
             outside = np.square(values).sum(1) - np.square(inside).sum(1)
             distance = np.sqrt(np.square(distance) + outside.clip(0)[:, None])
         return torch.from_numpy(distance).float(), torch.from_numpy(neighbor)
+
+
+def cells(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """The grid cell of each redshift, and the fraction of the cell that lies below it."""
+    position = (z - grid.z_min) / grid.step
+    cell = position.long().clamp(0, grid.size - 2)
+    return cell, position - cell
+
+
+def mixture(cell: Tensor, fraction: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
+    """Densities of rows from their neighbors: rows of the kernel, interpolated between the two grid points around each redshift.
+
+    Parameters
+    ----------
+    cell, fraction, weight : (n, k) of the neighbors of each row, from `cells`; each row of weights sums to 1.
+    kernel : (size, size) from `kernel`.
+
+    Returns
+    -------
+    (n, size) densities.
+    """
+    right = weight * fraction
+    rows, weights = torch.cat([cell, cell + 1], 1), torch.cat([weight - right, right], 1)
+    return functional.embedding_bag(rows, kernel, per_sample_weights=weights, mode="sum")
 
 
 def kernel(grid: Grid, width: float, device: torch.device) -> Tensor:

@@ -11,12 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zmill.chunks import cache_sized_chunks
-from zmill.inputs.base import LabelledBatch, evenly
+from zmill.inputs.base import LabelledBatch
 from zmill.inputs.photometry.batch import Photometry
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.inputs.photometry.synthetic import synthetic_galaxies
-from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.models.base import Model, selection_rows
 from zmill.networks.inference import Applied
 from zmill.networks.losses import density_loss, mean_cde_loss
 from zmill.networks.network import Residual, ResidualMLP, Schedule, load_tensors, tensors_of, train
@@ -106,7 +106,7 @@ class ResidualEnsemble(Model):
         self.many_rows = len(train) >= s.synthetic_galaxies > 0
         fluxes = self._prepare(train, device)
         self.pretrained = self._pretrain(train, device, log)
-        judged = valid.rows(evenly(len(valid), VALIDATION_ROWS))
+        judged = selection_rows(valid)
         valid_inputs = self.features(Fluxes.of(judged.batch, s.extra, device))
         valid_z = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
 

@@ -16,13 +16,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zmill.chunks import cache_sized_chunks
-from zmill.inputs.base import LabelledBatch, ModelContext, evenly
+from zmill.chunks import cache_sized_chunks, evenly
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.spectrum.batch import Spectra
 from zmill.inputs.spectrum.continuum import level
 from zmill.inputs.spectrum.kind import SpectrumKind
 from zmill.models import base
-from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.models.base import VALIDATION_ROWS, Model, selection_rows
 from zmill.models.spectrum_resnet import SpectrumResNet, SpectrumResNetSettings
 from zmill.networks.device import sent
 from zmill.networks.distillation import BLEND, NOISE, Student, partners, train_student
@@ -139,7 +139,7 @@ class SpectrumEnsemble(Model):
         for number, member in enumerate(self.members):
             facts[f"network {number + 1}"] = member.fit(train, valid, device, log)
         if self.settings.distill:
-            judged = valid.rows(evenly(len(valid), VALIDATION_ROWS)).in_memory()
+            judged = selection_rows(valid).in_memory()
             truth = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
 
             def score(network: nn.Module) -> float:

@@ -16,13 +16,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from zmill.catalog.sizes import BATCH_BYTES
 from zmill.chunks import row_chunks
-from zmill.inputs.base import Batch, LabelledBatch, ModelContext, evenly
-from zmill.models.base import VALIDATION_ROWS, Model, Neighborhood
-from zmill.models.knn import kernel
+from zmill.inputs.base import Batch, LabelledBatch, ModelContext
+from zmill.models.base import Model, Neighborhood, selection_rows
+from zmill.models.knn import cells, kernel, mixture
 from zmill.models.spectrum_resnet import SpectrumResNet, SpectrumResNetSettings
 from zmill.networks.losses import mean_crps
 from zmill.networks.neighbors import VectorIndex
@@ -72,7 +71,7 @@ class SpectrumNeighbors(Model):
         facts = self.embedder.fit(train, valid, device, log)
         self._set_rows(train, device)
         valid = valid.inside(grid)
-        judged = valid.rows(evenly(len(valid), VALIDATION_ROWS))
+        judged = selection_rows(valid)
         usable = [k for k in self.settings.k if k < len(self.z)] or [len(self.z) - 1]
         distance, number = self._index.search(self._embedded(judged.batch), usable[-1])
         truth, near = torch.as_tensor(judged.z, dtype=torch.float32), torch.from_numpy(number)
@@ -130,16 +129,9 @@ class SpectrumNeighbors(Model):
         return density.masked_fill_(distance[:, :1].isnan(), torch.nan).to(self.device)
 
     def _mixture(self, number: Tensor, shapes: Tensor) -> Tensor:
-        """(n, size) densities of neighbors (n, k): rows of the kernel, interpolated between the two grid points around each redshift."""
-        grid = self.context.grid
+        """(n, size) densities of neighbors (n, k)."""
         weight = self.weight[number]
-        weight = weight / weight.sum(1, keepdim=True)
-        position = (self.z[number] - grid.z_min) / grid.step
-        cell = position.long().clamp(0, grid.size - 2)
-        right = weight * (position - cell)
-        return functional.embedding_bag(
-            torch.cat([cell, cell + 1], 1), shapes, per_sample_weights=torch.cat([weight - right, right], 1), mode="sum"
-        )
+        return mixture(*cells(self.z[number], self.context.grid), weight / weight.sum(1, keepdim=True), shapes)
 
     def far(self, batch: Any) -> NDArray[np.bool_]:
         chunks = [batch] if isinstance(batch, Batch) and len(batch) <= ROWS else None

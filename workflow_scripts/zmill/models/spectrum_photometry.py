@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor
 
-from zmill.inputs.base import Joint, LabelledBatch, ModelContext, evenly
-from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.inputs.base import Joint, LabelledBatch, ModelContext
+from zmill.models.base import Model, selection_rows
 from zmill.models.resmlp import ResidualEnsemble, ResMLPSettings
 from zmill.models.spectrum_resnet import SpectrumResNet, SpectrumResNetSettings
 from zmill.pdf.histogram import n_of_z
@@ -81,7 +81,7 @@ class SpectrumPhotometry(Model):
         self._set_prior(train)
         self.to(device)
         valid = valid.inside(self.context.grid)
-        self._fit_exponents(valid.rows(evenly(len(valid), VALIDATION_ROWS)))
+        self._fit_exponents(selection_rows(valid))
         log("exponents of the densities: " + ", ".join(f"{name} {value:.3g}" for name, value in self.exponents.items()))
         return {**facts, "exponents": self.exponents}
 

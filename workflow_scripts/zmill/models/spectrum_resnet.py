@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zmill.chunks import cache_sized_chunks, row_chunks
-from zmill.inputs.base import LabelledBatch, ModelContext, evenly
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.inputs.spectrum.batch import Spectra
 from zmill.inputs.spectrum.continuum import level
-from zmill.inputs.spectrum.grid import WavelengthGrid
+from zmill.inputs.spectrum.grid import evenly_in_log
 from zmill.inputs.spectrum.kind import SpectrumKind
 from zmill.inputs.spectrum.rebin import Rebinning
-from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.models.base import Model, selection_rows
 from zmill.networks.device import sent
 from zmill.networks.losses import (
     LabelDistributions,
@@ -42,8 +42,6 @@ LARGEST = 20.0
 """Fluxes in units of the level are clipped to this: bad pixels are not all masked."""
 PARTNERS = 10
 """The two spectra of a blend are at most this many ranks in redshift apart, and half a pixel."""
-FINE = 0.25
-"""Pixels of spectra that are not evenly spaced in ln λ are rebinned to the step that this fraction of their own steps is below."""
 
 
 class Pixels(NamedTuple):
@@ -117,7 +115,7 @@ class SpectrumResNet(Model):
     ) -> dict[str, Any]:
         s, grid = self.settings, self.context.grid
         valid = valid.inside(grid)
-        judged = valid.rows(evenly(len(valid), VALIDATION_ROWS))
+        judged = selection_rows(valid)
         labels = Labels.of(judged, s.label_smoothing, device)
 
         def score(network: nn.Module) -> float:
@@ -305,13 +303,6 @@ def channels(flux: Tensor, error: Tensor) -> Tensor:
     flux = torch.where(good, flux, 0.0).clamp(-LARGEST, LARGEST)
     ratio = torch.where(good, flux / (error + SMALLEST_ERROR), 0.0).asinh() / 2
     return torch.stack([flux, ratio, good.float()], 1)
-
-
-def evenly_in_log(grid: WavelengthGrid) -> WavelengthGrid:
-    """A grid from the first to the last pixel of another one, evenly spaced in ln λ, with the step that a fraction `FINE` of its steps is below."""
-    places = np.log10(grid.wavelength)
-    step = float(np.quantile(np.diff(places), FINE))
-    return WavelengthGrid("log10", float(places[0]), step, int((places[-1] - places[0]) / step) + 1)
 
 
 MODEL = SpectrumResNet

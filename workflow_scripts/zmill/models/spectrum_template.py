@@ -19,9 +19,9 @@ from pydantic import Field, field_validator
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from zmill.chunks import row_chunks
+from zmill.chunks import evenly, row_chunks
 from zmill.config import ConfigError
-from zmill.inputs.base import InputKind, LabelledBatch, ModelContext, evenly
+from zmill.inputs.base import InputKind, LabelledBatch, ModelContext
 from zmill.inputs.spectrum.batch import Spectra
 from zmill.inputs.spectrum.continuum import level
 from zmill.inputs.spectrum.kind import SpectrumKind

@@ -16,8 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from zmill import sed
+from zmill.chunks import evenly
 from zmill.config import ConfigError
-from zmill.inputs.base import InputKind, LabelledBatch, ModelContext, evenly
+from zmill.inputs.base import InputKind, LabelledBatch, ModelContext
 from zmill.inputs.photometry.batch import MAGNITUDES, Photometry
 from zmill.inputs.photometry.features import Columns, Fluxes
 from zmill.inputs.photometry.kind import PhotometryKind

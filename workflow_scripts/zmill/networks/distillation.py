@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from zmill.chunks import evenly
 from zmill.networks.callbacks import Callback
 from zmill.networks.inference import Range, ranges_of
 from zmill.networks.losses import cross_entropy
@@ -94,5 +94,5 @@ def train_student(
     facts = train(
         network, len(inputs), 1, loss, score, settings, seed, log, callback=callback, phase=phase, parallel=True
     )
-    some = np.unique(np.linspace(0, len(inputs) - 1, min(len(inputs), RANGE_ROWS)).astype(np.int64))
-    return facts, ranges_of(network, inputs[torch.from_numpy(some)][None])
+    some = torch.from_numpy(evenly(len(inputs), RANGE_ROWS))
+    return facts, ranges_of(network, inputs[some][None])

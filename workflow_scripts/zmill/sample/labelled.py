@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from zmill.catalog.files import read_json, write_json
 from zmill.catalog.sizes import GROUP_BYTES, SAMPLE_BYTES, row_bytes, rows_of
+from zmill.chunks import evenly
 from zmill.config import Weights
-from zmill.inputs.base import InputKind, evenly
+from zmill.inputs.base import InputKind
 from zmill.sample.constant import warn_of_constants
 from zmill.sample.sample import LABEL_COLUMNS, SPLITS, SampleError, by_partition, take, write
 from zmill.sample.target import FloatArray, Target, draw

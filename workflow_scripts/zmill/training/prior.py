@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zmill.catalog.sizes import BATCH_BYTES
-from zmill.chunks import row_chunks
-from zmill.inputs.base import FULL, Batch, LabelledBatch, evenly
+from zmill.chunks import evenly, row_chunks
+from zmill.inputs.base import FULL, Batch, LabelledBatch
 from zmill.inputs.degradation import Degradation
 from zmill.pdf import conformal
 from zmill.pdf.grid import Grid

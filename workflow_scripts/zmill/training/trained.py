@@ -14,8 +14,8 @@ from torch import Tensor
 
 from zmill import metrics
 from zmill.catalog.sizes import BATCH_BYTES
-from zmill.chunks import row_chunks
-from zmill.inputs.base import FULL, Batch, LabelledBatch, ModelContext, evenly
+from zmill.chunks import evenly, row_chunks
+from zmill.inputs.base import FULL, Batch, LabelledBatch, ModelContext
 from zmill.models.base import Model
 from zmill.models.registry import model_class
 from zmill.networks.callbacks import Callback

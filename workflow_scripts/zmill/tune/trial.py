@@ -18,8 +18,9 @@ import xxhash
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
+from zmill.chunks import evenly
 from zmill.config import Search
-from zmill.inputs.base import LabelledBatch, ModelContext, evenly
+from zmill.inputs.base import LabelledBatch, ModelContext
 from zmill.metrics import badness
 from zmill.models.base import Settings
 from zmill.models.registry import model_class

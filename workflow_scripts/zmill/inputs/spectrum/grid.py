@@ -17,6 +17,9 @@ IN_AIR = 2000.0
 GAP = 1.5
 """A pixel whose two neighbors differ in distance by more than this factor lies at a gap: it ends half the smaller distance away."""
 
+FINE = 0.25
+"""Pixels of spectra that are not evenly spaced in ln λ are rebinned to the step that this fraction of their own steps is below."""
+
 
 @dataclass(frozen=True)
 class WavelengthGrid:
@@ -88,6 +91,13 @@ def edges_of(centers: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     smaller = np.minimum(left, right)
     left, right = (np.where(side > GAP * smaller, smaller, side) for side in (left, right))
     return centers - left / 2, centers + right / 2
+
+
+def evenly_in_log(grid: WavelengthGrid) -> WavelengthGrid:
+    """A grid from the first to the last pixel of another one, evenly spaced in ln λ, with the step that a fraction `FINE` of its steps is below."""
+    places = np.log10(grid.wavelength)
+    step = float(np.quantile(np.diff(places), FINE))
+    return WavelengthGrid("log10", float(places[0]), step, int((places[-1] - places[0]) / step) + 1)
 
 
 def air_to_vacuum(wavelength: NDArray[np.float64]) -> NDArray[np.float64]:
