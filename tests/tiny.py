@@ -37,7 +37,9 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder, timeout=1500, check=False)
 
 
-def snakemake_here(folder: Path, capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+def snakemake_here(
+    folder: Path, capfd: pytest.CaptureFixture[str], *arguments: str, snakefile: Path = ROOT / "Snakefile"
+) -> tuple[int, str]:
     """Run the workflow in `folder` by this process, for runs without jobs: a start of Python costs several times as much.
 
     Returns
@@ -50,7 +52,7 @@ def snakemake_here(folder: Path, capfd: pytest.CaptureFixture[str], *arguments: 
     os.chdir(folder)
     try:
         with pytest.raises(SystemExit) as end:
-            main(["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "2", *arguments])
+            main(["--snakefile", str(snakefile), "--directory", str(folder), "--cores", "2", *arguments])
     finally:
         os.chdir(here)
     assert isinstance(end.value.code, int)

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tiny import ROOT, TINY, prepare
+from tiny import ROOT, TINY, prepare, snakemake_here
 from zmill.workflow import gpus
 
 LIBRARY = """
@@ -68,30 +69,30 @@ def test_without_a_driver_there_are_none(monkeypatch: pytest.MonkeyPatch) -> Non
     assert gpus.count() == 0
 
 
-DRY_RUN = """
-import sys
-from snakemake.cli import main
-from snakemake.jobs import Job
-
-def log_info(job, *_, **__):
-    print("reserved:", job.rule.name, job.threads, job.resources.get("gpu", 0))
-
-Job.log_info = log_info
-main(["train", "results/demo/progress/predict/0.json", "--dry-run", *sys.argv[1:]])
-"""
-
-
-def reserved(folder: Path, *arguments: str) -> dict[str, tuple[int, int]]:
-    """Threads and GPUs that jobs of each rule ask for."""
-    prepare(folder, **TINY | {"models": {"trainz": {}}})  # one training: jobs of a rule come in any order
-    shards = folder / "results" / "demo" / "survey" / "shards"
+@pytest.fixture
+def reserved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., dict[str, tuple[int, int]]]:
+    """Threads and GPUs that jobs of each rule ask for on a machine with so many GPUs."""
+    prepare(tmp_path, **TINY | {"models": {"trainz": {}}})  # one training: jobs of a rule come in any order
+    shards = tmp_path / "results" / "demo" / "survey" / "shards"
     shards.mkdir(parents=True)
     (shards / "0.csv").touch()
-    command = [sys.executable, "-c", DRY_RUN, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = re.findall(r"^reserved: (\w+) (\d+) (\d+)$", done.stdout, re.MULTILINE)
-    return {rule: (int(threads), int(gpu)) for rule, threads, gpu in lines}
+    found: dict[str, tuple[int, int]] = {}
+
+    def log_info(job: Any, *_: object, **__: object) -> None:
+        found[job.rule.name] = job.threads, job.resources.get("gpu", 0)
+
+    def run(there: int, *arguments: str) -> dict[str, tuple[int, int]]:
+        monkeypatch.setattr(gpus, "count", lambda: there)
+        monkeypatch.setattr("snakemake.jobs.Job.log_info", log_info)
+        code, text = snakemake_here(
+            tmp_path, capfd, "train", "results/demo/progress/predict/0.json", "--dry-run", *arguments
+        )
+        assert code == 0, text
+        return found
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -104,25 +105,22 @@ def reserved(folder: Path, *arguments: str) -> dict[str, tuple[int, int]]:
     ],
 )
 def test_jobs_ask_for_a_gpu_where_there_is_one_and_share_the_cores(
-    machine: Callable[..., None],
-    tmp_path: Path,
+    reserved: Callable[..., dict[str, tuple[int, int]]],
     there: int,
     cores: int,
     training: tuple[int, int],
     prediction: tuple[int, int],
 ) -> None:
-    machine(there)
-    found = reserved(tmp_path, "--cores", str(cores))
+    found = reserved(there, "--cores", str(cores))
     assert (found["train_model"], found["predict_shard"]) == (training, prediction)
     assert found["evaluate_model"][1] == found["champion"][1] == training[1]
     assert found["import_survey"][1] == found["clean_shard"][1] == 0
 
 
 def test_on_a_cluster_jobs_ask_for_a_gpu_whatever_this_machine_has(
-    machine: Callable[..., None], tmp_path: Path
+    reserved: Callable[..., dict[str, tuple[int, int]]],
 ) -> None:
-    machine(0)
-    found = reserved(tmp_path, "--workflow-profile", str(ROOT / "profiles" / "slurm"))
+    found = reserved(0, "--workflow-profile", str(ROOT / "profiles" / "slurm"))
     assert {rule for rule, (_, gpu) in found.items() if gpu} == {
         "train_model",
         "evaluate_model",
@@ -131,14 +129,15 @@ def test_on_a_cluster_jobs_ask_for_a_gpu_whatever_this_machine_has(
     }
 
 
-def test_at_a_site_without_gpus_no_job_asks_for_one(machine: Callable[..., None], tmp_path: Path) -> None:
+def test_at_a_site_without_gpus_no_job_asks_for_one(
+    reserved: Callable[..., dict[str, tuple[int, int]]], tmp_path: Path
+) -> None:
     """With what the page says."""
-    machine(0)
     page = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
     block = yaml.safe_load(re.findall(r"```yaml\n(set-resources:.*?)```", page, re.DOTALL)[0])
     profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text(encoding="utf-8"))
     assert set(block["set-resources"]) == set(profile["set-resources"])
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile | block), encoding="utf-8")
-    found = reserved(tmp_path, "--workflow-profile", str(tmp_path / "profile"))
+    found = reserved(0, "--workflow-profile", str(tmp_path / "profile"))
     assert {gpu for _, gpu in found.values()} == {0}
