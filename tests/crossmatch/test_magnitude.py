@@ -107,8 +107,8 @@ def test_without_magnitudes_the_nearest_is_taken(tmp_path: Path, known: str) -> 
     assert np.array_equal(object_of(tmp_path, "i"), object_of(tmp_path, None))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 10**6), order=st.sampled_from([0, 8, 13]))
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), order=st.sampled_from([9, 12]))
 def test_partitions_do_not_change_the_matches_and_ambiguity_is_what_it_was(tmp_path_factory, seed, order) -> None:
     one, cut = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("cut")
     sky(one, seed, "all", order=0)

@@ -4,6 +4,8 @@ whole and not waited for."""
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,12 @@ from zmill.training.trained import TrainedModel, fit_and_calibrate
 WITH_FILTERS = with_filters("sdss2010-g", "sdss2010-r", "sdss2010-i")
 GPU = torch.device("cuda")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+@cache
+def trained_here(type_: str) -> TrainedModel:
+    """Trained on the processor; tests send copies of it to a device."""
+    return trained_on(type_, CPU)
 
 
 def trained_on(type_: str, device: torch.device) -> TrainedModel:
@@ -54,7 +62,7 @@ class Operations(TorchDispatchMode):
 @pytest.mark.parametrize("type_", ["cmnn", "ensemble", "gbdt", "knn", "nca", "resmlp", "template", "trainz"])
 def test_a_batch_is_predicted_without_waiting_for_the_device(type_: str) -> None:
     """A device without memory takes every order and can answer no question."""
-    model, rows = trained_on(type_, CPU), labelled(300, 7).batch
+    model, rows = deepcopy(trained_here(type_)), labelled(300, 7).batch
     few = _Few.of(model, rows)
     model = model.to(torch.device("meta"))
     numbers, pdf, lost = Inference(model, "compact", ThreadPoolExecutor(1))._compute(rows, lambda: few)
@@ -65,7 +73,7 @@ def test_a_batch_is_predicted_without_waiting_for_the_device(type_: str) -> None
 
 @pytest.mark.parametrize("type_", ["ensemble", "resmlp"])
 def test_a_device_runs_as_many_operations_for_many_rows_as_for_few(type_: str) -> None:
-    model, counts = trained_on(type_, CPU), []
+    model, counts = deepcopy(trained_here(type_)), []
     batches = [labelled(rows, 7).batch for rows in (100, 10_000)]
     few = [_Few.of(model, photometry) for photometry in batches]
     inference = Inference(model.to(torch.device("meta")), "compact", ThreadPoolExecutor(1))
@@ -111,7 +119,7 @@ def test_a_gpu_says_what_the_processor_says(type_: str) -> None:
 
 def agrees(type_: str, device: torch.device) -> None:
     """Numbers and PDFs of the same model, up to what products in bfloat16 differ by on the two."""
-    model, rows = trained_on(type_, CPU), sample_table(500, 7)
+    model, rows = deepcopy(trained_here(type_)), sample_table(500, 7)
     for name in ("ra", "dec"):
         rows = rows.append_column(name, pa.array(np.zeros(len(rows))))
     here = predicted(model, rows)

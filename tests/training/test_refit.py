@@ -29,7 +29,10 @@ LONGER: dict[str, dict[str, Any]] = {
     },
 }
 """Settings of types that their quick settings leave nothing to choose, or teach too little; others have their quick ones."""
-ELSEWHERE = {"cnn", "gat", "ensemble", "nca", "template"}
+ELSEWHERE = {
+    *("cnn", "gat", "ensemble", "nca", "template"),
+    *("spectrum_cnn", "spectrum_ensemble", "spectrum_neighbors", "spectrum_resnet", "spectrum_template"),
+}
 """Networks like fcnn, and types whose own tests have this test."""
 
 
