@@ -11,11 +11,14 @@ import pytest
 
 from zmill.catalog import hats
 from zmill.config import Partitions, load_survey
-from zmill.inputs.registry import of_survey
+from zmill.inputs.image.batch import Images
+from zmill.inputs.image.kind import ImageKind
+from zmill.inputs.registry import further_files, of_survey
 from zmill.inputs.spectrum.batch import Spectra
 from zmill.inputs.spectrum.continuum import normalize
 from zmill.survey.counts import Counts
 from zmill.survey.importer import import_survey
+from zmill.survey.readers import open_table
 from zmill.survey.tables import read_tables
 from zmill.survey_definition import Survey
 from zmill.workflow.input_files import find
@@ -30,6 +33,7 @@ def bring_in(name: str, root: Path, data: Path, out: Path) -> tuple[Survey, Coun
         Partitions(max_rows=4000),
         catalog,
         out / name / "rejected.parquet",
+        data_dir=data,
     )
     return survey, summary, pa.concat_tables([hats.read_columns(catalog, p) for p in hats.partitions(catalog)])
 
@@ -167,3 +171,43 @@ def test_fors2_spectra_without_errors(real_data: Path) -> None:
     batch = kind.read(rows)
     assert isinstance(batch, Spectra) and len(batch) == 594
     assert 3 < np.median(batch.sn) < 10 and batch.good.min() > 0.3
+
+
+def test_piczl(root: Path, real_data: Path, tmp_path: Path) -> None:
+    """Stamps with photometry, joined by row: pixel by pixel those of the files."""
+    survey, summary, rows = bring_in("piczl", root, real_data, tmp_path)
+    assert (summary.rows, summary.kept, summary.unusable) == (100, 100, 0) and "image" not in summary.faults
+    photometry, images = (kind.read(rows) for kind in of_survey(survey))
+    assert isinstance(images, Images) and (images.good == 1).all() and not images.flags().any()
+    folder = real_data / "piczl_ls10_agn"
+    cubes, names = [], []
+    for part in ("train", "run"):
+        with np.load(folder / f"{part}_images.npz", allow_pickle=False) as archive:
+            cubes.append(np.moveaxis(archive["processed_dered_griz_images"], 0, 1))
+        table = open_table(folder / f"{part}_catalog.fits")
+        names += [name for batch in table.batches(["FULLID"], 100) for name in batch.column(0).to_pylist()]
+    place = [names.index(name) for name in rows["object_id"].to_pylist()]
+    assert np.array_equal(images.flux, np.concatenate(cubes)[place])
+    bright = images.sn > 200
+    color = np.array([photometry.mag[bright, 0] - photometry.mag[bright, 1], images.summary_features()[bright, 0]])
+    assert bright.sum() > 40 and np.nanmedian(np.abs(np.diff(color, axis=0))) < 0.15, "the colors of the catalog"
+
+
+def test_missing_colors_of_piczl(root: Path, real_data: Path, tmp_path: Path) -> None:
+    """Pixels of -99 in an image of two colors are not measured."""
+    content = load_survey("piczl", root / "surveys").model_dump(mode="json")
+    planes = [f"aperture_images_LS10_colours[{number}]" for number in range(2)]
+    content["sections"]["image"] |= {"bands": ["gr", "gi"], "flux": planes, "noise": "pixel"}
+    for missing in ([-99], []):
+        content["sections"]["image"]["missing"] = missing
+        survey = Survey.model_validate(content)
+        files = [Path(file) for file in find(survey, real_data, further=further_files(survey)).survey]
+        out = tmp_path / str(len(missing))
+        found = import_survey(files, survey, Partitions(), out / "survey", out / "bad.parquet", 1, real_data)
+        rows = pa.concat_tables([hats.read_columns(out / "survey", p) for p in hats.partitions(out / "survey")])
+        kind = ImageKind.of(survey)
+        assert kind is not None
+        images = kind.read(rows)
+        fault = "pixel_not_finite" if missing else "image_constant"
+        assert found.faults["image"][fault] == 12 and not (images.flux == -99).any(), "complete planes are missing"
+        assert (images.good < 1).any()
