@@ -36,6 +36,8 @@ TINY, HUGE = 1e-37, 1e38
 """Range of positive 32-bit numbers with full precision."""
 LEAST_NOISE = 1e-4
 """Estimated errors are at least this fraction of the largest flux of a band, for stamps without noise."""
+LEAST_PIXELS = 4
+"""Of a frame with fewer good pixels than these, no error is estimated."""
 BORDER = 8
 """The errors of stamps without errors are estimated from a frame of this fraction of the size (its inverse), of one pixel at least."""
 MARKS = ("image_repeated", "image_elsewhere", "image_other_scale", "image_flipped")
@@ -337,17 +339,28 @@ def _estimated(flux: NDArray[Any], good: Booleans) -> NDArray[np.float64]:
 
     The standard deviation is 1.4826 times the median absolute deviation, which neighbors in the frame change little.
     """
-    chosen = frame(flux.shape[-1])
-    values = np.where(good, flux, np.nan)[:, :, chosen].astype(np.float64)
-    few = np.count_nonzero(np.isfinite(values), axis=2) < 4
-    if few.any():  # so much of the frame is masked that the complete band is taken
-        everything = np.where(good, flux, np.nan).reshape(*flux.shape[:2], -1).astype(np.float64)
-        wide = np.full((*flux.shape[:2], everything.shape[2]), np.nan)
-        wide[:, :, : values.shape[2]] = values
-        values = np.where(few[:, :, None], everything, wide)
-    some = np.isfinite(values).any(axis=2)
-    values[~some] = 0
-    center = np.nanmedian(values, axis=2, keepdims=True)
-    sigma = 1.4826 * np.nanmedian(np.abs(values - center), axis=2)
-    sigma = np.fmax(sigma, LEAST_NOISE * np.abs(np.where(good, flux, 0)).max(axis=(2, 3)))
+    values = np.where(good, flux, np.nan)[:, :, frame(flux.shape[-1])]
+    few = np.count_nonzero(np.isfinite(values), axis=2) < LEAST_PIXELS
+    sigma = _deviation(values)
+    if few.any():  # so much of the frame is masked that all pixels are taken
+        sigma[few] = _deviation(np.where(good, flux, np.nan)[few].reshape(int(few.sum()), -1))
+    some = np.isfinite(sigma)
+    sigma = np.fmax(sigma, LEAST_NOISE * np.abs(np.where(good, flux, 0)).max(axis=(2, 3))).astype(np.float64)
     return np.divide(1.0, sigma**2, out=np.zeros(sigma.shape), where=(sigma > 0) & some)[:, :, None, None]
+
+
+def _deviation(values: NDArray[Any]) -> NDArray[Any]:
+    """1.4826 times the median absolute deviation over the last axis, of values that are not NaN; NaN without any."""
+    center = _median(values)[..., None]
+    return np.asarray(1.4826 * _median(np.abs(values - center)))
+
+
+def _median(values: NDArray[Any]) -> NDArray[Any]:
+    """Median over the last axis of values that are not NaN; NaN without any. np.nanmedian loops over the rows."""
+    ordered = np.sort(values, axis=-1)  # NaN at the end
+    count = np.count_nonzero(np.isfinite(ordered), axis=-1)[..., None]
+    lower, upper = (
+        np.take_along_axis(ordered, place, axis=-1)
+        for place in (np.maximum(count - 1, 0) // 2, np.minimum(count // 2, values.shape[-1] - 1))
+    )
+    return np.asarray((lower + upper) / 2)[..., 0]
