@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from zmill import config
-from zmill.config import Config, ConfigError, load, parse
+from zmill.config import Config, ConfigError, ModelSettings, load, parse
 from zmill.strict_yaml import read_yaml
 from zmill.survey_definition import Survey
 
@@ -205,3 +205,16 @@ def test_the_committed_schemas_are_current(root: Path) -> None:
 
     assert json.loads((root / "docs/schema/config.json").read_text()) == config.json_schema()
     assert json.loads((root / "docs/schema/survey.json").read_text()) == config.survey_json_schema()
+
+
+def test_files_that_the_settings_of_a_model_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZMILL_SEDS", str(tmp_path))
+    for name in ("a.parquet", "b.fits"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    given = {
+        "seds": ["a.parquet", "$ZMILL_SEDS/b.fits", "none", "x" * 1000],
+        "deep": {"k": ["folder", 3, None, "a.parquet"]},
+    }
+    assert ModelSettings.model_validate(given).files == sorted([str(tmp_path / "b.fits"), "a.parquet"])

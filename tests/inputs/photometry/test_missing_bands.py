@@ -133,7 +133,7 @@ def test_a_band_that_is_never_there_makes_no_pattern(removal: BandRemoval) -> No
 
 def test_natural_patterns_are_named_by_state() -> None:
     assert name_of({"undetected": ["u"], "unobserved": [], "imputed": ["u", "y"]}) == "undetected u; imputed u y"
-    assert name_of({"undetected": [], "unobserved": [], "imputed": []}) == "all bands measured"
+    assert name_of({"undetected": [], "unobserved": [], "imputed": []}) == "all measured"
 
 
 def test_the_table_has_every_model_in_every_pattern() -> None:
@@ -149,7 +149,7 @@ def test_the_table_has_every_model_in_every_pattern() -> None:
     assert [(row["split"], row["kind"], row["pattern"], row["model"], row["n"]) for row in rows] == [
         (split, kind, pattern, model, n)
         for split in ("valid", "test")
-        for kind, pattern, n in (("natural", "all bands measured", "9"), ("made", "without u", "5"))
+        for kind, pattern, n in (("natural", "all measured", "9"), ("made", "without u", "5"))
         for model in "ab"
     ]
     assert rows[0]["crps"] == "0.25" and rows[2]["r2"] == ""

@@ -88,16 +88,16 @@ def accuracy_section(tested: Tested) -> Section:
     dz = (tested.z_phot - tested.z_spec) / (1 + tested.z_spec)
     outliers = float(np.mean(np.abs(dz) > 0.15))
     width = float(np.clip(8 * 1.4826 * np.median(np.abs(dz)), 0.02, 0.5))
-    section = Section("accuracy", "Photometric against spectroscopic redshift", "Accuracy")
+    section = Section("accuracy", "Predicted against spectroscopic redshift", "Accuracy")
     section.blocks += [
         Note(
-            f"{len(dz):,} test rows that took no part in training, choosing or calibrating. Δz = (z_phot − z_spec) / "
-            "(1 + z_spec), with the median of each PDF as z_phot. Intervals are 68 %, from drawing blocks of sky, of which "
+            f"{len(dz):,} test rows that took no part in training, choosing or calibrating. Δz = (z_median − z_spec) / "
+            "(1 + z_spec), with the median of each PDF as z_median. Intervals are 68 %, from drawing blocks of sky, of which "
             f"there are {len(np.unique(tested.blocks)):,}; at least {FEWEST_BLOCKS} are needed."
         ),
         picture(
             "plane",
-            f"z_phot and z_spec of the test rows. Dashed: |Δz| = 0.15; {percent(outliers).text} lie beyond.",
+            f"z_median and z_spec of the test rows. Dashed: |Δz| = 0.15; {percent(outliers).text} lie beyond.",
             f"Two-dimensional histogram of photometric against spectroscopic redshift of {len(dz):,} rows up to z = {z_max:.2g}; "
             f"{percent(outliers).text} of the rows are outside the outlier lines.",
             lambda: figures.redshift_plane(tested.z_spec, tested.z_phot, 0.0, z_max),
@@ -112,7 +112,7 @@ def accuracy_section(tested: Tested) -> Section:
     ]
     along = {
         "spectroscopic redshift": tested.z_spec,
-        "photometric redshift": tested.z_phot,
+        "predicted redshift": tested.z_phot,
         tested.brightness: tested.column("brightness"),
     }
     for index, (label, values) in enumerate(along.items()):
@@ -273,8 +273,8 @@ def kinds_section(sources: Sources, split: dict[str, Any], part: str, metric: st
         near_table,
         Note(
             f"The tables above are of {sources.chosen}, those below of every model, the best in bold. Below the patterns of the "
-            f"test rows themselves are patterns that were made: {part} taken away from rows that have them, or written as "
-            "undetected at the survey's usual limit, however bright the row is there."
+            f"test rows themselves are patterns that were made: {part} taken away from rows that have them, or made as uncertain "
+            "as the name says (undetected: at the survey's usual limit, however bright the row is there)."
         ),
         *(
             _pattern_table(enough, sources.names, part, name)

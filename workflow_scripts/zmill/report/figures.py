@@ -28,7 +28,7 @@ PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def redshift_plane(z_spec: Floats, z_phot: Floats, z_min: float, z_max: float, outlier: float = 0.15) -> Figure:
-    """Counts in the plane of spectroscopic and photometric redshift, with the lines beyond which a row is an outlier."""
+    """Counts in the plane of spectroscopic and predicted redshift, with the lines beyond which a row is an outlier."""
     figure = Figure(figsize=(4.8, 4.1))
     figure.set_layout_engine("none")
     axes = figure.add_axes((0.12, 0.125, 0.7, 0.7 * 4.8 / 4.1))
@@ -40,7 +40,7 @@ def redshift_plane(z_spec: Floats, z_phot: Floats, z_min: float, z_max: float, o
     axes.plot(z, z, color=INK, linewidth=0.9)
     for sign in (-1, 1):
         axes.plot(z, z + sign * outlier * (1 + z), color=MUTED, linewidth=0.9, linestyle="--")
-    axes.set(xlim=(z_min, z_max), ylim=(z_min, z_max), xlabel="spectroscopic redshift", ylabel="photometric redshift")
+    axes.set(xlim=(z_min, z_max), ylim=(z_min, z_max), xlabel="spectroscopic redshift", ylabel="predicted redshift")
     colorbar_axes = figure.add_axes((0.84, 0.125, 0.025, 0.7 * 4.8 / 4.1))
     bar = figure.colorbar(mesh, cax=colorbar_axes, label="objects in a cell", format=WHOLE)
     bar.minorticks_off()

@@ -18,7 +18,7 @@ def name_of(entry: dict[str, Any]) -> str:
     """Name of a natural pattern: the parts of a row (bands) in each state; those that are not named are measured."""
     states = {name: parts for name, parts in entry.items() if isinstance(parts, list)}
     name = "; ".join(f"{state} {' '.join(parts)}" for state, parts in states.items() if parts)
-    return name or ("all bands measured" if states else AS_OBSERVED)
+    return name or ("all measured" if states else AS_OBSERVED)
 
 
 def table(evaluations: dict[str, dict[str, Any]]) -> str:
