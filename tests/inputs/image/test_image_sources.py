@@ -289,6 +289,11 @@ def test_a_survey_of_fits_stamps_alone(tmp_path: Path) -> None:
     stamps, counts, _ = imported(tmp_path, Survey.model_validate(content))
     assert counts.json()["faults"] == {}
     assert all(np.array_equal(stamps[f"obj-{IDS[row]}"], STAMPS[row]) for row in range(ROWS))
+    content["sections"]["image"]["flux"] = "image"
+    with pytest.raises(
+        ConfigError, match=r"'image' \(image.flux\) has the planes g, r, by its keyword BANDS: write '{band}'"
+    ):
+        imported(tmp_path, Survey.model_validate(content))
     table = open_table(tmp_path / "stamps" / f"obj-{IDS[0]}.fits", "fits_stamp")
     (batch,) = table.batches(["ra", "dec", "pixel_scale"], 1)
     assert [batch.column(number)[0].as_py() for number in range(3)] == pytest.approx([RA[0], DEC[0], 0.4])

@@ -188,7 +188,7 @@ def check_columns(
 
     Parameters
     ----------
-    further : setting -> further files of the survey; they are checked once all of them exist.
+    further : setting -> further files of the survey, which are checked once all of them exist; None: they are not checked.
 
     Returns
     -------
@@ -205,7 +205,7 @@ def check_columns(
     faults += [f"{header.path}: {fault}" for header in headers for fault in unit_faults(header.units, survey)]
     types, differences = types_over(headers, survey)
     more = {key: tuple(map(Path, paths)) for key, paths in (further or {}).items()}
-    if not faults and all(path.exists() for paths in more.values() for path in paths):
+    if further is not None and not faults and all(path.exists() for paths in more.values() for path in paths):
         complete = len(headers) == len(files)
         faults += further_faults(
             survey, Further(more, open_table), headers if complete else [Header(Path(), spans=[None])]

@@ -246,7 +246,7 @@ def convert(
             faults[EBV] = {"ebv_out_of_range": strange}
 
     empty = np.ones(batch.num_rows, np.bool_)
-    if further is not None and further.files:
+    if further is not None:
         unknown = np.full(batch.num_rows, np.nan)
         numbers = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
         rows = Identified(columns["object_id"], numbers, columns.get("ra", unknown), columns.get("dec", unknown))

@@ -26,7 +26,7 @@ class Reader(Table):
     """One stamp, as one row.
 
     Columns of arrays: an image each, by the name of its extension; `image` is the one without a name. Where the keyword BANDS names the
-    planes of `image`, as in cutouts of the Legacy Surveys, each plane is a column of that name, too.
+    planes of `image`, as in cutouts of the Legacy Surveys, each plane is a column of that name instead, so that no order is assumed.
     Other columns: `file`, the name of the file without its ending; `ra` and `dec`, the position of the center of the stamp in degrees;
     `pixel_scale` in arcsec and `flipped` (east is to the right of north), null without a WCS; and the keywords of the first header.
     """
@@ -38,6 +38,7 @@ class Reader(Table):
         types: dict[str, pa.DataType] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         units: dict[str, str] = {}
+        unreadable: dict[str, str] = {}
         self._place: dict[str, tuple[int, int | None]] = {}
         self._values: dict[str, Any] = {"file": path.name.split(".fits")[0].removesuffix(".fit")}
         with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
@@ -45,16 +46,20 @@ class Reader(Table):
                 if not isinstance(hdu, IMAGES) or not hdu.shape or 0 in hdu.shape:
                     continue
                 name = hdu.name if hdu.name and hdu.name != "PRIMARY" else "image"
-                if name in self._place:
+                if name in self._place or name in unreadable:
                     raise ReadError(
                         f"{path}: has several images named {name}: give each extension a name of its own (EXTNAME)"
                     )
-                self._add(name, (number, None), hdu.shape, hdu.header, types, shapes, units)
                 planes = str(hdu.header.get("BANDS", "")).strip()
                 if name == "image" and len(hdu.shape) == 3 and len(planes) == hdu.shape[0] == len(set(planes)):
                     for plane, band in enumerate(planes):
                         self._add(band, (number, plane), hdu.shape[1:], hdu.header, types, shapes, units)
-                if len(self._place) == 1 or "ra" not in self._values:
+                    unreadable[name] = (
+                        f"has the planes {', '.join(planes)}, by its keyword BANDS: write '{{band}}' for them"
+                    )
+                else:
+                    self._add(name, (number, None), hdu.shape, hdu.header, types, shapes, units)
+                if "ra" not in self._values:
                     self._values |= _position(hdu.header, hdu.shape)
             if not self._place:
                 raise ReadError(f"{path}: holds no image")
@@ -65,7 +70,7 @@ class Reader(Table):
         self._values |= {key: value for key, value in keywords.items() if isinstance(value, str | int | float)}
         for name, value in self._values.items():
             types[name] = pa.array([value]).type if value is not None else pa.float64()
-        self.describe(types, shapes=shapes)
+        self.describe(types, unreadable, shapes)
         self.describe_units(units)
 
     def _add(
