@@ -22,6 +22,8 @@ import pytest
 
 from zmill.check import check
 from zmill.config import Config, ConfigError, parse
+from zmill.inputs.image.settings import ImageSettings
+from zmill.inputs.image.sources import source_types
 from zmill.labels.base import source_of, sources
 from zmill.models.registry import check_models, model_class, types
 from zmill.sections import Section
@@ -339,6 +341,8 @@ def test_every_declared_number_has_two_bounds() -> None:
         Survey,
         *(model_class(type_).Settings for type_ in types()),
         *(s.Settings for s in sources().values()),
+        ImageSettings,
+        *(s.Settings for s in source_types().values()),
     ]
     open_ended = {
         f"{section.__module__}.{section.__name__}: {path}"

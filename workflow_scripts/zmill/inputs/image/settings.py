@@ -72,7 +72,7 @@ class ImageSettings(Section):
     """Only these bits of `mask` mask a pixel; left out, every bit."""
     mask_means: Literal["bad", "good"] = "bad"
     """Meaning of values of `mask` that are not 0."""
-    missing: Annotated[list[float], Field(max_length=10)] = []
+    missing: Annotated[list[Annotated[float, Field(ge=-1e38, le=1e38)]], Field(max_length=10)] = []
     """Values of `flux` that stand for a pixel that was not measured, such as -99. NaN always does."""
     order: Literal["bands_first", "bands_last"] = "bands_first"
     """Order of the numbers of a column of all bands: (bands, size, size), or (size, size, bands). Files that state another shape are
