@@ -55,11 +55,11 @@ def test_the_best_of_few_choices_is_found_exactly(tmp_path: Path) -> None:
 
 
 def test_the_best_of_a_range_is_found(tmp_path: Path) -> None:
-    """Nearly as good as the best of a fine grid, which takes 34 trainings."""
+    """Nearly as good as the best of a grid, which takes as many trainings."""
     given = task()
     grid = min(
-        scored(given, {"lr": 10 ** -(0.25 * step), "hidden": hidden})
-        for step in range(4, 21)
+        scored(given, {"lr": 10 ** -(0.5 * step), "hidden": hidden})
+        for step in range(2, 11)
         for hidden in ([8], [16, 16])
     )
     outcomes = done(given, tmp_path, range(20))
@@ -188,19 +188,19 @@ def start(folder: Path, *numbers: int) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_end(tmp_path: Path) -> None:
     """Killed at any time, started again: the budget is met to the trial, with the same proposals and the same scores."""
-    numbers, luck, killed, resumed = range(4), random.Random(3), 0, 0
+    numbers, luck, killed, resumed = range(3), random.Random(3), 0, 0
     while True:
         job = start(tmp_path, *numbers)
         for line in job.stdout:
             resumed += "resuming after epoch" in line
-            if "epoch" in line and killed < 4 and luck.random() < 0.5:
+            if "epoch" in line and killed < 2 and luck.random() < 0.5:
                 os.kill(job.pid, signal.SIGKILL)
                 break
         job.stdout.close()
         if job.wait() == 0:
             break
         killed += 1
-    assert killed == 4
+    assert killed == 2
     assert resumed >= 1
     trials = studies.open_study(tmp_path / "journal.jsonl", task().study, 1, 0).trials
     assert [trial.user_attrs[studies.NUMBER] for trial in trials] == list(numbers)
@@ -217,12 +217,12 @@ def test_a_killed_search_goes_on_to_the_same_end(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_jobs_at_a_time_share_one_study(tmp_path: Path) -> None:
-    jobs = [start(tmp_path, *range(first, 12, 2)) for first in range(2)]
+    jobs = [start(tmp_path, *range(first, 6, 2)) for first in range(2)]
     assert all(job.stdout.read() for job in jobs)
     assert [job.wait() for job in jobs] == [0, 0]
     for job in jobs:
         job.stdout.close()
     trials = studies.open_study(tmp_path / "journal.jsonl", task().study, 1, 0).trials
-    assert sorted(trial.user_attrs[studies.NUMBER] for trial in trials) == list(range(12))
+    assert sorted(trial.user_attrs[studies.NUMBER] for trial in trials) == list(range(6))
     assert all(trial.state.is_finished() for trial in trials)
-    assert len({trial.params["lr"] for trial in trials}) == 12
+    assert len({trial.params["lr"] for trial in trials}) == 6
