@@ -161,6 +161,24 @@ def test_stamps_of_other_objects_are_refused_beside_photometry(tmp_path: Path) -
         imported(tmp_path, Survey.model_validate(joint))
 
 
+def test_columns_of_stamps_may_have_the_names_of_those_of_the_survey(tmp_path: Path) -> None:
+    """Magnitudes and planes of stamps of the same names."""
+    magnitudes = {band: np.full(ROWS, 20.0 + number) for number, band in enumerate(BANDS)}
+    pq.write_table(pa.table({"id": IDS, "ra": RA, "dec": DEC} | magnitudes), tmp_path / "s.parquet")
+    (tmp_path / "cubes").mkdir()
+    content = columns(np.arange(ROWS))
+    planes = {band: content["cube"][:, number] for number, band in enumerate(BANDS)}
+    npz(tmp_path / "cubes" / "0.npz", {"id": content["name"], **planes})
+    joint = survey(BY_ID | {"object_id": "id"}, flux="{band}").model_dump(mode="json")
+    joint["columns"]["flux"], joint["bands"] = "{band}", BANDS
+    stamps, counts, _ = imported(tmp_path, Survey.model_validate(joint))
+    assert all(np.array_equal(stamps[value], STAMPS[row]) for row, value in enumerate(IDS.tolist()))
+    results = tmp_path / "results" / "survey"
+    table = pa.concat_tables([hats.read_columns(results, one) for one in hats.partitions(results)])
+    assert set(table["mag_g"].to_pylist()) == {20.0} and set(table["mag_r"].to_pylist()) == {21.0}
+    assert counts.json()["faults"] == {}
+
+
 def test_changed_stamps_are_imported_again(tmp_path: Path) -> None:
     write_survey(tmp_path)
     write_cubes(tmp_path, "npz", np.arange(ROWS))

@@ -25,6 +25,8 @@ from zmill.survey_definition import Survey
 
 FLUX, IVAR, PSF, SN, GOOD, EDGE = "image", "image_ivar", "image_psf", "image_sn", "image_good", "image_edge"
 """Columns of `survey/` and `clean/`."""
+OF_SOURCE = "image.source: "
+"""Beginning of the names of columns of stamps in a batch; the survey's own columns may have the same names."""
 SAME_FLUX = 1.6
 """Stamps of one object at two times have aperture fluxes within this factor: half a magnitude."""
 
@@ -117,8 +119,8 @@ class ImageKind(InputKind):
         chosen = pa.array(found.which, mask=found.which < 0)
         columns = {name: array.take(chosen) for name, array in found.columns.items()}
         columns |= {name: pa.array(marked) for name, marked in found.marks.items()}
-        own = {name: batch.column(name) for name in batch.schema.names if name not in columns}
-        return pa.RecordBatch.from_pydict({**own, **columns})
+        own = dict(zip(batch.schema.names, batch.columns, strict=True))
+        return pa.RecordBatch.from_pydict({**own, **{OF_SOURCE + name: array for name, array in columns.items()}})
 
     @classmethod
     def further_warnings(cls, survey: Survey, further: Further, kept: int, faults: Mapping[str, int]) -> list[str]:
@@ -160,8 +162,11 @@ class ImageKind(InputKind):
     def convert(cls, batch: pa.RecordBatch, survey: Survey, ebv: NDArray[np.floating]) -> Converted:
         types = {field.name: field.type for field in cls.schema(survey)}
         section: ImageSettings = cls.section(survey)
-        if section.source and not set(cls._columns(section)) <= set(batch.schema.names):
-            return cls._not_looked_up(batch.num_rows, types)
+        if section.source:
+            names = [name for name in batch.schema.names if name.startswith(OF_SOURCE)]
+            if not names:
+                return cls._not_looked_up(batch.num_rows, types)
+            batch = batch.select(names).rename_columns([name.removeprefix(OF_SOURCE) for name in names])
         found = Conversion(batch, section)
         good = good_fraction(found.good)
         columns = {
