@@ -24,6 +24,7 @@ from zmill.check import check
 from zmill.config import Config, ConfigError, parse
 from zmill.inputs.image.settings import ImageSettings
 from zmill.inputs.image.sources import source_types
+from zmill.inputs.registry import further_files
 from zmill.labels.base import source_of, sources
 from zmill.models.registry import check_models, model_class, types
 from zmill.sections import Section
@@ -224,7 +225,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def started(settings: Config, definition: Survey, folder: Path) -> None:
     """All that is looked at before the first job."""
-    check(settings, definition, find(definition, folder))
+    check(settings, definition, find(definition, folder, further=further_files(definition)))
 
 
 def every(values: dict[str, Any], below: tuple[Any, ...] = ()) -> list[Any]:

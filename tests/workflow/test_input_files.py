@@ -8,6 +8,7 @@ import pytest
 
 from survey.small_survey import survey, table, write
 from zmill.config import ConfigError
+from zmill.inputs.registry import further_files
 from zmill.survey_definition import LabelSource, Survey
 from zmill.workflow.input_files import find
 
@@ -36,7 +37,7 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
         find(survey(files=["s.parquet", "*.parquet"]), tmp_path)
     with_map = survey(files=["s.parquet"], extinction={"coefficients": {"g": 3, "r": 2, "i": 1}, "map": "ebv.fits"})
     with pytest.raises(ConfigError, match=r"extinction\.map: there is no"):
-        find(with_map, tmp_path)
+        find(with_map, tmp_path, further=further_files(with_map))
 
 
 @pytest.mark.parametrize(
