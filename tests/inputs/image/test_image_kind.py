@@ -39,9 +39,9 @@ def batch(rows: int = 6, per_pixel: bool = False) -> Images:
     flux = rng.uniform(5, 60, (rows, 1, 1, 1)) * rng.uniform(0.5, 2, (rows, 3, 1, 1)) * shape
     flux = (flux + rng.normal(0, 1, flux.shape)).astype(np.float32)
     ivar = np.ones((rows, *SHAPE) if per_pixel else (rows, 3, 1, 1), np.float32)
-    unknown = np.zeros(rows, np.float32)
+    unknown = np.full(rows, np.nan, np.float32)
     psf = np.full((rows, 3), 1.1, np.float32)
-    return Images(flux, ivar, psf, unknown, unknown, unknown > 0, BANDS, SIZE, 0.4).with_pixels(flux, ivar)
+    return Images(flux, ivar, psf, unknown, unknown, np.zeros(rows, np.bool_), unknown, BANDS, SIZE, 0.4).with_pixels(flux, ivar)
 
 
 def hashed(rows: Images) -> str:
@@ -64,7 +64,8 @@ def stored(rows: Images) -> pa.Table:
         "image_ivar": column(rows.ivar, per_pixel),
         "image_psf": column(rows.psf, False),
     }
-    return pa.table(columns | {f"image_{name}": getattr(rows, name) for name in ("sn", "good", "edge")})
+    columns |= {f"image_{name}": getattr(rows, name) for name in ("sn", "good", "edge")}
+    return pa.table(columns | {"ebv": rows.ebv})
 
 
 @pytest.mark.parametrize("per_pixel", [False, True])

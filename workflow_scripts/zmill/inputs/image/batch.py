@@ -45,6 +45,7 @@ class Images(Batch):
     sn : (n,) float32, signal-to-noise ratio of the sum of the bands in the aperture; NaN without good pixels there.
     good : (n,) float32, fraction of the pixels that are good; 0 without an image.
     edge : (n,) bool, the stamp reaches beyond the edge of its image.
+    ebv : (n,) float32, E(B-V) in magnitudes; NaN where unknown.
     bands, size, pixel_scale : names of the planes, pixels on a side, width of a pixel in arcsec.
     """
 
@@ -56,6 +57,7 @@ class Images(Batch):
     sn: Array
     good: Array
     edge: NDArray[np.bool_]
+    ebv: Array
     bands: tuple[str, ...]
     size: int
     pixel_scale: float

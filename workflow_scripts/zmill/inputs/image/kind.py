@@ -215,16 +215,18 @@ class ImageKind(InputKind):
         return {"measured": {self.name: float(np.mean(good > 0)) if len(good) else None}}
 
     def columns(self) -> list[str]:
-        return [FLUX, IVAR, PSF, SN, GOOD, EDGE]
+        return [FLUX, IVAR, PSF, SN, GOOD, EDGE, "ebv"]
 
     def needed(self) -> list[str]:
-        return [FLUX, IVAR, PSF, SN, GOOD, EDGE]
+        return self.columns()
 
     def read(self, rows: Rows) -> Images:
         flux, ivar = self._pixels(rows)
         psf = _values(rows.column(PSF)).reshape(-1, len(self.bands))
         sn, good, edge = (numpy_column(rows.column(name)) for name in (SN, GOOD, EDGE))
-        return Images(flux, ivar, psf, sn, good, edge, self.bands, self.size, self.pixel_scale)
+        known = "ebv" in rows.schema.names
+        ebv = numpy_column(rows.column("ebv")) if known else np.full(rows.num_rows, np.nan, np.float32)
+        return Images(flux, ivar, psf, sn, good, edge, ebv, self.bands, self.size, self.pixel_scale)
 
     def _pixels(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The columns of fluxes and of inverse variances, as `Images` has them.
