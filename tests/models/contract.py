@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from models import toy_both, toy_spectra, toy_survey
+from models import toy_both, toy_images, toy_images_photometry, toy_spectra, toy_survey
 from zmill.inputs.base import LabelledBatch
 from zmill.models.base import Model
 from zmill.models.registry import model_class, types
@@ -25,6 +25,8 @@ TOYS: dict[tuple[str, ...], Any] = {
     ("photometry",): toy_survey,
     ("spectrum",): toy_spectra,
     ("photometry", "spectrum"): toy_both,
+    ("image",): toy_images,
+    ("photometry", "image"): toy_images_photometry,
 }
 """Input kinds of a model -> a module with rows of these kinds, their context and redshift grid."""
 QUICK: dict[str, dict[str, Any]] = {type_: model_class(type_).quick for type_ in types()}

@@ -17,9 +17,8 @@ from zmill.models.spectrum_cnn import (
     SpectrumCNN,
     SpectrumCNNSettings,
     SpectrumNetwork,
-    class_densities,
 )
-from zmill.networks.losses import bin_of
+from zmill.networks.losses import bin_of, class_densities
 
 QUICK = SpectrumCNN.quick
 EUCLID = {

@@ -29,9 +29,8 @@ from zmill.networks.losses import (
     Labels,
     LabelSettings,
     bin_of,
-    cell_ends,
+    class_densities,
     jensen_shannon,
-    shares,
 )
 from zmill.networks.network import Schedule, load_tensors, tensors_of, train
 from zmill.pdf.grid import Grid
@@ -345,12 +344,6 @@ class SpectrumCNN(Model):
         self.offset, self.scale, self.kernel = self.offset.to(device), self.scale.to(device), self.kernel.to(device)
         if self.settings.classes:
             self._to_grid = class_densities(self.context.grid, self.settings.classes).to(device)
-
-
-def class_densities(grid: Grid, classes: int) -> Tensor:
-    """(classes, grid.size) density of each bin, constant within it, averaged over the cell of each grid point."""
-    ends = cell_ends(grid)
-    return torch.as_tensor(shares(classes, ends) / np.diff(ends), dtype=torch.float32)
 
 
 MODEL = SpectrumCNN

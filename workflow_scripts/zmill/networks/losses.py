@@ -139,6 +139,12 @@ def cell_ends(grid: Grid) -> NDArray[np.float64]:
     return np.concatenate([[grid.z_min], middle, [grid.z_max]])
 
 
+def class_densities(grid: Grid, classes: int) -> Tensor:
+    """(classes, grid.size) density of each bin, constant within it, averaged over the cell of each grid point."""
+    ends = cell_ends(grid)
+    return torch.as_tensor(shares(classes, ends) / np.diff(ends), dtype=torch.float32)
+
+
 def jensen_shannon(logits: Tensor, label: Tensor, entropy: float) -> Tensor:
     """(...,) Jensen-Shannon divergence of predicted and label distributions plus `entropy` times the entropy of the predicted one, nats.
 

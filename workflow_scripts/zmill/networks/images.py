@@ -1,0 +1,259 @@
+"""Networks over stamps: the published convolutional ones and a residual one; and random symmetries, shifts and noise of stamps.
+
+A stamp has pixels in units of the noise of its band: x = flux / σ. Networks are given arsinh(x / 3), which is proportional to faint
+fluxes and the logarithm of bright ones.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+COMPRESSION = 3.0
+"""Fluxes in units of the noise are compressed as arsinh(x / `COMPRESSION`)."""
+FULL_SIZE = 32
+"""The residual network averages pixels of stamps until they have fewer than twice as many on a side."""
+
+
+def compressed(x: Tensor) -> Tensor:
+    """arsinh(x / 3) of fluxes in units of their noise."""
+    return torch.asinh(x / COMPRESSION)
+
+
+# ---------------------------------------------------------------------------------------------- augmentation
+
+
+def turned(stamps: Tensor, symmetry: Tensor) -> Tensor:
+    """Stamps (n, bands, N, N), each by one of the eight symmetries of a square (n,): 0 to 3 are quarter turns, 4 to 7 these of its mirror image."""
+    found = torch.empty_like(stamps)
+    for number in range(8):
+        rows = (symmetry == number).nonzero()[:, 0]
+        part = stamps[rows].flip(-1) if number >= 4 else stamps[rows]
+        found[rows] = part.rot90(number % 4, (-2, -1))
+    return found
+
+
+def shifted(stamps: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Stamps (n, bands, N, N), each shifted by up to `most` pixels along both axes; zeros are shifted in."""
+    n, _, size, _ = stamps.shape
+    padded = functional.pad(stamps, (most, most, most, most))
+    first = torch.randint(0, 2 * most + 1, (2, n, 1), generator=generator, device=stamps.device)
+    rows, columns = first + torch.arange(size, device=stamps.device)
+    number = torch.arange(n, device=stamps.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+# ------------------------------------------------------------------------------------------ published networks
+
+
+class Sequential(nn.Sequential):
+    """The *Sequential* network of Theodoropoulos (thesis, after Pasquet et al. 2019): convolutions of 3 × 3 pixels, one after the other.
+
+    Convolutions with 16 (zero-padded) and 64 filters and a pooling, then `layers` − 1 further ones with 64 filters and a pooling after
+    every fourth; two fully connected layers of 1,024 units.
+
+    Raises
+    ------
+    ValueError
+        Where stamps are too small for the convolutions.
+    """
+
+    def __init__(self, bands: int, size: int, extra: int, outputs: int, layers: int) -> None:
+        parts: list[nn.Module] = [nn.Conv2d(bands, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 64, 3), nn.ReLU()]
+        parts.append(nn.MaxPool2d(2))
+        side = (size - 2) // 2
+        for number in range(1, layers):
+            parts += [nn.Conv2d(64, 64, 3), nn.ReLU()]
+            side -= 2
+            if number % 4 == 0:
+                parts.append(nn.MaxPool2d(2))
+                side //= 2
+        if side < 1:
+            raise ValueError(
+                f"layers: stamps of {size} × {size} pixels are too small for {layers} convolutions: take fewer `layers`"
+            )
+        super().__init__()
+        self.features = nn.Sequential(*parts, nn.Flatten())
+        self.dense = dense(64 * side**2 + extra, 1024)
+        self.head = nn.Linear(1024, outputs)
+
+    def forward(self, stamps: Tensor, extra: Tensor) -> Tensor:
+        """(n, bands, N, N) compressed fluxes and (n, extra) further inputs -> (n, outputs)."""
+        return self.head(self.dense(torch.cat([self.features(stamps), extra], 1)))
+
+
+def dense(inputs: int, width: int) -> nn.Sequential:
+    """Two fully connected layers."""
+    return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+
+
+class Inception(nn.Module):
+    """A block of four branches (Szegedy et al. 2015): 1 × 1; 1 × 1 and 3 × 3; 1 × 1 and 5 × 5; 1 × 1 and a pooling over 3 × 3 pixels.
+
+    Each branch has 64 filters, and the block puts out all 256 of them.
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(inputs, 64, 1), nn.ReLU(), *further)
+            for further in (
+                [],
+                [nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()],
+                [nn.Conv2d(64, 64, 5, padding=2), nn.ReLU()],
+                [nn.MaxPool2d(3, 1, 1)],
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, side, side) -> (n, 256, side, side)."""
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+class GoogLeNet(nn.Module):
+    """The *Inception* network of Theodoropoulos (thesis): the first layers of `Sequential`, `layers` blocks `Inception` with a pooling after
+    every second one, and two fully connected layers of 1,024 units."""
+
+    def __init__(self, bands: int, size: int, extra: int, outputs: int, layers: int) -> None:
+        super().__init__()
+        parts: list[nn.Module] = [nn.Conv2d(bands, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 64, 3), nn.ReLU()]
+        parts.append(nn.MaxPool2d(2))
+        side = (size - 2) // 2
+        for number in range(1, layers + 1):
+            parts.append(Inception(64 if number == 1 else 256))
+            if number % 2 == 0 and side > 1:
+                parts.append(nn.MaxPool2d(2))
+                side //= 2
+        if side < 1:
+            raise ValueError(f"stamps of {size} × {size} pixels are too small: expected 4 × 4 or more")
+        self.features = nn.Sequential(*parts, nn.Flatten())
+        self.dense = dense(256 * side**2 + extra, 1024)
+        self.head = nn.Linear(1024, outputs)
+
+    def forward(self, stamps: Tensor, extra: Tensor) -> Tensor:
+        """As `Sequential.forward`."""
+        return self.head(self.dense(torch.cat([self.features(stamps), extra], 1)))
+
+
+class PasquetBlock(nn.Module):
+    """An inception block of Pasquet et al. (2019, figure 5): 1 × 1; 1 × 1 and 3 × 3; 1 × 1 and 5 × 5; 1 × 1 and an average over 2 × 2 pixels.
+
+    narrow, wide : filters of the first and of the second layer of a branch. five : whether there is the branch of 5 × 5 pixels.
+    """
+
+    def __init__(self, inputs: int, narrow: int, wide: int, five: bool = True) -> None:
+        super().__init__()
+        self.outputs = (3 if five else 2) * wide + narrow
+        kernels = (3, 5) if five else (3,)
+        self.branches = nn.ModuleList(
+            [
+                nn.Sequential(nn.Conv2d(inputs, wide, 1), nn.PReLU()),
+                *(
+                    nn.Sequential(
+                        nn.Conv2d(inputs, narrow, 1), nn.PReLU(), nn.Conv2d(narrow, wide, k, padding=k // 2), nn.PReLU()
+                    )
+                    for k in kernels
+                ),
+                nn.Sequential(nn.Conv2d(inputs, narrow, 1), nn.PReLU(), nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, 1)),
+            ]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, side, side) -> (n, outputs, side, side)."""
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+class Pasquet(nn.Module):
+    """The network of Pasquet et al. (2019, A&A 621, A26, figure 6): a convolution, five inception blocks, and E(B−V) with the features."""
+
+    def __init__(self, bands: int, size: int, extra: int, outputs: int) -> None:
+        super().__init__()
+        if size < FEWEST:
+            raise ValueError(f"stamps of {size} × {size} pixels are too small: expected {FEWEST} × {FEWEST} or more")
+        blocks, channels = [], 64
+        for narrow, wide, five, pool in ((48, 64, True, False), (64, 92, True, True), (92, 128, True, False), (92, 128, True, True), (92, 128, False, False)):  # fmt: skip
+            block = PasquetBlock(channels, narrow, wide, five)
+            channels = block.outputs
+            blocks += [block, *([nn.AvgPool2d(2)] if pool else [])]
+        self.features = nn.Sequential(
+            nn.Conv2d(bands, 64, 5, padding=2), nn.PReLU(), nn.AvgPool2d(2), *blocks, nn.Flatten()
+        )
+        self.dense = dense(channels * (size // 2 // 2 // 2) ** 2 + extra, 1096)
+        self.head = nn.Linear(1096, outputs)
+
+    def forward(self, stamps: Tensor, extra: Tensor) -> Tensor:
+        """As `Sequential.forward`."""
+        return self.head(self.dense(torch.cat([self.features(stamps), extra], 1)))
+
+
+FEWEST = 8
+"""Fewest pixels on a side of a stamp for three poolings."""
+
+
+# -------------------------------------------------------------------------------------------- residual network
+
+
+class Block(nn.Module):
+    """x + convolution(relu(convolution(relu(x)))). The second convolution is initialized to zero, so that no normalization is needed."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        for parameter in self.second.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, width, side, side) -> the same."""
+        return x + self.second(functional.relu(self.first(functional.relu(x))))
+
+
+class ResidualNetwork(nn.Module):
+    """Three stages of residual blocks, each with half the pixels on a side and twice the filters of the one before; further inputs join their averages.
+
+    Parameters
+    ----------
+    bands, size : of the stamps. extra : number of further inputs. outputs : number of outputs.
+    width : filters of the first stage. blocks : residual blocks of a stage.
+    """
+
+    def __init__(self, bands: int, size: int, extra: int, outputs: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.averaged = max(1, size // FULL_SIZE)
+        stages: list[nn.Module] = [nn.Conv2d(bands, width // 2, 5, padding=2)]
+        channels = width // 2
+        for stage in range(3):
+            stages += [nn.ReLU(), nn.Conv2d(channels, width << stage, 3, 2, 1)]
+            channels = width << stage
+            stages += [Block(channels) for _ in range(blocks)]
+        self.stages = nn.Sequential(*stages, nn.ReLU())
+        self.widths = (2 * channels, extra)
+        hidden = 2 * channels
+        self.hidden = nn.Linear(2 * channels + extra, hidden)
+        self.second = nn.Linear(hidden, hidden)
+        nn.init.zeros_(self.second.weight)
+        self.head = nn.Linear(hidden, outputs)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+
+    def embedding(self, stamps: Tensor) -> Tensor:
+        """(n, 2 × filters of the last stage) means over all pixels and over the four in the middle."""
+        if self.averaged > 1:
+            stamps = functional.avg_pool2d(stamps, self.averaged)
+        x = self.stages(stamps.contiguous(memory_format=torch.channels_last))
+        middle = x.shape[-1] // 2
+        near = slice(max(0, middle - 1), middle + 1)
+        return torch.cat([x.mean((2, 3)), x[:, :, near, near].mean((2, 3))], 1)
+
+    def forward(self, stamps: Tensor, extra: Tensor) -> Tensor:
+        """(n, bands, N, N) compressed fluxes and (n, extra) further inputs -> (n, outputs)."""
+        x = functional.relu(self.hidden(torch.cat([self.embedding(stamps), extra], 1)))
+        return self.head(functional.relu(x + self.second(x)))
+
+
+def parameters_of(network: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(math.prod(parameter.shape) for parameter in network.parameters())
