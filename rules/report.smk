@@ -17,6 +17,7 @@ rule report:
         models=expand(f"{RESULTS}/models/{{model}}/model.json", model=MODELS),
         notes=f"{RESULTS}/import.json",
         sample=f"{RESULTS}/sample/sample.json",
+        test=f"{RESULTS}/sample/test.parquet",
         split=f"{RESULTS}/split.json",
         imputation=f"{RESULTS}/imputation.json",
         sky=(

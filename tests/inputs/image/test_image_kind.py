@@ -41,7 +41,9 @@ def batch(rows: int = 6, per_pixel: bool = False) -> Images:
     ivar = np.ones((rows, *SHAPE) if per_pixel else (rows, 3, 1, 1), np.float32)
     unknown = np.full(rows, np.nan, np.float32)
     psf = np.full((rows, 3), 1.1, np.float32)
-    return Images(flux, ivar, psf, unknown, unknown, np.zeros(rows, np.bool_), unknown, BANDS, SIZE, 0.4).with_pixels(flux, ivar)
+    return Images(flux, ivar, psf, unknown, unknown, np.zeros(rows, np.bool_), unknown, BANDS, SIZE, 0.4).with_pixels(
+        flux, ivar
+    )
 
 
 def hashed(rows: Images) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -25,6 +25,16 @@ WHOLE = FuncFormatter(lambda value, _: f"{value:,.0f}")
 """Ticks of a logarithmic axis of counts as plain numbers."""
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 """Ticks of any logarithmic axis."""
+
+
+class Stamp(NamedTuple):
+    """A stamp to draw: (N, N, 3) colors between 0 and 1, the spectroscopic redshift and `z_mode`, and redshifts with the density, if there is one."""
+
+    name: str
+    colors: Floats
+    z: float
+    z_mode: float
+    density: tuple[Floats, Floats] | None
 
 
 def redshift_plane(z_spec: Floats, z_phot: Floats, z_min: float, z_max: float, outlier: float = 0.15) -> Figure:
@@ -153,6 +163,25 @@ def spectra(wavelength: Floats, rows: Sequence[tuple[str, Floats]]) -> Figure:
         axes.annotate(name, (0.01, base + 1.02), xycoords=axes.get_yaxis_transform(), fontsize=7, va="bottom")
     axes.set(xlabel="wavelength (angstrom)", xlim=(wavelength[0], wavelength[-1]), ylim=(-1.2 * len(rows) + 1.1, 1.35))
     axes.set_yticks([])
+    return figure
+
+
+def stamps(rows: Sequence[Stamp]) -> Figure:
+    """Stamps side by side, with north up as in their files, and the density of each below."""
+    figure = Figure(figsize=(1.6 * len(rows), 2.7))
+    axes = figure.subplots(2, len(rows), squeeze=False, height_ratios=(1.6, 1))
+    for (above, below), row in zip(axes.T, rows, strict=True):
+        above.imshow(row.colors, origin="lower", interpolation="nearest")
+        above.set_axis_off()
+        if row.density is not None:
+            z, density = row.density
+            below.fill_between(z, density, color=BLUE, alpha=0.4, linewidth=0)
+            below.plot(z, density, color=BLUE, linewidth=1)
+        below.axvline(row.z, color=ORANGE, linewidth=1)
+        below.set_yticks([])
+        below.tick_params(labelsize=7)
+        below.grid(False)
+        below.set_xlabel(f"z_mode {row.z_mode:.3g}", fontsize=7)
     return figure
 
 

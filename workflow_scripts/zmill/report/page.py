@@ -39,6 +39,7 @@ from zmill.report.river import (
 )
 from zmill.report.searches import searches_section
 from zmill.report.sources import Sources
+from zmill.report.stamps import stamps_section
 from zmill.workflow.warning import collect
 
 BINS = 50
@@ -70,6 +71,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
         accuracy_section(tested),
         pdf_section(sources.pits("test"), split, sources.models(), brightness),
         reliability_section(split["reliability"]) if "reliability" in split else None,
+        stamps_section(sources, survey["sections"].get("image", {}).get("bands", [])),
         distribution_section(sources, tested, predicted, edges),
         leaderboard_section(sources, metric),
         searches_section(sources),

@@ -69,6 +69,32 @@ class Sources:
         found = self.results / path
         return pq.read_table(found, columns=columns) if found.is_file() else None
 
+    def rows(self, path: str, columns: list[str], key: str, values: pa.Array) -> pa.Table:
+        """Columns of the rows of a Parquet file whose column `key` has one of the values, a row group in memory at a time."""
+        with pq.ParquetFile(self.results / path) as file:
+            parts = [file.schema_arrow.empty_table().select(columns)]
+            for group in range(file.num_row_groups):
+                wanted = pa.compute.is_in(file.read_row_group(group, columns=[key]).column(key), value_set=values)
+                if pa.compute.any(wanted).as_py():
+                    parts.append(file.read_row_group(group, columns=columns).filter(wanted))
+        return pa.concat_tables(parts)
+
+    def densities(self, ids: pa.Array, healpix: NDArray[np.int64]) -> dict[Any, tuple[Floats, Floats]]:
+        """Identifier -> redshifts and density of rows of `pdf/`, given their identifiers and places on the sky; empty where no PDFs are stored."""
+        catalog, found = self.results / "pdf", dict[Any, tuple[Floats, Floats]]()
+        if not (catalog / "partition_info.csv").is_file():
+            return found
+        for partition in hats.partitions(catalog):
+            first, end = partition.interval()
+            if ((healpix >= first) & (healpix < end)).any():
+                path = str(partition.file(catalog).relative_to(self.results))
+                table = self.rows(path, ["object_id", "pdf"], "object_id", ids)
+                if table.num_rows:
+                    density, grid = arrow.densities(table)
+                    pairs = zip(table["object_id"].to_pylist(), density.double().numpy(), strict=True)
+                    found |= {identity: (grid.z, values) for identity, values in pairs}
+        return found
+
     @cached_property
     def best(self) -> dict[str, Any]:
         """The choice of the model and its reason."""
