@@ -43,7 +43,7 @@ class ImageKind(InputKind):
     source = "image.flux"
     measured = "images"
     parts = "bands"
-    models: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    models: ClassVar[Mapping[str, Mapping[str, Any]]] = {"image_cnn": {}}
     noisier = True
 
     bands: tuple[str, ...]
