@@ -88,7 +88,7 @@ def studies(root: Path, name: str) -> Config:
 
 def test_every_type_with_settings_has_a_study_that_is_valid(root: Path) -> None:
     searched: set[str] = set()
-    for name in ("studies.yaml", "studies_spectrum.yaml", "studies_spectrum_photometry.yaml"):
+    for name in ("studies.yaml", "studies_spectrum.yaml", "studies_spectrum_photometry.yaml", "studies_images.yaml"):
         settings = studies(root, name)
         check_searches(settings, ())
         searched |= {settings.models[model].type or model for model in settings.tune}

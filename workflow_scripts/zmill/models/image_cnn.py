@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zmill.chunks import cache_sized_chunks, row_chunks
-from zmill.inputs.base import InputKind, LabelledBatch, ModelContext, evenly
+from zmill.inputs.base import InputKind, LabelledBatch, ModelContext
 from zmill.inputs.image.batch import Images
 from zmill.inputs.image.features import StampInputs, Stamps
 from zmill.inputs.image.kind import ImageKind
-from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.models.base import Model, selection_rows
 from zmill.networks.images import GoogLeNet, Pasquet, Sequential, compressed, turned
 from zmill.networks.losses import bin_of, class_densities
 from zmill.networks.network import Schedule, load_tensors, tensors_of, train
@@ -74,7 +74,7 @@ class ImageCNN(Model):
         self, train: LabelledBatch, valid: LabelledBatch, device: torch.device, log: Callable[[str], None]
     ) -> dict[str, Any]:
         valid = valid.inside(self.context.grid)
-        judged = valid.rows(evenly(len(valid), VALIDATION_ROWS))
+        judged = selection_rows(valid)
         bins = self._bins(judged, device)
 
         def score(network: nn.Module) -> float:

@@ -10,12 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zmill.chunks import cache_sized_chunks
-from zmill.inputs.base import InputKind, Joint, LabelledBatch, ModelContext, evenly
+from zmill.inputs.base import InputKind, Joint, LabelledBatch, ModelContext
 from zmill.inputs.image.features import StampInputs, Stamps
 from zmill.inputs.image.kind import ImageKind
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.inputs.photometry.kind import PhotometryKind
-from zmill.models.base import VALIDATION_ROWS, Model
+from zmill.models.base import Model, selection_rows
 from zmill.models.image_cnn import prepared
 from zmill.networks.images import ResidualNetwork, compressed, shifted, turned
 from zmill.networks.losses import cross_entropy, density_loss, mean_crps
@@ -131,7 +131,7 @@ class ImageResNet(Model):
         grid = self.context.grid
         train, valid = train.inside(grid), valid.inside(grid)
         self._start()
-        judged = valid.rows(evenly(len(valid), VALIDATION_ROWS))
+        judged = selection_rows(valid)
         truth = torch.as_tensor(judged.z, dtype=torch.float32, device=device)
 
         def score(network: nn.Module) -> float:
