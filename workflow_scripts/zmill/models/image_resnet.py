@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -112,6 +112,8 @@ class ImageResNet(Model):
     min_train = 200
 
     settings: ImageResNetSettings
+    epochs: list[int]
+    """Best epochs of the networks and of the student."""
 
     def __init__(self, settings: ImageResNetSettings, context: ModelContext) -> None:
         super().__init__(settings, context)
@@ -166,7 +168,7 @@ class ImageResNet(Model):
         self.features = ImageInputs(len(kind.bands), len(photometry.bands), len(s.extra))
         self.members = [self._network(s.width, s.blocks, number) for number in range(s.members)]
         self.network = self._network(s.distilled.width, s.distilled.blocks, s.members)
-        self.epochs: list[int] = []
+        self.epochs = []
 
     def _network(self, width: int, blocks: int, number: int) -> ResidualNetwork:
         kind = self.context.of(ImageKind)
@@ -262,7 +264,7 @@ class ImageResNet(Model):
         return Given(stamps._replace(pixels=pixels, there=there), fluxes)
 
     @torch.inference_mode()
-    def _densities(self, batch: Joint, networks: list[nn.Module], rotations: int) -> Tensor:
+    def _densities(self, batch: Joint, networks: Sequence[nn.Module], rotations: int) -> Tensor:
         """(n, grid.size) mean of the densities of networks over symmetries of the stamps."""
         found = []
         for rows in cache_sized_chunks(len(batch), ROWS, self.device):

@@ -49,11 +49,32 @@ def shifted(stamps: Tensor, most: int, generator: torch.Generator) -> Tensor:
 # ------------------------------------------------------------------------------------------ published networks
 
 
-class Sequential(nn.Sequential):
+class Published(nn.Module):
+    """Features of the pixels, to which further inputs are added, then two fully connected layers and one linear output.
+
+    features : layers from (n, bands, N, N) to (n, count). extra : number of further inputs. width : units of the fully connected layers.
+    """
+
+    def __init__(self, features: list[nn.Module], count: int, extra: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*features, nn.Flatten())
+        self.dense = nn.Sequential(nn.Linear(count + extra, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, stamps: Tensor, extra: Tensor) -> Tensor:
+        """(n, bands, N, N) compressed fluxes and (n, extra) further inputs -> (n, outputs)."""
+        return self.head(self.dense(torch.cat([self.features(stamps), extra], 1)))
+
+
+def _stem(bands: int) -> list[nn.Module]:
+    """The first layers of both networks of Theodoropoulos: 16 filters, zero-padded, 64 filters, and a pooling."""
+    return [nn.Conv2d(bands, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 64, 3), nn.ReLU(), nn.MaxPool2d(2)]
+
+
+class Sequential(Published):
     """The *Sequential* network of Theodoropoulos (thesis, after Pasquet et al. 2019): convolutions of 3 × 3 pixels, one after the other.
 
-    Convolutions with 16 (zero-padded) and 64 filters and a pooling, then `layers` − 1 further ones with 64 filters and a pooling after
-    every fourth; two fully connected layers of 1,024 units.
+    After the first layers, `layers` − 1 convolutions with 64 filters and a pooling after every fourth; fully connected layers of 1,024 units.
 
     Raises
     ------
@@ -62,9 +83,7 @@ class Sequential(nn.Sequential):
     """
 
     def __init__(self, bands: int, size: int, extra: int, outputs: int, layers: int) -> None:
-        parts: list[nn.Module] = [nn.Conv2d(bands, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 64, 3), nn.ReLU()]
-        parts.append(nn.MaxPool2d(2))
-        side = (size - 2) // 2
+        parts, side = _stem(bands), (size - 2) // 2
         for number in range(1, layers):
             parts += [nn.Conv2d(64, 64, 3), nn.ReLU()]
             side -= 2
@@ -75,19 +94,7 @@ class Sequential(nn.Sequential):
             raise ValueError(
                 f"layers: stamps of {size} × {size} pixels are too small for {layers} convolutions: take fewer `layers`"
             )
-        super().__init__()
-        self.features = nn.Sequential(*parts, nn.Flatten())
-        self.dense = dense(64 * side**2 + extra, 1024)
-        self.head = nn.Linear(1024, outputs)
-
-    def forward(self, stamps: Tensor, extra: Tensor) -> Tensor:
-        """(n, bands, N, N) compressed fluxes and (n, extra) further inputs -> (n, outputs)."""
-        return self.head(self.dense(torch.cat([self.features(stamps), extra], 1)))
-
-
-def dense(inputs: int, width: int) -> nn.Sequential:
-    """Two fully connected layers."""
-    return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        super().__init__(parts, 64 * side**2, extra, 1024, outputs)
 
 
 class Inception(nn.Module):
@@ -113,15 +120,18 @@ class Inception(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Published):
     """The *Inception* network of Theodoropoulos (thesis): the first layers of `Sequential`, `layers` blocks `Inception` with a pooling after
-    every second one, and two fully connected layers of 1,024 units."""
+    every second one, and fully connected layers of 1,024 units.
+
+    Raises
+    ------
+    ValueError
+        Where stamps are smaller than 4 × 4 pixels.
+    """
 
     def __init__(self, bands: int, size: int, extra: int, outputs: int, layers: int) -> None:
-        super().__init__()
-        parts: list[nn.Module] = [nn.Conv2d(bands, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 64, 3), nn.ReLU()]
-        parts.append(nn.MaxPool2d(2))
-        side = (size - 2) // 2
+        parts, side = _stem(bands), (size - 2) // 2
         for number in range(1, layers + 1):
             parts.append(Inception(64 if number == 1 else 256))
             if number % 2 == 0 and side > 1:
@@ -129,13 +139,7 @@ class GoogLeNet(nn.Module):
                 side //= 2
         if side < 1:
             raise ValueError(f"stamps of {size} × {size} pixels are too small: expected 4 × 4 or more")
-        self.features = nn.Sequential(*parts, nn.Flatten())
-        self.dense = dense(256 * side**2 + extra, 1024)
-        self.head = nn.Linear(1024, outputs)
-
-    def forward(self, stamps: Tensor, extra: Tensor) -> Tensor:
-        """As `Sequential.forward`."""
-        return self.head(self.dense(torch.cat([self.features(stamps), extra], 1)))
+        super().__init__(parts, 256 * side**2, extra, 1024, outputs)
 
 
 class PasquetBlock(nn.Module):
@@ -146,51 +150,47 @@ class PasquetBlock(nn.Module):
 
     def __init__(self, inputs: int, narrow: int, wide: int, five: bool = True) -> None:
         super().__init__()
-        self.outputs = (3 if five else 2) * wide + narrow
         kernels = (3, 5) if five else (3,)
-        self.branches = nn.ModuleList(
-            [
-                nn.Sequential(nn.Conv2d(inputs, wide, 1), nn.PReLU()),
-                *(
-                    nn.Sequential(
-                        nn.Conv2d(inputs, narrow, 1), nn.PReLU(), nn.Conv2d(narrow, wide, k, padding=k // 2), nn.PReLU()
-                    )
-                    for k in kernels
-                ),
-                nn.Sequential(nn.Conv2d(inputs, narrow, 1), nn.PReLU(), nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, 1)),
-            ]
-        )
+        self.outputs = (1 + len(kernels)) * wide + narrow
+
+        def first(filters: int) -> list[nn.Module]:
+            return [nn.Conv2d(inputs, filters, 1), nn.PReLU()]
+
+        branches = [first(wide)]
+        branches += [[*first(narrow), nn.Conv2d(narrow, wide, k, padding=k // 2), nn.PReLU()] for k in kernels]
+        branches.append([*first(narrow), nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, 1)])
+        self.branches = nn.ModuleList(nn.Sequential(*branch) for branch in branches)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, side, side) -> (n, outputs, side, side)."""
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 
-class Pasquet(nn.Module):
-    """The network of Pasquet et al. (2019, A&A 621, A26, figure 6): a convolution, five inception blocks, and E(B−V) with the features."""
+class Pasquet(Published):
+    """The network of Pasquet et al. (2019, A&A 621, A26, figure 6): a convolution, five inception blocks, and E(B−V) with the features.
+
+    Raises
+    ------
+    ValueError
+        Where stamps are too small for its three poolings.
+    """
 
     def __init__(self, bands: int, size: int, extra: int, outputs: int) -> None:
-        super().__init__()
         if size < FEWEST:
             raise ValueError(f"stamps of {size} × {size} pixels are too small: expected {FEWEST} × {FEWEST} or more")
-        blocks, channels = [], 64
-        for narrow, wide, five, pool in ((48, 64, True, False), (64, 92, True, True), (92, 128, True, False), (92, 128, True, True), (92, 128, False, False)):  # fmt: skip
+        parts: list[nn.Module] = [nn.Conv2d(bands, 64, 5, padding=2), nn.PReLU(), nn.AvgPool2d(2)]
+        channels = 64
+        for narrow, wide, five, pool in BLOCKS:
             block = PasquetBlock(channels, narrow, wide, five)
             channels = block.outputs
-            blocks += [block, *([nn.AvgPool2d(2)] if pool else [])]
-        self.features = nn.Sequential(
-            nn.Conv2d(bands, 64, 5, padding=2), nn.PReLU(), nn.AvgPool2d(2), *blocks, nn.Flatten()
-        )
-        self.dense = dense(channels * (size // 2 // 2 // 2) ** 2 + extra, 1096)
-        self.head = nn.Linear(1096, outputs)
-
-    def forward(self, stamps: Tensor, extra: Tensor) -> Tensor:
-        """As `Sequential.forward`."""
-        return self.head(self.dense(torch.cat([self.features(stamps), extra], 1)))
+            parts += [block, *([nn.AvgPool2d(2)] if pool else [])]
+        super().__init__(parts, channels * (size // 8) ** 2, extra, 1096, outputs)
 
 
 FEWEST = 8
 """Fewest pixels on a side of a stamp for three poolings."""
+BLOCKS = ((48, 64, True, False), (64, 92, True, True), (92, 128, True, False), (92, 128, True, True), (92, 128, False, False))  # fmt: skip
+"""Blocks of Pasquet et al.: filters of the first and second layers, whether there is a branch of 5 × 5 pixels, and whether a pooling follows."""
 
 
 # -------------------------------------------------------------------------------------------- residual network

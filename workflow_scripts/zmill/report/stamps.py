@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -45,9 +46,7 @@ def stamps_section(sources: Sources, bands: Sequence[str]) -> Section | None:
         if len(rows):
             drawn = _stamps(sources, found.take(pa.array(rows)), [list(bands).index(band) for band in shown])
             caption = f"{title}: " + ", ".join(f"{one.name} (z = {one.z:.3g})" for one in drawn)
-            section.blocks.append(
-                picture(f"stamps-{kind}", caption, caption, lambda drawn=drawn: figures.stamps(drawn))
-            )  # type: ignore[misc]
+            section.blocks.append(picture(f"stamps-{kind}", caption, caption, partial(figures.stamps, drawn)))
     return section
 
 
