@@ -15,9 +15,9 @@ from zmill.training.trained import fit_and_calibrate, refit
 
 SETTINGS = {
     "networks": {
-        "finetuning_epochs": 16,
+        "finetuning_epochs": 8,
         "synthetic_galaxies": 600,
-        "pretraining_epochs": 4,
+        "pretraining_epochs": 2,
         "width": 48,
         "blocks": 2,
         "frequencies": 4,
@@ -25,7 +25,7 @@ SETTINGS = {
         "dropout": 0.1,
         "validate_every": 2,
     },
-    "neighbors": {"epochs": 12, "width": 32, "frequencies": 4, "embedding": 2, "candidates": 200, "batch": 128},
+    "neighbors": {"epochs": 6, "width": 32, "frequencies": 4, "embedding": 2, "candidates": 200, "batch": 128},
     "distilled": {"epochs": 3, "width": 32, "blocks": 2, "frequencies": 4, "embedding": 2},
 }
 CPU = torch.device("cpu")
