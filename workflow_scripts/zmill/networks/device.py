@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ from zmill.workflow.gpus import VISIBLE
 TRAINING_THREADS = 2
 """Number of threads of a training, fixed because the rounding of sums depends on it. The rules `train_model` and `tune_trial` reserve as
 many."""
+
+# The arrays of a batch are those of its table, which are read-only. Nothing writes into them, and copies would cost as much as reading.
+warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
 
 _held: list[IO[str]] = []
 """Lock files of the GPUs that this process has taken; the locks are released when the process ends."""
