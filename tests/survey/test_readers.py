@@ -18,9 +18,9 @@ from zmill.survey.readers import FORMATS, ReadError, hats_format, open_table
 from zmill.survey.readers.held import Held
 from zmill.survey.readers.text import TextTable
 
-SPECTRA = ["desi", "gaia_xp_coefficients", "sdss_spec", "spplate"]
-"""Layouts of spectra, in tests/survey/test_spectra_files.py."""
-TABLES = [name for name in FORMATS if name not in SPECTRA]
+LAYOUTS = ["desi", "fits_stamp", "gaia_xp_coefficients", "sdss_spec", "spplate"]
+"""Layouts of spectra and stamps, in tests/survey/test_spectra_files.py and tests/inputs/image/test_image_sources.py."""
+TABLES = [name for name in FORMATS if name not in LAYOUTS]
 
 
 def read(path: Path, columns: list[str], **options: object) -> pa.Table:
