@@ -35,6 +35,7 @@ SURVEY: dict[str, Any] = {
     "bands": list(BANDS),
     "reference_band": "i",
     "redshift_grid": {"min": 0.0, "max": 3.0, "points": 301},
+    "sections": {},
 }
 
 

@@ -256,7 +256,11 @@ def kinds_section(sources: Sources, split: dict[str, Any], part: str, metric: st
     for row in sources.patterns:
         if row["split"] == "test":
             patterns.setdefault(row["pattern"], {})[row["model"]] = row
-    natural = {name: found[sources.chosen] for name, found in patterns.items() if _any(found)["kind"] == "natural"}
+    natural = {
+        name: found[sources.chosen]
+        for name, found in patterns.items()
+        if sources.chosen in found and _any(found)["kind"] == "natural"
+    }
     states = [
         [text(name), *_some({"n": int(row["n"]), "board": {key: _float(row[key]) for key in names}}, names)]
         for name, row in natural.items()
@@ -293,11 +297,11 @@ def _any(found: dict[str, dict[str, str]]) -> dict[str, str]:
 def _pattern_table(patterns: dict[str, dict[str, dict[str, str]]], models: list[str], part: str, metric: str) -> Table:
     """One metric of every model in every pattern of bands, or other parts of a row.
 
-    patterns : pattern -> model -> its row of `patterns.csv`.
+    patterns : pattern -> model -> its row of `patterns.csv`. Models that take different inputs do not have the same patterns.
     """
     rows = []
     for name, found in patterns.items():
-        values = [_float(found[model][metric]) for model in models]
+        values = [_float(found[model][metric]) if model in found else None for model in models]
         badnesses = [badness(metric, value) if isinstance(value, float) else np.inf for value in values]
         cells = [
             replace(_metric(metric, value), best=bad == min(badnesses) < np.inf)
