@@ -166,11 +166,13 @@ def spectra(wavelength: Floats, rows: Sequence[tuple[str, Floats]]) -> Figure:
     return figure
 
 
-def stamps(rows: Sequence[Stamp]) -> Figure:
-    """Stamps side by side, with north up as in their files, and the density of each below."""
-    figure = Figure(figsize=(1.6 * len(rows), 2.7))
-    axes = figure.subplots(2, len(rows), squeeze=False, height_ratios=(1.6, 1))
-    for (above, below), row in zip(axes.T, rows, strict=True):
+def stamps(rows: Sequence[Stamp], columns: int) -> Figure:
+    """Stamps side by side, as they lie in their files, and the density of each below, with room for so many columns."""
+    figure = Figure(figsize=(4.8, 2.5))
+    axes = figure.subplots(2, columns, squeeze=False, height_ratios=(1.4, 1))
+    for unused in axes[:, len(rows) :].flat:
+        unused.set_axis_off()
+    for (above, below), row in zip(axes.T, rows, strict=False):
         above.imshow(row.colors, origin="lower", interpolation="nearest")
         above.set_axis_off()
         if row.density is not None:
@@ -179,9 +181,10 @@ def stamps(rows: Sequence[Stamp]) -> Figure:
             below.plot(z, density, color=BLUE, linewidth=1)
         below.axvline(row.z, color=ORANGE, linewidth=1)
         below.set_yticks([])
-        below.tick_params(labelsize=7)
+        below.xaxis.set_major_locator(MaxNLocator(2))
+        below.tick_params(labelsize=8)
         below.grid(False)
-        below.set_xlabel(f"z_mode {row.z_mode:.3g}", fontsize=7)
+        below.set_xlabel(f"{row.z_mode:.3g}", fontsize=9)
     return figure
 
 

@@ -20,6 +20,7 @@ from zmill.report.sources import Sources
 SHOWN = 4
 """Stamps of a kind."""
 COLORS = 3
+"""Bands of a color picture."""
 
 
 def stamps_section(sources: Sources, bands: Sequence[str]) -> Section | None:
@@ -39,14 +40,14 @@ def stamps_section(sources: Sources, bands: Sequence[str]) -> Section | None:
     section.blocks.append(
         Note(
             f"Test rows with a stamp: {found.num_rows:,} of {sample.num_rows:,}. Red, green and blue are {', '.join(shown)}, each in units of its "
-            "noise and compressed; below each stamp is its PDF, and the line is its spectroscopic redshift."
+            "noise and compressed. Below each stamp are its PDF, a line at its spectroscopic redshift, and z_mode as a number."
         )
     )
     for kind, title, rows in chosen(found):
         if len(rows):
             drawn = _stamps(sources, found.take(pa.array(rows)), [list(bands).index(band) for band in shown])
             caption = f"{title}: " + ", ".join(f"{one.name} (z = {one.z:.3g})" for one in drawn)
-            section.blocks.append(picture(f"stamps-{kind}", caption, caption, partial(figures.stamps, drawn)))
+            section.blocks.append(picture(f"stamps-{kind}", caption, caption, partial(figures.stamps, drawn, SHOWN)))
     return section
 
 
