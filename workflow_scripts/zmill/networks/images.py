@@ -28,12 +28,11 @@ def compressed(x: Tensor) -> Tensor:
 
 def turned(stamps: Tensor, symmetry: Tensor) -> Tensor:
     """Stamps (n, bands, N, N), each by one of the eight symmetries of a square (n,): 0 to 3 are quarter turns, 4 to 7 these of its mirror image."""
-    found = torch.empty_like(stamps)
-    for number in range(8):
-        rows = (symmetry == number).nonzero()[:, 0]
-        part = stamps[rows].flip(-1) if number >= 4 else stamps[rows]
-        found[rows] = part.rot90(number % 4, (-2, -1))
-    return found
+    size = stamps.shape[-1]
+    place = torch.arange(size * size, device=stamps.device).view(1, size, size)
+    places = torch.cat([(place.flip(-1) if number >= 4 else place).rot90(number % 4, (-2, -1)) for number in range(8)])
+    source = places.flatten(1)[symmetry][:, None].expand(-1, stamps.shape[1], -1)
+    return stamps.flatten(2).gather(2, source).view_as(stamps)
 
 
 def shifted(stamps: Tensor, most: int, generator: torch.Generator) -> Tensor:
