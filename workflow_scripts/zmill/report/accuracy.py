@@ -42,8 +42,9 @@ class Tested:
     """The chosen model's predictions of the test rows."""
 
     table: pa.Table
+    z_min: float
     z_max: float
-    """End of the redshift grid."""
+    """Ends of the redshift grid."""
     brightness: str
     """Name and unit of the brightness of a row."""
 
@@ -100,7 +101,7 @@ def accuracy_section(tested: Tested) -> Section:
             f"z_median and z_spec of the test rows. Dashed: |Δz| = 0.15; {percent(outliers).text} lie beyond.",
             f"Two-dimensional histogram of photometric against spectroscopic redshift of {len(dz):,} rows up to z = {z_max:.2g}; "
             f"{percent(outliers).text} of the rows are outside the outlier lines.",
-            lambda: figures.redshift_plane(tested.z_spec, tested.z_phot, 0.0, z_max),
+            lambda: figures.redshift_plane(tested.z_spec, tested.z_phot, tested.z_min, z_max),
         ),
         picture(
             "errors",

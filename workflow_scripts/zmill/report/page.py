@@ -65,7 +65,7 @@ def build(results: Path, name: str, config: dict[str, Any], survey: dict[str, An
     measured = sources.metrics(sources.chosen)
     split, brightness = measured["splits"]["test"], measured["brightness"]
     first = next(iter(sources.models()[sources.chosen]["inputs"]))
-    tested = Tested(sources.predictions(sources.chosen, "test"), grid["max"], brightness)
+    tested = Tested(sources.predictions(sources.chosen, "test"), grid["min"], grid["max"], brightness)
     predicted = sources.predicted(edges) if sources.has_catalog else None
     sections = [
         accuracy_section(tested),
