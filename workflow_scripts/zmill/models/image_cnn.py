@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zmill.chunks import cache_sized_chunks, row_chunks
+from zmill.chunks import cache_sized_chunks
 from zmill.inputs.base import InputKind, LabelledBatch, ModelContext
 from zmill.inputs.image.batch import Images
-from zmill.inputs.image.features import StampInputs, Stamps
+from zmill.inputs.image.features import StampInputs, Stamps, prepared
 from zmill.inputs.image.kind import ImageKind
 from zmill.models.base import Model, selection_rows
 from zmill.networks.images import GoogLeNet, Pasquet, Sequential, compressed, turned
@@ -22,10 +22,8 @@ from zmill.networks.network import Schedule, load_tensors, tensors_of, train
 
 ROWS = 64
 """Number of stamps that a CPU computes at a time."""
-CHUNK = 1024
-"""Number of stamps that are prepared at a time."""
 EXTRA = 1
-"""Inputs beside the pixels: E(B−V)."""
+"""Number of further inputs: E(B−V)."""
 
 
 class ImageCNNSettings(Schedule):
@@ -160,25 +158,6 @@ def _network(s: ImageCNNSettings, kind: ImageKind) -> nn.Module:
     if s.architecture == "pasquet":
         return Pasquet(*given)
     return (Sequential if s.architecture == "sequential" else GoogLeNet)(*given, s.layers)
-
-
-def prepared(batch: Any, features: StampInputs) -> Callable[[Tensor], Stamps]:
-    """What gives the stamps of training rows by their numbers. Rows in memory are prepared once, and kept as 16-bit numbers on the device."""
-
-    def rounded(rows: Any) -> Stamps:
-        found = features.stamps(batch[rows])
-        return found._replace(pixels=found.pixels.half())
-
-    if isinstance(batch, Images):
-        every = Stamps(*map(torch.cat, zip(*map(rounded, row_chunks(len(batch), CHUNK)), strict=True)))
-    else:
-        every = None
-
-    def of(numbers: Tensor) -> Stamps:
-        own = rounded(numbers.cpu().numpy()) if every is None else every.rows(numbers)
-        return own._replace(pixels=own.pixels.float())
-
-    return of
 
 
 MODEL = ImageCNN

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from zmill.chunks import cache_sized_chunks
 from zmill.inputs.base import InputKind, Joint, LabelledBatch, ModelContext
-from zmill.inputs.image.features import StampInputs, Stamps
+from zmill.inputs.image.features import StampInputs, Stamps, prepared
 from zmill.inputs.image.kind import ImageKind
 from zmill.inputs.photometry.features import Fluxes, Luptitudes
 from zmill.inputs.photometry.kind import PhotometryKind
 from zmill.models.base import Model, selection_rows
-from zmill.models.image_cnn import prepared
 from zmill.networks.images import ResidualNetwork, compressed, shifted, turned
 from zmill.networks.losses import cross_entropy, density_loss, mean_crps
 from zmill.networks.network import Schedule, load_tensors, tensors_of, train

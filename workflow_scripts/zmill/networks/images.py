@@ -6,8 +6,6 @@ fluxes and the logarithm of bright ones.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -229,7 +227,6 @@ class ResidualNetwork(nn.Module):
             channels = width << stage
             stages += [Block(channels) for _ in range(blocks)]
         self.stages = nn.Sequential(*stages, nn.ReLU())
-        self.widths = (2 * channels, extra)
         hidden = 2 * channels
         self.hidden = nn.Linear(2 * channels + extra, hidden)
         self.second = nn.Linear(hidden, hidden)
@@ -251,8 +248,3 @@ class ResidualNetwork(nn.Module):
         """(n, bands, N, N) compressed fluxes and (n, extra) further inputs -> (n, outputs)."""
         x = functional.relu(self.hidden(torch.cat([self.embedding(stamps), extra], 1)))
         return self.head(functional.relu(x + self.second(x)))
-
-
-def parameters_of(network: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(math.prod(parameter.shape) for parameter in network.parameters())

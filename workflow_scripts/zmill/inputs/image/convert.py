@@ -233,7 +233,7 @@ class Conversion:
         per_band = len(names) == 1 and bool((lengths == bands).any()) and bands != self._length(names)
         length = bands if per_band else self._length(names)
         some = lengths[lengths > 0]
-        if len(some) and (some != length).all() and len(some) >= 1:
+        if len(some) and (some != length).all():
             raise ReadError(
                 f"column {names[0]!r} (image.{key}) has {some[0]} values per row: expected one per band ({bands}), or as many as the fluxes"
             )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zmill.chunks import row_chunks
 from zmill.inputs.image.batch import Images
 from zmill.networks.device import sent
 
 LARGEST = 60_000.0
 """Pixels in units of the noise are clipped to this, which a 16-bit number can hold."""
+CHUNK = 1024
+"""Number of stamps that are prepared at a time."""
 FARTHEST = 8.0
 """Standard deviations of the training rows to which the numbers of a stamp are clipped."""
 
@@ -96,3 +100,22 @@ class StampInputs(nn.Module):
     def _raw(self, stamps: Stamps) -> Tensor:
         noise = torch.where(stamps.noise > 0, stamps.noise, torch.nan).log()
         return torch.cat([noise, stamps.psf, stamps.ebv[:, None], stamps.there[:, None].float()], 1)
+
+
+def prepared(batch: Any, features: StampInputs) -> Callable[[Tensor], Stamps]:
+    """What gives the stamps of training rows by their numbers. Rows in memory are prepared once, and kept as 16-bit numbers on the device."""
+
+    def rounded(rows: Any) -> Stamps:
+        found = features.stamps(batch[rows])
+        return found._replace(pixels=found.pixels.half())
+
+    if isinstance(batch, Images):
+        every = Stamps(*map(torch.cat, zip(*map(rounded, row_chunks(len(batch), CHUNK)), strict=True)))
+    else:
+        every = None
+
+    def of(numbers: Tensor) -> Stamps:
+        own = rounded(numbers.cpu().numpy()) if every is None else every.rows(numbers)
+        return own._replace(pixels=own.pixels.float())
+
+    return of
